@@ -1,0 +1,303 @@
+"""The one file that tells NumPy, PyTorch and JAX apart.
+
+A `Backend` is a record of plain functions on the last axis of an array. Everything else in the package is written once
+against it. PyTorch and JAX are imported only when one of their arrays comes in; any other array type is served through
+the array API standard.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Array", "Backend", "backend_of"]
+
+Array = Any
+"""An array of any backend."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What the estimators need of an array library; every function works on the last axis.
+
+    Attributes:
+        xp: The namespace, for elementwise functions.
+        floating: Array -> the same in a dtype fit for computing: float64 and float32 stay, smaller floats become
+            float32, integers and bools the default floating dtype.
+        cast: (array, like) -> array in the dtype of `like` if that is floating.
+        detach: Array -> the same, cut from the autodiff graph.
+        sort: Array -> sorted array.
+        sort_with_order: Array -> (sorted array, order), the order in a form that `take` and `unsort` understand.
+        take: (array, order) -> array in sorted order.
+        unsort: (array in sorted order, order) -> array in the original order.
+        cumulate: (..., n) -> (..., n + 1): running sums that start at 0.
+        total: Array -> sums over the last axis, which is dropped.
+        constants: (make, like, *arguments) -> the tuple of host arrays that ``make(*arguments)`` returns, as arrays
+            with the dtype and device of `like`; cached, and a constant to compilers.
+        counts: (counts, n) -> (the distinct values to prepare for, index of each count among them).
+        is_finite: Array -> whether all values are finite, or None where looking would synchronise or trace.
+        asarray: (values, like) -> boolean or floating array of this backend beside `like`.
+    """
+
+    xp: Any
+    floating: Callable[[Array], Array]
+    cast: Callable[[Array, Array], Array]
+    detach: Callable[[Array], Array]
+    sort: Callable[[Array], Array]
+    sort_with_order: Callable[[Array], tuple[Array, Any]]
+    take: Callable[[Array, Any], Array]
+    unsort: Callable[[Array, Any], Array]
+    cumulate: Callable[[Array], Array]
+    total: Callable[[Array], Array]
+    constants: Callable[..., tuple[Array, ...]]
+    counts: Callable[[Array, int], tuple[tuple[int, ...], Array]]
+    is_finite: Callable[[Array], bool | None]
+    asarray: Callable[[Any, Array], Array]
+
+
+def backend_of(array: Array) -> Backend:
+    """Return the backend of an array; of NumPy for lists, numbers and anything else that NumPy converts."""
+    backend = _BY_TYPE.get(type(array))
+    if backend is None:
+        backend = _find(array)
+        _BY_TYPE[type(array)] = backend
+    return backend
+
+
+def _find(array: Array) -> Backend:
+    from array_api_compat import array_namespace, is_array_api_obj, is_jax_array, is_numpy_array, is_torch_array
+
+    if is_torch_array(array):
+        return _torch()
+    if is_jax_array(array):
+        return _jax()
+    if is_numpy_array(array) or not is_array_api_obj(array):
+        return _NUMPY
+    return _standard(array_namespace(array))
+
+
+# NumPy
+
+
+def _numpy_floating(x: Array) -> Array:
+    x = np.asarray(x)
+    kind = x.dtype.kind
+    if kind == "f":
+        return x if x.dtype.itemsize >= 4 else x.astype(np.float32)
+    if kind in "iub":
+        return x.astype(np.float64)
+    if kind == "V" or x.dtype.name == "bfloat16":
+        return x.astype(np.float32)
+    raise TypeError(f"rewards must be real numbers; got an array of dtype {x.dtype}")
+
+
+def _numpy_cast(x: Array, like: Array) -> Array:
+    dtype = getattr(like, "dtype", None)
+    return x if dtype is None or dtype == x.dtype or np.dtype(dtype).kind in "iubO" else x.astype(dtype)
+
+
+def _numpy_sort_with_order(x: Array) -> tuple[Array, Array]:
+    order = x.argsort(-1)
+    if x.ndim > 1:
+        order += np.arange(0, x.size, max(x.shape[-1], 1)).reshape((*x.shape[:-1], 1))
+    return x.reshape(-1)[order], order
+
+
+def _numpy_take(x: Array, order: Array) -> Array:
+    return np.ascontiguousarray(np.broadcast_to(x, order.shape)).reshape(-1)[order]
+
+
+def _numpy_unsort(x: Array, order: Array) -> Array:
+    out = np.empty_like(x)
+    out.reshape(-1)[order] = x
+    return out
+
+
+def _numpy_cumulate(x: Array) -> Array:
+    out = np.zeros((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
+    x.cumsum(-1, out=out[..., 1:])
+    return out
+
+
+def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
+    return _host_constants(make, like.dtype, *arguments)
+
+
+@lru_cache(maxsize=1024)
+def _host_constants(make: Callable[..., Any], dtype: Any, *arguments: Any) -> tuple[Array, ...]:
+    return tuple(np.asarray(value, dtype) for value in make(*arguments))
+
+
+def _numpy_counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
+    distinct, index = np.unique(counts, return_inverse=True)
+    return tuple(distinct.tolist()), index.reshape(counts.shape)
+
+
+_NUMPY = Backend(
+    xp=np,
+    floating=_numpy_floating,
+    cast=_numpy_cast,
+    detach=lambda x: x,
+    sort=lambda x: np.sort(x, axis=-1),
+    sort_with_order=_numpy_sort_with_order,
+    take=_numpy_take,
+    unsort=_numpy_unsort,
+    cumulate=_numpy_cumulate,
+    total=lambda x: x.sum(-1),
+    constants=_numpy_constants,
+    counts=_numpy_counts,
+    is_finite=lambda x: bool(np.isfinite(x).all()),
+    asarray=lambda values, like: np.asarray(values),
+)
+_BY_TYPE: dict[type, Backend] = {np.ndarray: _NUMPY, list: _NUMPY, tuple: _NUMPY}
+
+
+# PyTorch
+
+
+@lru_cache(maxsize=1)
+def _torch() -> Backend:
+    import torch
+    from array_api_compat import torch as xp
+    from torch.nn.functional import pad
+
+    kept = (torch.float32, torch.float64)
+
+    def floating(x: Array) -> Array:
+        if x.dtype in kept:
+            return x
+        if x.dtype.is_complex:
+            raise TypeError(f"rewards must be real numbers; got a tensor of dtype {x.dtype}")
+        return x.float() if x.dtype.is_floating_point else x.to(torch.get_default_dtype())
+
+    def sort_with_order(x: Array) -> tuple[Array, Array]:
+        return x.sort(-1)
+
+    cache: dict[Any, tuple[Array, ...]] = {}
+
+    @torch.compiler.assume_constant_result
+    def constants_on(
+        make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
+    ) -> tuple[Array, ...]:
+        key = (make, dtype, device, *arguments)
+        found = cache.get(key)
+        if found is None:
+            with torch.inference_mode(False):
+                found = tuple(
+                    torch.as_tensor(np.array(value, np.float64), dtype=dtype, device=device)
+                    for value in make(*arguments)
+                )
+            cache[key] = found
+        return found
+
+    def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
+        return constants_on(make, like.dtype, like.device, *arguments)
+
+    def is_finite(x: Array) -> bool | None:
+        if torch.compiler.is_compiling() or x.device.type != "cpu":
+            return None
+        try:
+            total = x.sum().item()
+        except RuntimeError:
+            return None
+        return total - total == 0 or bool(x.isfinite().all())
+
+    def asarray(values: Any, like: Array) -> Array:
+        return torch.as_tensor(values, device=like.device)
+
+    return Backend(
+        xp=xp,
+        floating=floating,
+        cast=lambda x, like: x.to(like.dtype) if like.dtype.is_floating_point and like.dtype != x.dtype else x,
+        detach=lambda x: x.detach(),
+        sort=lambda x: x.sort(-1).values,
+        sort_with_order=sort_with_order,
+        take=lambda x, order: x.expand(order.shape).gather(-1, order),
+        unsort=lambda x, order: x.scatter(-1, order, x),
+        cumulate=lambda x: pad(x.cumsum(-1), (1, 0)),
+        total=lambda x: x.sum(-1),
+        constants=constants,
+        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        is_finite=is_finite,
+        asarray=asarray,
+    )
+
+
+# JAX
+
+
+@lru_cache(maxsize=1)
+def _jax() -> Backend:
+    import jax
+    import jax.numpy as jnp
+
+    def floating(x: Array) -> Array:
+        if x.dtype in (jnp.float32, jnp.float64):
+            return x
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            raise TypeError(f"rewards must be real numbers; got an array of dtype {x.dtype}")
+        return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else float)
+
+    def sort_with_order(x: Array) -> tuple[Array, Array]:
+        positions = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
+        return tuple(jax.lax.sort((x, positions), num_keys=1, is_stable=False))
+
+    def cumulate(x: Array) -> Array:
+        return jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
+
+    return Backend(
+        xp=jnp,
+        floating=floating,
+        cast=lambda x, like: x.astype(like.dtype) if jnp.issubdtype(like.dtype, jnp.floating) else x,
+        detach=jax.lax.stop_gradient,
+        sort=lambda x: jnp.sort(x, axis=-1),
+        sort_with_order=sort_with_order,
+        take=lambda x, order: jnp.take_along_axis(jnp.broadcast_to(x, order.shape), order, axis=-1),
+        unsort=lambda x, order: jax.lax.sort((order, x), num_keys=1, is_stable=False)[1],
+        cumulate=cumulate,
+        total=lambda x: x.sum(-1),
+        constants=_numpy_constants,
+        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        is_finite=lambda x: None,
+        asarray=lambda values, like: jnp.asarray(values),
+    )
+
+
+# Any other array of the array API standard
+
+
+@lru_cache(maxsize=16)
+def _standard(xp: ModuleType) -> Backend:
+    def floating(x: Array) -> Array:
+        return x if xp.isdtype(x.dtype, "real floating") else xp.astype(x, xp.float64)
+
+    def sort_with_order(x: Array) -> tuple[Array, Array]:
+        order = xp.argsort(x, axis=-1)
+        return xp.take_along_axis(x, order, axis=-1), order
+
+    def cumulate(x: Array) -> Array:
+        return xp.cumulative_sum(x, axis=-1, include_initial=True)
+
+    def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
+        found = _host_constants(make, np.float64, *arguments)
+        return tuple(xp.asarray(value, dtype=like.dtype, device=like.device) for value in found)
+
+    return Backend(
+        xp=xp,
+        floating=floating,
+        cast=lambda x, like: x,
+        detach=lambda x: x,
+        sort=lambda x: xp.sort(x, axis=-1),
+        sort_with_order=sort_with_order,
+        take=lambda x, order: xp.take_along_axis(xp.broadcast_to(x, order.shape), order, axis=-1),
+        unsort=lambda x, order: xp.take_along_axis(x, xp.argsort(order, axis=-1), axis=-1),
+        cumulate=cumulate,
+        total=lambda x: xp.sum(x, axis=-1),
+        constants=constants,
+        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        is_finite=lambda x: bool(xp.all(xp.isfinite(x))),
+        asarray=lambda values, like: xp.asarray(values, device=like.device),
+    )

@@ -1,0 +1,446 @@
+r"""Values and advantages of groups of rewards.
+
+With the rewards of a group sorted, gaps $g_m = R_{(m+1)} - R_{(m)}$ and the sample weights w of a group of N - 1,
+
+$$A_{(m+1)} - A_{(m)} = N \, w_m(N-1) \, g_m, \qquad \sum_i A_i = 0 ,$$
+
+so that the loss ``-mean(A * logp)`` has exactly the unbiased gradient of the objective: sort, scan, centre, unsort.
+Every other quantity here is the same scan with other weights (`ordergrad.weights.scan`). Because only gaps enter,
+tied rewards get equal advantages, equal rewards exactly 0, and a constant added to all of them changes nothing.
+
+References:
+    Parmas et al. (2026). OrderGrad: Optimizing Beyond the Mean with Order-Statistic Policy Gradient Estimation.
+        arXiv 2606.06096.
+    Kool et al. (2019). Buy 4 REINFORCE samples, get a baseline for free! (the mean: leave-one-out advantages)
+    Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K, k-minus-one baseline)
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ordergrad.backend import Array, Backend, backend_of
+from ordergrad.exact import advantages_under, value_under
+from ordergrad.objectives import Objective, Rank
+from ordergrad.spec import parse
+from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_group
+
+__all__ = [
+    "Small",
+    "advantages",
+    "include_one",
+    "leave_one_out",
+    "order_statistics",
+    "rank_advantages",
+    "value",
+    "value_and_error",
+]
+
+Small = Literal["error", "zero", "shrink"]
+SmallValue = Literal["error", "nan", "shrink"]
+
+
+def advantages(
+    rewards: Array,
+    objective: str | Objective,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+    sample_weight: Array | None = None,
+    baseline: Baseline = "leave_one_out",
+    small: Small = "error",
+) -> Array:
+    r"""Return the advantages A of every group: an unchanged policy-gradient step ascends the objective without bias.
+
+    $A_i = K (q_i - b_i)$ with $q_i$ the average statistic of the size-K subsets that contain i. The baseline $b_i$ is
+    the average over the subsets without i (``leave_one_out``; then the advantages of a group sum to zero), the
+    average of the adjoint statistic over (K-1)-subsets without i (``k_minus_one``), or 0 (``none``). With all three
+    the gradient of ``-mean(A * logp)`` is unbiased; nobody multiplies by K again.
+
+    With `sample_weight`, the samples come from another distribution with importance weights ω: A is exact for the
+    weighted empirical distribution $p = \omega/\sum\omega$ and centred under it, and the loss must weigh each sample
+    by $N p_i$. Self-normalised, so consistent rather than unbiased.
+
+    Args:
+        rewards: A group of N rewards along `axis`, any number of groups: shape (..., N). Higher is better.
+        objective: An objective or its string. Levels without @K take K = N - 1.
+        axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`. Others get advantage 0, whatever their reward.
+        sample_weight: Importance weights, nonnegative, broadcastable to `rewards`. Only with ``leave_one_out``.
+        baseline: What is subtracted; see above.
+        small: What becomes of a group with too few valid samples for K: ``error``, advantage ``zero``, or
+            ``shrink``, the same objective at the largest K it allows. Where a mask cannot be looked at without a
+            synchronisation (compiled code, arrays on a device), ``error`` turns such groups into NaN.
+
+    Returns:
+        An array of the shape, dtype and device of `rewards` (integers: the default floating dtype), detached.
+
+    Raises:
+        ValueError: K does not fit N, shapes do not match, or the rewards are NaN or infinite (checked for arrays in
+            host memory outside compiled code).
+        TypeError: The rewards are not real numbers, or `objective` is neither a string nor an objective.
+
+    Example:
+        >>> advantages([0.0, 1.0, 1.0, 5.0], "mean")
+        array([-2.33333333, -1.        , -1.        ,  4.33333333])
+        >>> advantages([0.0, 1.0, 1.0, 5.0], "max@2")
+        array([-2.66666667, -2.66666667, -2.66666667,  8.        ])
+    """
+    group = _arrange(rewards, axis, where, detach=True)
+    if sample_weight is None:
+        return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
+    if baseline != "leave_one_out":
+        raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
+    probs = _probabilities(group, sample_weight, axis)
+    return _restore(group, rewards, axis, advantages_under(group.ops, group.x, probs, objective, largest_k(group.n)))
+
+
+def value(
+    rewards: Array,
+    objective: str | Objective,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+    sample_weight: Array | None = None,
+    small: SmallValue = "error",
+) -> Array:
+    r"""Return the estimate v of the objective for every group: $\sum_m w_m(N) R_{(m)}$, unbiased, differentiable.
+
+    The average of the statistic over all size-K subsets (a U-statistic). Its gradient with respect to the rewards is
+    the pathwise (reparameterised) gradient of the objective. With `sample_weight`, the value under the weighted
+    empirical distribution.
+
+    Args:
+        rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
+        objective: An objective or its string, K at most N. Levels without @K take K = N - 1, as in `advantages`.
+        axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`.
+        sample_weight: Importance weights, nonnegative, broadcastable to `rewards`.
+        small: What becomes of a group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the
+            same objective at the largest K it allows.
+
+    Returns:
+        An array of shape (...), dtype and device of `rewards`.
+
+    Raises:
+        ValueError: K does not fit N, shapes do not match, or the rewards are NaN or infinite.
+        TypeError: The rewards are not real numbers, or `objective` is neither a string nor an objective.
+
+    Example:
+        >>> float(value([0.0, 1.0, 0.0, 1.0], "max@2") * 6)
+        5.0
+    """
+    group = _arrange(rewards, axis, where)
+    if sample_weight is not None:
+        probs = _probabilities(group, sample_weight, axis)
+        return group.ops.cast(value_under(group.ops, group.x, probs, objective, largest_k(group.n)), rewards)
+    ordered = group.ops.sort(group.x)
+    _, offset, total = _weights(group, objective, "value", small)
+    return group.ops.cast(_common(group.ops, ordered, offset, total), rewards)
+
+
+def value_and_error(
+    rewards: Array,
+    objective: str | Objective,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+    sample_weight: Array | None = None,
+    small: SmallValue = "error",
+) -> tuple[Array, Array]:
+    r"""Return the value of every group and its jackknife standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
+
+    The advantages are the jackknife differences $A_i = N (v - v_{-i})$, so the error costs nothing more. It describes
+    the sampling of the N rewards of one group. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$.
+
+    Args:
+        rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
+        objective: An objective or its string, K below N.
+        axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`.
+        sample_weight: Importance weights, nonnegative, broadcastable to `rewards`.
+        small: As in `value`.
+
+    Returns:
+        Two arrays of shape (...).
+
+    Raises:
+        ValueError: As `value`, and for K = N.
+
+    Example:
+        >>> v, se = value_and_error([1.0, 2.0, 3.0, 4.0], "mean")
+        >>> float(v), float(se).__round__(6)
+        (2.5, 0.645497)
+    """
+    v = value(rewards, objective, axis=axis, where=where, sample_weight=sample_weight, small=small)
+    group = _arrange(rewards, axis, where)
+    ops = group.ops
+    if sample_weight is not None:
+        probs = _probabilities(group, sample_weight, axis)
+        a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
+        return v, ops.cast(ops.xp.sqrt(ops.total((probs * a) ** 2)), rewards)
+    a = _scanned(group, objective, "leave_one_out", small)
+    n = group.n if group.counts is None else group.ops.xp.astype(group.counts, a.dtype)
+    a = a if group.mask is None else ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
+    return v, ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
+
+
+def include_one(
+    rewards: Array,
+    objective: str | Objective,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+    small: SmallValue = "error",
+) -> Array:
+    r"""Return $q_i$, for every sample the average of the statistic over the size-K subsets that contain it.
+
+    $q_i = v + \frac{N-K}{NK} A_i$; additive over the terms of a mixture. Differentiable.
+
+    Args:
+        rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
+        objective: An objective or its string, K at most N.
+        axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`. Others get 0.
+        small: As in `value`.
+
+    Returns:
+        An array of the shape, dtype and device of `rewards`.
+
+    Raises:
+        ValueError: As `value`.
+
+    Example:
+        >>> include_one([0.0, 1.0, 5.0], "max@2")
+        array([3., 3., 5.])
+    """
+    group = _arrange(rewards, axis, where)
+    return _restore(group, rewards, axis, _scanned(group, objective, "include_one", small))
+
+
+def leave_one_out(
+    rewards: Array,
+    objective: str | Objective,
+    *,
+    axis: int = -1,
+    where: Array | None = None,
+    small: SmallValue = "error",
+) -> Array:
+    r"""Return $v_{-i}$, for every sample the value of the group without it: $v - A_i/N$. Differentiable.
+
+    Args:
+        rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
+        objective: An objective or its string, K below N.
+        axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`. Others get 0.
+        small: As in `value`.
+
+    Returns:
+        An array of the shape, dtype and device of `rewards`.
+
+    Raises:
+        ValueError: As `value`, and for K = N.
+
+    Example:
+        >>> leave_one_out([0.0, 1.0, 5.0], "max@2")
+        array([5., 5., 1.])
+    """
+    group = _arrange(rewards, axis, where)
+    return _restore(group, rewards, axis, _scanned(group, objective, "excluded", small))
+
+
+def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | None = None) -> Array:
+    r"""Return unbiased estimates of the expected order statistics $E[R_{(1:K)}], \dots, E[R_{(K:K)}]$. Differentiable.
+
+    Args:
+        rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
+        k: The comparison size K, at most N.
+        axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`.
+
+    Returns:
+        An array of shape (..., K), ascending ranks.
+
+    Raises:
+        ValueError: As `value`.
+
+    Example:
+        >>> order_statistics([1.0, 2.0, 3.0], 2) * 3
+        array([4., 8.])
+    """
+    ranks = [value(rewards, Rank(k + 1 - j, k), axis=axis, where=where) for j in range(1, k + 1)]
+    return backend_of(rewards).xp.stack(ranks, axis=-1)
+
+
+def rank_advantages(
+    rewards: Array, k: int, *, axis: int = -1, where: Array | None = None, baseline: Baseline = "leave_one_out"
+) -> Array:
+    r"""Return the advantages of every rank j = 1..K: those of any rank weights α are their product with α.
+
+    Args:
+        rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
+        k: The comparison size K.
+        axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`.
+        baseline: As in `advantages`.
+
+    Returns:
+        An array of shape (..., N, K), ascending ranks last, detached.
+
+    Raises:
+        ValueError: As `advantages`.
+
+    Example:
+        >>> rank_advantages([0.0, 1.0, 5.0], 2) @ [0.0, 1.0] - advantages([0.0, 1.0, 5.0], "max@2")
+        array([0., 0., 0.])
+    """
+    ranks = [Rank(k + 1 - j, k) for j in range(1, k + 1)]
+    return backend_of(rewards).xp.stack(
+        [advantages(rewards, rank, axis=axis, where=where, baseline=baseline) for rank in ranks], axis=-1
+    )
+
+
+class _Group(NamedTuple):
+    """Rewards on the last axis, in the computing dtype; masked ones equal the highest valid one of their group."""
+
+    ops: Backend
+    x: Array
+    n: int
+    mask: Array | None
+    counts: Array | None
+
+
+def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = False) -> _Group:
+    ops = backend_of(rewards)
+    x = ops.floating(rewards)
+    if x.ndim == 0 or x.shape[axis] == 0:
+        raise ValueError(f"rewards must hold at least one sample along axis {axis}; got shape {tuple(x.shape)}")
+    x = ops.detach(x) if detach else x
+    n = len(range(x.shape[axis]))  # a plain int also where compilers make sizes symbolic
+    mask = counts = None
+    if where is not None:
+        xp = ops.xp
+        mask = _beside("where", ops.asarray(where, x), x, ops, axis)
+        if not xp.isdtype(mask.dtype, "bool"):
+            raise TypeError(f"where must be a mask of bools; got dtype {mask.dtype}")
+        counts = xp.sum(xp.astype(mask, xp.int32), axis=-1)
+    if axis != -1:
+        x = ops.xp.moveaxis(x, axis, -1)
+    if mask is not None:
+        xp = ops.xp
+        zero = xp.zeros_like(x)
+        highest = xp.max(xp.where(mask, x, zero - xp.inf), axis=-1, keepdims=True)
+        x = xp.where(mask, x, xp.where(counts[..., None] > 0, highest, zero))
+    if ops.is_finite(x) is False:
+        raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
+    return _Group(ops, x, n, mask, counts)
+
+
+def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array:
+    """Return an array broadcast to the rewards, the group's axis last."""
+    try:
+        array = ops.xp.broadcast_to(array, x.shape)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} must be broadcastable to rewards; got shape {tuple(array.shape)} (rewards shape {tuple(x.shape)})"
+        ) from error
+    return array if axis == -1 else ops.xp.moveaxis(array, axis, -1)
+
+
+def _probabilities(group: _Group, sample_weight: Array, axis: int) -> Array:
+    """Return sample weights normalised to sum 1 in every group, zero where masked."""
+    ops, x = group.ops, group.x
+    unmoved = x if axis == -1 else ops.xp.moveaxis(x, -1, axis)
+    weight = _beside("sample_weight", ops.floating(ops.asarray(sample_weight, x)), unmoved, ops, axis)
+    weight = ops.cast(weight, x)
+    if group.mask is not None:
+        weight = ops.xp.where(group.mask, weight, ops.xp.zeros_like(weight))
+    total = ops.total(weight)[..., None]
+    if ops.is_finite(weight) is not None and not (bool((weight >= 0).all()) and bool((total > 0).all())):
+        raise ValueError("sample_weight must be nonnegative with a positive sum in every group")
+    return weight / total
+
+
+def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
+    """Return a quantity of every sample: sort, scan, centre, unsort."""
+    ops, n = group.ops, group.n
+    ordered, order = ops.sort_with_order(group.x)
+    slopes, offset, total = _weights(group, objective, quantity, small)
+    a = ops.unsort(ops.cumulate(slopes * (ordered[..., 1:] - ordered[..., :-1])), order)
+    if group.mask is None or group.counts is None:
+        a = a - ops.total(a)[..., None] / n
+    else:
+        valid = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
+        a = a - (ops.total(valid) / ops.xp.clip(ops.xp.astype(group.counts, a.dtype), 1))[..., None]
+    return a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None]
+
+
+def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
+    return total * ordered[..., 0] + ops.total(offset * (ordered[..., 1:] - ordered[..., :-1]))
+
+
+def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:
+    if group.mask is not None:
+        a = group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
+    return group.ops.cast(a if axis == -1 else group.ops.xp.moveaxis(a, -1, axis), rewards)
+
+
+def _weights(
+    group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue
+) -> tuple[Array, Array, Array]:
+    """Return slopes, offset and total, one for all groups or one for each according to its valid samples."""
+    ops, x, n, _, counts = group
+    if counts is None:
+        try:
+            slopes, offset, total = ops.constants(_plan, x, objective, n, quantity, small)
+        except _TooSmallError as error:
+            raise ValueError(f"{error} (rewards shape {tuple(x.shape)})") from None
+        return slopes, offset, total
+    if small == "error" and ops.is_finite(x) is not None:
+        need = smallest_group(parse(objective), quantity)
+        if bool(ops.xp.any(counts < need)):
+            raise ValueError(
+                f"where must leave at least {need} valid samples in every group for {objective}; got a group with "
+                f"{int(ops.xp.min(counts))} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
+            )
+    distinct, index = ops.counts(counts, n)
+    flat = ops.xp.reshape(index, (-1,))
+    tables = ops.constants(_table, x, objective, n, quantity, small, distinct)
+    slopes, offset, total = (
+        ops.xp.reshape(ops.xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables
+    )
+    return slopes, offset, total
+
+
+class _TooSmallError(ValueError):
+    """A group has too few samples for the comparison size."""
+
+
+def _plan(
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
+    objective = parse(objective)
+    need = smallest_group(objective, quantity)
+    if n >= need:
+        return scan(objective, n, quantity)
+    if small == "shrink" and n >= smallest_group(parse("mean"), quantity):
+        return scan(objective, n, quantity, clip=True)
+    if small == "error":
+        k = need - 1 if quantity in ("leave_one_out", "excluded") else need
+        bound = "1 <= k < N" if k < need else "1 <= k <= N"
+        raise _TooSmallError(f"k must satisfy {bound}; got k={k}, N={n} for {objective}")
+    fill = np.nan if small == "nan" or quantity in ("value", "include_one", "excluded") else 0.0
+    return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill
+
+
+def _table(
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue, counts: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the scans for groups with each number of valid samples, padded to n, stacked."""
+    plans = [_plan(objective, count, quantity, "nan" if small == "error" else small) for count in counts]
+    slopes, offset = (
+        np.array([np.pad(plan[i], (0, n - 1 - len(plan[i]))) for plan in plans]).reshape(len(plans), n - 1)
+        for i in (0, 1)
+    )
+    return slopes, offset, np.array([plan[2] for plan in plans])

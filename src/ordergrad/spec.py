@@ -1,0 +1,131 @@
+"""Objective strings: ``[c*]name[:number...][@K]`` joined by ``+`` or ``-``, and back.
+
+``parse`` is the only place where a string becomes an objective; ``str(objective)`` is its exact inverse.
+"""
+
+import difflib
+import re
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any, cast
+
+from ordergrad import objectives
+from ordergrad.objectives import Elementary, Objective, combine
+
+__all__ = ["anneal", "names", "parse"]
+
+_BY_NAME: dict[str, type[Elementary]] = {
+    cls.name: cls
+    for cls in vars(objectives).values()
+    if isinstance(cls, type) and issubclass(cls, Elementary) and cls not in (Elementary, objectives.Spectrum)
+}
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_TERM = re.compile(
+    rf"(?P<sign>[+-]?)(?:(?P<factor>{_NUMBER})\*)?(?P<name>[a-zA-Z_]\w*)"
+    rf"(?P<arguments>(?::(?:[+-]?{_NUMBER}|[a-z]+))*)(?:@(?P<k>{_NUMBER}))?"
+)
+
+
+def names() -> list[str]:
+    """Return the names that an objective string may use, in the order of their definition."""
+    return list(_BY_NAME)
+
+
+def parse(objective: str | Objective) -> Objective:
+    """Return the objective that a string stands for; an objective is returned as it is.
+
+    Args:
+        objective: ``[c*]name[:number...][@K]`` terms joined by ``+`` or ``-``, without spaces: ``"top:2@4"``,
+            ``"0.7*mean+0.3*max@8"``, ``"mean-0.5*gini"``, ``"cvar:0.1"``. K may be real.
+
+    Raises:
+        ValueError: The string is not of that form, names no objective, or its numbers are out of range.
+        TypeError: It is neither a string nor an objective.
+
+    Example:
+        >>> parse("0.7*mean+0.3*max@8")
+        Mixture(parts=((0.7, Mean()), (0.3, Max(k=8))))
+        >>> str(parse("cvar:0.1@16"))
+        'cvar:0.1@16'
+    """
+    if isinstance(objective, Objective):
+        return objective
+    if not isinstance(objective, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"objective must be a string or an Objective; got {type(objective).__name__}")
+    return _parse_text(objective)
+
+
+def anneal(a: str | Objective, b: str | Objective, t: float) -> Objective:
+    """Return ``(1-t)*a + t*b``: a risk schedule, every step of which is an exact objective.
+
+    Args:
+        a: The objective at t = 0.
+        b: The objective at t = 1.
+        t: The progress, from 0 to 1.
+
+    Raises:
+        ValueError: `t` is outside [0, 1].
+
+    Example:
+        >>> print(anneal("mean", "cvar:0.05", 0.25))
+        0.75*mean+0.25*cvar:0.05
+    """
+    if not 0 <= t <= 1:
+        raise ValueError(f"t must satisfy 0 <= t <= 1; got t={t}")
+    return combine((1 - t, parse(a)), (float(t), parse(b)))
+
+
+@lru_cache(maxsize=1024)
+def _parse_text(text: str) -> Objective:
+    terms: list[tuple[float, Objective]] = []
+    position = 0
+    while position < len(text) or not terms:
+        match = _TERM.match(text, position)
+        if match is None or (terms and not match["sign"]):
+            raise ValueError(
+                f"objective must be terms [c*]name[:number...][@K] joined by + or -; "
+                f"got {text!r}, unreadable from {text[position:]!r}"
+            )
+        sign = -1.0 if match["sign"] == "-" else 1.0
+        terms.append((sign * float(match["factor"] or 1), _elementary(match, text)))
+        position = match.end()
+    return combine(*terms)
+
+
+def _elementary(match: re.Match[str], text: str) -> Elementary:
+    cls = _BY_NAME.get(match["name"])
+    if cls is None:
+        close = difflib.get_close_matches(match["name"].lower(), _BY_NAME, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(
+            f"objective {text!r} names no known objective: {match['name']!r}{hint} Known: {', '.join(_BY_NAME)}"
+        )
+    arguments = [_value(word) for word in match["arguments"].split(":")[1:]]
+    sized = any(field.name == "k" for field in fields(cast(Any, cls)))
+    options = {} if match["k"] is None else {"k": _value(match["k"])}
+    if options and not sized:
+        raise ValueError(f"objective {text!r}: {cls.name} takes no @K, its comparison size is fixed")
+    try:
+        return cls(*arguments, **options)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ValueError(f"objective {text!r}: {match[0].lstrip('+-')!r} must be of the form {_form(cls)}") from error
+    except ValueError as error:
+        raise ValueError(f"objective {text!r}: {error}") from error
+
+
+def _value(word: str) -> float | str:
+    if word.isalpha():
+        return word
+    return int(word) if word.lstrip("+-").isdigit() else float(word)
+
+
+def _form(cls: type[Elementary]) -> str:
+    """Return the form of an objective's string, such as ``top:m@k`` or ``cvar:q[@k]``."""
+    if cls is objectives.Weights:
+        return "weights:number:number..."
+    text = cls.name
+    for field in fields(cast(Any, cls)):
+        optional = field.name in cls.__dict__
+        piece = f"@{field.name}" if field.name == "k" else f":{field.name}"
+        text += f"[{piece}]" if optional else piece
+    return text

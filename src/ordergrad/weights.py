@@ -1,0 +1,353 @@
+r"""Rank weights of K rewards turned into sample weights of n rewards, on the host in float64.
+
+The statistic $T = \sum_j \alpha_j R_{(j:K)}$, averaged over all size-K subsets of n rewards, is
+$\sum_m w_m R_{(m:n)}$ with
+
+$$w_m(n) = \sum_j \alpha_j \binom{m-1}{j-1} \binom{n-m}{K-j} \Big/ \binom nK .$$
+
+Everything the estimators need of an objective is a `Scan`: two vectors that depend on it and on n alone. All
+recurrences run outward from a mode and add terms of one sign, so relative errors stay near rounding at any n.
+
+References:
+    Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
+    Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201 (the k-minus-one baseline for the max).
+"""
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordergrad.objectives import Elementary, Objective
+from ordergrad.spec import parse
+
+__all__ = [
+    "Baseline",
+    "Quantity",
+    "Scan",
+    "components",
+    "k_minus_one_weights",
+    "largest_k",
+    "rank_weights",
+    "sample_weights",
+    "scan",
+    "smallest_group",
+    "spectrum",
+    "subset_weights",
+]
+
+Array = NDArray[np.float64]
+Baseline = Literal["leave_one_out", "k_minus_one", "none"]
+Quantity = Literal["value", "include_one", "excluded", "leave_one_out", "k_minus_one", "none"]
+
+
+class Scan(NamedTuple):
+    """The weights that turn sorted rewards into one quantity.
+
+    Attributes:
+        slopes: Its increase per unit of each gap between neighbours; the part that differs between samples. (n-1,)
+        offset: Weights of the gaps in the part common to all samples. (n-1,)
+        total: Weight of the smallest reward in the common part.
+    """
+
+    slopes: Array
+    offset: Array
+    total: float
+
+
+def largest_k(n: int) -> int:
+    """Return the comparison size that a level objective without @K takes in a group of n: n - 1, and at least 1."""
+    return max(n - 1, 1)
+
+
+@lru_cache(maxsize=4096)
+def components(objective: Objective, k_max: int, clip: bool = False) -> tuple[tuple[float, Array], ...]:
+    """Return the pairs (coefficient, rank weights) of whole comparison sizes that an objective amounts to.
+
+    Args:
+        objective: The objective.
+        k_max: The comparison size of levels without @K, and the largest one allowed.
+        clip: Lower larger comparison sizes to `k_max` (levels stay, counts are clipped to the ranks there are;
+            objectives of a fixed larger size drop out) instead of returning them.
+    """
+    pairs: list[tuple[float, Array]] = []
+    for coefficient, part in objective.terms():
+        for share, k in _comparison_sizes(part, k_max, clip):
+            alpha = part.rank_weights(k)
+            alpha.flags.writeable = False
+            pairs.append((coefficient * share, alpha))
+    return tuple(pairs)
+
+
+def _comparison_sizes(part: Elementary, k_max: int, clip: bool) -> list[tuple[float, int]]:
+    """Return the pairs (share, whole K) whose mixture is the comparison size of an elementary objective."""
+    k = k_max if part.comparison_size is None else part.comparison_size
+    if clip and k > k_max:
+        if not hasattr(part, "k"):
+            return []
+        k = k_max
+    below = math.floor(k)
+    return [(1.0, below)] if k == below else [(below + 1 - k, below), (k - below, below + 1)]
+
+
+def rank_weights(objective: str | Objective, k: int | None = None) -> Array:
+    r"""Return the rank weights of an objective at one comparison size, ascending ranks.
+
+    Mixtures of several sizes are raised to the largest by degree elevation,
+    $\alpha'_j = ((K+1-j) \alpha_j + (j-1) \alpha_{j-1})/(K+1)$, which changes nothing about the objective.
+
+    Args:
+        objective: An objective or its string.
+        k: The size of the result, which levels without @K take. Default: the largest size in the objective.
+
+    Returns:
+        A float64 array of shape (k,).
+
+    Raises:
+        ValueError: `k` is smaller than a comparison size of the objective, or missing for a level without @K.
+
+    Example:
+        >>> rank_weights("top:2@4")
+        array([0. , 0. , 0.5, 0.5])
+        >>> rank_weights("cvar:0.5", k=4)
+        array([0.5, 0.5, 0. , 0. ])
+    """
+    objective = parse(objective)
+    least = _largest_given_size(objective)
+    if k is None:
+        if any(part.comparison_size is None for _, part in objective.terms()):
+            raise ValueError(f"k is needed: {objective} leaves the comparison size to the group")
+        k = least
+    if k < least:
+        raise ValueError(f"k must be at least the comparison size {least} of {objective}; got k={k}")
+    return _sum(((c, subset_weights(alpha, k)) for c, alpha in components(objective, k)), k)
+
+
+def sample_weights(objective: str | Objective, n: int) -> Array:
+    r"""Return the weights $w_m(n)$ that an objective's value gives to n sorted rewards, ascending.
+
+    $\sum_m w_m R_{(m:n)}$ is the average of the statistic over all subsets: an unbiased estimate (U-statistic) of the
+    objective. Levels without @K take K = n - 1, as everywhere.
+
+    Args:
+        objective: An objective or its string.
+        n: The group size.
+
+    Returns:
+        A float64 array of shape (n,), relative error below 1e-12.
+
+    Raises:
+        ValueError: `n` is smaller than a comparison size of the objective.
+
+    Example:
+        >>> sample_weights("max@2", 4) * 6
+        array([0., 1., 2., 3.])
+    """
+    objective = parse(objective)
+    if n < 1:
+        raise ValueError(f"n must satisfy n >= 1; got n={n}")
+    pairs = components(objective, largest_k(n))
+    k = max((len(alpha) for _, alpha in pairs), default=1)
+    if k > n:
+        raise ValueError(f"k must satisfy 1 <= k <= n; got k={k}, n={n}")
+    return _sum(((c, subset_weights(alpha, n)) for c, alpha in pairs), n)
+
+
+def smallest_group(objective: Objective, quantity: Quantity) -> int:
+    """Return the smallest group for which a quantity of an objective is defined."""
+    k = max(
+        (math.ceil(part.comparison_size) for _, part in objective.terms() if part.comparison_size is not None),
+        default=1,
+    )
+    if quantity in ("leave_one_out", "excluded"):
+        return k + 1
+    return max(k, 2) if quantity == "k_minus_one" else k
+
+
+def _largest_given_size(objective: Objective) -> int:
+    """Return the largest comparison size that an objective names, rounded up; 1 if it names none."""
+    return max((math.ceil(part.comparison_size or 1) for _, part in objective.terms()), default=1)
+
+
+@lru_cache(maxsize=4096)
+def scan(objective: Objective, n: int, quantity: Quantity, clip: bool = False) -> Scan:
+    r"""Return the scan that computes a quantity of n sorted rewards.
+
+    With w the sample weights of groups of n - 1 (slopes) and n (offset), the term of comparison size K has
+
+    ===================  ============================================  ===========================================
+    quantity             slopes                                        offset
+    ===================  ============================================  ===========================================
+    ``value``            0                                             w(n; K, α)
+    ``include_one``      (n-K)/K w(n-1; K, α)                          w(n; K, α)
+    ``excluded``         -w(n-1; K, α)                                 w(n; K, α)
+    ``leave_one_out``    n w(n-1; K, α)                                0
+    ``k_minus_one``      (n-K) w(n-1; K, α) + K w(n-1; K-1, α')        K (w(n; K, α) - w(n; K-1, α'))
+    ``none``             (n-K) w(n-1; K, α)                            K w(n; K, α)
+    ===================  ============================================  ===========================================
+
+    The last three are the advantages with those baselines; ``excluded`` is the value without the sample.
+    """
+    slopes, common = np.zeros(max(n - 1, 0)), np.zeros(n)
+    for coefficient, alpha in components(objective, largest_k(n), clip):
+        if quantity == "k_minus_one" and len(alpha) == 1:
+            alpha = subset_weights(alpha, 2)
+        k = len(alpha)
+        inner = subset_weights(alpha, n - 1) if k < n else np.zeros(n - 1)
+        outer = subset_weights(alpha, n) if quantity != "leave_one_out" else common
+        match quantity:
+            case "value":
+                common = common + coefficient * outer
+            case "include_one":
+                slopes += coefficient * (n - k) / k * inner
+                common = common + coefficient * outer
+            case "excluded":
+                slopes -= coefficient * inner
+                common = common + coefficient * outer
+            case "leave_one_out":
+                slopes += coefficient * n * inner
+            case "none":
+                slopes += coefficient * (n - k) * inner
+                common = common + coefficient * k * outer
+            case "k_minus_one":
+                lower = k_minus_one_weights(alpha)
+                slopes += coefficient * ((n - k) * inner + k * subset_weights(lower, n - 1))
+                common = common + coefficient * k * (outer - subset_weights(lower, n))
+    return Scan(slopes, _tails(common), math.fsum(common))
+
+
+def k_minus_one_weights(alpha: Array) -> Array:
+    r"""Return $\alpha'_m = ((K-m) \alpha_m + m \alpha_{m+1})/(K-1)$, the statistic of the k-minus-one baseline."""
+    k = len(alpha)
+    m = np.arange(1, k)
+    return ((k - m) * alpha[:-1] + m * alpha[1:]) / (k - 1)
+
+
+def spectrum(objective: str | Objective, u: object) -> Array:
+    r"""Return the spectrum φ(u): how an objective weighs the quantiles of the reward, $J = \int \varphi(u) Q(u) du$.
+
+    For comparison size K it is the Bernstein polynomial $\sum_j \alpha_j K \binom{K-1}{j-1} u^{j-1} (1-u)^{K-j}$.
+    Levels without @K give their population spectrum.
+
+    Args:
+        objective: An objective or its string.
+        u: Quantile levels in [0, 1], any shape; 0 is the worst outcome.
+
+    Returns:
+        A float64 array of the shape of `u`.
+
+    Raises:
+        ValueError: A level is outside [0, 1], or a population spectrum is not a function (median, var, quantile,
+            winsorized without @K).
+
+    Example:
+        >>> spectrum("bottom:1@8", [0.0, 0.125, 1.0]).round(3)
+        array([8.   , 3.142, 0.   ])
+        >>> spectrum("cvar:0.125", [0.0, 0.1, 1.0])
+        array([8., 8., 0.])
+    """
+    levels = np.asarray(u, dtype=np.float64)
+    if not ((levels >= 0) & (levels <= 1)).all():
+        raise ValueError(f"u must satisfy 0 <= u <= 1; got values in [{levels.min()}, {levels.max()}]")
+    total = np.zeros_like(levels)
+    for coefficient, part in parse(objective).terms():
+        if part.comparison_size is None:
+            total += coefficient * part.density(levels)
+        else:
+            for share, k in _comparison_sizes(part, 1, clip=False):
+                total += coefficient * share * _bernstein(k * part.rank_weights(k), levels)
+    return total
+
+
+def _bernstein(coefficients: Array, u: Array) -> Array:
+    from scipy.stats import binom
+
+    degree = len(coefficients) - 1
+    total = np.zeros_like(u)
+    for i in np.flatnonzero(coefficients):
+        total += coefficients[i] * binom.pmf(i, degree, u)
+    return total
+
+
+# Averages over subsets
+
+
+def subset_weights(alpha: Array, n: int) -> Array:
+    """Return w(n) for rank weights of size K <= n."""
+    k = len(alpha)
+    if k == n:
+        return alpha
+    starts = np.flatnonzero(np.diff(alpha, prepend=0.0))
+    stops = np.append(starts[1:], k)
+    total = np.zeros(n)
+    if 3 * len(starts) < np.count_nonzero(alpha):
+        for start, stop in zip(starts, stops, strict=True):
+            if alpha[start] != 0:
+                total += alpha[start] * _range_probabilities(int(start), int(stop), k, n)
+    else:
+        for j in np.flatnonzero(alpha):
+            total += alpha[j] * _rank_probabilities(int(j) + 1, k, n)
+    return total
+
+
+def _rank_probabilities(j: int, k: int, n: int) -> Array:
+    r"""Return $\binom{m-1}{j-1} \binom{n-m}{k-j} / \binom nk$ for m = 1..n: where rank j of a k-subset lies."""
+    result = np.zeros(n)
+    m = np.arange(j, n - k + j, dtype=np.float64)
+    ratios = m / (m - j + 1) * ((n - m - (k - j)) / (n - m))
+    mode = int(np.searchsorted(-ratios, -1.0))
+    weights = np.empty(n - k + 1)
+    weights[mode] = 1.0
+    weights[mode + 1 :] = _running(np.multiply, ratios[mode:])
+    weights[:mode] = _running(np.multiply, 1 / ratios[:mode][::-1])[::-1]
+    result[j - 1 : n - k + j] = weights / weights.sum()
+    return result
+
+
+def _range_probabilities(start: int, stop: int, k: int, n: int) -> Array:
+    """Return the sum of the rank probabilities over the ranks start+1..stop, by hypergeometric tails."""
+    upper_start, lower_start = _tail_probabilities(start, k, n)
+    upper_stop, lower_stop = _tail_probabilities(stop, k, n)
+    share = np.where(upper_start < 0.5, upper_start - upper_stop, lower_stop - lower_start)
+    return k / n * share
+
+
+def _tail_probabilities(b: int, k: int, n: int) -> tuple[Array, Array]:
+    """Return P(at least b), P(fewer than b) members among the m - 1 lower rewards, for a subset that contains m."""
+    if b == 0:
+        return np.ones(n), np.zeros(n)
+    if b == k:
+        return np.zeros(n), np.ones(n)
+    position = _rank_probabilities(b, k - 1, n - 1)
+    at_least, fewer = np.zeros(n), np.zeros(n)
+    at_least[1:] = _running(np.add, position)
+    fewer[:-1] = _running(np.add, position[::-1])[::-1]
+    return at_least, fewer
+
+
+def _running(operation: np.ufunc, values: Array, block: int = 1024) -> Array:
+    """Return the running product or sum in blocks, so that rounding errors grow with block + n/block, not with n."""
+    n = len(values)
+    if n <= block:
+        return operation.accumulate(values)
+    identity = float(operation.identity)  # type: ignore[arg-type]
+    padded = np.full(-(-n // block) * block, identity)
+    padded[:n] = values
+    rows = operation.accumulate(padded.reshape(-1, block), axis=1)
+    rows[1:] = operation(rows[1:], operation.accumulate(rows[:-1, -1])[:, None])
+    return rows.ravel()[:n]
+
+
+def _tails(weights: Array) -> Array:
+    """Return the sums of the weights above each gap: shape (n-1, ...)."""
+    return np.cumsum(weights[::-1], axis=0)[::-1][1:]
+
+
+def _sum(parts: Iterable[tuple[float, Array]], n: int) -> Array:
+    total = np.zeros(n)
+    for coefficient, weights in parts:
+        total += coefficient * weights
+    return total
