@@ -35,6 +35,7 @@ class Backend:
         unsort: (array in sorted order, order) -> array in the original order.
         cumulate: (..., n) -> (..., n + 1): running sums that start at 0.
         total: Array -> sums over the last axis, which is dropped.
+        mean: Array -> means over the last axis, which is kept with length 1.
         constants: (make, like, *arguments) -> the tuple of host arrays that ``make(*arguments)`` returns, as arrays
             with the dtype and device of `like`; cached, and a constant to compilers.
         counts: (counts, n) -> (the distinct values to prepare for, index of each count among them).
@@ -52,6 +53,7 @@ class Backend:
     unsort: Callable[[Array, Any], Array]
     cumulate: Callable[[Array], Array]
     total: Callable[[Array], Array]
+    mean: Callable[[Array], Array]
     constants: Callable[..., tuple[Array, ...]]
     counts: Callable[[Array, int], tuple[tuple[int, ...], Array]]
     is_finite: Callable[[Array], bool | None]
@@ -60,23 +62,24 @@ class Backend:
 
 def backend_of(array: Array) -> Backend:
     """Return the backend of an array; of NumPy for lists, numbers and anything else that NumPy converts."""
-    backend = _BY_TYPE.get(type(array))
+    kind: type = type(array)
+    backend = _BY_TYPE.get(kind)
     if backend is None:
-        backend = _find(array)
-        _BY_TYPE[type(array)] = backend
+        backend = _BY_TYPE[kind] = _find(array)
     return backend
 
 
 def _find(array: Array) -> Backend:
-    from array_api_compat import array_namespace, is_array_api_obj, is_jax_array, is_numpy_array, is_torch_array
+    import array_api_compat
 
-    if is_torch_array(array):
+    compat: Any = array_api_compat
+    if compat.is_torch_array(array):
         return _torch()
-    if is_jax_array(array):
+    if compat.is_jax_array(array):
         return _jax()
-    if is_numpy_array(array) or not is_array_api_obj(array):
+    if compat.is_numpy_array(array) or not compat.is_array_api_obj(array):
         return _NUMPY
-    return _standard(array_namespace(array))
+    return _standard(compat.array_namespace(array))
 
 
 # NumPy
@@ -102,7 +105,8 @@ def _numpy_cast(x: Array, like: Array) -> Array:
 def _numpy_sort_with_order(x: Array) -> tuple[Array, Array]:
     order = x.argsort(-1)
     if x.ndim > 1:
-        order += np.arange(0, x.size, max(x.shape[-1], 1)).reshape((*x.shape[:-1], 1))
+        starts: Array = np.arange(0, x.size, max(x.shape[-1], 1))
+        order += starts.reshape((*x.shape[:-1], 1))
     return x.reshape(-1)[order], order
 
 
@@ -147,6 +151,7 @@ _NUMPY = Backend(
     unsort=_numpy_unsort,
     cumulate=_numpy_cumulate,
     total=lambda x: x.sum(-1),
+    mean=lambda x: x.sum(-1, keepdims=True) / x.shape[-1],
     constants=_numpy_constants,
     counts=_numpy_counts,
     is_finite=lambda x: bool(np.isfinite(x).all()),
@@ -164,6 +169,7 @@ def _torch() -> Backend:
     from array_api_compat import torch as xp
     from torch.nn.functional import pad
 
+    compiler: Any = torch.compiler
     kept = (torch.float32, torch.float64)
 
     def floating(x: Array) -> Array:
@@ -178,7 +184,7 @@ def _torch() -> Backend:
 
     cache: dict[Any, tuple[Array, ...]] = {}
 
-    @torch.compiler.assume_constant_result
+    @compiler.assume_constant_result
     def constants_on(
         make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
     ) -> tuple[Array, ...]:
@@ -219,6 +225,7 @@ def _torch() -> Backend:
         unsort=lambda x, order: x.scatter(-1, order, x),
         cumulate=lambda x: pad(x.cumsum(-1), (1, 0)),
         total=lambda x: x.sum(-1),
+        mean=lambda x: x.mean(-1, keepdim=True),
         constants=constants,
         counts=lambda counts, n: (tuple(range(n + 1)), counts),
         is_finite=is_finite,
@@ -232,7 +239,8 @@ def _torch() -> Backend:
 @lru_cache(maxsize=1)
 def _jax() -> Backend:
     import jax
-    import jax.numpy as jnp
+
+    jnp: Any = jax.numpy
 
     def floating(x: Array) -> Array:
         if x.dtype in (jnp.float32, jnp.float64):
@@ -242,11 +250,12 @@ def _jax() -> Backend:
         return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else float)
 
     def sort_with_order(x: Array) -> tuple[Array, Array]:
-        positions = jax.lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 1)
-        return tuple(jax.lax.sort((x, positions), num_keys=1, is_stable=False))
+        positions = jnp.broadcast_to(jnp.arange(x.shape[-1]), x.shape)
+        ordered, order = jax.lax.sort((x, positions), num_keys=1, is_stable=False)
+        return ordered, order
 
     def cumulate(x: Array) -> Array:
-        return jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
+        return jnp.concatenate([jnp.zeros_like(x, shape=(*x.shape[:-1], 1)), jnp.cumsum(x, axis=-1)], axis=-1)
 
     return Backend(
         xp=jnp,
@@ -259,6 +268,7 @@ def _jax() -> Backend:
         unsort=lambda x, order: jax.lax.sort((order, x), num_keys=1, is_stable=False)[1],
         cumulate=cumulate,
         total=lambda x: x.sum(-1),
+        mean=lambda x: x.mean(-1, keepdims=True),
         constants=_numpy_constants,
         counts=lambda counts, n: (tuple(range(n + 1)), counts),
         is_finite=lambda x: None,
@@ -296,6 +306,7 @@ def _standard(xp: ModuleType) -> Backend:
         unsort=lambda x, order: xp.take_along_axis(x, xp.argsort(order, axis=-1), axis=-1),
         cumulate=cumulate,
         total=lambda x: xp.sum(x, axis=-1),
+        mean=lambda x: xp.mean(x, axis=-1, keepdims=True),
         constants=constants,
         counts=lambda counts, n: (tuple(range(n + 1)), counts),
         is_finite=lambda x: bool(xp.all(xp.isfinite(x))),

@@ -15,7 +15,7 @@ References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K, k-minus-one baseline)
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -38,6 +38,7 @@ __all__ = [
 
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
+_VALUES = ("value", "include_one", "excluded")
 
 
 def advantages(
@@ -180,8 +181,10 @@ def value_and_error(
         a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
         return v, ops.cast(ops.xp.sqrt(ops.total((probs * a) ** 2)), rewards)
     a = _scanned(group, objective, "leave_one_out", small)
-    n = group.n if group.counts is None else group.ops.xp.astype(group.counts, a.dtype)
-    a = a if group.mask is None else ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
+    n = group.n
+    if group.mask is not None:
+        n = ops.xp.astype(group.counts, a.dtype)
+        a = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
     return v, ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
 
 
@@ -319,15 +322,14 @@ def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = Fals
     n = len(range(x.shape[axis]))  # a plain int also where compilers make sizes symbolic
     mask = counts = None
     if where is not None:
-        xp = ops.xp
         mask = _beside("where", ops.asarray(where, x), x, ops, axis)
-        if not xp.isdtype(mask.dtype, "bool"):
+        if not ops.xp.isdtype(mask.dtype, "bool"):
             raise TypeError(f"where must be a mask of bools; got dtype {mask.dtype}")
-        counts = xp.sum(xp.astype(mask, xp.int32), axis=-1)
     if axis != -1:
         x = ops.xp.moveaxis(x, axis, -1)
     if mask is not None:
         xp = ops.xp
+        counts = xp.sum(xp.astype(mask, xp.int32), axis=-1)
         zero = xp.zeros_like(x)
         highest = xp.max(xp.where(mask, x, zero - xp.inf), axis=-1, keepdims=True)
         x = xp.where(mask, x, xp.where(counts[..., None] > 0, highest, zero))
@@ -363,12 +365,12 @@ def _probabilities(group: _Group, sample_weight: Array, axis: int) -> Array:
 
 def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
     """Return a quantity of every sample: sort, scan, centre, unsort."""
-    ops, n = group.ops, group.n
+    ops = group.ops
     ordered, order = ops.sort_with_order(group.x)
     slopes, offset, total = _weights(group, objective, quantity, small)
     a = ops.unsort(ops.cumulate(slopes * (ordered[..., 1:] - ordered[..., :-1])), order)
     if group.mask is None or group.counts is None:
-        a = a - ops.total(a)[..., None] / n
+        a = a - ops.mean(a)
     else:
         valid = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
         a = a - (ops.total(valid) / ops.xp.clip(ops.xp.astype(group.counts, a.dtype), 1))[..., None]
@@ -412,6 +414,11 @@ def _weights(
     return slopes, offset, total
 
 
+def _check_choice(name: str, got: str, choices: tuple[str, ...]) -> None:
+    if got not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
+
+
 class _TooSmallError(ValueError):
     """A group has too few samples for the comparison size."""
 
@@ -421,6 +428,8 @@ def _plan(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
     objective = parse(objective)
+    _check_choice("baseline", quantity, get_args(Quantity))
+    _check_choice("small", small, ("error", "nan" if quantity in _VALUES else "zero", "shrink"))
     need = smallest_group(objective, quantity)
     if n >= need:
         return scan(objective, n, quantity)
@@ -430,7 +439,7 @@ def _plan(
         k = need - 1 if quantity in ("leave_one_out", "excluded") else need
         bound = "1 <= k < N" if k < need else "1 <= k <= N"
         raise _TooSmallError(f"k must satisfy {bound}; got k={k}, N={n} for {objective}")
-    fill = np.nan if small == "nan" or quantity in ("value", "include_one", "excluded") else 0.0
+    fill = np.nan if quantity in _VALUES else 0.0
     return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill
 
 
@@ -438,9 +447,11 @@ def _table(
     objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue, counts: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the scans for groups with each number of valid samples, padded to n, stacked."""
-    plans = [_plan(objective, count, quantity, "nan" if small == "error" else small) for count in counts]
-    slopes, offset = (
-        np.array([np.pad(plan[i], (0, n - 1 - len(plan[i]))) for plan in plans]).reshape(len(plans), n - 1)
-        for i in (0, 1)
-    )
-    return slopes, offset, np.array([plan[2] for plan in plans])
+    slopes, offset, total = np.zeros((len(counts), n - 1)), np.zeros((len(counts), n - 1)), np.zeros(len(counts))
+    for row, count in enumerate(counts):
+        gaps = slice(0, max(count - 1, 0))
+        try:
+            slopes[row, gaps], offset[row, gaps], total[row] = _plan(objective, count, quantity, small)
+        except _TooSmallError:
+            slopes[row], offset[row], total[row] = np.nan, np.nan, np.nan
+    return slopes, offset, total

@@ -184,7 +184,7 @@ def _bernstein_terms(coefficients: NDArray[np.float64]) -> tuple[NDArray[np.floa
     from scipy.special import gammaln
 
     log_binomial = gammaln(degree + 1) - gammaln(power + 1) - gammaln(degree - power + 1)
-    return background, coefficients[power] - background, power, np.asarray(degree), log_binomial
+    return tuple(map(np.asarray, (background, coefficients[power] - background, power, degree, log_binomial)))
 
 
 def _bernstein(
