@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Backend:
 
 def backend_of(array: Array) -> Backend:
     """Return the backend of an array; of NumPy for lists, numbers and anything else that NumPy converts."""
-    kind: type = type(array)
+    kind = array.__class__
     backend = _BY_TYPE.get(kind)
     if backend is None:
         backend = _BY_TYPE[kind] = _find(array)
@@ -103,9 +103,9 @@ def _numpy_cast(x: Array, like: Array) -> Array:
 
 
 def _numpy_sort_with_order(x: Array) -> tuple[Array, Array]:
-    order = x.argsort(-1)
+    order: Array = x.argsort(-1)
     if x.ndim > 1:
-        starts: Array = np.arange(0, x.size, max(x.shape[-1], 1))
+        starts = cast("Array", np.arange(0, x.size, max(x.shape[-1], 1)))
         order += starts.reshape((*x.shape[:-1], 1))
     return x.reshape(-1)[order], order
 

@@ -119,7 +119,7 @@ def combine(*parts: tuple[float, Objective]) -> Objective:
     total: dict[Elementary, float] = {}
     for coefficient, objective in parts:
         for inner, part in objective.terms():
-            total[part] = total.get(part, 0.0) + coefficient * inner
+            total[part] = _finite("coefficient", total.get(part, 0.0) + coefficient * inner)
     kept = tuple((coefficient, part) for part, coefficient in total.items() if coefficient != 0)
     return kept[0][1] if len(kept) == 1 and kept[0][0] == 1 else Mixture(kept)
 
@@ -168,7 +168,9 @@ class Elementary(Objective):
 
 @dataclass(frozen=True)
 class Mean(Elementary):
-    r"""The mean reward, $J = E[R]$: weights $\alpha = (1)$, K = 1, spectrum 1. Its advantages are those of RLOO.
+    r"""The mean reward.
+
+    $J = E[R]$: weights $\alpha = (1)$, K = 1, spectrum 1. Its advantages are those of RLOO.
 
     Source: Kool et al. (2019), "Buy 4 REINFORCE samples, get a baseline for free!".
 
@@ -199,9 +201,10 @@ class Mean(Elementary):
 
 @dataclass(frozen=True)
 class Gini(Elementary):
-    r"""The Gini mean difference $E|R - R'|$ of two rewards, a spread (half of it is the Gini deviation).
+    r"""The Gini mean difference, the expected distance of two rewards: a spread, twice the Gini deviation.
 
-    Weights $\alpha = (-1, 1)$, K = 2, spectrum $4u - 2$. Nonnegative; subtract it to avoid risk: ``mean-0.5*gini``.
+    $J = E|R - R'|$, weights $\alpha = (-1, 1)$, K = 2, spectrum $4u - 2$. Nonnegative; subtract it to avoid risk:
+    ``mean-0.5*gini``.
 
     Source: Yitzhaki (1982), "Stochastic dominance, mean variance, and Gini's mean difference"; Luo et al. (2023),
     arXiv 2307.08873, for policy gradients.
@@ -225,10 +228,10 @@ class Gini(Elementary):
 
 @dataclass(frozen=True)
 class LMoment(Elementary):
-    r"""The L-moment of order r: $\alpha_j = (-1)^{r-j} \binom{r-1}{j-1} / r$, K = r.
+    r"""The L-moment of order r, a measure of location, spread, skewness or tail weight.
 
-    r = 1 is the mean, r = 2 half the Gini mean difference, r = 3 and 4 measure skewness and tail weight. The spectrum
-    is the shifted Legendre polynomial of degree r - 1.
+    $\alpha_j = (-1)^{r-j} \binom{r-1}{j-1} / r$, K = r. r = 1 is the mean, r = 2 half the Gini mean difference, r =
+    3 and 4 measure skewness and tail weight. The spectrum is the shifted Legendre polynomial of degree r - 1.
 
     Source: Hosking (1990), "L-moments: analysis and estimation of distributions", equation 2.1.
 
@@ -256,7 +259,7 @@ class LMoment(Elementary):
 
 @dataclass(frozen=True, init=False)
 class Weights(Elementary):
-    r"""Any rank weights, ascending (the first number belongs to the worst of K rewards); K is their number.
+    r"""Any rank weights, ascending: the first number belongs to the worst of K rewards, K is their number.
 
     Source: Parmas et al. (2026), arXiv 2606.06096.
 
@@ -291,7 +294,9 @@ class Weights(Elementary):
 
 @dataclass(frozen=True)
 class Max(Elementary):
-    r"""The best of K tries, $E[\max(R_1..R_K)]$: $\alpha_K = 1$, spectrum $K u^{K-1}$. pass@K for 0/1 rewards.
+    r"""The expected best of K tries; pass@K for 0/1 rewards.
+
+    $J = E[\max(R_1..R_K)]$: $\alpha_K = 1$, spectrum $K u^{K-1}$.
 
     Source: Walder and Karkhanis (2025), "Pass@K Policy Optimization", arXiv 2505.15201.
 
@@ -313,7 +318,9 @@ class Max(Elementary):
 
 @dataclass(frozen=True)
 class Min(Elementary):
-    r"""The worst of K tries, $E[\min(R_1..R_K)]$: $\alpha_1 = 1$, spectrum $K (1-u)^{K-1}$.
+    r"""The expected worst of K tries.
+
+    $J = E[\min(R_1..R_K)]$: $\alpha_1 = 1$, spectrum $K (1-u)^{K-1}$.
 
     Source: David and Nagaraja (2003), chapter 2.
 
@@ -335,9 +342,9 @@ class Min(Elementary):
 
 @dataclass(frozen=True)
 class Top(Elementary):
-    r"""The mean of the m best of K, Top-m@K: $\alpha_j = 1/m$ for $j > K - m$.
+    r"""The mean of the m best of K tries, Top-m@K.
 
-    Spectrum $\frac{K}{m} P(\mathrm{Bin}(K-1, u) \ge K - m)$.
+    $\alpha_j = 1/m$ for $j > K - m$, spectrum $\frac{K}{m} P(\mathrm{Bin}(K-1, u) \ge K - m)$.
 
     Source: Parmas et al. (2026), arXiv 2606.06096.
 
@@ -361,9 +368,10 @@ class Top(Elementary):
 
 @dataclass(frozen=True)
 class Bottom(Elementary):
-    r"""The mean of the m worst of K: $\alpha_j = 1/m$ for $j \le m$.
+    r"""The mean of the m worst of K tries.
 
-    Spectrum $\frac{K}{m} P(\mathrm{Bin}(K-1, u) < m)$: smooth, not the step of `CVaR` at level m/K.
+    $\alpha_j = 1/m$ for $j \le m$, spectrum $\frac{K}{m} P(\mathrm{Bin}(K-1, u) < m)$: smooth, not the step of
+    `CVaR` at level m/K.
 
     Source: Parmas et al. (2026), arXiv 2606.06096.
 
@@ -386,7 +394,9 @@ class Bottom(Elementary):
 
 @dataclass(frozen=True)
 class Rank(Elementary):
-    r"""The j-th best of K, $E[R_{(K+1-j:K)}]$: weight 1 on ascending rank K + 1 - j, spectrum a Beta density.
+    r"""The expected j-th best of K tries.
+
+    $J = E[R_{(K+1-j:K)}]$: weight 1 on ascending rank K + 1 - j, spectrum a Beta density.
 
     Source: David and Nagaraja (2003), equation 2.1.6.
 
@@ -410,9 +420,9 @@ class Rank(Elementary):
 
 @dataclass(frozen=True)
 class TopBottom(Elementary):
-    r"""The average of the mean of the m best and the mean of the m worst of K, ``0.5*top:m@K+0.5*bottom:m@K``.
+    r"""The average of the mean of the m best and the mean of the m worst of K tries.
 
-    A location measure that looks at both ends only; m = 1 is the midrange.
+    The same as ``0.5*top:m@K+0.5*bottom:m@K``. A location measure that looks at both ends only; m = 1 is the midrange.
 
     Source: Parmas et al. (2026), arXiv 2606.06096 (``TopBot`` in the reference code).
 
@@ -436,9 +446,10 @@ class TopBottom(Elementary):
 
 @dataclass(frozen=True)
 class Midrange(Elementary):
-    r"""The midrange of K, $\frac12 E[\min + \max]$: weight 1/2 on the first and the last rank.
+    r"""The midrange of K tries, halfway between the worst and the best.
 
-    Spectrum $\frac K2 (u^{K-1} + (1-u)^{K-1})$.
+    $J = \frac12 E[\min + \max]$: weight 1/2 on the first and the last rank, spectrum $\frac K2 (u^{K-1} +
+    (1-u)^{K-1})$.
 
     Source: David and Nagaraja (2003), chapter 7.
 
@@ -463,10 +474,11 @@ class Midrange(Elementary):
 
 @dataclass(frozen=True)
 class CVaR(Elementary):
-    r"""The mean of the worst fraction q, $\frac1q \int_0^q Q(u) \, du$ (expected shortfall of the reward).
+    r"""The mean of the worst fraction q of outcomes, the expected shortfall of the reward.
 
-    Rank j weighs the share of $[(j-1)/K, j/K]$ that lies below q, divided by q, so K q need not be whole. Population
-    spectrum $1/q$ on $[0, q]$. Higher is better: losses must be negated by the caller.
+    $J = \frac1q \int_0^q Q(u) \, du$. Rank j weighs the share of $[(j-1)/K, j/K]$ that lies below q, divided by q,
+    so K q need not be whole. Population spectrum $1/q$ on $[0, q]$. Higher is better: losses must be negated by the
+    caller.
 
     Source: Rockafellar and Uryasev (2002), "Conditional value-at-risk for general loss distributions", proposition 8;
     Acerbi (2002), "Spectral measures of risk".
@@ -499,7 +511,9 @@ class CVaR(Elementary):
 
 @dataclass(frozen=True)
 class UpperCVaR(Elementary):
-    r"""The mean of the best fraction q, $\frac1q \int_{1-q}^1 Q(u) \, du$: the mirror image of `CVaR`.
+    r"""The mean of the best fraction q of outcomes.
+
+    $J = \frac1q \int_{1-q}^1 Q(u) \, du$: the mirror image of `CVaR`.
 
     Source: Rockafellar and Uryasev (2002); as a training objective, Petersen et al. (2021), "Deep symbolic regression".
 
@@ -531,7 +545,9 @@ class UpperCVaR(Elementary):
 
 @dataclass(frozen=True)
 class Range(Elementary):
-    r"""The mean between two quantile levels, $\frac{1}{hi-lo} \int_{lo}^{hi} Q(u) \, du$.
+    r"""The mean of the outcomes between two quantile levels.
+
+    $J = \frac{1}{hi-lo} \int_{lo}^{hi} Q(u) \, du$.
 
     Source: Cont, Deguest and Scandolo (2010), "Robustness and sensitivity analysis of risk measurement procedures"
     (range value-at-risk).
@@ -568,10 +584,10 @@ class Range(Elementary):
 
 @dataclass(frozen=True)
 class VaR(Elementary):
-    r"""Value-at-risk as a reward: the lower q-quantile $\inf\{x : F(x) \ge q\}$, one order statistic.
+    r"""Value-at-risk as a reward, the lower q-quantile.
 
-    Weight 1 on rank $\lceil K q \rceil$ (the inverse of the empirical distribution function, type 1 of Hyndman and
-    Fan). `Quantile` interpolates between ranks instead.
+    $\inf\{x : F(x) \ge q\}$, one order statistic: weight 1 on rank $\lceil K q \rceil$ (the inverse of the
+    empirical distribution function, type 1 of Hyndman and Fan). `Quantile` interpolates between ranks instead.
 
     Source: Artzner et al. (1999), "Coherent measures of risk"; Hyndman and Fan (1996), definition 1.
 
@@ -686,9 +702,10 @@ class Median(Elementary):
 
 @dataclass(frozen=True)
 class Trimmed(Elementary):
-    r"""The mean without the worst and the best fraction p, $\frac{1}{1-2p} \int_p^{1-p} Q(u) \, du$.
+    r"""The mean without the worst and the best fraction p of outcomes.
 
-    Fractional weights on the two boundary ranks, so K p need not be whole.
+    $J = \frac{1}{1-2p} \int_p^{1-p} Q(u) \, du$. Fractional weights on the two boundary ranks, so K p need not be
+    whole.
 
     Source: Tukey (1962), "The future of data analysis"; Huber and Ronchetti (2009), "Robust Statistics", section 3.3.
 
@@ -722,7 +739,7 @@ class Trimmed(Elementary):
 class Winsorized(Elementary):
     r"""The mean after the worst and the best fraction p are moved to the p- and (1-p)-quantile.
 
-    $p Q(p) + \int_p^{1-p} Q(u) \, du + p Q(1-p)$: `Trimmed` times (1 - 2p), plus p on each boundary rank
+    $J = p Q(p) + \int_p^{1-p} Q(u) \, du + p Q(1-p)$: `Trimmed` times (1 - 2p), plus p on each boundary rank
     $\lfloor K p \rfloor + 1$ from either end.
 
     Source: Tukey (1962), "The future of data analysis"; Wilcox (2012), "Robust Estimation and Hypothesis Testing",
@@ -758,10 +775,11 @@ class Winsorized(Elementary):
 
 @dataclass(frozen=True)
 class MaxRL(Elementary):
-    r"""MaxRL for any reward: the mixture $\sum_{i=1}^{K} \frac1i \max@i$ of the best of 1, 2, ..., K.
+    r"""MaxRL for any reward, a mixture of the best of 1, 2, ..., K tries.
 
-    One L-statistic of size K: $\alpha_j = 1/(K + 1 - j)$, spectrum $(1-u^K)/(1-u)$. With 0/1 rewards and K = N - 1 its
-    advantages are $(R_i - \bar R)/\bar R$. The weights sum to $1 + \frac12 + \dots + \frac1K$.
+    $\sum_{i=1}^{K} \frac1i \max@i$ is one L-statistic of size K: $\alpha_j = 1/(K + 1 - j)$, spectrum
+    $(1-u^K)/(1-u)$. With 0/1 rewards and K = N - 1 its advantages are $(R_i - \bar R)/\bar R$. The weights sum to
+    $1 + \frac12 + \dots + \frac1K$.
 
     Source: Tajwar et al. (2026), "Maximum likelihood reinforcement learning" (the 0/1 case); Parmas et al. (2026) for
     the family it mixes.
@@ -792,10 +810,11 @@ class MaxRL(Elementary):
 
 @dataclass(frozen=True)
 class Wang(Elementary):
-    r"""Wang's distortion $\Phi(u) = \mathcal N(\mathcal N^{-1}(u) + \lambda)$, $\mathcal N$ the normal distribution.
+    r"""Wang's distortion risk measure, the mean after a shift of normal scores.
 
-    λ > 0 shifts weight to bad outcomes (for a normal reward: mean minus λ standard deviations), λ < 0 to good ones.
-    Rank j weighs $\Phi(j/K) - \Phi((j-1)/K)$.
+    $\Phi(u) = \mathcal N(\mathcal N^{-1}(u) + \lambda)$ with $\mathcal N$ the normal distribution. λ > 0 shifts
+    weight to bad outcomes (for a normal reward: mean minus λ standard deviations), λ < 0 to good ones. Rank j
+    weighs $\Phi(j/K) - \Phi((j-1)/K)$.
 
     Source: Wang (2000), "A class of distortion operators for pricing financial and insurance risks".
 
@@ -831,9 +850,10 @@ class Wang(Elementary):
 
 @dataclass(frozen=True)
 class Power(Elementary):
-    r"""The dual-power distortion $\Phi(u) = 1 - (1-u)^\gamma$, spectrum $\gamma (1-u)^{\gamma-1}$, γ > 0.
+    r"""The dual-power distortion risk measure.
 
-    γ > 1 shifts weight to bad outcomes (a whole γ is the population form of ``min@γ``), γ < 1 to good ones.
+    $\Phi(u) = 1 - (1-u)^\gamma$, spectrum $\gamma (1-u)^{\gamma-1}$, γ > 0. γ > 1 shifts weight to bad outcomes (a
+    whole γ is the population form of ``min@γ``), γ < 1 to good ones.
 
     Source: Wang (1996), "Premium calculation by transforming the layer premium density"; Dowd, Cotter and Sorwar
     (2008), "Spectral risk measures: properties and limitations".
@@ -867,9 +887,10 @@ class Power(Elementary):
 
 @dataclass(frozen=True)
 class Exponential(Elementary):
-    r"""The exponential spectrum $\varphi(u) = \gamma e^{-\gamma u} / (1 - e^{-\gamma})$, γ ≠ 0.
+    r"""The exponential spectral risk measure.
 
-    γ > 0 shifts weight to bad outcomes, γ < 0 to good ones.
+    $\varphi(u) = \gamma e^{-\gamma u} / (1 - e^{-\gamma})$, γ ≠ 0. γ > 0 shifts weight to bad outcomes, γ < 0 to
+    good ones.
 
     Source: Cotter and Dowd (2006), "Extreme spectral risk measures".
 

@@ -226,15 +226,16 @@ def k_minus_one_weights(alpha: Array) -> Array:
     return ((k - m) * alpha[:-1] + m * alpha[1:]) / (k - 1)
 
 
-def spectrum(objective: str | Objective, u: object) -> Array:
+def spectrum(objective: str | Objective, u: object, *, k: int | None = None) -> Array:
     r"""Return the spectrum φ(u): how an objective weighs the quantiles of the reward, $J = \int \varphi(u) Q(u) du$.
 
     For comparison size K it is the Bernstein polynomial $\sum_j \alpha_j K \binom{K-1}{j-1} u^{j-1} (1-u)^{K-j}$.
-    Levels without @K give their population spectrum.
+    Levels without @K give their population spectrum unless `k` is given.
 
     Args:
         objective: An objective or its string.
         u: Quantile levels in [0, 1], any shape; 0 is the worst outcome.
+        k: The comparison size that levels without @K take.
 
     Returns:
         A float64 array of the shape of `u`.
@@ -254,11 +255,11 @@ def spectrum(objective: str | Objective, u: object) -> Array:
         raise ValueError(f"u must satisfy 0 <= u <= 1; got values in [{levels.min()}, {levels.max()}]")
     total = np.zeros_like(levels)
     for coefficient, part in parse(objective).terms():
-        if part.comparison_size is None:
+        if part.comparison_size is None and k is None:
             total += coefficient * part.density(levels)
         else:
-            for share, k in _comparison_sizes(part, 1, clip=False):
-                total += coefficient * share * _bernstein(k * part.rank_weights(k), levels)
+            for share, alpha in components(part, k or 1):
+                total += coefficient * share * _bernstein(len(alpha) * alpha, levels)
     return total
 
 

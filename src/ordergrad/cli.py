@@ -1,0 +1,92 @@
+"""The ``ordergrad`` command."""
+
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+except ImportError as error:  # pragma: no cover
+    raise SystemExit(f"the ordergrad command needs the extra 'cli': pip install 'ordergrad[cli]' ({error})") from None
+
+from ordergrad.report import explain as explaining
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Optimise beyond the mean."
+)
+console = Console(highlight=False)
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+@app.callback()
+def _main() -> None:  # pyright: ignore[reportUnusedFunction]
+    """Optimise beyond the mean: order-statistic objectives for policy gradients."""
+
+
+@app.command()
+def explain(
+    objective: Annotated[str, typer.Argument(help="An objective string, such as cvar:0.1, top:2@4 or mean-0.5*gini.")],
+    n: Annotated[int | None, typer.Option("--n", help="Group size N.", show_default="16, or twice K")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture to this file (PNG, SVG, PDF).")] = None,
+) -> None:
+    """Show what an objective weighs: ranks, samples, quantiles, and how far it is from the risk it is named after."""
+    if plot is not None and plot.suffix.lower() not in _PICTURES:
+        raise typer.BadParameter(f"--plot must end in one of {', '.join(_PICTURES)}; got {plot}")
+    if plot is not None and not plot.parent.is_dir():
+        raise typer.BadParameter(f"--plot must lie in an existing folder; got {plot}")
+    try:
+        result = explaining.explain(objective, n)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    console.print(f"[bold]{result.objective}[/bold]  group size N = {result.n}, comparison size K = {result.k}")
+    for coefficient, text, sentence in result.terms:
+        console.print(f"  {coefficient:g} × {text}: {sentence}", highlight=False)
+    console.print(
+        "\n[bold]Spectrum[/bold]: the weight of each quantile of the reward, worst on the left", highlight=False
+    )
+    console.print(
+        explaining.draw(result.objective, result.k, width=max(20, min(console.width - 12, 72))), highlight=False
+    )
+    console.print(_mass_line(result), highlight=False)
+    console.print(_weight_table(result))
+    console.print(_risk_table(result))
+    if plot is not None:
+        explaining.save_figure(result, plot)
+        console.print(f"picture written to {plot}")
+
+
+def _mass_line(result: explaining.Explanation) -> str:
+    shares = ", ".join(f"{share:.0%} below u={level:.3g}" for share, level in result.mass)
+    return f"Of its absolute mass lie {shares}." if shares else "It weighs nothing."
+
+
+def _weight_table(result: explaining.Explanation) -> Table:
+    """Return the table of rank and sample weights, long ones shortened in the middle."""
+    table = Table(title="Weights, ascending ranks (1 = worst)", title_justify="left")
+    table.add_column("rank", justify="right")
+    table.add_column(f"rank weight, K={result.k}", justify="right")
+    table.add_column(f"sample weight, N={result.n}", justify="right")
+    shown = range(result.n) if result.n <= 16 else [*range(8), None, *range(result.n - 4, result.n)]
+    for row in shown:
+        if row is None:
+            table.add_row("…", "…", "…")
+        else:
+            alpha = f"{result.alpha[row]:.6g}" if row < result.k else ""
+            table.add_row(str(row + 1), alpha, f"{result.w[row]:.6g}")
+    return table
+
+
+def _risk_table(result: explaining.Explanation) -> Table:
+    """Return the table of the finite-K objective beside the population risk."""
+    table = Table(title="Finite K against the population", title_justify="left")
+    for heading in ("reward", f"objective at K={result.k}", "population risk", "difference"):
+        table.add_column(heading, justify="left" if heading == "reward" else "right")
+    for name, finite, population in result.risks:
+        if population is None:
+            table.add_row(name, f"{finite:.4f}", "the objective itself", "0")
+        else:
+            table.add_row(name, f"{finite:.4f}", f"{population:.4f}", f"{finite - population:+.4f}")
+    return table

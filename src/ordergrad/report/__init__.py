@@ -1,0 +1,1 @@
+"""Tables, drawings and figures of objectives and runs."""

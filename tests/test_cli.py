@@ -1,0 +1,76 @@
+"""The command line, as a user runs it."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ordergrad.cli import app
+from ordergrad.report.explain import draw, explain
+
+runner = CliRunner()
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = runner.invoke(app, list(arguments), env={"COLUMNS": "120", "TERM": "dumb"})
+    return result.exit_code, result.output
+
+
+def test_explain_prints_weights_spectrum_and_risk() -> None:
+    code, output = run("explain", "cvar:0.1@16")
+    assert code == 0
+    assert "expected shortfall" in output
+    assert "0.625" in output  # the weight of rank 1: 1 of the 1.6 ranks in the tail
+    assert "0.3125" in output  # its sample weight at N = 32
+    assert "-1.7550" in output  # the population CVaR of a normal reward
+    assert "█" in output
+
+
+def test_explain_writes_a_picture(tmp_path) -> None:
+    file = tmp_path / "median.png"
+    code, output = run("explain", "median", "--n", "9", "--plot", str(file))
+    assert code == 0, output
+    pixels = matplotlib.image.imread(file)
+    assert pixels.shape[0] > 400
+    assert pixels.std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("maxx@4",), "did you mean 'max'?"),
+        (("max@9", "--n", "5"), "k must satisfy 1 <= k <= n; got k=9, n=5"),
+        (("mean", "--plot", "picture.doc"), "must end in one of"),
+        (("mean", "--plot", "no/such/folder/picture.png"), "existing folder"),
+    ],
+)
+def test_explain_refuses_bad_input(arguments: tuple[str, ...], message: str) -> None:
+    code, output = run("explain", *arguments)
+    assert code == 2
+    assert message in " ".join(output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("objective", "normal"),
+    [("cvar:0.05", -2.0627), ("var:0.1", -1.2816), ("wang:0.5", -0.5), ("median", 0.0), ("uppercvar:0.05", 2.0627)],
+)
+def test_population_risks_of_a_normal_reward_are_the_closed_forms(objective: str, normal: float) -> None:
+    _, _, population = explain(objective, 64).risks[0]
+    assert population == pytest.approx(normal, abs=2e-4)
+
+
+def test_finite_objectives_of_a_normal_reward_are_the_known_order_statistics() -> None:
+    assert explain("max@2").risks[0][1] == pytest.approx(1 / np.sqrt(np.pi), abs=1e-8)
+    assert explain("max@3").risks[0][1] == pytest.approx(1.5 / np.sqrt(np.pi), abs=1e-8)
+    assert explain("gini").risks[0][1] == pytest.approx(2 / np.sqrt(np.pi), abs=1e-8)
+
+
+def test_mass_lies_where_the_spectrum_is() -> None:
+    assert dict(explain("min@4").mass)[0.5] == pytest.approx(1 - 0.5**0.25, abs=1e-3)
+    assert dict(explain("gini").mass)[0.5] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_drawing_of_a_signed_spectrum_has_both_sides() -> None:
+    rows = draw("gini", 2, width=10, height=4).split("\n")
+    assert rows[0].endswith("█")
+    assert rows[3].lstrip(" -0123456789.").startswith("│█")
