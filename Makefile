@@ -1,0 +1,31 @@
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+EXTRAS := dev
+
+.PHONY: run test lint bench study clean
+
+# Train a risk-averse and a mean-seeking policy in the guarded maze and show who takes which way.
+run: $(VENV)/rl.stamp
+	$(BIN)/python experiments/guarded_maze.py --quick
+
+# Everything that must hold: formatting, types, tests and doctests.
+test: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -n 2
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=min,median,iqr,rounds
+
+study: $(VENV)/rl.stamp
+	$(BIN)/python experiments/guarded_maze.py --study
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/%.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	touch $@
