@@ -101,11 +101,13 @@ def _elementary(match: re.Match[str], text: str) -> Elementary:
             f"objective {text!r} names no known objective: {match['name']!r}{hint} Known: {', '.join(_BY_NAME)}"
         )
     arguments = [_value(word) for word in match["arguments"].split(":")[1:]]
-    sized = any(field.name == "k" for field in fields(cast(Any, cls)))
+    allowed = [field.name for field in fields(cast(Any, cls))]
     options = {} if match["k"] is None else {"k": _value(match["k"])}
-    if options and not sized:
+    if options and "k" not in allowed:
         raise ValueError(f"objective {text!r}: {cls.name} takes no @K, its comparison size is fixed")
     try:
+        if len(arguments) > len(allowed) - ("k" in allowed) and cls is not objectives.Weights:
+            raise TypeError("too many numbers")
         return cls(*arguments, **options)  # type: ignore[arg-type]
     except TypeError as error:
         raise ValueError(f"objective {text!r}: {match[0].lstrip('+-')!r} must be of the form {_form(cls)}") from error

@@ -1,0 +1,268 @@
+"""Objectives: rank weights against first principles, spectra, limits, arithmetic."""
+
+import pickle
+from fractions import Fraction as F
+from math import comb
+
+import numpy as np
+import pytest
+from catalogue import ALL, OPEN, SIZED, at_size, between, interpolated, mean_of, unit, winsorized
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import integrate, special
+from strategies import objectives
+
+import ordergrad as og
+from ordergrad import objectives as o
+from ordergrad.objectives import Objective
+from ordergrad.spec import names
+
+LEVELS = st.integers(1, 39).map(lambda i: F(i, 40))
+SIZES = st.integers(1, 12)
+
+
+def check(objective, k, expected):
+    assert_allclose(og.rank_weights(objective, k), [float(w) for w in expected], rtol=1e-12, atol=1e-15)
+
+
+def test_the_catalogue_of_the_tests_is_complete():
+    assert {part.name for spec in SIZED for _, part in og.parse(spec).terms()} == set(names())
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 7])
+def test_ranks_that_are_counted(k):
+    check(f"max@{k}", k, unit(k, k))
+    check(f"min@{k}", k, unit(1, k))
+    check(f"midrange@{k}", k, [(a + b) / 2 for a, b in zip(unit(1, k), unit(k, k), strict=True)])
+    check("mean", k, [F(1, k)] * k)
+    check(f"maxrl@{k}", k, [F(1, k + 1 - j) for j in range(1, k + 1)])
+    for m in range(1, k + 1):
+        top, bottom = mean_of(k + 1 - m, k, k), mean_of(1, m, k)
+        check(f"top:{m}@{k}", k, top)
+        check(f"bottom:{m}@{k}", k, bottom)
+        check(f"rank:{m}@{k}", k, unit(k + 1 - m, k))
+        check(f"topbottom:{m}@{k}", k, [(a + b) / 2 for a, b in zip(top, bottom, strict=True)])
+
+
+@given(LEVELS, SIZES)
+def test_tail_means_share_the_boundary_rank(q, k):
+    lower = between(F(0), q, k)
+    check(f"cvar:{float(q)}", k, lower)
+    check(f"uppercvar:{float(q)}", k, lower[::-1])
+    check("cvar:1", k, [F(1, k)] * k)
+
+
+@given(LEVELS, LEVELS, SIZES)
+def test_range_is_the_mean_between_levels(a, b, k):
+    lo, hi = (min(a, b), max(a, b)) if a != b else (F(0), a)
+    check(f"range:{float(lo)}:{float(hi)}", k, between(lo, hi, k))
+
+
+@given(LEVELS, SIZES)
+def test_quantiles_interpolate_between_positions(q, k):
+    check(f"quantile:{float(q)}", k, interpolated(q * k + F(1, 2), k))
+    check(f"quantile:{float(q)}:weibull", k, interpolated(q * (k + 1), k))
+    check(f"quantile:{float(q)}:blom", k, interpolated(q * (k + F(1, 4)) + F(3, 8), k))
+    check("median", k, interpolated(F(k + 1, 2), k))
+    rank = next(j for j in range(1, k + 1) if F(j, k) >= q)
+    check(f"var:{float(q)}", k, unit(rank, k))
+
+
+@given(LEVELS.filter(lambda p: p < F(1, 2)), SIZES)
+def test_robust_means(p, k):
+    check(f"trimmed:{float(p)}", k, between(p, 1 - p, k))
+    check(f"winsorized:{float(p)}", k, winsorized(p, k))
+
+
+@pytest.mark.parametrize("r", [1, 2, 3, 4, 9])
+def test_lmoment_weights(r):
+    check(f"lmoment:{r}", r, [F((-1) ** (r - j) * comb(r - 1, j - 1), r) for j in range(1, r + 1)])
+    check("gini", 2, [F(-1), F(1)])
+
+
+@pytest.mark.parametrize(
+    "spec", ["wang:0.7", "wang:-0.7", "power:2.5", "power:0.5", "exponential:3", "exponential:-3", "cvar:0.35"]
+)
+def test_distortions_spread_their_spectrum_over_the_ranks(spec):
+    part = og.parse(spec)
+    expected = [integrate.quad(lambda u: float(part.density(np.array(u))), j / 5, (j + 1) / 5)[0] for j in range(5)]
+    assert_allclose(og.rank_weights(spec, 5), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [s for s in OPEN if "+" not in s and s != "maxrl"])
+def test_population_spectrum_is_a_distribution_of_mass_one(spec):
+    part = og.parse(spec)
+    phi = part.cumulative(np.linspace(0, 1, 201))
+    assert phi[0] == 0
+    assert phi[-1] == pytest.approx(1, abs=1e-12)
+    assert (np.diff(phi) >= -1e-15).all()
+
+
+@pytest.mark.parametrize("spec", ["cvar:0.4", "uppercvar:0.4", "range:0.2:0.7", "trimmed:0.2", "wang:0.5"])
+@pytest.mark.parametrize("u", [0.03, 0.31, 0.55, 0.97])
+def test_density_is_the_derivative_of_the_cumulative_spectrum(spec, u):
+    part = og.parse(spec)
+    h = 1e-6
+    slope = (part.cumulative(np.array(u + h)) - part.cumulative(np.array(u - h))) / (2 * h)
+    assert float(part.density(np.array(u))) == pytest.approx(float(slope), rel=1e-7, abs=1e-9)
+
+
+@pytest.mark.parametrize("spec", SIZED)
+def test_spectrum_is_the_mixture_of_beta_densities(spec):
+    u = np.linspace(0, 1, 11)
+    alpha = og.rank_weights(spec)
+    k = len(alpha)
+    beta = [k * comb(k - 1, j) * u**j * (1 - u) ** (k - 1 - j) for j in range(k)]
+    assert_allclose(og.spectrum(spec, u), alpha @ beta, rtol=1e-12, atol=1e-13)
+
+
+def test_spectrum_of_large_comparison_sizes_is_finite_and_has_mass_one():
+    u = np.linspace(0, 1, 2001)
+    assert np.trapezoid(og.spectrum("cvar:0.1@1000", u), u) == pytest.approx(1, abs=1e-3)
+    assert float(og.spectrum("max@1e6", 1.0)) == pytest.approx(1e6)
+
+
+@pytest.mark.parametrize("spec", [s for s in OPEN if s != "maxrl"])
+def test_finite_sizes_tend_to_the_population(spec):
+    """J(K) of a uniform reward is sum alpha_j j/(K+1); the population value is 1 - integral of Phi."""
+    objective = og.parse(spec)
+    k = 4000
+    finite = og.rank_weights(at_size(objective, k)) @ np.arange(1, k + 1) / (k + 1)
+    u = np.linspace(0, 1, 20001)
+    phi = sum(c * (part.cumulative(u) if part.comparison_size is None else u) for c, part in objective.terms())
+    assert finite == pytest.approx(1 - np.trapezoid(phi, u), abs=2e-3)
+
+
+def test_best_fit_of_a_spectrum():
+    polynomial = o.Spectrum(lambda u: 1 + 2 * u - 3 * u**2)  # of either sign, and of degree 2: a perfect fit
+    assert_allclose(og.spectrum(at_size(polynomial, 3), [0.0, 0.3, 1.0]), [1, 1.33, 0], atol=1e-9)
+    step = og.rank_weights(o.Spectrum(lambda u: (u < 0.25) / 0.25, k=20))
+    assert (step >= 0).all()
+    assert step.sum() == pytest.approx(1, abs=0.1)  # the bound alpha >= 0 costs some mass
+    assert_allclose(og.rank_weights(o.Spectrum(lambda u: u**0, k=4)), [0.25] * 4)
+
+
+def test_best_fit_is_the_least_squares_solution():
+    """The error is orthogonal to every Beta density that the bound leaves free."""
+    k = 6
+    spectrum = o.Spectrum(lambda u: np.exp(2 * u), k=k)
+    nodes, mass = np.polynomial.legendre.leggauss(40)
+    u, mass = (nodes + 1) / 2, mass / 2
+    error = og.spectrum(spectrum, u) - np.exp(2 * u)
+    alpha = og.rank_weights(spectrum)
+    inner = [np.sum(mass * error * special.binom(k - 1, j) * u**j * (1 - u) ** (k - 1 - j)) for j in range(k)]
+    assert_allclose(np.array(inner)[alpha > 0], 0, atol=1e-9)
+    assert (np.array(inner) >= -1e-9).all()
+
+
+@given(st.integers(1, 5), st.integers(0, 8), st.integers(0, 99))
+def test_real_sizes_mix_their_neighbours(low, extra, percent):
+    f = percent / 100
+    k, size = low + f, low + 1 + extra
+    below, above = og.rank_weights(f"max@{low}", size), og.rank_weights(f"max@{low + 1}", size)
+    assert_allclose(og.rank_weights(o.Max(k), size), (1 - f) * below + f * above, atol=1e-12)
+
+
+def test_sums_merge_and_cancel():
+    assert og.parse("max@8+max@8") == 2 * o.Max(8)
+    assert og.parse("max@8-max@8+mean") == o.Mean()
+    assert str(o.Max(8) - o.Max(8)) == "0*mean"
+    assert (o.Max(2) + o.Min(2)) * 0.5 == 0.5 * o.Max(2) + 0.5 * o.Min(2)
+    assert -o.Mean() == o.Mean() * -1
+    assert og.anneal("mean", "max@4", 0) == o.Mean()
+    assert og.anneal("mean", "max@4", 1) == o.Max(4)
+    assert og.anneal("mean", "max@4", 0.25) == 0.75 * o.Mean() + 0.25 * o.Max(4)
+
+
+def test_a_zero_objective_has_zero_advantages():
+    assert_allclose(og.advantages([1.0, 2.0, 4.0], "max@2-max@2"), 0)
+
+
+@pytest.mark.parametrize("other", [1, "mean", None, [1.0]])
+def test_only_objectives_add_and_only_numbers_multiply(other):
+    with pytest.raises(TypeError):
+        o.Mean() + other
+    with pytest.raises(TypeError):
+        other - o.Mean()
+    if other != 1:
+        with pytest.raises(TypeError):
+            o.Mean() * other
+
+
+@given(objectives())
+def test_objectives_are_hashable_picklable_and_frozen(objective: Objective):
+    copy = pickle.loads(pickle.dumps(objective))
+    assert copy == objective
+    assert hash(copy) == hash(objective)
+    with pytest.raises(AttributeError):
+        objective.k = 2
+
+
+@pytest.mark.parametrize("size", [np.int64(3), np.int32(3), np.float64(3.0), 3.0])
+def test_numpy_numbers_are_numbers(size):
+    objective = o.Max(size)
+    assert objective == o.Max(3)
+    assert hash(objective) == hash(o.Max(3))
+    assert str(objective) == "max@3"
+    assert_allclose(og.advantages([0.0, 1.0, 3.0, 7.0], objective), og.advantages([0.0, 1.0, 3.0, 7.0], "max@3"))
+    assert og.parse(str(o.Top(np.int64(2), size))) == o.Top(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: o.Max(0), "k must satisfy k >= 1; got k=0"),
+        (lambda: o.Max(0.5), "k must satisfy k >= 1"),
+        (lambda: o.Max(float("nan")), "k must be finite"),
+        (lambda: o.Max(float("inf")), "k must be finite"),
+        (lambda: o.Top(0, 4), "m must satisfy m >= 1; got m=0"),
+        (lambda: o.Top(5, 4), "m must satisfy 1 <= m <= k; got m=5, k=4"),
+        (lambda: o.Rank(4, 3.5), "j must satisfy 1 <= j <= k"),
+        (lambda: o.CVaR(0.0), "q must satisfy 0 < q <= 1; got q=0"),
+        (lambda: o.CVaR(1.5), "q must satisfy 0 < q <= 1; got q=1.5"),
+        (lambda: o.Quantile(1.0), "q must satisfy 0 < q < 1"),
+        (lambda: o.Quantile(0.5, "nearest"), "method must be one of hazen, weibull, blom, harrelldavis; got 'nearest'"),
+        (lambda: o.Range(0.5, 0.5), "0 <= lo < hi <= 1"),
+        (lambda: o.Trimmed(0.5), "p must satisfy 0 <= p < 0.5"),
+        (lambda: o.Winsorized(-0.1), "p must satisfy 0 <= p < 0.5"),
+        (lambda: o.Power(0.0), "gamma must satisfy gamma > 0"),
+        (lambda: o.Exponential(0.0), "gamma must not be 0"),
+        (lambda: o.LMoment(0), "order must satisfy order >= 1"),
+        (lambda: o.Weights(), "at least one rank weight"),
+        (lambda: o.Weights(1.0, float("nan")), "weights must be finite"),
+        (lambda: float("inf") * o.Mean(), "factor must be finite"),
+        (lambda: og.anneal("mean", "max@2", 1.5), "t must satisfy 0 <= t <= 1; got t=1.5"),
+        (lambda: og.rank_weights("cvar:0.5"), "k is needed"),
+        (lambda: og.rank_weights("max@4", 3), "k must be at least the comparison size 4"),
+        (lambda: og.sample_weights("max@4", 3), "k must satisfy 1 <= k <= n; got k=4, n=3"),
+        (lambda: og.sample_weights("mean", 0), "n must satisfy n >= 1; got n=0"),
+        (lambda: og.spectrum("mean", [0.5, 1.5]), "u must satisfy 0 <= u <= 1"),
+        (lambda: og.spectrum("median", 0.5), "give a comparison size: median@K"),
+    ],
+)
+def test_bad_numbers_are_value_errors(make, text):
+    with pytest.raises(ValueError, match=text.replace("(", r"\(")):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: o.Max("3"),
+        lambda: o.Max(True),
+        lambda: o.Top(1.5, 4),
+        lambda: o.LMoment(2.0),
+        lambda: o.CVaR("0.1"),
+        lambda: o.Spectrum(3.0),
+        lambda: o.Weights("a"),
+    ],
+)
+def test_wrong_types_are_type_errors(make):
+    with pytest.raises(TypeError):
+        make()
+
+
+@pytest.mark.parametrize("objective", ALL, ids=str)
+def test_sample_weights_of_every_objective_sum_to_its_mass(objective):
+    assert og.sample_weights(objective, 6).sum() == pytest.approx(og.rank_weights(objective, 5).sum(), rel=1e-12)

@@ -1,0 +1,142 @@
+"""Objective strings: exact round trip, suggestions, and nothing accepted that is not in the grammar."""
+
+import pytest
+from catalogue import OPEN, SIZED
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import objectives
+
+import ordergrad as og
+from ordergrad import objectives as o
+from ordergrad.objectives import Mixture
+from ordergrad.spec import names
+
+
+@given(objectives())
+@settings(max_examples=300)
+def test_round_trip(objective):
+    text = str(objective)
+    parsed = og.parse(text)
+    assert parsed == objective
+    assert str(parsed) == text
+
+
+@pytest.mark.parametrize("text", [*SIZED, *OPEN])
+def test_round_trip_of_the_catalogue(text):
+    assert str(og.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "objective"),
+    [
+        ("max@8", o.Max(8)),
+        ("max@8.0", o.Max(8)),
+        ("max@2.5", o.Max(2.5)),
+        ("cvar:.1@16", o.CVaR(0.1, 16)),
+        ("cvar:1e-3", o.CVaR(0.001)),
+        ("2e-1*mean", 0.2 * o.Mean()),
+        ("-mean", -o.Mean()),
+        ("-mean+2*max@4", Mixture(((-1.0, o.Mean()), (2.0, o.Max(4))))),
+        ("wang:-0.5", o.Wang(-0.5)),
+        ("wang:+0.5", o.Wang(0.5)),
+        ("weights:-1:1e2", o.Weights(-1, 100)),
+        ("quantile:0.5:hazen", o.Quantile(0.5)),
+        ("lmoment:3", o.LMoment(3)),
+        ("topbottom:2@8", o.TopBottom(2, 8)),
+    ],
+)
+def test_reading(text, objective):
+    assert og.parse(text) == objective
+
+
+def test_an_objective_is_returned_as_it_is():
+    objective = o.Max(3) + o.Mean()
+    assert og.parse(objective) is objective
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestion"),
+    [
+        ("maxx@8", "max"),
+        ("CVaR:0.1", "cvar"),
+        ("trimed:0.1", "trimmed"),
+        ("means", "mean"),
+        ("top_bottom:1@4", "topbottom"),
+    ],
+)
+def test_unknown_names_get_a_suggestion(text, suggestion):
+    with pytest.raises(ValueError, match=rf"did you mean '{suggestion}'\?"):
+        og.parse(text)
+
+
+@pytest.mark.parametrize("text", ["zzz@3", "mean+qqqq:1"])
+def test_unknown_names_list_the_known_ones(text):
+    with pytest.raises(ValueError, match=", ".join(names())):
+        og.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "got ''"),
+        ("+", "unreadable from"),
+        ("mean mean", "unreadable from ' mean'"),
+        ("mean max@3", "unreadable from"),
+        ("mean+", "unreadable"),
+        ("0.5mean", "unreadable"),
+        ("max@", "of the form max@k"),
+        ("max@-3", "of the form max@k"),
+        ("mean*2", "unreadable"),
+        ("cvar:nan", "of the form cvar:q"),
+        ("cvar:inf", "of the form cvar:q"),
+        ("max", "of the form max@k"),
+        ("max:3", "of the form max@k"),
+        ("max:3@4", "of the form max@k"),
+        ("median:5", "of the form median"),
+        ("cvar:0.1:16", "of the form cvar:q"),
+        ("quantile:0.5:hazen:8", "of the form quantile:q"),
+        ("cvar@16", "of the form cvar:q"),
+        ("mean:1", "of the form mean"),
+        ("mean@3", "mean takes no @K"),
+        ("gini@2", "gini takes no @K"),
+        ("lmoment:3@3", "lmoment takes no @K"),
+        ("weights:1:2@2", "weights takes no @K"),
+        ("weights", "at least one rank weight"),
+        ("top:2.5@4", "of the form top:m@k"),
+        ("top:5@4", "1 <= m <= k; got m=5, k=4"),
+        ("max@0", "k must satisfy k >= 1"),
+        ("cvar:0", "0 < q <= 1; got q=0"),
+        ("cvar:1.5@8", "0 < q <= 1; got q=1.5"),
+        ("range:0.9:0.1", "0 <= lo < hi <= 1"),
+        ("quantile:0.5:nearest", "method must be one of"),
+        ("quantile:hazen", "of the form quantile:q"),
+        ("spectrum", "no known objective"),
+        ("max@1e400", "finite"),
+    ],
+)
+def test_what_is_not_an_objective(text, message):
+    with pytest.raises(ValueError, match=message.replace("*", r"\*").replace("+", r"\+")) as error:
+        og.parse(text)
+    assert repr(text) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["1e400*mean", "1e308*mean+1e308*mean"])
+def test_coefficients_are_finite(text):
+    with pytest.raises(ValueError, match="coefficient must be finite; got coefficient=inf"):
+        og.parse(text)
+
+
+@pytest.mark.parametrize("thing", [None, 3, 0.5, b"mean", ["mean"], o.Mean])
+def test_what_is_neither_string_nor_objective(thing):
+    with pytest.raises(TypeError, match="objective must be a string or an Objective"):
+        og.parse(thing)
+
+
+@given(st.text(alphabet="maxcvr:@.+-*0123456789e _\n", max_size=12))
+@settings(max_examples=200)
+def test_any_text_is_an_objective_or_a_value_error(text):
+    try:
+        objective = og.parse(text)
+    except ValueError:
+        return
+    assert og.parse(str(objective)) == objective
