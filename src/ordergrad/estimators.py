@@ -373,7 +373,7 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
         a = a - ops.mean(a)
     else:
         valid = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
-        a = a - (ops.total(valid) / ops.xp.clip(ops.xp.astype(group.counts, a.dtype), 1))[..., None]
+        a = a - (ops.total(valid) / ops.xp.clip(ops.xp.astype(group.counts, a.dtype), 1, group.n))[..., None]
     return a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None]
 
 
