@@ -5,9 +5,12 @@ against it. PyTorch and JAX are imported only when one of their arrays comes in;
 the array API standard.
 """
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from types import ModuleType
 from typing import Any, cast
 
@@ -58,6 +61,39 @@ class Backend:
     counts: Callable[[Array, int], tuple[tuple[int, ...], Array]]
     is_finite: Callable[[Array], bool | None]
     asarray: Callable[[Any, Array], Array]
+
+
+class _Cache:
+    """The constants last used, up to a number of bytes: a schedule of objectives must not fill the memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._bytes = limit, 0
+        self._entries: OrderedDict[Any, tuple[Array, ...]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Any, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+        """Return the entry of a key, made anew if it is not there."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries.move_to_end(key)
+                return entry
+        entry = make()
+        with self._lock:
+            self._bytes += _size(entry)
+            if key in self._entries:
+                self._bytes -= _size(self._entries.pop(key))
+            self._entries[key] = entry
+            while self._bytes > self._limit and len(self._entries) > 1:
+                self._bytes -= _size(self._entries.popitem(last=False)[1])
+        return entry
+
+
+def _size(arrays: tuple[Array, ...]) -> int:
+    return 256 + sum(8 * math.prod(array.shape) for array in arrays)
+
+
+_CONSTANTS = _Cache(limit=1 << 28)
 
 
 def backend_of(array: Array) -> Backend:
@@ -127,12 +163,8 @@ def _numpy_cumulate(x: Array) -> Array:
 
 
 def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
-    return _host_constants(make, like.dtype, *arguments)
-
-
-@lru_cache(maxsize=1024)
-def _host_constants(make: Callable[..., Any], dtype: Any, *arguments: Any) -> tuple[Array, ...]:
-    return tuple(np.asarray(value, dtype) for value in make(*arguments))
+    dtype = like.dtype
+    return _CONSTANTS.get((make, dtype, *arguments), lambda: tuple(np.asarray(c, dtype) for c in make(*arguments)))
 
 
 def _numpy_counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
@@ -182,22 +214,17 @@ def _torch() -> Backend:
     def sort_with_order(x: Array) -> tuple[Array, Array]:
         return x.sort(-1)
 
-    cache: dict[Any, tuple[Array, ...]] = {}
-
     @compiler.assume_constant_result
     def constants_on(
         make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
     ) -> tuple[Array, ...]:
-        key = (make, dtype, device, *arguments)
-        found = cache.get(key)
-        if found is None:
+        def move() -> tuple[Array, ...]:
             with torch.inference_mode(False):
-                found = tuple(
-                    torch.as_tensor(np.array(value, np.float64), dtype=dtype, device=device)
-                    for value in make(*arguments)
+                return tuple(
+                    torch.as_tensor(np.array(c, np.float64), dtype=dtype, device=device) for c in make(*arguments)
                 )
-            cache[key] = found
-        return found
+
+        return _CONSTANTS.get((make, dtype, device, *arguments), move)
 
     def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
         return constants_on(make, like.dtype, like.device, *arguments)
@@ -292,8 +319,10 @@ def _standard(xp: ModuleType) -> Backend:
         return xp.cumulative_sum(x, axis=-1, include_initial=True)
 
     def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
-        found = _host_constants(make, np.float64, *arguments)
-        return tuple(xp.asarray(value, dtype=like.dtype, device=like.device) for value in found)
+        return _CONSTANTS.get(
+            (make, like.dtype, like.device, *arguments),
+            lambda: tuple(xp.asarray(np.array(c), dtype=like.dtype, device=like.device) for c in make(*arguments)),
+        )
 
     return Backend(
         xp=xp,

@@ -15,7 +15,6 @@ References:
 
 import math
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -63,7 +62,6 @@ def largest_k(n: int) -> int:
     return max(n - 1, 1)
 
 
-@lru_cache(maxsize=4096)
 def components(objective: Objective, k_max: int, clip: bool = False) -> tuple[tuple[float, Array], ...]:
     """Return the pairs (coefficient, rank weights) of whole comparison sizes that an objective amounts to.
 
@@ -76,9 +74,7 @@ def components(objective: Objective, k_max: int, clip: bool = False) -> tuple[tu
     pairs: list[tuple[float, Array]] = []
     for coefficient, part in objective.terms():
         for share, k in _comparison_sizes(part, k_max, clip):
-            alpha = part.rank_weights(k)
-            alpha.flags.writeable = False
-            pairs.append((coefficient * share, alpha))
+            pairs.append((coefficient * share, part.rank_weights(k)))
     return tuple(pairs)
 
 
@@ -172,7 +168,6 @@ def _largest_given_size(objective: Objective) -> int:
     return max((math.ceil(part.comparison_size or 1) for _, part in objective.terms()), default=1)
 
 
-@lru_cache(maxsize=4096)
 def scan(objective: Objective, n: int, quantity: Quantity, clip: bool = False) -> Scan:
     r"""Return the scan that computes a quantity of n sorted rewards.
 
