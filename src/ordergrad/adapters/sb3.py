@@ -1,0 +1,433 @@
+r"""Stable-Baselines3: PPO and A2C that optimise the ranks of whole-episode returns.
+
+    model = OrderGradPPO("MlpPolicy", env, objective="cvar:0.1")
+    model.learn(200_000)
+
+The group is the episodes that ended since the last update. Three ways to hand a rank's credit to the steps:
+
+``episode``
+    Every step of an episode carries the episode's advantage A; no critic. With E episodes of S steps in all, the loss
+    is $-\frac1S \sum_i A_i \sum_t \log\pi_{it}$: E/S times the exact ``-mean(A * logp)`` over episodes.
+``terminal``
+    $A_i = f(R_i) - \mathrm{mean} f$ is the only reward, at the episode's end; GAE and the critic as usual.
+``telescoped``
+    The same total spread over the steps, $f(C_t) - f(C_{t-1})$ with $C_t$ the return so far: credit arrives when the
+    return moves. For the objective ``mean`` it is ordinary PPO (rewards times N/(N-1), no bootstrap at time limits).
+
+An episode is ranked once, by its whole return, when it ends, even if it began under an earlier policy: leaving such
+episodes out would favour short ones, and ranking what a rollout has seen of them would rank partial returns. Until
+then its steps wait (``episode``; PPO's ratio accounts for updates in between), or are bootstrapped by the critic.
+While too few episodes have ended for the comparison size, nothing is updated and the next rollout adds to them.
+
+References:
+    Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
+    Schulman et al. (2016). High-Dimensional Continuous Control Using Generalized Advantage Estimation.
+        arXiv 1506.02438.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# (Stable-Baselines3 leaves many of its types open)
+
+import warnings
+from typing import Any, Literal, get_args
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from ordergrad.estimators import advantages, value
+from ordergrad.objectives import Objective
+from ordergrad.spec import parse
+from ordergrad.weights import scan, smallest_group
+
+__all__ = ["Credit", "OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
+
+Credit = Literal["episode", "terminal", "telescoped"]
+Array = NDArray[Any]
+_FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains")
+_TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
+
+
+class OrderGradRolloutBuffer(RolloutBuffer):
+    """A rollout buffer whose advantages ascend an objective of whole-episode returns.
+
+    `OrderGradPPO` and `OrderGradA2C` set it up. With another algorithm, pass it as ``rollout_buffer_class`` and give
+    `learn` the callback `RecordRewards`, which tells the buffer the true rewards: what Stable-Baselines3 hands to a
+    buffer contains the critic's value at time limits and the scaling of ``VecNormalize``.
+
+    Args:
+        buffer_size: Steps per environment and rollout (set by the algorithm, as the next five).
+        observation_space: Anything but dictionaries and tuples.
+        action_space: The action space.
+        device: Where batches go.
+        gae_lambda: GAE parameter, for the critic.
+        gamma: Discount of GAE, for the critic. It does not enter the ranked returns.
+        n_envs: Parallel environments.
+        objective: What to optimise: an objective or its string. May be assigned during training, for a schedule.
+        credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
+        discount: The discount of the returns that are ranked.
+        min_episodes: Update only once this many episodes have ended. At least the K + 1 of the objective, and 2.
+        unit_scale: Divide the advantages of an update by their root mean square over its episodes: a positive
+            number, so that the direction stays. Without it they have the unit of the return.
+        patience: Rollouts to wait for enough episodes. Then what there is is ranked at the largest K it allows;
+            with fewer than two episodes it is dropped. Episodes longer than this many rollouts are left out, with
+            ``credit="episode"``. Both are counted, and warned of once.
+
+    Raises:
+        ValueError: The objective string is wrong, a number is out of range, or observations are dictionaries.
+
+    Attributes:
+        ready: Whether the last rollout led to a ranking, so that there is something to train on.
+        stats: Of the last rollout: ``episodes`` ranked, ``waiting`` for a ranking, ``steps`` to train on, ``open``
+            steps kept back, ``stale`` share of steps from before the last update, the ``value`` of the objective;
+            and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut
+            short or too long), ``shrunk`` (rankings at a smaller K).
+        ended: Returns of the episodes that ended in the last rollout, whether ranked or not.
+        lengths: Their lengths.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: Any = "auto",
+        gae_lambda: float = 1.0,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        *,
+        objective: str | Objective = "mean",
+        credit: Credit = "episode",
+        discount: float = 1.0,
+        min_episodes: int = 2,
+        unit_scale: bool = False,
+        patience: int = 32,
+    ):
+        if isinstance(observation_space, spaces.Dict | spaces.Tuple):
+            raise ValueError(
+                f"observation_space must not be a {type(observation_space).__name__}; "
+                "wrap the environment in gymnasium.wrappers.FlattenObservation"
+            )
+        if credit not in get_args(Credit):
+            raise ValueError(f"credit must be one of {', '.join(get_args(Credit))}; got {credit!r}")
+        if not 0 < discount <= 1:
+            raise ValueError(f"discount must satisfy 0 < discount <= 1; got {discount}")
+        if patience < 1:
+            raise ValueError(f"patience must satisfy patience >= 1; got {patience}")
+        self.objective = parse(objective)
+        self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
+        self.unit_scale, self.patience = unit_scale, patience
+        self.gains = np.zeros((buffer_size, n_envs))
+        self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0}
+        self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
+        self.ready = False
+        self._observed: Array | None = None
+        self._pending = False
+        self._warned = False
+        self._stretch: dict[str, Array] = {}
+        self._running, self._power = np.zeros(n_envs), np.ones(n_envs)
+        self._length, self._episode = np.zeros(n_envs, int), np.full(n_envs, -1)
+        self._broken, self._open = np.zeros(n_envs, bool), np.zeros(n_envs, bool)
+        super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+
+    def reset(self) -> None:
+        """Begin a rollout. One that was broken off leaves gaps: the episodes it was in are not ranked."""
+        if self._pending and self.pos > 0:
+            self._abandon(np.ones(self.n_envs, bool))
+        super().reset()
+        self.gains = np.zeros((self.buffer_size, self.n_envs))
+        self._observed, self._pending = None, True
+
+    def observe(self, rewards: Array) -> None:
+        """Take the true rewards of the step that is added next, shape (n_envs,); `RecordRewards` calls this."""
+        self._observed = np.array(rewards, dtype=np.float64)
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        """Add a step; its true rewards must have been observed.
+
+        Raises:
+            RuntimeError: They have not, because the callback is missing.
+        """
+        if self._observed is None:
+            raise RuntimeError(
+                "OrderGradRolloutBuffer needs the true rewards: use OrderGradPPO or OrderGradA2C, "
+                "or pass learn(..., callback=RecordRewards())"
+            )
+        self.gains[self.pos] = self._observed
+        self._observed = None
+        super().add(*args, **kwargs)
+
+    def compute_returns_and_advantage(self, last_values: Any, dones: Array) -> None:
+        """Rank the episodes that have ended and turn their ranks into advantages, or wait for more episodes.
+
+        Args:
+            last_values: The critic's values after the last step, a tensor of n_envs values.
+            dones: Whether that step ended an episode, shape (n_envs,).
+        """
+        self._pending = False
+        self._append(np.asarray(dones, bool))
+        s = self._stretch
+        ended = s["ends"] & s["usable"]
+        finite = ended & np.isfinite(s["total"])
+        need = max(2, self.min_episodes, smallest_group(self.objective, "leave_one_out"))
+        count, rows = int(finite.sum()), len(s["ends"])
+        out_of_patience = rows >= self.patience * self.buffer_size
+        self.ready = count >= need or (out_of_patience and count >= 2)
+        self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
+        if self.ready:
+            self.stats |= {"episodes": count, "waiting": 0, "shrunk": self.stats["shrunk"] + (count < need)}
+            self.stats["nonfinite"] += int((ended & ~finite).sum())
+            returns = s["total"][finite]
+            self.stats["value"] = float(value(returns, self.objective, small="shrink"))
+            last = last_values.detach().cpu().numpy().astype(np.float64).ravel()
+            if self.credit == "episode":
+                self._train_on_episodes(returns, finite, last)
+            else:
+                self._train_on_everything(returns, finite, last)
+        else:
+            flat = {name: self.swap_and_flatten(getattr(self, name)) for name in _TRAINED}
+            self._expose(flat | {"advantages": np.zeros_like(flat["values"]), "returns": flat["values"]})
+            if out_of_patience:
+                self._drop_all()
+        if out_of_patience and count < need:
+            self._complain(count, need, rows)
+        self.stats["open"] = int(self._stretch["usable"].sum()) if self._stretch else 0
+
+    def get(self, batch_size: int | None = None) -> Any:
+        """Yield the steps to train on in random minibatches of nearly equal size, near `batch_size`."""
+        n = len(self.advantages)
+        parts = 1 if batch_size is None else max(1, round(n / batch_size))
+        for index in np.array_split(np.random.permutation(n), parts):  # noqa: NPY002 (the generator SB3 seeds)
+            yield self._get_samples(index)
+
+    def _append(self, dones: Array) -> None:
+        """Add the rollout to what is kept from earlier ones, with each step's return so far and episode."""
+        shape = (self.buffer_size, self.n_envs)
+        starts = self.episode_starts > 0
+        chunk = {name: getattr(self, name) for name in _FIELDS}
+        chunk |= {"before": np.empty(shape), "total": np.empty(shape), "length": np.empty(shape, int)}
+        chunk |= {"episode": np.empty(shape, int), "usable": np.empty(shape, bool), "starts": starts}
+        chunk |= {"ends": np.vstack([starts[1:], dones]), "stale": np.zeros(shape, bool)}
+        self.stats["abandoned"] += int((starts[0] & self._open).sum())
+        for t in range(self.buffer_size):
+            start = starts[t]
+            self._running[start], self._power[start], self._length[start] = 0.0, 1.0, 0
+            self._broken &= ~start
+            self._episode += start
+            chunk["before"][t] = self._running
+            self._running += self._power * self.gains[t]
+            self._power *= self.discount
+            self._length += 1
+            chunk["total"][t], chunk["length"][t] = self._running, self._length
+            chunk["episode"][t], chunk["usable"][t] = self._episode, ~self._broken
+        self._open = ~dones & ~self._broken
+        finished = chunk["ends"] & chunk["usable"]
+        self.ended, self.lengths = chunk["total"][finished], chunk["length"][finished]
+        old = self._stretch
+        self._stretch = {name: np.concatenate([old[name], new]) if old else new for name, new in chunk.items()}
+
+    def _train_on_episodes(self, returns: Array, finite: Array, last_values: Array) -> None:
+        s = self._stretch
+        a = self._scaled(np.asarray(advantages(returns, self.objective, small="shrink")))
+        key = s["episode"] * self.n_envs + np.arange(self.n_envs)
+        ranked = key[finite]
+        order = np.argsort(ranked)
+        place = order[np.minimum(np.searchsorted(ranked, key, sorter=order), len(ranked) - 1)]
+        chosen = (ranked[place] == key) & s["usable"]
+        _, critic = self._gae(np.nan_to_num(s["rewards"].astype(np.float64)), last_values)
+        self._choose(chosen, a[place], critic)
+        s["usable"] &= (s["episode"] == self._episode) & ~s["ends"][-1]
+        s["stale"][:] = True
+        first = int(np.argmax(s["usable"].any(axis=1))) if s["usable"].any() else len(s["usable"])
+        longest = self.patience * self.buffer_size
+        if len(s["usable"]) - first > longest:
+            self._abandon(s["usable"][:-longest].any(axis=0))
+            first = len(s["usable"]) - longest
+        self._stretch = {name: array[first:] for name, array in s.items()} if first < len(s["usable"]) else {}
+
+    def _train_on_everything(self, returns: Array, finite: Array, last_values: Array) -> None:
+        s = self._stretch
+        order = np.argsort(returns)
+        slopes = scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
+        a = np.asarray(advantages(returns, self.objective, small="shrink"))
+        scale = 1 / _rms(a) if self.unit_scale else 1.0
+        if self.credit == "terminal":
+            rewards = np.zeros(finite.shape)
+            rewards[finite] = a
+        else:
+            knots = returns[order]
+            with np.errstate(invalid="ignore"):
+                rewards = _transform(s["total"], knots, slopes) - _transform(s["before"], knots, slopes)
+            rewards = np.where(np.isfinite(rewards) & s["usable"], rewards, 0.0)
+        gae, critic = self._gae(scale * rewards, last_values)
+        self._choose(np.ones(finite.shape, bool), gae, critic)
+        self._stretch = {}
+
+    def _gae(self, rewards: Array, last_values: Array) -> tuple[Array, Array]:
+        """Return advantages by generalised advantage estimation and the critic's targets, both (rows, n_envs)."""
+        s = self._stretch
+        values = s["values"].astype(np.float64)
+        following = np.vstack([values[1:], last_values])
+        going_on = ~s["ends"]
+        going_on[:-1] &= ~s["starts"][1:]
+        deltas = rewards + self.gamma * following * going_on - values
+        decay = self.gamma * self.gae_lambda * going_on
+        result, running = np.empty_like(deltas), np.zeros(self.n_envs)
+        for t in reversed(range(len(deltas))):
+            result[t] = running = deltas[t] + decay[t] * running
+        return result, result + values
+
+    def _choose(self, chosen: Array, a: Array, critic: Array) -> None:
+        """Expose the chosen steps of the stretch for training."""
+        s = self._stretch
+        flat = {name: s[name][chosen] for name in ("observations", "actions", "values", "log_probs")}
+        flat |= {"advantages": a[chosen].astype(np.float32), "returns": critic[chosen].astype(np.float32)}
+        self._expose(flat)
+        self.stats |= {"steps": int(chosen.sum()), "stale": float(s["stale"][chosen].mean())}
+
+    def _expose(self, flat: dict[str, Array]) -> None:
+        for name in _TRAINED:
+            setattr(self, name, flat[name])
+        self.generator_ready = True
+
+    def _scaled(self, a: Array) -> Array:
+        return a / _rms(a) if self.unit_scale else a
+
+    def _abandon(self, which: Array) -> None:
+        """Leave the present episodes of some environments out of all rankings."""
+        self.stats["abandoned"] += int((which & self._open).sum())
+        self._broken |= which & self._open
+        self._open &= ~which
+        if self._stretch:
+            s = self._stretch
+            s["usable"] &= ~(which & (s["episode"] == self._episode) & ~s["ends"][-1])
+
+    def _drop_all(self) -> None:
+        if self.credit == "episode":
+            self._abandon(np.ones(self.n_envs, bool))
+        self._stretch = {}
+
+    def _complain(self, count: int, need: int, rows: int) -> None:
+        if not self._warned:
+            warnings.warn(
+                f"only {count} episodes ended in {rows} steps of {self.n_envs} environments, but {self.objective} "
+                f"needs {need}: raise n_steps or n_envs, lower K or min_episodes, or limit the length of episodes",
+                stacklevel=3,
+            )
+        self._warned = True
+
+
+class RecordRewards(BaseCallback):
+    """Tell an `OrderGradRolloutBuffer` the true rewards, and log what it did under ``ordergrad/``.
+
+    Rewards are those that the environments return, before ``VecNormalize`` scales them and before the algorithm adds
+    the critic's value at time limits. `OrderGradPPO` and `OrderGradA2C` bring it along.
+    """
+
+    def _on_step(self) -> bool:
+        normalizer = self.model.get_vec_normalize_env()
+        buffer: Any = self.locals["rollout_buffer"]
+        buffer.observe(self.locals["rewards"] if normalizer is None else normalizer.get_original_reward())
+        return True
+
+    def _on_rollout_end(self) -> None:
+        buffer: Any = self.locals["rollout_buffer"]
+        for name, number in buffer.stats.items():
+            self.logger.record(f"ordergrad/{name}", number)
+
+
+class _Ranked(OnPolicyAlgorithm):
+    """What turns an on-policy algorithm into one that optimises ranks of whole-episode returns."""
+
+    def __init__(
+        self,
+        policy: Any,
+        env: Any,
+        *,
+        objective: str | Objective = "mean",
+        credit: Credit = "episode",
+        discount: float = 1.0,
+        min_episodes: int = 2,
+        unit_scale: bool = False,
+        patience: int = 32,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("rollout_buffer_class", OrderGradRolloutBuffer)
+        kwargs["rollout_buffer_kwargs"] = {
+            "objective": parse(objective),
+            "credit": credit,
+            "discount": discount,
+            "min_episodes": min_episodes,
+            "unit_scale": unit_scale,
+            "patience": patience,
+        } | (kwargs.get("rollout_buffer_kwargs") or {})
+        kwargs.setdefault("normalize_advantage", credit != "episode")
+        kwargs.setdefault("vf_coef", 0.0 if credit == "episode" else 0.5)
+        super().__init__(policy, env, **kwargs)
+
+    def learn(self, total_timesteps: int, callback: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as usual, rewards recorded; see `OnPolicyAlgorithm.learn`."""
+        callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
+        wrapped = [c if isinstance(c, BaseCallback) else ConvertCallback(c) for c in callbacks]
+        return super().learn(total_timesteps, [RecordRewards(), *wrapped], *args, **kwargs)
+
+    def train(self) -> None:
+        """Update the policy, unless the episodes to rank are still too few."""
+        buffer: Any = self.rollout_buffer
+        if buffer.ready:
+            super().train()
+
+
+class OrderGradPPO(_Ranked, PPO):
+    r"""PPO on an order-statistic objective of episode returns.
+
+    Args:
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or a policy class.
+        env: An environment, its id, or a vectorised environment.
+        objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
+        credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
+        discount: The discount of the returns that are ranked (`gamma` is the critic's).
+        min_episodes: Update only once this many episodes have ended.
+        unit_scale: Divide the advantages by their root mean square over episodes.
+        patience: Rollouts to wait for enough episodes.
+        **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and
+            ``normalize_advantage=False`` (A is centred over episodes already, and exact only so).
+
+    Raises:
+        ValueError: As `OrderGradRolloutBuffer`.
+
+    Example:
+        >>> model = OrderGradPPO("MlpPolicy", "CartPole-v1", objective="cvar:0.2", n_steps=256, seed=0, device="cpu")
+        >>> model.learn(256).rollout_buffer.stats["episodes"] > 5
+        True
+    """
+
+
+class OrderGradA2C(_Ranked, A2C):
+    """A2C on an order-statistic objective of episode returns; arguments as `OrderGradPPO`, the rest those of A2C.
+
+    A2C has no ratio to account for updates within an episode, so give it rollouts (`n_steps`) longer than most
+    episodes. Its own default is 5.
+
+    Example:
+        >>> model = OrderGradA2C("MlpPolicy", "CartPole-v1", objective="max@4", n_steps=128, seed=0, device="cpu")
+        >>> model.learn(128).rollout_buffer.stats["episodes"] > 4
+        True
+    """
+
+
+def _transform(x: Array, knots: Array, slopes: Array) -> Array:
+    """Return f(x): piecewise linear with the given slopes between sorted knots, end slopes beyond, f(knots[0]) = 0."""
+    heights = np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))])
+    inside = np.interp(x, knots, heights)
+    below, above = np.minimum(x - knots[0], 0.0), np.maximum(x - knots[-1], 0.0)
+    return inside + slopes[0] * below + slopes[-1] * above
+
+
+def _rms(a: Array) -> float:
+    """Return the root mean square; 1 where all are 0."""
+    return float(np.sqrt(np.mean(a * a))) or 1.0
