@@ -1,0 +1,218 @@
+"""Countdown: reach a target with the given numbers, each used once. A task with a verifier that needs nothing else.
+
+A prompt is ``3,5,7,2,9=42:``, an answer an arithmetic expression over ``+``, ``-`` and ``*`` that uses every number
+exactly once and equals the target. Problems are made from random expressions, so every one has a solution.
+
+The task is that of the British television game; as a test of reasoning models: Gandhi et al. (2024), "Stream of
+Search", arXiv 2404.03683.
+"""
+
+import ast
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Demonstration", "Problem", "check", "demonstrations", "evaluate", "parse_prompt", "problems"]
+
+ALPHABET = "0123456789+-*(),=:"
+_OPERATORS = (ast.Add(), ast.Sub(), ast.Mult())
+_LONGEST = 256
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Numbers to use, and the target to reach."""
+
+    numbers: tuple[int, ...]
+    target: int
+
+    @property
+    def prompt(self) -> str:
+        """The text that a model is asked to complete."""
+        return f"{','.join(map(str, self.numbers))}={self.target}:"
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A problem with a well-formed answer that uses every number, whether it hits the target or not."""
+
+    problem: Problem
+    answer: str
+    hit: bool
+
+
+def problems(
+    count: int,
+    seed: int,
+    *,
+    numbers: int = 5,
+    largest: int = 9,
+    targets: tuple[int, int] = (1, 99),
+    exclude: frozenset[Problem] = frozenset(),
+) -> list[Problem]:
+    """Return different solvable problems: the numbers of each are sorted, as one multiset is one problem.
+
+    Args:
+        count: How many.
+        seed: Of the generator; the same seed gives the same problems.
+        numbers: How many numbers a problem has.
+        largest: The numbers are from 1 to this.
+        targets: The least and the greatest target.
+        exclude: Problems that must not occur, such as those held out.
+
+    Raises:
+        ValueError: A number is out of range, or so many different problems were not found.
+
+    Example:
+        >>> problems(2, seed=0)[0].prompt
+        '1,1,2,5,9=28:'
+    """
+    found: dict[Problem, None] = {}
+    for tries, (problem, _) in enumerate(_solved(random.Random(seed), numbers, largest, targets)):
+        if problem not in exclude:
+            found[problem] = None
+        if len(found) == count:
+            break
+        if tries > 1000 + 200 * count:
+            raise ValueError(
+                f"count must not exceed the different problems there are; got count={count}, found {len(found)} with "
+                f"{numbers} numbers up to {largest} and targets {targets[0]} to {targets[1]}"
+            )
+    return list(found)
+
+
+def demonstrations(
+    count: int,
+    seed: int,
+    *,
+    hit_rate: float = 0.5,
+    numbers: int = 5,
+    largest: int = 9,
+    targets: tuple[int, int] = (1, 99),
+    exclude: frozenset[Problem] = frozenset(),
+) -> list[Demonstration]:
+    """Return well-formed answers of which a share reaches its target: a start from which reinforcement can learn.
+
+    Args:
+        count: How many.
+        seed: Of the generator.
+        hit_rate: The share of answers that equal their target; the others belong to another problem's target.
+        numbers: How many numbers a problem has.
+        largest: The numbers are from 1 to this.
+        targets: The least and the greatest target.
+        exclude: Problems that must not occur, such as those held out.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Example:
+        >>> [d.hit for d in demonstrations(4, seed=0)]
+        [True, False, True, True]
+    """
+    if not 0 <= hit_rate <= 1:
+        raise ValueError(f"hit_rate must satisfy 0 <= hit_rate <= 1; got {hit_rate}")
+    draw = random.Random(seed)
+    found: list[Demonstration] = []
+    for problem, answer in _solved(draw, numbers, largest, targets):
+        if len(found) == count:
+            break
+        hit = draw.random() < hit_rate
+        if not hit:
+            others = [t for t in range(targets[0], targets[1] + 1) if t != problem.target]
+            problem = Problem(problem.numbers, draw.choice(others or [problem.target]))
+        if problem not in exclude:
+            found.append(Demonstration(problem, answer, hit))
+    return found
+
+
+def check(problem: Problem, answer: str) -> bool:
+    """Return whether an answer uses every number exactly once and equals the target.
+
+    Example:
+        >>> check(Problem((1, 2, 3), 9), "(1+2)*3"), check(Problem((1, 2, 3), 9), "3*3")
+        (True, False)
+    """
+    result = evaluate(answer)
+    return result is not None and result[0] == problem.target and sorted(result[1]) == sorted(problem.numbers)
+
+
+def evaluate(answer: str) -> tuple[int, list[int]] | None:
+    """Return the value of an expression and the numbers in it; None for anything but whole numbers and ``+ - *``.
+
+    The text is parsed, never executed.
+
+    Example:
+        >>> evaluate("2*(3+4)"), evaluate("2**9"), evaluate("abs(2)")
+        ((14, [2, 3, 4]), None, None)
+    """
+    if len(answer) > _LONGEST or not set(answer) <= set("0123456789+-*()"):
+        return None
+    try:
+        tree = ast.parse(answer, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    used: list[int] = []
+    value = _value(tree.body, used)
+    return None if value is None else (value, used)
+
+
+def parse_prompt(prompt: str) -> Problem:
+    """Return the problem that a prompt states.
+
+    Raises:
+        ValueError: The text is not of the form ``3,5,7=42:``.
+
+    Example:
+        >>> parse_prompt("3,5,7=42:")
+        Problem(numbers=(3, 5, 7), target=42)
+    """
+    try:
+        numbers, target = prompt.removesuffix(":").split("=")
+        return Problem(tuple(int(number) for number in numbers.split(",")), int(target))
+    except ValueError:
+        raise ValueError(f"prompt must be of the form '3,5,7=42:'; got {prompt!r}") from None
+
+
+def _value(node: ast.expr, used: list[int]) -> int | None:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        used.append(node.value)
+        return node.value
+    if not isinstance(node, ast.BinOp):
+        return None
+    left, right = _value(node.left, used), _value(node.right, used)
+    if left is None or right is None:
+        return None
+    match node.op:
+        case ast.Add():
+            return left + right
+        case ast.Sub():
+            return left - right
+        case ast.Mult():
+            return left * right
+        case _:
+            return None
+
+
+def _solved(draw: random.Random, numbers: int, largest: int, targets: tuple[int, int]) -> Iterator[tuple[Problem, str]]:
+    """Yield problems with a solution, from random expressions."""
+    if numbers < 2:
+        raise ValueError(f"numbers must satisfy numbers >= 2; got {numbers}")
+    if largest < 1:
+        raise ValueError(f"largest must satisfy largest >= 1; got {largest}")
+    if targets[0] > targets[1]:
+        raise ValueError(f"targets must be (least, greatest); got {targets}")
+    while True:
+        chosen = [draw.randint(1, largest) for _ in range(numbers)]
+        tree = _tree(draw, [ast.Constant(number) for number in chosen])
+        value = _value(tree, [])
+        if value is not None and targets[0] <= value <= targets[1]:
+            yield Problem(tuple(sorted(chosen)), value), ast.unparse(tree).replace(" ", "")
+
+
+def _tree(draw: random.Random, leaves: list[ast.expr]) -> ast.expr:
+    """Join random pairs of expressions by random operators until one is left."""
+    while len(leaves) > 1:
+        left = leaves.pop(draw.randrange(len(leaves)))
+        right = leaves.pop(draw.randrange(len(leaves)))
+        leaves.append(ast.BinOp(left, draw.choice(_OPERATORS), right))
+    return leaves[0]

@@ -1,0 +1,82 @@
+"""The Countdown task: problems have solutions, and the verifier takes nothing but arithmetic."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ordergrad.train.countdown import ALPHABET, Problem, check, demonstrations, evaluate, parse_prompt, problems
+
+
+def test_problems_are_different_seeded_and_exclude_the_held_out() -> None:
+    held_out = problems(200, seed=0)
+    assert held_out == problems(200, seed=0)
+    assert len(set(held_out)) == 200
+    others = problems(500, seed=0, exclude=frozenset(held_out))
+    assert not set(others) & set(held_out)
+    assert all(1 <= p.target <= 99 and len(p.numbers) == 5 and max(p.numbers) <= 9 for p in others)
+
+
+def test_demonstrations_hit_exactly_when_they_say_so() -> None:
+    shown = demonstrations(2000, seed=3)
+    assert all(check(d.problem, d.answer) == d.hit for d in shown)
+    assert 0.45 < sum(d.hit for d in shown) / len(shown) < 0.55
+    assert all(sorted(evaluate(d.answer)[1]) == sorted(d.problem.numbers) for d in shown)
+    assert all(d.hit for d in demonstrations(50, seed=3, hit_rate=1.0))
+
+
+def test_prompts_read_back_and_stay_in_the_alphabet() -> None:
+    for problem in problems(100, seed=1, targets=(-20, 200)):
+        assert parse_prompt(problem.prompt) == problem
+        assert set(problem.prompt) <= set(ALPHABET)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("(1+2)*3", True),
+        ("3*(2+1)", True),
+        ("9", False),
+        ("3*3", False),
+        ("1+2*3+2", False),
+        ("(1+2)*3+0", False),
+        ("", False),
+        ("(1+2)*3=9", False),
+        ("(1+2)*3\n", False),
+        ("((1+2)*3", False),
+    ],
+)
+def test_check(answer: str, right: bool) -> None:
+    assert check(Problem((1, 2, 3), 9), answer) is right
+
+
+@pytest.mark.parametrize(
+    "answer", ["2**3", "2//1", "6/2", "+3", "-3+1", "__import__('os')", "1_0", "9" * 300, "(" * 250]
+)
+def test_only_arithmetic_is_evaluated(answer: str) -> None:
+    assert evaluate(answer) is None
+
+
+@given(st.text(alphabet="0123456789+-*()", max_size=40))
+def test_evaluate_agrees_with_python_or_refuses(answer: str) -> None:
+    result = evaluate(answer)
+    if result is not None:
+        assert result[0] == eval(answer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"numbers": 1}, "numbers must satisfy"),
+        ({"largest": 0}, "largest must satisfy"),
+        ({"targets": (5, 1)}, "targets must be"),
+        ({"numbers": 2, "largest": 1}, "count must not exceed"),
+    ],
+)
+def test_bad_ranges_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        problems(100, seed=0, **arguments)
+
+
+def test_malformed_prompts_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be of the form"):
+        parse_prompt("3,5;7=42")
