@@ -207,9 +207,10 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
     ops = backend_of(rewards)
     r = ops.floating(rewards)
     p = ops.floating(ops.asarray(probs, r))
-    if r.ndim == 0 or p.ndim == 0 or r.shape[axis] != p.shape[axis]:
+    back = axis if axis < 0 else axis - max(r.ndim, p.ndim)
+    if min(r.ndim, p.ndim) < -back or r.shape[back] != p.shape[back] or r.shape[back] == 0:
         raise ValueError(
-            f"rewards and probs must have the same length along axis {axis}; got shapes {tuple(r.shape)} and "
+            f"rewards and probs must have the same positive length along axis {axis}; got shapes {tuple(r.shape)} and "
             f"{tuple(p.shape)}"
         )
     if ops.is_finite(r) is False:

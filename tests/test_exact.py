@@ -1,0 +1,170 @@
+"""Known rewards and probabilities against enumeration of all draws, and population levels against their definition."""
+
+from fractions import Fraction as F
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import integrate, stats
+
+import ordergrad as og
+from ordergrad.objectives import Spectrum, Weights
+
+
+@st.composite
+def distributions(draw):
+    """Return integer rewards, with ties, and probabilities in 16ths, zeros included."""
+    m = draw(st.integers(1, 4))
+    rewards = draw(st.lists(st.integers(-5, 5), min_size=m, max_size=m))
+    cuts = sorted(draw(st.lists(st.integers(0, 16), min_size=m - 1, max_size=m - 1)))
+    return rewards, [F(b - a, 16) for a, b in zip([0, *cuts], [*cuts, 16], strict=True)]
+
+
+@given(distributions(), st.lists(st.integers(-5, 5), min_size=1, max_size=4))
+def test_enumeration_of_all_draws(distribution, alpha):
+    rewards, probs = distribution
+    p = [float(x) for x in probs]
+    value = reference.exact_value(alpha, rewards, probs)
+    a = [float(x) for x in reference.exact_advantages(alpha, rewards, probs)]
+    assert float(og.exact.value(rewards, p, Weights(*alpha))) == pytest.approx(float(value), abs=1e-12)
+    got = og.exact.advantages(rewards, p, Weights(*alpha))
+    assert_allclose(got, a, atol=1e-11)
+    assert got @ p == pytest.approx(0, abs=1e-12)
+    units = np.eye(len(alpha), dtype=int).tolist()
+    expected = [float(reference.exact_value(unit, rewards, probs)) for unit in units]
+    assert_allclose(og.exact.order_statistics(rewards, p, len(alpha)), expected, atol=1e-12)
+
+
+@given(distributions())
+def test_mixtures_and_real_sizes(distribution):
+    rewards, probs = distribution
+    p = [float(x) for x in probs]
+    value = lambda spec: float(og.exact.value(rewards, p, spec))  # noqa: E731
+    assert value("max@2.25") == pytest.approx(0.75 * value("max@2") + 0.25 * value("max@3"), abs=1e-12)
+    assert value("0.5*mean-2*min@3") == pytest.approx(0.5 * value("mean") - 2 * value("min@3"), abs=1e-12)
+    assert value("maxrl@3") == pytest.approx(sum(value(f"max@{k}") / k for k in (1, 2, 3)), abs=1e-12)
+
+
+QUANTILE_LEVELS = [0.05, 0.1, 0.3, 0.5, 0.62, 0.9]
+
+
+@pytest.mark.parametrize("q", QUANTILE_LEVELS)
+def test_population_levels(q):
+    """The tail mean splits the outcome at the boundary; the quantile is the smallest value that reaches q."""
+    rewards, probs = np.array([3.0, -10.0, 1.0, 7.0]), np.array([0.3, 0.1, 0.4, 0.2])
+    r, p = np.sort(rewards), probs[np.argsort(rewards)]
+    cdf = np.cumsum(p)
+
+    def mean_between(lo, hi):
+        below = np.concatenate([[0], cdf[:-1]])
+        mass = np.clip(np.minimum(cdf, hi) - np.maximum(below, lo), 0, None)
+        return mass @ r / (hi - lo)
+
+    quantile = r[np.searchsorted(cdf, q - 1e-12)]
+    value = lambda spec: float(og.exact.value(rewards, probs, spec))  # noqa: E731
+    assert value(f"cvar:{q}") == pytest.approx(mean_between(0, q), rel=1e-12)
+    assert value(f"uppercvar:{q}") == pytest.approx(mean_between(1 - q, 1), rel=1e-12)
+    if q < 0.5:
+        assert value(f"trimmed:{q}") == pytest.approx(mean_between(q, 1 - q), rel=1e-12)
+        assert value(f"range:{q}:0.75") == pytest.approx(mean_between(q, 0.75), rel=1e-12)
+    if abs(cdf - q).min() > 1e-9:
+        assert value(f"var:{q}") == quantile
+        assert value(f"quantile:{q}") == quantile
+
+
+def test_population_levels_of_a_tie_at_the_level():
+    assert float(og.exact.value([0.0, 1.0], [0.5, 0.5], "var:0.5")) == 0
+    assert float(og.exact.value([0.0, 1.0], [0.5, 0.5], "cvar:0.5")) == 0
+    assert float(og.exact.value([0.0, 1.0], [0.5, 0.5], "median@2")) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("wang:0.8", -0.8),
+        ("cvar:0.1", -stats.norm.pdf(stats.norm.ppf(0.1)) / 0.1),
+        ("uppercvar:0.1", stats.norm.pdf(stats.norm.ppf(0.1)) / 0.1),
+        ("max@2", 1 / np.sqrt(np.pi)),
+        ("gini", 2 / np.sqrt(np.pi)),
+        ("var:0.25", stats.norm.ppf(0.25)),
+        ("trimmed:0.1", 0.0),
+        ("lmoment:4", 0.1226017195 / np.sqrt(np.pi)),
+    ],
+)
+def test_normal_rewards_on_a_fine_grid(spec, expected):
+    m = 20_000
+    rewards = stats.norm.ppf((np.arange(m) + 0.5) / m)
+    assert float(og.exact.value(rewards, np.full(m, 1 / m), spec)) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("spec", ["exponential:2", "power:3", "power:0.7", "cvar:0.2@8", "midrange@4", "maxrl@6"])
+def test_value_is_the_integral_of_spectrum_times_quantiles(spec):
+    """J = integral of phi(u) Q(u) du with Q(u) = u^2."""
+    m = 5000
+    levels = (np.arange(m) + 0.5) / m
+    value = og.exact.value(levels**2, np.full(m, 1 / m), spec)
+    expected = integrate.quad(lambda u: float(og.spectrum(spec, u)) * u * u, 0, 1, limit=200)[0]
+    assert float(value) == pytest.approx(expected, abs=1e-5)
+
+
+def test_population_spectrum_from_a_function():
+    phi = Spectrum(lambda u: 3 * u**2)
+    rewards, probs = [0.0, 1.0, 4.0], [0.25, 0.25, 0.5]
+    assert float(og.exact.value(rewards, probs, phi)) == pytest.approx(float(og.exact.value(rewards, probs, "max@3")))
+    assert_allclose(og.exact.advantages(rewards, probs, phi), og.exact.advantages(rewards, probs, "max@3"))
+
+
+@pytest.mark.parametrize("k", [50, 1000, 20_000])
+def test_large_comparison_sizes_stay_exact(k):
+    """max@K of two outcomes is 1 - (1-p)^K, advantages K (1-p)^(K-1) apart."""
+    p = 2.0 / k
+    probs = [1 - p, p]
+    expected = -np.expm1(k * np.log1p(-p))
+    assert float(og.exact.value([0.0, 1.0], probs, f"max@{k}")) == pytest.approx(expected, rel=1e-9)
+    gap = np.diff(og.exact.advantages([0.0, 1.0], probs, f"max@{k}"))
+    assert float(gap[0]) == pytest.approx(k * (1 - p) ** (k - 1), rel=1e-9)
+
+
+def test_axes_and_broadcasting():
+    rng = np.random.default_rng(0)
+    rewards, probs = rng.normal(size=(3, 4, 2)), np.array([0.1, 0.2, 0.3, 0.4])
+    by_row = [[og.exact.value(rewards[i, :, j], probs, "max@3") for j in range(2)] for i in range(3)]
+    assert_allclose(og.exact.value(rewards, probs[:, None], "max@3", axis=1), by_row)
+    a = og.exact.advantages(rewards, probs[:, None], "max@3", axis=1)
+    assert a.shape == rewards.shape
+    assert_allclose(a[1, :, 1], og.exact.advantages(rewards[1, :, 1], probs, "max@3"))
+    assert og.exact.order_statistics(rewards, probs[:, None], 3, axis=1).shape == (3, 2, 3)
+    several = np.stack([probs, probs[::-1]])
+    assert og.exact.advantages(np.arange(4.0), several, "mean").shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "probs", "text"),
+    [
+        ([0.0, 1.0], [0.5, 0.4], "sum 1"),
+        ([0.0, 1.0], [1.5, -0.5], "nonnegative"),
+        ([0.0, 1.0], [0.2, 0.3, 0.5], r"shapes \(2,\) and \(3,\)"),
+        ([0.0, np.nan], [0.5, 0.5], "finite"),
+        ([0.0, np.inf], [0.5, 0.5], "finite"),
+        ([0.0, 1.0], [np.nan, 0.5], "nonnegative with sum 1"),
+        (1.0, 1.0, "same positive length"),
+        ([], [], "positive length"),
+    ],
+)
+def test_bad_distributions(rewards, probs, text):
+    for function in (og.exact.value, og.exact.advantages):
+        with pytest.raises(ValueError, match=text):
+            function(rewards, probs, "mean")
+
+
+def test_open_levels_need_numpy():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ValueError, match=r"give a comparison size, cvar:0\.1@K"):
+        og.exact.value(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5]), "cvar:0.1")
+    with pytest.raises(ValueError, match="no finite population value"):
+        og.exact.value([0.0, 1.0], [0.5, 0.5], "maxrl")
+    with pytest.raises(ValueError, match="not a function"):
+        og.exact.advantages([0.0, 1.0], [0.5, 0.5], "median")
