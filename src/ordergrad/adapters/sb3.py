@@ -208,11 +208,11 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         """Add the rollout to what is kept from earlier ones, with each step's return so far and episode."""
         shape = (self.buffer_size, self.n_envs)
         starts = self.episode_starts > 0
+        self._abandon(starts[0])  # environments that were reset in mid-episode
         chunk = {name: getattr(self, name) for name in _FIELDS}
         chunk |= {"before": np.empty(shape), "total": np.empty(shape), "length": np.empty(shape, int)}
         chunk |= {"episode": np.empty(shape, int), "usable": np.empty(shape, bool), "starts": starts}
         chunk |= {"ends": np.vstack([starts[1:], dones]), "stale": np.zeros(shape, bool)}
-        self.stats["abandoned"] += int((starts[0] & self._open).sum())
         for t in range(self.buffer_size):
             start = starts[t]
             self._running[start], self._power[start], self._length[start] = 0.0, 1.0, 0
@@ -298,13 +298,13 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         return a / _rms(a) if self.unit_scale else a
 
     def _abandon(self, which: Array) -> None:
-        """Leave the present episodes of some environments out of all rankings."""
-        self.stats["abandoned"] += int((which & self._open).sum())
-        self._broken |= which & self._open
+        """Leave the unfinished episodes of some environments out of all rankings."""
+        which = which & self._open
+        self.stats["abandoned"] += int(which.sum())
+        self._broken |= which
         self._open &= ~which
         if self._stretch:
-            s = self._stretch
-            s["usable"] &= ~(which & (s["episode"] == self._episode) & ~s["ends"][-1])
+            self._stretch["usable"] &= ~(which & (self._stretch["episode"] == self._episode))
 
     def _drop_all(self) -> None:
         if self.credit == "episode":
@@ -414,8 +414,8 @@ class OrderGradA2C(_Ranked, A2C):
     episodes. Its own default is 5.
 
     Example:
-        >>> model = OrderGradA2C("MlpPolicy", "CartPole-v1", objective="max@4", n_steps=128, seed=0, device="cpu")
-        >>> model.learn(128).rollout_buffer.stats["episodes"] > 4
+        >>> model = OrderGradA2C("MlpPolicy", "CartPole-v1", objective="max@4", n_steps=256, seed=0, device="cpu")
+        >>> model.learn(256).rollout_buffer.stats["episodes"] > 4
         True
     """
 

@@ -1,0 +1,374 @@
+"""The Stable-Baselines3 adapter against the reference gradient and against true returns."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+import ordergrad as og
+from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards
+
+torch.set_num_threads(1)
+
+
+class Walk(gym.Env):
+    """Episodes of random length; the reward depends on state and action. Ends by termination or truncation."""
+
+    observation_space = spaces.Box(-10, 10, (2,), np.float32)
+
+    def __init__(self, continuous=False, mean_length=6.0, end="both", rewards=None):
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32) if continuous else spaces.Discrete(3)
+        self.mean_length, self.end, self.rewards = mean_length, end, rewards
+        self.finished: list[float] = []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state = self.np_random.normal(size=2).astype(np.float32)
+        self.total, self.steps = 0.0, 0
+        return self.state, {}
+
+    def step(self, action):
+        self.state = (0.5 * self.state + self.np_random.normal(size=2)).astype(np.float32)
+        reward = float(self.state[0] * np.sum(action) + self.state[1])
+        if self.rewards is not None:
+            reward = self.rewards(self, reward)
+        reward = float(np.float32(reward))
+        self.total += reward
+        self.steps += 1
+        stop = bool(self.np_random.random() < 1 / self.mean_length)
+        truncated = stop and (self.end == "truncated" or (self.end == "both" and self.np_random.random() < 0.5))
+        if stop:
+            self.finished.append(self.total)
+        return self.state, reward, stop and not truncated, truncated, {}
+
+
+def make(n_envs=4, **kwargs):
+    env = DummyVecEnv([lambda: Walk(**kwargs)] * n_envs)
+    env.seed(3)
+    return env
+
+
+def make_model(cls=OrderGradPPO, env=None, n_steps=32, **kwargs):
+    env = make() if env is None else env
+    settings: dict[str, Any] = {"n_steps": n_steps, "seed": 1, "device": "cpu", "policy_kwargs": {"net_arch": [8]}}
+    if issubclass(cls, PPO):
+        settings |= {"n_epochs": 1, "batch_size": n_steps * env.num_envs}
+    return cls("MlpPolicy", env, **(settings | kwargs))
+
+
+class Spy(BaseCallback):
+    """Keep what one rollout of the algorithm saw: observations, actions, true rewards and ends, per step."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows: list[tuple[Any, ...]] = []
+
+    def _on_step(self):
+        see = self.locals
+        obs = see["obs_tensor"].clone()
+        self.rows.append((obs, torch.as_tensor(see["actions"]), see["rewards"].copy(), see["dones"].copy()))
+        return True
+
+
+def episodes_of(rows, n_envs):
+    """Return the complete episodes as (observations, actions, return)."""
+    done = []
+    for env in range(n_envs):
+        obs, actions, total = [], [], 0.0
+        for o, a, r, d in rows:
+            obs.append(o[env])
+            actions.append(a[env])
+            total += float(r[env])
+            if d[env]:
+                done.append((torch.stack(obs), torch.stack(actions), total))
+                obs, actions, total = [], [], 0.0
+    return done
+
+
+def policy_gradient(model, loss):
+    model.policy.optimizer.zero_grad()
+    loss.backward()
+    return torch.cat(
+        [
+            p.grad.flatten()
+            for name, p in model.policy.named_parameters()
+            if p.grad is not None and "value" not in name and "vf" not in name
+        ]
+    )
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("objective", ["mean", "cvar:0.2", "0.7*mean+0.3*max@8", "mean-0.5*gini"])
+@pytest.mark.parametrize("cls", [OrderGradPPO, OrderGradA2C])
+def test_one_step_is_the_reference_gradient(cls, objective, continuous):
+    env = make(continuous=continuous)
+    model = make_model(cls, env, objective=objective, max_grad_norm=1e9)
+    spy, grads = Spy(), []
+    step = model.policy.optimizer.step
+
+    def capture(*args, **kwargs):
+        grads.append(
+            torch.cat(
+                [
+                    p.grad.flatten().clone()
+                    for name, p in model.policy.named_parameters()
+                    if p.grad is not None and "value" not in name and "vf" not in name
+                ]
+            )
+        )
+
+    model.policy.optimizer.step = capture  # the policy stays as it was
+    model.learn(32 * 4, callback=spy)
+    model.policy.optimizer.step = step
+    episodes = episodes_of(spy.rows, 4)
+    returns = np.array([e[2] for e in episodes])
+    assert len(episodes) > 8
+    if objective == "mean":
+        a = returns - (returns.sum() - returns) / (len(returns) - 1)  # REINFORCE with leave-one-out baseline
+    else:
+        a = og.advantages(returns, objective)
+    log_probs = [model.policy.evaluate_actions(o, u)[1].sum() for o, u, _ in episodes]
+    loss = -torch.stack([torch.tensor(x) * lp for x, lp in zip(a, log_probs, strict=True)]).mean()
+    reference = policy_gradient(model, loss)
+    scalar = len(episodes) / sum(len(o) for o, _, _ in episodes)
+    assert len(grads) == 1
+    torch.testing.assert_close(grads[0], (scalar * reference).to(grads[0].dtype), rtol=2e-4, atol=2e-5)
+
+
+def test_unit_scale_is_one_positive_number():
+    a = {}
+    for unit in (False, True):
+        model = make_model(objective="cvar:0.3", unit_scale=unit, learning_rate=0.0)
+        model.learn(128)
+        a[unit] = model.rollout_buffer.advantages
+    ratio = a[True] / a[False]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+    assert ratio[0] > 0
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_true_returns_are_ranked_whole_whatever_the_time_limits_and_scaling(credit, normalize):
+    env = make(mean_length=25.0, end="truncated")
+    singles = [e.unwrapped for e in env.envs]
+    model = make_model(env=VecNormalize(env) if normalize else env, credit=credit, learning_rate=0.0, min_episodes=3)
+    ranked = []
+
+    class Collect(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            ranked.extend(self.model.rollout_buffer.ended)
+
+    model.learn(32 * 4 * 6, callback=Collect())
+    np.testing.assert_allclose(sorted(ranked), sorted(np.concatenate([e.finished for e in singles])), rtol=1e-9)
+    assert model.rollout_buffer.stats["abandoned"] == 0
+
+
+def test_every_step_of_every_episode_is_trained_on_once_with_its_rank():
+    env = make(mean_length=25.0)
+    model = make_model(env=env, objective="cvar:0.5", learning_rate=0.0, min_episodes=4)
+    spy, batches = Spy(), []
+    train = model.train
+
+    def keep():
+        buffer = model.rollout_buffer
+        if buffer.ready:
+            batches.append((buffer.observations.copy(), buffer.advantages.copy(), buffer.stats.copy()))
+        train()
+
+    model.train = keep
+    model.learn(32 * 4 * 8, callback=spy)
+    episodes = episodes_of(spy.rows, 4)
+    trained = np.concatenate([b[0] for b in batches])
+    waiting = int(model.rollout_buffer.stats["waiting"])
+    complete = sum(len(o) for o, _, _ in episodes)
+    assert len(np.unique(trained, axis=0)) == len(trained)
+    assert sum(b[2]["episodes"] for b in batches) + waiting == len(episodes)
+    assert len(trained) <= complete
+    assert any(b[2]["stale"] > 0 for b in batches)  # episodes that began before the last update
+    if not waiting:
+        assert len(trained) == complete
+    by_first = {tuple(o[0].tolist()): o for o, _, _ in episodes}
+    for obs, a, stats in batches:
+        starts = [tuple(x) for x in obs.tolist() if tuple(x) in by_first]
+        assert len(starts) == stats["episodes"]
+        lookup = {tuple(x): y for x, y in zip(obs.tolist(), a, strict=True)}
+        per_episode = [[lookup[tuple(x)] for x in by_first[s].tolist()] for s in starts]
+        assert all(len(set(values)) == 1 for values in per_episode)
+        np.testing.assert_allclose(np.sum([v[0] for v in per_episode]), 0, atol=1e-4)
+
+
+def test_incomplete_episodes_wait_and_nothing_is_trained_meanwhile():
+    model = make_model(env=make(mean_length=1e9), patience=100)
+    before = [p.clone() for p in model.policy.parameters()]
+    model.learn(32 * 4 * 3)
+    assert model.rollout_buffer.stats["open"] == 32 * 4 * 3
+    assert not model.rollout_buffer.ready
+    for old, new in zip(before, model.policy.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_episodes_that_never_end_are_reported_not_fatal(credit):
+    model = make_model(env=make(mean_length=1e9), patience=2, credit=credit)
+    with pytest.warns(UserWarning, match=r"only 0 episodes ended in 64 steps.*raise n_steps"):
+        model.learn(32 * 4 * 5)
+    assert model.rollout_buffer.stats["episodes"] == 0
+
+
+def test_k_above_the_number_of_episodes_waits_then_shrinks():
+    model = make_model(objective="max@30", n_steps=16)
+    model.learn(16 * 4 * 6)
+    assert model.rollout_buffer.stats["shrunk"] == 0
+    model = make_model(objective="max@3000", n_steps=16, patience=2)
+    with pytest.warns(UserWarning, match="needs 3001"):
+        model.learn(16 * 4 * 4)
+    assert model.rollout_buffer.stats["shrunk"] == 2
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_non_finite_returns_are_left_out_and_counted(credit, bad):
+    env = make(rewards=lambda env, r: bad if env.steps == 3 and env.state[0] > 1 else r)
+    model = make_model(env=env, credit=credit, vf_coef=0.5)
+    model.learn(128 * 3)
+    finished = np.concatenate([e.unwrapped.finished for e in env.envs])
+    assert model.rollout_buffer.stats["nonfinite"] == np.sum(~np.isfinite(finished)) > 0
+    assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+
+
+def test_telescoped_rewards_add_up_to_the_transformed_return():
+    """With gamma = lambda = 1 and a critic of 0, the advantage at an episode's first step is f(R) - f(0)."""
+    model = make_model(credit="telescoped", objective="cvar:0.4", gamma=1.0, gae_lambda=1.0, learning_rate=0.0)
+    torch.nn.init.zeros_(model.policy.value_net.weight)
+    spy = Spy()
+    model.learn(128, callback=spy)
+    episodes = episodes_of(spy.rows, 4)
+    a = og.advantages(np.array([e[2] for e in episodes]), "cvar:0.4")
+    first = dict(
+        zip(map(tuple, model.rollout_buffer.observations.tolist()), model.rollout_buffer.advantages, strict=True)
+    )
+    got = np.array([first[tuple(o[0].tolist())] for o, _, _ in episodes])
+    np.testing.assert_allclose(got - got.mean(), a, atol=1e-4)
+
+
+def test_telescoped_mean_is_ppo():
+    """For the mean the telescoped rewards are the rewards times N/(N-1), and GAE is that of Stable-Baselines3."""
+    ours = make_model(env=make(end="terminated"), credit="telescoped", learning_rate=0.0)
+    ours.learn(128)
+    n = ours.rollout_buffer.stats["episodes"]
+    theirs = make_model(PPO, env=make(end="terminated"), learning_rate=0.0)
+    kept = []
+    theirs.train = lambda: kept.append((theirs.rollout_buffer.rewards.copy(), theirs.rollout_buffer.values.copy()))
+    theirs.learn(128)
+    buffer = theirs.rollout_buffer
+    buffer.rewards = kept[0][0] * np.float32(n / (n - 1))
+    last = theirs.policy.predict_values(torch.as_tensor(theirs._last_obs)).detach()
+    buffer.compute_returns_and_advantage(last, theirs._last_episode_starts)
+    np.testing.assert_allclose(ours.rollout_buffer.advantages.reshape(32, 4), buffer.advantages, atol=2e-4)
+    np.testing.assert_allclose(ours.rollout_buffer.returns.reshape(32, 4), buffer.returns, atol=2e-4)
+
+
+def test_terminal_reward_is_the_advantage():
+    model = make_model(credit="terminal", objective="max@4", gamma=1.0, gae_lambda=1.0, learning_rate=0.0)
+    torch.nn.init.zeros_(model.policy.value_net.weight)
+    spy = Spy()
+    model.learn(128, callback=spy)
+    episodes = episodes_of(spy.rows, 4)
+    a = og.advantages(np.array([e[2] for e in episodes]), "max@4")
+    step = dict(
+        zip(map(tuple, model.rollout_buffer.observations.tolist()), model.rollout_buffer.advantages, strict=True)
+    )
+    for (obs, _, _), expected in zip(episodes, a, strict=True):
+        np.testing.assert_allclose([step[tuple(o)] for o in obs.tolist()], expected, atol=1e-5)
+
+
+def test_discounted_returns_can_be_ranked():
+    model = make_model(discount=0.5, learning_rate=0.0)
+    spy = Spy()
+    model.learn(128, callback=spy)
+    expected, power, total = [], np.ones(4), np.zeros(4)
+    for _, _, rewards, dones in spy.rows:
+        total, power = total + power * rewards, power / 2
+        expected += list(total[dones])
+        total[dones], power[dones] = 0, 1
+    np.testing.assert_allclose(model.rollout_buffer.ended, expected)
+
+
+def test_plain_ppo_with_the_buffer_and_the_callback():
+    settings = {"rollout_buffer_class": OrderGradRolloutBuffer, "rollout_buffer_kwargs": {"objective": "cvar:0.2"}}
+    model = make_model(PPO, normalize_advantage=False, **settings)
+    model.learn(128, callback=RecordRewards())
+    assert model.rollout_buffer.stats["episodes"] > 5
+    with pytest.raises(RuntimeError, match="callback=RecordRewards"):
+        make_model(PPO, **settings).learn(128)
+
+
+def test_a_rollout_broken_off_leaves_no_wrong_returns():
+    env = make(mean_length=12.0)
+    model = make_model(env=env, learning_rate=0.0)
+    model.learn(128, callback=lambda see, _: see["n_steps"] < 20)  # a user's callback stops it
+    model.learn(128 * 3, reset_num_timesteps=False)
+    finished = np.concatenate([e.unwrapped.finished for e in env.envs])
+    assert all(np.isclose(finished, r).any() for r in model.rollout_buffer.ended)
+    abandoned = model.rollout_buffer.stats["abandoned"]
+    model.learn(128)  # resets the environments
+    assert model.rollout_buffer.stats["abandoned"] >= abandoned
+
+
+def test_an_episode_cut_by_a_new_learn_is_never_ranked():
+    model = make_model(env=make(mean_length=1e9))
+    model.learn(128)
+    model.learn(128)
+    assert model.rollout_buffer.stats["abandoned"] == 4
+    assert model.rollout_buffer.stats["open"] == 128
+
+
+def test_saving_and_loading(tmp_path):
+    env = make()
+    model = make_model(
+        env=env, objective="0.5*mean+0.5*cvar:0.25", credit="telescoped", min_episodes=5, unit_scale=True
+    )
+    model.learn(128)
+    model.save(tmp_path / "model")
+    loaded = OrderGradPPO.load(tmp_path / "model", env=env, device="cpu")
+    assert str(loaded.rollout_buffer.objective) == "0.5*mean+0.5*cvar:0.25"
+    assert (loaded.rollout_buffer.credit, loaded.rollout_buffer.min_episodes) == ("telescoped", 5)
+    assert (loaded.normalize_advantage, loaded.vf_coef) == (True, 0.5)
+    for old, new in zip(model.policy.parameters(), loaded.policy.parameters(), strict=True):
+        assert torch.equal(old, new)
+    loaded.learn(128)
+    assert loaded.rollout_buffer.stats["episodes"] > 5
+
+
+def test_a_schedule_may_change_the_objective():
+    model = make_model()
+
+    def schedule(see, _):
+        see["self"].rollout_buffer.objective = og.anneal("mean", "cvar:0.1", see["self"].num_timesteps / 10_000)
+        return True
+
+    model.learn(128, callback=schedule)
+    assert "cvar" in str(model.rollout_buffer.objective)
+
+
+def test_bad_input_is_an_error_before_training():
+    with pytest.raises(ValueError, match="did you mean 'cvar'"):
+        make_model(objective="cvr:0.1")
+    with pytest.raises(ValueError, match="credit must be one of episode, terminal, telescoped"):
+        make_model(credit="step")
+    with pytest.raises(ValueError, match="0 < discount <= 1"):
+        make_model(discount=0.0)
+    with pytest.raises(ValueError, match="patience"):
+        make_model(patience=0)
+    box = spaces.Box(0, 1, (1,))
+    with pytest.raises(ValueError, match="FlattenObservation"):
+        OrderGradRolloutBuffer(4, spaces.Dict({"a": box}), box)
