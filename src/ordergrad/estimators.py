@@ -21,7 +21,7 @@ import numpy as np
 
 from ordergrad.backend import Array, Backend, backend_of
 from ordergrad.exact import advantages_under, value_under
-from ordergrad.objectives import Objective, Rank
+from ordergrad.objectives import Objective, every_rank
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_group
 
@@ -39,6 +39,7 @@ __all__ = [
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
 _VALUES = ("value", "include_one", "excluded")
+_BASELINES, _SMALL = get_args(Baseline), get_args(Small)
 
 
 def advantages(
@@ -87,6 +88,8 @@ def advantages(
         >>> advantages([0.0, 1.0, 1.0, 5.0], "max@2")
         array([-2.66666667, -2.66666667, -2.66666667,  8.        ])
     """
+    _check_choice("baseline", baseline, _BASELINES)
+    _check_choice("small", small, _SMALL)
     group = _arrange(rewards, axis, where, detach=True)
     if sample_weight is None:
         return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
@@ -271,7 +274,7 @@ def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | N
         >>> order_statistics([1.0, 2.0, 3.0], 2) * 3
         array([4., 8.])
     """
-    ranks = [value(rewards, Rank(k + 1 - j, k), axis=axis, where=where) for j in range(1, k + 1)]
+    ranks = [value(rewards, rank, axis=axis, where=where) for rank in every_rank(k)]
     return backend_of(rewards).xp.stack(ranks, axis=-1)
 
 
@@ -297,10 +300,8 @@ def rank_advantages(
         >>> rank_advantages([0.0, 1.0, 5.0], 2) @ [0.0, 1.0] - advantages([0.0, 1.0, 5.0], "max@2")
         array([0., 0., 0.])
     """
-    ranks = [Rank(k + 1 - j, k) for j in range(1, k + 1)]
-    return backend_of(rewards).xp.stack(
-        [advantages(rewards, rank, axis=axis, where=where, baseline=baseline) for rank in ranks], axis=-1
-    )
+    ranks = [advantages(rewards, rank, axis=axis, where=where, baseline=baseline) for rank in every_rank(k)]
+    return backend_of(rewards).xp.stack(ranks, axis=-1)
 
 
 class _Group(NamedTuple):
@@ -316,6 +317,10 @@ class _Group(NamedTuple):
 def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = False) -> _Group:
     ops = backend_of(rewards)
     x = ops.floating(rewards)
+    if x.ndim > 0 and not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            f"axis must satisfy {-x.ndim} <= axis < {x.ndim}; got axis={axis} (rewards shape {tuple(x.shape)})"
+        )
     if x.ndim == 0 or x.shape[axis] == 0:
         raise ValueError(f"rewards must hold at least one sample along axis {axis}; got shape {tuple(x.shape)}")
     x = ops.detach(x) if detach else x
@@ -358,8 +363,9 @@ def _probabilities(group: _Group, sample_weight: Array, axis: int) -> Array:
     if group.mask is not None:
         weight = ops.xp.where(group.mask, weight, ops.xp.zeros_like(weight))
     total = ops.total(weight)[..., None]
-    if ops.is_finite(weight) is not None and not (bool((weight >= 0).all()) and bool((total > 0).all())):
-        raise ValueError("sample_weight must be nonnegative with a positive sum in every group")
+    finite = ops.is_finite(weight)
+    if finite is not None and not (finite and bool(ops.xp.all(weight >= 0)) and bool(ops.xp.all(total > 0))):
+        raise ValueError("sample_weight must be finite and nonnegative, with a positive sum in every group")
     return weight / total
 
 
@@ -428,7 +434,6 @@ def _plan(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
     objective = parse(objective)
-    _check_choice("baseline", quantity, get_args(Quantity))
     _check_choice("small", small, ("error", "nan" if quantity in _VALUES else "zero", "shrink"))
     need = smallest_group(objective, quantity)
     if n >= need:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of
-from ordergrad.objectives import Elementary, Objective, Rank, combine
+from ordergrad.objectives import Elementary, Objective, combine, every_rank
 from ordergrad.spec import parse
 from ordergrad.weights import components, subset_weights
 
@@ -99,7 +99,7 @@ def order_statistics(rewards: Array, probs: Array, k: int, *, axis: int = -1) ->
         >>> order_statistics([0.0, 1.0], [0.5, 0.5], 3)
         array([0.125, 0.5  , 0.875])
     """
-    ranks = [value(rewards, probs, Rank(k + 1 - j, k), axis=axis) for j in range(1, k + 1)]
+    ranks = [value(rewards, probs, rank, axis=axis) for rank in every_rank(k)]
     return backend_of(rewards).xp.stack(ranks, axis=-1)
 
 
@@ -197,7 +197,7 @@ def _bernstein(
     total = 0 * level
     step = max(1, _CHUNK // max(math.prod(level.shape), 1))
     for start in range(0, coefficients.shape[0], step):
-        part = slice(start, start + step)
+        part = slice(start, min(start + step, coefficients.shape[0]))
         terms = xp.exp(log_binomial[part] + power[part] * log_u + (degree - power[part]) * log_v)
         total = total + ops.total(terms * coefficients[part])
     return total
@@ -219,6 +219,6 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
     r, p = ops.xp.moveaxis(r, axis, -1), ops.xp.moveaxis(p, axis, -1)
     if ops.is_finite(p) is not None:
         sums = ops.total(p)
-        if not bool(((p >= 0).all()) & (abs(sums - 1) < 1e-4).all()):
+        if not (bool(ops.xp.all(p >= 0)) and bool(ops.xp.all(abs(sums - 1) < 1e-4))):
             raise ValueError(f"probs must be nonnegative with sum 1 along axis {axis}; got sums {sums}")
     return ops, r, p

@@ -49,12 +49,15 @@ def group_advantages(
     """
     ops = backend_of(rewards)
     flat = ops.floating(rewards)
+    shape: tuple[int, ...] = getattr(group_ids, "shape", (0,))
+    if len(shape) != 1:
+        raise ValueError(f"group_ids must have one axis; got shape {tuple(shape)}")
     count = len(group_ids)
     beside = {"where": where, "sample_weight": sample_weight}
     columns = {name: ops.asarray(column, flat) for name, column in beside.items() if column is not None}
-    for name, shape in {"rewards": flat.shape, **{name: column.shape for name, column in columns.items()}}.items():
-        if tuple(shape) != (count,):
-            raise ValueError(f"{name} must have one entry per group id, shape ({count},); got shape {tuple(shape)}")
+    for name, found in {"rewards": flat.shape, **{name: column.shape for name, column in columns.items()}}.items():
+        if tuple(found) != (count,):
+            raise ValueError(f"{name} must have one entry per group id, shape ({count},); got shape {tuple(found)}")
     if count == 0:
         return ops.cast(flat, rewards)
     members = group_members(group_ids)

@@ -58,6 +58,7 @@ __all__ = [
     "Weights",
     "Winsorized",
     "combine",
+    "every_rank",
 ]
 
 Array = NDArray[np.float64]
@@ -122,6 +123,11 @@ def combine(*parts: tuple[float, Objective]) -> Objective:
             total[part] = _finite("coefficient", total.get(part, 0.0) + coefficient * inner)
     kept = tuple((coefficient, part) for part, coefficient in total.items() if coefficient != 0)
     return kept[0][1] if len(kept) == 1 and kept[0][0] == 1 else Mixture(kept)
+
+
+def every_rank(k: int) -> "tuple[Rank, ...]":
+    """Return the objectives that are one rank of k rewards alone, from the worst to the best."""
+    return tuple(Rank(j, k) for j in range(_count("k", k), 0, -1))
 
 
 class Elementary(Objective):
