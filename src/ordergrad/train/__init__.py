@@ -1,0 +1,1 @@
+"""What `ordergrad train` runs."""

@@ -1,0 +1,132 @@
+"""Train and evaluate all runs of a command, side by side in processes, and stop them cleanly on Ctrl-C."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ordergrad.train.runs import METRICS, last_line, run_folder
+from ordergrad.train.settings import RLSettings
+
+__all__ = ["default_jobs", "train_all"]
+
+Update = Callable[[str, int, dict[str, Any]], None]
+_stop: Any = None
+
+
+def default_jobs(runs: int) -> int:
+    """Return how many runs to train side by side: one for each processor."""
+    return max(1, min(runs, os.cpu_count() or 1))
+
+
+def train_all(settings: RLSettings, out: Path, jobs: int, update: Update) -> bool:
+    """Train and evaluate every objective with every seed.
+
+    The first Ctrl-C lets every run in progress finish its update and write a checkpoint.
+
+    Args:
+        settings: What to train.
+        out: The folder of the runs.
+        jobs: Processes; with 1, everything happens in this one.
+        update: Given the objective, the seed and the newest metrics of a run whenever they change.
+
+    Returns:
+        Whether all runs have finished.
+    """
+    tasks = [(objective, seed) for seed in range(settings.seeds) for objective in settings.objectives]
+    if jobs == 1:
+        stop = threading.Event()
+        with _interruptible(stop):
+            finished = [_train_here(settings, out, task, stop, update) for task in tasks]
+        return all(finished)
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    with _interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop,)) as pool:
+        futures = {pool.submit(_work, settings, objective, seed, out): (objective, seed) for objective, seed in tasks}
+        _follow(futures, out, update)
+        return all(future.result() for future in futures)
+
+
+def _train_here(settings: RLSettings, out: Path, task: tuple[str, int], stop: Any, update: Update) -> bool:
+    objective, seed = task
+    return _run(settings, objective, seed, out, stop.is_set, lambda row: update(objective, seed, row))
+
+
+def _initialise(stop: Any) -> None:
+    """Prepare a process: Ctrl-C reaches it through the parent."""
+    global _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _stop = stop
+
+
+def _work(settings: RLSettings, objective: str, seed: int, out: Path) -> bool:
+    return _run(settings, objective, seed, out, _stop.is_set, lambda _: None)
+
+
+def _run(
+    settings: RLSettings,
+    objective: str,
+    seed: int,
+    out: Path,
+    stop: Callable[[], bool],
+    report: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Train and evaluate one run; return whether it has finished."""
+    if stop():
+        return False
+    import torch
+
+    from ordergrad.train.rl import evaluate, train
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small networks: more threads only wait for each other
+    try:
+        folder = run_folder(out, objective, seed)
+        if not train(settings, objective, seed, folder, stop=stop, report=report) or stop():
+            return False
+        evaluate(settings, objective, seed, folder)
+        return True
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Update) -> None:
+    """Report what the processes write, until all are done; an error in one ends the waiting for the others."""
+    seen: dict[tuple[str, int], Any] = {}
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=0.5)
+        for objective, seed in futures.values():
+            row = last_line(run_folder(out, objective, seed) / METRICS)
+            if row is not None and row != seen.get((objective, seed)):
+                seen[objective, seed] = row
+                update(objective, seed, row)
+        for future in done:
+            if not future.cancelled() and future.exception() is not None:
+                for other in left:
+                    other.cancel()
+                future.result()
+
+
+@contextmanager
+def _interruptible(stop: Any) -> Generator[None]:
+    """Make the first Ctrl-C set `stop`; a second one raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,385 @@
+"""Train one policy on one objective with one seed: settings and their checks, training, checkpoints, resuming.
+
+A run is continued from its newest checkpoint with the same weights, optimiser state and random generators. What a
+checkpoint cannot hold is the inside of the environments: they start new episodes, from a seed that follows from the
+run's seed and the step, so that resuming twice gives the same run twice.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# (Gymnasium and Stable-Baselines3 leave many of their types open)
+
+import difflib
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.preprocessing import is_image_space
+
+from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
+from ordergrad.estimators import value
+from ordergrad.spec import anneal, parse
+from ordergrad.train.evaluation import fresh_episodes, read_returns, write_returns
+from ordergrad.train.runs import (
+    CHECKPOINT,
+    EVALUATION,
+    METRICS,
+    RunError,
+    read_checkpoint,
+    read_metrics,
+    trim_metrics,
+    write_checkpoint,
+)
+from ordergrad.train.settings import ALGORITHMS, CREDITS, RLSettings, watched
+from ordergrad.weights import smallest_group
+
+__all__ = ["build", "check", "evaluate", "load_policy", "restore", "save", "seed_of", "train"]
+
+Array = NDArray[Any]
+_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def check(settings: RLSettings) -> None:
+    """Check settings before any work: the objectives, the numbers, the environment and its spaces.
+
+    Raises:
+        RunError: Something does not fit; the message says what to change.
+    """
+    for text in settings.objectives:
+        try:
+            objective = parse(text)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        need = smallest_group(objective, "leave_one_out")
+        if need > settings.envs * settings.rollout:
+            raise RunError(
+                f"{text} compares {need - 1} episodes and needs {need} to end between updates, but a rollout of "
+                f"{settings.envs} environments x {settings.rollout} steps has {settings.envs * settings.rollout} "
+                "steps in all: lower K, or raise --rollout or --envs"
+            )
+        if need > settings.episodes:
+            raise RunError(f"{text} needs {need} episodes to be evaluated; raise --episodes ({settings.episodes} now)")
+    twice = {text for text in settings.objectives if settings.objectives.count(text) > 1}
+    if twice:
+        raise RunError(f"each objective once; {', '.join(sorted(twice))} is given several times")
+    least = {"seeds": 1, "envs": 1, "rollout": 2, "episodes": 2, "epochs": 1, "batch_size": 2, "min_episodes": 2}
+    for name, bound in (least | {"steps": settings.envs * settings.rollout}).items():
+        if getattr(settings, name) < bound:
+            reason = " (one rollout: --envs x --rollout)" if name == "steps" else ""
+            raise RunError(f"{name} must be at least {bound}{reason}; got {getattr(settings, name)}")
+    for name, choices in (("algo", ALGORITHMS), ("credit", CREDITS)):
+        if getattr(settings, name) not in choices:
+            raise RunError(f"{name} must be one of {', '.join(choices)}; got {getattr(settings, name)!r}")
+    if not 0 <= settings.anneal <= 1:
+        raise RunError(f"anneal must lie in [0, 1]; got {settings.anneal}")
+    for name in ("discount", "gamma", "gae_lambda"):
+        if not 0 < getattr(settings, name) <= 1:
+            raise RunError(f"{name} must lie in (0, 1]; got {getattr(settings, name)}")
+    if settings.learning_rate <= 0:
+        raise RunError(f"learning_rate must be positive; got {settings.learning_rate}")
+    env = _make(settings)
+    try:
+        _check_spaces(env)
+    finally:
+        env.close()
+
+
+def _make(settings: RLSettings) -> gym.Env[Any, Any]:
+    try:
+        return gym.make(settings.env_id, **settings.env_args)
+    except gym.error.DependencyNotInstalled as error:
+        raise RunError(f"{settings.env_id} needs more packages: {error}") from error
+    except gym.error.UnregisteredEnv as error:
+        names = list(gym.registry)
+        bare = {name.rsplit("/", 1)[-1].lower(): name for name in reversed(names)}
+        close = difflib.get_close_matches(settings.env_id.rsplit("/", 1)[-1].lower(), bare, n=3)
+        hint = f"; did you mean {' or '.join(bare[name] for name in close)}?" if close else ""
+        raise RunError(
+            f"{settings.env_id!r} is no registered Gymnasium environment{hint} "
+            "(module:Name-v0 imports the module that registers it)"
+        ) from error
+    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+        raise RunError(f"{settings.env_id} cannot be made: {error}") from error
+
+
+def _check_spaces(env: gym.Env[Any, Any]) -> None:
+    if not isinstance(env.observation_space, _SPACES):
+        raise RunError(
+            f"observations must be arrays (Box, Discrete, MultiDiscrete, MultiBinary), not "
+            f"{type(env.observation_space).__name__}: register the environment with "
+            "gymnasium.wrappers.FlattenObservation"
+        )
+    action = env.action_space
+    if not isinstance(action, _SPACES):
+        raise RunError(
+            f"actions must be Box, Discrete, MultiDiscrete or MultiBinary for PPO and A2C, not {type(action).__name__}"
+        )
+    if isinstance(action, spaces.Box) and not action.is_bounded():
+        raise RunError("continuous actions need finite bounds: wrap the environment in RescaleAction or ClipAction")
+
+
+def seed_of(seed: int, *purpose: int) -> int:
+    """Return a seed for one purpose (an evaluation, the environments after a step), distant from all others."""
+    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1)[0] >> 1)
+
+
+def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> OrderGradPPO | OrderGradA2C:
+    """Return an untrained model with its environments, seeded for a run that is at `step`."""
+    env = make_vec_env(lambda: gym.make(settings.env_id, **settings.env_args), settings.envs)
+    rate = settings.learning_rate
+    options: dict[str, Any] = {
+        "objective": objective,
+        "credit": settings.credit,
+        "discount": settings.discount,
+        "min_episodes": settings.min_episodes,
+        "unit_scale": settings.credit == "episode",
+        "n_steps": settings.rollout,
+        "gamma": settings.gamma,
+        "gae_lambda": settings.gae_lambda,
+        "ent_coef": settings.entropy,
+        "learning_rate": lambda remaining: rate * remaining,  # pyright: ignore[reportUnknownLambdaType]
+        "seed": seed,
+        "device": "cpu",
+    }
+    policy = "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
+    if settings.algo == "a2c":
+        model = OrderGradA2C(policy, env, **options)
+    else:
+        size = settings.envs * settings.rollout
+        batch = size // max(1, round(size / settings.batch_size))  # a divisor: the buffer splits evenly anyway
+        batch = batch if size % batch == 0 else size
+        model = OrderGradPPO(policy, env, batch_size=batch, n_epochs=settings.epochs, **options)
+        model.batch_size = min(settings.batch_size, size)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    env.seed(seed_of(seed, 1, step))  # the algorithm's own seeding gives neighbouring seeds the same environments
+    return model
+
+
+def train(
+    settings: RLSettings,
+    objective: str,
+    seed: int,
+    folder: Path,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+    checkpoints: int = 20,
+) -> bool:
+    """Train, or continue to train, the policy of one run; write its metrics and checkpoints.
+
+    Args:
+        settings: What to train.
+        objective: One of its objectives.
+        seed: One of its seeds.
+        folder: Where the run's files are.
+        stop: Asked after each update; when true, training ends with a checkpoint.
+        report: Given the metrics of every update.
+        checkpoints: Number of checkpoints, spread evenly over the steps.
+
+    Returns:
+        Whether the run has reached its number of steps.
+
+    Raises:
+        RunError: Its checkpoint is damaged.
+    """
+    path = folder / CHECKPOINT
+    tensors, state = read_checkpoint(path) if path.exists() else ({}, {})
+    step = int(state.get("step", 0))
+    trim_metrics(folder / METRICS, step)
+    if step >= settings.steps:
+        return True
+    (folder / EVALUATION).unlink(missing_ok=True)
+    model = build(settings, objective, seed, step)
+    if state:
+        restore(model, tensors, state)
+    folder.mkdir(parents=True, exist_ok=True)
+    recorder = _Recorder(folder, settings, objective, checkpoints, stop, report)
+    try:
+        model.learn(settings.steps - step, recorder, reset_num_timesteps=False)
+    finally:
+        if model.env is not None:
+            model.env.close()
+    if not recorder.stopping:
+        recorder.update()
+        save(model, path)
+    return not recorder.stopping
+
+
+def evaluate(settings: RLSettings, objective: str, seed: int, folder: Path) -> None:
+    """Write fresh episodes of a trained policy, unless the run has as many already.
+
+    The environments' seeds depend on the run's seed alone: policies trained on different objectives meet the same.
+
+    Raises:
+        RunError: Its checkpoint is damaged, or its episodes do not end.
+    """
+    path = folder / EVALUATION
+    if path.exists() and len(read_returns(path)) >= settings.episodes:
+        return
+    model = build(settings, objective, seed)
+    load_policy(model, read_checkpoint(folder / CHECKPOINT)[0])
+    returns, lengths = fresh_episodes(
+        model.policy, settings.env_id, settings.env_args, settings.episodes, seed_of(seed, 2)
+    )
+    if model.env is not None:
+        model.env.close()
+    write_returns(path, returns, lengths)
+
+
+def save(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
+    """Write a checkpoint: weights, optimiser state, random generators, counters."""
+    tensors = {f"policy/{name}": tensor.numpy(force=True) for name, tensor in model.policy.state_dict().items()}
+    optimizer = model.policy.optimizer.state_dict()
+    for index, slots in optimizer["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": torch.as_tensor(x).numpy(force=True) for name, x in slots.items()}
+    tensors["random/torch"] = torch.get_rng_state().numpy()
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 (the generator that minibatches are drawn from)
+    tensors["random/numpy"] = numpy_state["state"]["key"]
+    version, words, gauss = random.getstate()
+    state = {
+        "step": model.num_timesteps,
+        "updates": model._n_updates,  # pyright: ignore[reportPrivateUsage]
+        "buffer": _buffer(model).stats,
+        "optimizer": optimizer["param_groups"],
+        "numpy": {
+            "position": numpy_state["state"]["pos"],
+            "gauss": [numpy_state["has_gauss"], numpy_state["gauss"]],
+        },
+        "python": [version, list(words), gauss],
+    }
+    write_checkpoint(path, tensors, state)
+
+
+def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state: dict[str, Any]) -> None:
+    """Put the content of a checkpoint into a model."""
+    load_policy(model, tensors)
+    slots: dict[int, dict[str, Any]] = {}
+    for name, array in tensors.items():
+        if name.startswith("optimizer/"):
+            _, index, slot = name.split("/")
+            slots.setdefault(int(index), {})[slot] = torch.tensor(array)
+    model.policy.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
+    model.num_timesteps = state["step"]
+    model._n_updates = state["updates"]  # pyright: ignore[reportPrivateUsage]
+    _buffer(model).stats.update({name: state["buffer"][name] for name in ("nonfinite", "abandoned", "shrunk")})
+    torch.set_rng_state(torch.tensor(tensors["random/torch"]))
+    np.random.set_state(  # noqa: NPY002
+        {
+            "bit_generator": "MT19937",
+            "state": {"key": tensors["random/numpy"], "pos": state["numpy"]["position"]},
+            "has_gauss": state["numpy"]["gauss"][0],
+            "gauss": state["numpy"]["gauss"][1],
+        }
+    )
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+
+
+def load_policy(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array]) -> None:
+    """Put the weights of a checkpoint into a model's policy."""
+    weights = {n.removeprefix("policy/"): torch.tensor(x) for n, x in tensors.items() if n.startswith("policy/")}
+    model.policy.load_state_dict(weights)
+
+
+def _buffer(model: OrderGradPPO | OrderGradA2C) -> Any:
+    return model.rollout_buffer
+
+
+class _Recorder(BaseCallback):
+    """Write metrics after every update and checkpoints now and then; stop where asked."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: RLSettings,
+        objective: str,
+        checkpoints: int,
+        stop: Callable[[], bool],
+        report: Callable[[dict[str, Any]], None],
+        window: int = 100,
+    ):
+        super().__init__()
+        self.folder, self.watched, self.stop, self.report = folder, watched(settings), stop, report
+        self.objective, self.annealing = parse(objective), settings.anneal * settings.steps
+        self.spacing = -(-settings.steps // checkpoints)
+        self.stopping = False
+        earlier = read_metrics(folder / METRICS)
+        self.episodes = int(earlier[-1]["episodes"]) if earlier else 0
+        self.seconds = float(earlier[-1]["seconds"]) if earlier else 0.0
+        self.best = earlier[-1]["best"] if earlier else None
+        self.returns: deque[float] = deque(maxlen=window)
+        self.lengths: deque[int] = deque(maxlen=window)
+        self.started = time.perf_counter()
+        self.written = self.saved = -1
+
+    def _on_training_start(self) -> None:
+        self.written = self.saved = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        step = self.model.num_timesteps
+        buffer: Any = self.model.rollout_buffer  # type: ignore[attr-defined]
+        progress = step / self.annealing if self.annealing else 1.0
+        buffer.objective = self.objective if progress >= 1 else anneal("mean", self.objective, progress)
+        if step == self.written:
+            return
+        self.update()
+        self.stopping = self.stop()
+        if self.stopping or step // self.spacing > self.saved // self.spacing:
+            save(self.model, self.folder / CHECKPOINT)  # type: ignore[arg-type]
+            self.saved = step
+
+    def _on_step(self) -> bool:
+        return not self.stopping
+
+    def _on_rollout_end(self) -> None:
+        buffer: Any = self.model.rollout_buffer  # type: ignore[attr-defined]
+        finite = buffer.ended[np.isfinite(buffer.ended)]
+        self.returns.extend(finite.tolist())
+        self.lengths.extend(buffer.lengths.tolist())
+        self.episodes += len(buffer.ended)
+        if len(finite):
+            top = float(finite.max())
+            self.best = top if self.best is None else max(self.best, top)
+
+    def update(self) -> None:
+        """Write the metrics of the update that has just been made."""
+        model: Any = self.model
+        self.written = model.num_timesteps
+        recent = np.array(self.returns)
+        stats: dict[str, Any] = model.rollout_buffer.stats
+        logged = model.logger.name_to_value
+        row: dict[str, Any] = {
+            "step": model.num_timesteps,
+            "episodes": self.episodes,
+            **{text: _number(value(recent, text, small="shrink")) for text in self.watched if len(recent) > 1},
+            "best": self.best,
+            "length": _number(np.mean(self.lengths)) if self.lengths else None,
+            "ranked": stats["episodes"],
+            "waiting": stats["waiting"],
+            "nonfinite": stats["nonfinite"],
+            "abandoned": stats["abandoned"],
+            "shrunk": stats["shrunk"],
+        }
+        for name in ("entropy_loss", "approx_kl", "clip_fraction", "value_loss", "explained_variance"):
+            if f"train/{name}" in logged:
+                row[name] = _number(logged[f"train/{name}"])
+        row["seconds"] = round(self.seconds + time.perf_counter() - self.started, 2)
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.report(row)
+
+
+def _number(x: Any) -> float | None:
+    number = float(x)
+    return float(f"{number:.6g}") if np.isfinite(number) else None

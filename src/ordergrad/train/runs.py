@@ -1,0 +1,182 @@
+"""The folder of a training run: what is written where, without pickle.
+
+```
+OUT/
+  config.json                          what was asked for: settings and package versions
+  runs/OBJECTIVE/seed-SEED/
+    metrics.jsonl                      one JSON object per update
+    checkpoint.safetensors             the newest state: all tensors, the rest as JSON in its metadata
+    evaluation.csv                     fresh episodes of the trained policy
+  results.csv, results.json, *.png     what came out, over all runs
+```
+
+Files are replaced in one step, so that a run that is killed leaves the previous ones whole.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CHECKPOINT",
+    "EVALUATION",
+    "METRICS",
+    "RunError",
+    "last_line",
+    "open_folder",
+    "read_checkpoint",
+    "read_metrics",
+    "run_folder",
+    "trim_metrics",
+    "write_checkpoint",
+    "write_csv",
+    "write_json",
+]
+
+Array = NDArray[Any]
+CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
+_PACKAGES = ("ordergrad", "numpy", "torch", "gymnasium", "stable-baselines3", "safetensors")
+
+
+class RunError(ValueError):
+    """Something about a run that its user can put right; the message says how."""
+
+
+def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool, may_change: Iterable[str] = ()) -> None:
+    """Make the folder of a run, or check that it is the one to resume.
+
+    Args:
+        out: The folder.
+        settings: What was asked for; JSON values.
+        resume: Whether to continue what is there.
+        may_change: Settings that a resumed run may change.
+
+    Raises:
+        RunError: The folder holds a run but `resume` is false, holds something else, or was made with other settings.
+    """
+    config = out / "config.json"
+    if not config.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out} exists and is not the folder of a run; choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+    else:
+        if not resume:
+            raise RunError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+        before = json.loads(config.read_text())["settings"]
+        asked = json.loads(json.dumps(settings))
+        free = set(may_change)
+        different = [name for name in asked if name not in free and before.get(name) != asked[name]]
+        if different:
+            changes = "; ".join(f"{name} was {before.get(name)}, now {asked[name]}" for name in different)
+            raise RunError(f"{out} was made with other settings ({changes}); use those, or choose another --out")
+    write_json(config, {"settings": settings, "versions": _versions()})
+
+
+def run_folder(out: Path, objective: str, seed: int) -> Path:
+    """Return the folder of one objective and seed, its name safe on every file system.
+
+    Example:
+        >>> run_folder(Path("out"), "0.7*mean+0.3*cvar:0.1@8", 2).as_posix()
+        'out/runs/0.7xmean+0.3xcvar-0.1@8/seed-2'
+    """
+    name = re.sub(r"[^\w.@+-]", "-", objective.replace("*", "x"))
+    return out / "runs" / name / f"seed-{seed}"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, replacing the file in one step."""
+    _replace(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table, replacing the file in one step."""
+    temporary = _temporary(path)
+    with temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    temporary.replace(path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the metrics of a run so far; a line that is still being written is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def last_line(path: Path) -> dict[str, Any] | None:
+    """Return the newest metrics, or None; reads the end of the file only."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8192))
+        lines = file.read().split(b"\n")[:-1]
+    return json.loads(lines[-1]) if lines and lines[-1].startswith(b"{") else None
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop the metrics after a step: a run that resumes from a checkpoint writes them again."""
+    kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
+    if path.exists():
+        _replace(path, "".join(line + "\n" for line in kept).encode())
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint, replacing the file in one step.
+
+    Args:
+        path: A ``.safetensors`` file.
+        tensors: NumPy arrays by name.
+        state: Everything else, as JSON values; stored in the file's metadata.
+    """
+    from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
+
+    temporary = _temporary(path)
+    arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
+    save_file(arrays, temporary, {"state": json.dumps(state)})
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the tensors and the state of a checkpoint.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:  # type: ignore[no-untyped-call]
+            opened = cast(Any, file)
+            state = json.loads(opened.metadata()["state"])
+            return {name: opened.get_tensor(name) for name in opened.keys()}, state  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} is not a checkpoint or damaged ({error}); delete it to start this run anew") from error
+
+
+def _versions() -> dict[str, str]:
+    versions: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + ".part")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = _temporary(path)
+    temporary.write_bytes(content)
+    temporary.replace(path)
