@@ -11,12 +11,16 @@ except ImportError as error:  # pragma: no cover
     raise SystemExit(f"the ordergrad command needs the extra 'cli': pip install 'ordergrad[cli]' ({error})") from None
 
 from ordergrad.report import explain as explaining
+from ordergrad.train import command as training
 
 __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Optimise beyond the mean."
 )
+train_app = typer.Typer(no_args_is_help=True, help="Train on an objective, and compare with others.")
+train_app.command("rl")(training.rl)
+app.add_typer(train_app, name="train")
 console = Console(highlight=False)
 _PICTURES = (".png", ".svg", ".pdf")
 
