@@ -98,24 +98,37 @@ _CONSTANTS = _Cache(limit=1 << 28)
 
 def backend_of(array: Array) -> Backend:
     """Return the backend of an array; of NumPy for lists, numbers and anything else that NumPy converts."""
-    kind = array.__class__
-    backend = _BY_TYPE.get(kind)
-    if backend is None:
-        backend = _BY_TYPE[kind] = _find(array)
-    return backend
+    index = _known(array.__class__)
+    return _BACKENDS[_register(array) if index < 0 else index]
 
 
-def _find(array: Array) -> Backend:
+def _known(kind: type) -> int:
+    """Return the index of the backend of an array type, -1 for a type that was not met before; loads PyTorch's."""
+    index = _BY_TYPE.get(kind, -1)
+    if index < 0 and any(c.__module__ == "torch" and c.__name__ == "Tensor" for c in kind.__mro__):
+        index = _add(kind, _torch())
+    return index
+
+
+cast(Any, _known)._dynamo_marked_constant = True  # torch.compile runs it, also in a first call, and traces what follows
+
+
+def _register(array: Array) -> int:
     import array_api_compat
 
     compat: Any = array_api_compat
-    if compat.is_torch_array(array):
-        return _torch()
     if compat.is_jax_array(array):
-        return _jax()
+        return _add(type(array), _jax())
     if compat.is_numpy_array(array) or not compat.is_array_api_obj(array):
-        return _NUMPY
-    return _standard(compat.array_namespace(array))
+        return _add(type(array), _NUMPY)
+    return _add(type(array), _standard(compat.array_namespace(array)))
+
+
+def _add(kind: type, backend: Backend) -> int:
+    if backend not in _BACKENDS:
+        _BACKENDS.append(backend)
+    _BY_TYPE[kind] = _BACKENDS.index(backend)
+    return _BY_TYPE[kind]
 
 
 # NumPy
@@ -189,7 +202,8 @@ _NUMPY = Backend(
     is_finite=lambda x: bool(np.isfinite(x).all()),
     asarray=lambda values, like: np.asarray(values),
 )
-_BY_TYPE: dict[type, Backend] = {np.ndarray: _NUMPY, list: _NUMPY, tuple: _NUMPY}
+_BACKENDS = [_NUMPY]
+_BY_TYPE: dict[type, int] = {np.ndarray: 0, list: 0, tuple: 0}
 
 
 # PyTorch
