@@ -128,8 +128,16 @@ def test_the_smallest_group_is_the_smallest(spec, quantity):
 
 
 def test_weights_are_computed_once():
-    objective = og.parse("cvar:0.123@77")
-    assert scan(objective, 1234, "leave_one_out") is scan(og.parse("cvar:0.123@77"), 1234, "leave_one_out")
+    calls = []
+
+    def phi(u):
+        calls.append(len(u))
+        return 2 * u
+
+    first = og.advantages(np.arange(9.0), o.Spectrum(phi, 5))
+    count = len(calls)
+    np.testing.assert_array_equal(og.advantages(np.arange(9.0), o.Spectrum(phi, 5)), first)
+    assert count == len(calls) > 0
 
 
 def test_results_are_the_callers_own():
