@@ -402,7 +402,7 @@ class Bottom(Elementary):
 class Rank(Elementary):
     r"""The expected j-th best of K tries.
 
-    $J = E[R_{(K+1-j:K)}]$: weight 1 on ascending rank K + 1 - j, spectrum a Beta density.
+    $J = E[R_{(K+1-j:K)}]$: weight 1 on ascending rank K + 1 - j, spectrum the density of Beta(K + 1 - j, j).
 
     Source: David and Nagaraja (2003), equation 2.1.6.
 
@@ -429,6 +429,7 @@ class TopBottom(Elementary):
     r"""The average of the mean of the m best and the mean of the m worst of K tries.
 
     The same as ``0.5*top:m@K+0.5*bottom:m@K``. A location measure that looks at both ends only; m = 1 is the midrange.
+    The spectrum is the average of those of `Top` and `Bottom`.
 
     Source: Parmas et al. (2026), arXiv 2606.06096 (``TopBot`` in the reference code).
 
@@ -519,7 +520,8 @@ class CVaR(Elementary):
 class UpperCVaR(Elementary):
     r"""The mean of the best fraction q of outcomes.
 
-    $J = \frac1q \int_{1-q}^1 Q(u) \, du$: the mirror image of `CVaR`.
+    $J = \frac1q \int_{1-q}^1 Q(u) \, du$: the mirror image of `CVaR`. Population spectrum $1/q$ on $[1-q, 1]$.
+    Maximising it seeks risk.
 
     Source: Rockafellar and Uryasev (2002); as a training objective, Petersen et al. (2021), "Deep symbolic regression".
 
@@ -553,7 +555,8 @@ class UpperCVaR(Elementary):
 class Range(Elementary):
     r"""The mean of the outcomes between two quantile levels.
 
-    $J = \frac{1}{hi-lo} \int_{lo}^{hi} Q(u) \, du$.
+    $J = \frac{1}{hi-lo} \int_{lo}^{hi} Q(u) \, du$, population spectrum $1/(hi-lo)$ on $[lo, hi]$. Fractional weights on
+    the boundary ranks, as in `CVaR`.
 
     Source: Cont, Deguest and Scandolo (2010), "Robustness and sensitivity analysis of risk measurement procedures"
     (range value-at-risk).
@@ -593,7 +596,8 @@ class VaR(Elementary):
     r"""Value-at-risk as a reward, the lower q-quantile.
 
     $\inf\{x : F(x) \ge q\}$, one order statistic: weight 1 on rank $\lceil K q \rceil$ (the inverse of the
-    empirical distribution function, type 1 of Hyndman and Fan). `Quantile` interpolates between ranks instead.
+    empirical distribution function, type 1 of Hyndman and Fan). `Quantile` interpolates between ranks instead. The
+    population spectrum is a point mass at q. Higher is better: it is the reward that all but a share q of outcomes exceed.
 
     Source: Artzner et al. (1999), "Coherent measures of risk"; Hyndman and Fan (1996), definition 1.
 
@@ -635,6 +639,7 @@ class Quantile(Elementary):
     ``hazen`` (the default), ``weibull`` and ``blom`` put rank j at the levels $(j-\frac12)/K$, $j/(K+1)$ and
     $(j-\frac38)/(K+\frac14)$ and interpolate linearly; ``harrelldavis`` weighs rank j with
     $I_{j/K}(a, b) - I_{(j-1)/K}(a, b)$, $a = q(K+1)$, $b = (1-q)(K+1)$, I the regularised incomplete beta function.
+    The population spectrum is a point mass at q.
 
     Source: Hyndman and Fan (1996), "Sample quantiles in statistical packages", definitions 5, 6 and 9; Harrell and
     Davis (1982), "A new distribution-free quantile estimator".
@@ -684,6 +689,8 @@ class Quantile(Elementary):
 class Median(Elementary):
     """The median: the middle one of K rewards, the average of the two middle ones for even K.
 
+    The population spectrum is a point mass at 1/2.
+
     Source: David and Nagaraja (2003), chapter 7.
 
     Example:
@@ -711,7 +718,7 @@ class Trimmed(Elementary):
     r"""The mean without the worst and the best fraction p of outcomes.
 
     $J = \frac{1}{1-2p} \int_p^{1-p} Q(u) \, du$. Fractional weights on the two boundary ranks, so K p need not be
-    whole.
+    whole. Population spectrum $1/(1-2p)$ on $[p, 1-p]$.
 
     Source: Tukey (1962), "The future of data analysis"; Huber and Ronchetti (2009), "Robust Statistics", section 3.3.
 
@@ -746,7 +753,7 @@ class Winsorized(Elementary):
     r"""The mean after the worst and the best fraction p are moved to the p- and (1-p)-quantile.
 
     $J = p Q(p) + \int_p^{1-p} Q(u) \, du + p Q(1-p)$: `Trimmed` times (1 - 2p), plus p on each boundary rank
-    $\lfloor K p \rfloor + 1$ from either end.
+    $\lfloor K p \rfloor + 1$ from either end. Population spectrum 1 on $[p, 1-p]$ and a point mass p at either end of it.
 
     Source: Tukey (1962), "The future of data analysis"; Wilcox (2012), "Robust Estimation and Hypothesis Testing",
     section 3.3.
@@ -820,7 +827,7 @@ class Wang(Elementary):
 
     $\Phi(u) = \mathcal N(\mathcal N^{-1}(u) + \lambda)$ with $\mathcal N$ the normal distribution. λ > 0 shifts
     weight to bad outcomes (for a normal reward: mean minus λ standard deviations), λ < 0 to good ones. Rank j
-    weighs $\Phi(j/K) - \Phi((j-1)/K)$.
+    weighs $\Phi(j/K) - \Phi((j-1)/K)$. Population spectrum $e^{-\lambda z - \lambda^2/2}$, $z = \mathcal N^{-1}(u)$.
 
     Source: Wang (2000), "A class of distortion operators for pricing financial and insurance risks".
 
