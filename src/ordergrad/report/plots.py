@@ -102,7 +102,7 @@ def _style(index: int) -> tuple[str, Any]:
 
 def _legend(axis: "Axes", title: str) -> None:
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(title=title, frameon=False, fontsize=9)
+        axis.legend(title=title, frameon=False, fontsize=9, alignment="left")
 
 
 def _steps(x: float, _: object) -> str:

@@ -56,6 +56,7 @@ def rl(
     ] = _DEFAULTS.learning_rate,
     entropy: Annotated[float, typer.Option(help="Coefficient of the entropy bonus.")] = _DEFAULTS.entropy,
     gamma: Annotated[float, typer.Option(help="Discount of the critic.")] = _DEFAULTS.gamma,
+    gae_lambda: Annotated[float, typer.Option(help="GAE parameter of the critic.")] = _DEFAULTS.gae_lambda,
     discount: Annotated[float, typer.Option(help="Discount of the returns that are ranked.")] = _DEFAULTS.discount,
     episodes: Annotated[int, typer.Option(help="Fresh episodes to evaluate each policy on.")] = _DEFAULTS.episodes,
     env_arg: Annotated[
@@ -82,6 +83,7 @@ def rl(
             discount=discount,
             learning_rate=learning_rate,
             gamma=gamma,
+            gae_lambda=gae_lambda,
             entropy=entropy,
             episodes=episodes,
         )

@@ -349,7 +349,7 @@ class _Recorder(BaseCallback):
         self.lengths.extend(buffer.lengths.tolist())
         self.episodes += len(buffer.ended)
         if len(finite):
-            top = float(finite.max())
+            top = _number(finite.max()) or 0.0
             self.best = top if self.best is None else max(self.best, top)
 
     def update(self) -> None:
