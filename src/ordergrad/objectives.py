@@ -125,9 +125,9 @@ def combine(*parts: tuple[float, Objective]) -> Objective:
     return kept[0][1] if len(kept) == 1 and kept[0][0] == 1 else Mixture(kept)
 
 
-def every_rank(k: int) -> "tuple[Rank, ...]":
-    """Return the objectives that are one rank of k rewards alone, from the worst to the best."""
-    return tuple(Rank(j, k) for j in range(_count("k", k), 0, -1))
+def every_rank(k: int) -> list[str]:
+    """Return the strings of the objectives that are one rank of k rewards alone, from the worst to the best."""
+    return [f"rank:{j}@{k}" for j in range(_count("k", k), 0, -1)]
 
 
 class Elementary(Objective):
@@ -555,8 +555,8 @@ class UpperCVaR(Elementary):
 class Range(Elementary):
     r"""The mean of the outcomes between two quantile levels.
 
-    $J = \frac{1}{hi-lo} \int_{lo}^{hi} Q(u) \, du$, population spectrum $1/(hi-lo)$ on $[lo, hi]$. Fractional weights on
-    the boundary ranks, as in `CVaR`.
+    $J = \frac{1}{hi-lo} \int_{lo}^{hi} Q(u) \, du$, population spectrum $1/(hi-lo)$ on $[lo, hi]$. Fractional weights
+    on the boundary ranks, as in `CVaR`.
 
     Source: Cont, Deguest and Scandolo (2010), "Robustness and sensitivity analysis of risk measurement procedures"
     (range value-at-risk).
@@ -597,7 +597,8 @@ class VaR(Elementary):
 
     $\inf\{x : F(x) \ge q\}$, one order statistic: weight 1 on rank $\lceil K q \rceil$ (the inverse of the
     empirical distribution function, type 1 of Hyndman and Fan). `Quantile` interpolates between ranks instead. The
-    population spectrum is a point mass at q. Higher is better: it is the reward that all but a share q of outcomes exceed.
+    population spectrum is a point mass at q. Higher is better: all but a share q of the
+    outcomes exceed it.
 
     Source: Artzner et al. (1999), "Coherent measures of risk"; Hyndman and Fan (1996), definition 1.
 
@@ -753,7 +754,8 @@ class Winsorized(Elementary):
     r"""The mean after the worst and the best fraction p are moved to the p- and (1-p)-quantile.
 
     $J = p Q(p) + \int_p^{1-p} Q(u) \, du + p Q(1-p)$: `Trimmed` times (1 - 2p), plus p on each boundary rank
-    $\lfloor K p \rfloor + 1$ from either end. Population spectrum 1 on $[p, 1-p]$ and a point mass p at either end of it.
+    $\lfloor K p \rfloor + 1$ from either end. Population spectrum 1 on $[p, 1-p]$ and a point mass p at
+    either end of it.
 
     Source: Tukey (1962), "The future of data analysis"; Wilcox (2012), "Robust Estimation and Hypothesis Testing",
     section 3.3.
