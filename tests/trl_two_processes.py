@@ -1,0 +1,89 @@
+"""Groups that span two gloo processes: ``trl_two_processes.py FOLDER``, started once per rank by `test_trl.py`.
+
+Rank 0 writes one JSON object with a record per case to FOLDER/result.json.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from trl_toy import compare, expected, make, mean_length, one_step, reference_gradient, samples
+
+OBJECTIVE = "top:2@4"
+CASES = {
+    "rloo, one group": ("rloo", {"per_device_train_batch_size": 3}),
+    "rloo, three groups": ("rloo", {"per_device_train_batch_size": 9}),
+    "luspo": ("grpo", {"per_device_train_batch_size": 9}),
+    "dr_grpo": ("grpo", {"per_device_train_batch_size": 9, "loss_type": "dr_grpo"}),
+    "dapo": ("grpo", {"per_device_train_batch_size": 9, "loss_type": "dapo"}),
+    "bnpo": ("grpo", {"per_device_train_batch_size": 9, "loss_type": "bnpo"}),
+}
+
+
+def record(trainer):
+    """Return what one step of training did, as seen by all processes."""
+    gradient, batches, before = one_step(trainer)
+    mine = samples(batches)
+    by_rank = gather_object([mine])
+    rows = [row for part in by_rank for row in part]
+    a = expected(rows, OBJECTIVE)
+    cosine, scale = compare(gradient, reference_gradient(before, rows, a))
+    tokens = {id(part): sum(len(completion) for _, completion, _ in part) for part in by_rank}
+    shares = [len(part) / tokens[id(part)] for part in by_rank for _ in part]
+    weighted = reference_gradient(before, rows, a * torch.tensor(shares))
+    column = list(trainer._logs["advantages"])
+    return {
+        "completions": len(rows),
+        "spanning": len({p for p, _, _ in by_rank[0]} & {p for p, _, _ in by_rank[1]}),
+        "error": max(abs(x - y) for (_, _, x), y in zip(rows, a.tolist(), strict=True)),
+        "logged": max(abs(x - y) for x, y in zip(sorted(column), sorted(a.tolist()), strict=True)),
+        "cosine": cosine,
+        "scale": scale,
+        "cosine_per_micro_batch": compare(gradient, weighted)[0],
+        "mean_length": mean_length(rows),
+        "value": trainer.state.log_history[0]["ordergrad/value"],
+    }
+
+
+def infinite(rank):
+    """Return rewards that are infinite on one process only."""
+    return lambda completion_ids, **_: [float("inf") if rank else 0.0 for _ in completion_ids]
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    result = {}
+    for name, (kind, settings) in CASES.items():
+        result[name] = record(make(kind, folder, OBJECTIVE, seed=3, **settings))
+    trainer = make("rloo", folder, OBJECTIVE, per_device_train_batch_size=3)
+    rank = trainer.accelerator.process_index
+    trainer.reward_funcs, trainer.reward_func_names = [infinite(rank)], ["broken"]
+    try:
+        trainer.train()
+    except ValueError as error:
+        result["infinite"] = gather_object([str(error)])
+    trainer = make("rloo", folder, OBJECTIVE, per_device_train_batch_size=9, beta=0.5, model=str(folder / "model"))
+    with torch.no_grad():
+        next(iter(trainer.ref_model.parameters())).mul_(1.5)
+    _, batches, _ = one_step(trainer)
+    rows = gather_object([samples(batches)])
+    a = expected([row for part in rows for row in part], OBJECTIVE).tolist()
+    column = list(trainer._logs["advantages"])
+    flat = [x for part in rows for _, _, x in part]
+    result["kl"] = {
+        "moved": max(abs(x - y) for x, y in zip(flat, a, strict=True)),
+        "sum": abs(sum(flat)),
+        "logged": max(abs(x - y) for x, y in zip(sorted(flat), sorted(column), strict=True)),
+    }
+    if rank == 0:
+        (folder / "result.json").write_text(json.dumps(result))
+    trainer.accelerator.wait_for_everyone()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main(Path(sys.argv[1]))
