@@ -8,7 +8,8 @@ adds
 2. *an annealed objective*: from the mean to the CVaR of the worst 5%, `og.anneal("mean", "cvar:0.05", t)`;
 3. *tempered importance weights*: omega^t, so that early training simply sees more guards and late training is unbiased
    by them. A guard that was never met has not changed the episode, so such an episode has weight 1;
-4. an entropy bonus that fades out, advantages in units of their own spread, a clipped gradient, a fading step size.
+4. an entropy bonus that fades out, advantages in units of their usual spread, a clipped gradient, a fading step size.
+   (The spread is a running mean: a batch divided by its own spread would count least when it holds a caught episode.)
 
 `--study` leaves out one at a time. `--bound` computes by dynamic programming how good any policy could be.
 
@@ -44,6 +45,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -72,7 +74,7 @@ class Settings:
     weighting: str = "tempered"  # "tempered": omega^t, "full": omega, "none": 1
     only_if_met: bool = True  # weigh only episodes that touched the guard zone
     entropy: float = 0.05  # falls linearly to 0
-    unit_spread: bool = True  # advantages divided by their root mean square
+    unit_spread: bool = True  # advantages divided by a running mean of their root mean square
     clip: float | None = 0.5
     decay: bool = True  # step size falls linearly to 0
     learning_rate: float = 0.02
@@ -85,16 +87,16 @@ class Settings:
 RECIPE = Settings()
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("the whole recipe", RECIPE),
-    "no-oversampling": ("guards at their true 20%", replace(RECIPE, guard_sampling=TRUE_GUARD_PROBABILITY)),
-    "no-annealing": ("CVaR from the first update", replace(RECIPE, annealed=False)),
-    "full-weights": ("full weights from the start", replace(RECIPE, weighting="full")),
-    "no-weights": ("no importance weights", replace(RECIPE, weighting="none")),
-    "all-weighted": ("weights on unmet guards too", replace(RECIPE, only_if_met=False)),
+    "no-oversampling": ("guards at the true 20%", replace(RECIPE, guard_sampling=TRUE_GUARD_PROBABILITY)),
+    "no-annealing": ("CVaR from the start", replace(RECIPE, annealed=False)),
+    "full-weights": ("full weights at once", replace(RECIPE, weighting="full")),
+    "no-weights": ("no weights", replace(RECIPE, weighting="none")),
+    "all-weighted": ("unmet guards weighted", replace(RECIPE, only_if_met=False)),
     "no-entropy": ("no entropy bonus", replace(RECIPE, entropy=0.0)),
-    "plain-adam": ("no scaling, clipping, decay", replace(RECIPE, unit_spread=False, clip=None, decay=False)),
-    "longer": ("four times the updates", replace(RECIPE, updates=1000)),
+    "plain-adam": ("plain Adam", replace(RECIPE, unit_spread=False, clip=None, decay=False)),
+    "longer": ("four times as long", replace(RECIPE, updates=1000)),
     "tail-alone": ("CVaR alone", replace(RECIPE, annealed=False, guard_sampling=TRUE_GUARD_PROBABILITY)),
-    "mean": ("the mean objective", replace(RECIPE, objective="mean", guard_sampling=TRUE_GUARD_PROBABILITY)),
+    "mean": ("the mean", replace(RECIPE, objective="mean", guard_sampling=TRUE_GUARD_PROBABILITY)),
 }
 
 
@@ -178,7 +180,7 @@ def train(
     torch.manual_seed(seed)
     policy = make_policy(settings.hidden)
     optimizer = torch.optim.Adam(policy.parameters(), lr=settings.learning_rate)
-    act, curve = sampler(policy, rng), []
+    act, curve, scale = sampler(policy, rng), [], 0.0
 
     for update in range(settings.updates):
         left = 1 - update / settings.updates
@@ -193,8 +195,10 @@ def train(
         objective = og.anneal("mean", settings.objective, t if settings.annealed else 1.0)
         advantage = og.advantages(played.returns, objective, sample_weight=omega)
         share = omega / omega.sum()
+        spread = np.sqrt((share * advantage**2).sum())
+        scale = spread if update == 0 else 0.9 * scale + 0.1 * spread
         if settings.unit_spread:
-            advantage = advantage / (np.sqrt((share * advantage**2).sum()) + 1e-8)
+            advantage = advantage / (scale + 1e-8)
 
         # An ordinary policy-gradient step: every step of an episode carries the episode's advantage.
         log_p = log_probabilities(policy, played.position)
@@ -347,22 +351,22 @@ def _drain(messages: Any) -> Iterator[tuple[str, int, int, str]]:
 
 
 def still_to_do(
-    variants: list[str], seeds: list[int], folder: Path, resume: bool, overwrite: bool
+    runs: list[tuple[str, int]], folder: Path, resume: bool, overwrite: bool
 ) -> list[tuple[str, int, Settings, Path]]:
     """The jobs without a record; a record in the way is an error unless the caller said what to do with it."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = []
-    for seed in seeds:
-        for variant in variants:
-            settings, path = VARIANTS[variant][1], record_path(folder, variant, seed)
-            if path.exists() and not overwrite:
-                if not resume:
-                    raise SystemExit(f"{path} is a finished run: --resume keeps it, --overwrite trains it anew")
-                if json.loads(path.read_text())["settings"] != asdict(settings):
-                    raise SystemExit(f"{path} was trained with other settings: --overwrite trains it anew")
-                continue
-            path.unlink(missing_ok=True)
-            jobs.append((variant, seed, settings, folder))
+    for variant, seed in runs:
+        settings, path = VARIANTS[variant][1], record_path(folder, variant, seed)
+        if path.exists() and not overwrite:
+            if not resume:
+                raise SystemExit(f"{path} is a finished run: --resume keeps it, --overwrite trains it anew")
+            if json.loads(path.read_text())["settings"] != asdict(settings):
+                raise SystemExit(f"{path} was trained with other settings: --overwrite trains it anew")
+            continue
+        jobs.append((variant, seed, settings, folder))
+    for variant, seed, *_ in jobs:
+        record_path(folder, variant, seed).unlink(missing_ok=True)
     return jobs
 
 
@@ -490,7 +494,7 @@ def position_policy(grid: Grid, risk_aversion: float, touch_price: float) -> np.
     return actions
 
 
-def compute_bound(console: Console, spacings: tuple[int, ...] = (9, 15, 21), episodes: int = 200_000) -> dict[str, Any]:
+def compute_bound(console: Console, spacings: tuple[int, ...] = (7, 11, 15), episodes: int = 100_000) -> dict[str, Any]:
     """Upper ends by dynamic programming, and policies of the position alone that are simulated in the true maze."""
     bound: dict[str, Any] = {"test_episodes": episodes, "grids": [], "position_only": []}
     for per_cell in spacings:
@@ -517,8 +521,10 @@ INK, GRID_LINE = "#2b2f36", "#dcdcd6"
 COLOUR = {"mean": "#d55e00", "recipe": "#0072b2"}
 
 
-def load_records(folder: Path, variants: list[str], seeds: list[int]) -> list[dict[str, Any]]:
-    return [json.loads(record_path(folder, variant, seed).read_text()) for variant in variants for seed in seeds]
+def load_records(folder: Path, runs: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    order = list(VARIANTS)
+    runs = sorted(runs, key=lambda run: (order.index(run[0]), run[1]))
+    return [json.loads(record_path(folder, *run).read_text()) for run in runs]
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -540,13 +546,17 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def show_table(summary: dict[str, dict[str, Any]], console: Console) -> None:
-    table = Table(title="Guarded maze: median over seeds (smallest to largest)", title_justify="left")
-    for heading in ("training", "mean return", "CVaR 5%", "seeds on the safe way", "guarded way", "stuck", "seconds"):
-        table.add_column(heading, justify="left" if heading == "training" else "right")
+    table = Table(title="Guarded maze, medians over seeds", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("training", no_wrap=True)
+    for heading in ("mean", "CVaR 5%", "over seeds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("way of the seeds")
     for row in summary.values():
-        mean, tail = ("{:.2f} ({:.2f} to {:.2f})".format(*row[name]) for name in ("mean", "cvar"))
-        counts = (f"{row[name]}/{row['seeds']}" for name in ("safe_seeds", "guarded_seeds", "stuck_seeds"))
-        table.add_row(row["what"], mean, tail, *counts, f"{row['seconds']:.0f}")
+        tail, worst, best = row["cvar"]
+        ways = {way: row[f"{way}_seeds"] for way in ("safe", "guarded", "stuck")}
+        ways["mixed"] = row["seeds"] - sum(ways.values())
+        way = ", ".join(f"{count} {way}" for way, count in ways.items() if count)
+        table.add_row(row["what"], f"{row['mean'][0]:.2f}", f"{tail:.2f}", f"{worst:.1f} to {best:.1f}", way)
     console.print(table)
 
 
@@ -662,8 +672,13 @@ def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, An
             values = np.array([r["result"][measure] for r in records if r["variant"] == variant])
             colour = COLOUR.get(variant, "#777d87")
             offset = 0.22 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
-            ax.scatter(np.sort(values), row + offset, s=14, color=colour, alpha=0.75, lw=0, zorder=3)
-            ax.plot([np.median(values)] * 2, [row - 0.34, row + 0.34], color=INK, lw=2, zorder=4)
+            middle = float(np.median(values))
+            ax.plot([middle] * 2, [row - 0.36, row + 0.36], color=colour, lw=3.5, alpha=0.35, zorder=2)
+            ax.scatter(np.sort(values), row + offset, s=16, color=colour, lw=0, zorder=3)
+            side = "right" if middle > -20 else "left"
+            shift = (-9 if side == "right" else 9, 0)
+            style = {"fontsize": 8.5, "color": INK, "va": "center", "ha": side, "textcoords": "offset points"}
+            ax.annotate(f"{middle:.1f}", (values.min() if side == "right" else values.max(), row), shift, **style)
         if bound is not None:
             best = bound["grids"][-1][measure]
             ax.axvline(best, color="#009e73", lw=1.4, zorder=2)
@@ -693,7 +708,6 @@ def write_results(folder: Path, records: list[dict[str, Any]], bound: dict[str, 
         "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "ordergrad": version("ordergrad"),
-        "seeds": sorted({record["seed"] for record in records}),
         "test_episodes": records[0]["settings"]["test_episodes"],
         "published": PUBLISHED,
         "columns": ["median", "smallest", "largest"],
@@ -718,11 +732,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train risk-averse policies in the guarded maze.")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--quick", action="store_true", help="the mean objective against the recipe, three seeds each")
-    what.add_argument("--study", action="store_true", help="every variant, ten seeds each, and the bound")
+    what.add_argument("--study", action="store_true", help="ten seeds, five of every ablation, and the bound")
     what.add_argument("--bound", action="store_true", help="only how good the best possible policy is")
     parser.add_argument("--variant", choices=VARIANTS, default="recipe", help="what a single run trains")
     parser.add_argument("--seed", type=int, default=0, help="seed of a single run")
-    parser.add_argument("--seeds", type=int, help="number of seeds of --quick and --study")
+    parser.add_argument("--seeds", type=int, help="number of seeds of --quick and --study (half of it for ablations)")
     parser.add_argument("--out", type=Path, help="folder of the runs [runs/guarded_maze...]")
     parser.add_argument("--results", type=Path, help="folder of the summary [the folder of the runs]")
     parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
@@ -738,16 +752,19 @@ def main(argv: list[str] | None = None) -> None:
     default = "guarded_maze_quick" if options.quick else "guarded_maze"
     folder: Path = options.out or Path("runs") / default
     results, images = options.results or folder, options.images or folder
-    command = "python experiments/guarded_maze.py " + " ".join(sys.argv[1:] if argv is None else argv)
+    words = [word for word in (sys.argv[1:] if argv is None else argv) if word not in ("--resume", "--overwrite")]
+    command = " ".join(["python experiments/guarded_maze.py", *words])
 
-    variants, seeds = [options.variant], [options.seed]
+    runs = [(options.variant, options.seed)]
     if options.quick:
-        variants, seeds = ["mean", "recipe"], list(range(options.seeds or 3))
+        runs = [(variant, seed) for seed in range(options.seeds or 3) for variant in ("mean", "recipe")]
     elif options.study:
-        variants, seeds = list(VARIANTS), list(range(options.seeds or 10))
+        most = options.seeds or 10
+        runs = [(variant, seed) for seed in range((most + 1) // 2) for variant in VARIANTS]
+        runs += [(variant, seed) for seed in range((most + 1) // 2, most) for variant in ("mean", "recipe")]
 
     if not options.bound:
-        jobs = still_to_do(variants, seeds, folder, options.resume, options.overwrite)
+        jobs = still_to_do(runs, folder, options.resume, options.overwrite)
         try:
             run_all(jobs, options.processes, console)
         except KeyboardInterrupt:
@@ -765,10 +782,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.bound:
         return
 
-    records = load_records(folder, variants, seeds)
+    records = load_records(folder, runs)
     show_table(summarise(records), console)
     write_results(results, records, bound, command)
-    if {"mean", "recipe"} <= set(variants):
+    if {"mean", "recipe"} <= {variant for variant, _ in runs}:
         images.mkdir(parents=True, exist_ok=True)
         draw_picture(images / "guarded_maze.png", folder, records)
         console.print(f"picture: {images / 'guarded_maze.png'}")

@@ -358,15 +358,15 @@ def test_a_run_writes_its_record_and_is_not_overwritten(study, tiny, tmp_path, m
     assert record["result"]["cvar"] <= record["result"]["mean"]
     study.load_policy(tmp_path, "recipe", 0)
     with pytest.raises(SystemExit, match="--resume keeps it, --overwrite trains it anew"):
-        study.still_to_do(["recipe"], [0], tmp_path, resume=False, overwrite=False)
-    assert study.still_to_do(["recipe"], [0], tmp_path, resume=True, overwrite=False) == []
+        study.still_to_do([("recipe", 0)], tmp_path, resume=False, overwrite=False)
+    assert study.still_to_do([("recipe", 0)], tmp_path, resume=True, overwrite=False) == []
     records = [record]
     study.write_results(tmp_path, records, None, "command")
     assert study.summarise(records)["recipe"]["seeds"] == 1
     monkeypatch.setitem(study.VARIANTS, "recipe", ("other", study.replace(tiny, updates=5)))
     with pytest.raises(SystemExit, match="other settings"):
-        study.still_to_do(["recipe"], [0], tmp_path, resume=True, overwrite=False)
-    assert len(study.still_to_do(["recipe"], [0, 1], tmp_path, resume=False, overwrite=True)) == 2
+        study.still_to_do([("recipe", 0)], tmp_path, resume=True, overwrite=False)
+    assert len(study.still_to_do([("recipe", 0), ("recipe", 1)], tmp_path, resume=False, overwrite=True)) == 2
 
 
 def test_weights_are_one_for_guards_that_were_never_met(study, tiny):
