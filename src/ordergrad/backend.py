@@ -32,6 +32,7 @@ class Backend:
             float32, integers and bools the default floating dtype.
         cast: (array, like) -> array in the dtype of `like` if that is floating.
         detach: Array -> the same, cut from the autodiff graph.
+        moveaxis: (array, source, destination) -> array with one axis moved.
         sort: Array -> sorted array.
         sort_with_order: Array -> (sorted array, order), the order in a form that `take` and `unsort` understand.
         take: (array, order) -> array in sorted order.
@@ -50,6 +51,7 @@ class Backend:
     floating: Callable[[Array], Array]
     cast: Callable[[Array, Array], Array]
     detach: Callable[[Array], Array]
+    moveaxis: Callable[[Array, int, int], Array]
     sort: Callable[[Array], Array]
     sort_with_order: Callable[[Array], tuple[Array, Any]]
     take: Callable[[Array, Any], Array]
@@ -190,6 +192,7 @@ _NUMPY = Backend(
     floating=_numpy_floating,
     cast=_numpy_cast,
     detach=lambda x: x,
+    moveaxis=np.moveaxis,
     sort=lambda x: np.sort(x, axis=-1),
     sort_with_order=_numpy_sort_with_order,
     take=_numpy_take,
@@ -228,7 +231,6 @@ def _torch() -> Backend:
     def sort_with_order(x: Array) -> tuple[Array, Array]:
         return x.sort(-1)
 
-    @compiler.assume_constant_result
     def constants_on(
         make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
     ) -> tuple[Array, ...]:
@@ -240,7 +242,14 @@ def _torch() -> Backend:
 
         return _CONSTANTS.get((make, dtype, device, *arguments), move)
 
+    @compiler.assume_constant_result
+    def constants_in_graph(*arguments: Any) -> tuple[Array, ...]:
+        return tuple(c[None] for c in constants_on(*arguments))
+
     def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
+        if compiler.is_compiling():  # Dynamo takes a float64 constant without an axis for a Python number, and fails
+            found = constants_in_graph(make, like.dtype, like.device, *arguments)
+            return tuple(c.reshape(c.shape[1:]) for c in found)
         return constants_on(make, like.dtype, like.device, *arguments)
 
     def is_finite(x: Array) -> bool | None:
@@ -260,6 +269,7 @@ def _torch() -> Backend:
         floating=floating,
         cast=lambda x, like: x.to(like.dtype) if like.dtype.is_floating_point and like.dtype != x.dtype else x,
         detach=lambda x: x.detach(),
+        moveaxis=torch.movedim,
         sort=lambda x: x.sort(-1).values,
         sort_with_order=sort_with_order,
         take=lambda x, order: x.expand(order.shape).gather(-1, order),
@@ -303,6 +313,7 @@ def _jax() -> Backend:
         floating=floating,
         cast=lambda x, like: x.astype(like.dtype) if jnp.issubdtype(like.dtype, jnp.floating) else x,
         detach=jax.lax.stop_gradient,
+        moveaxis=jnp.moveaxis,
         sort=lambda x: jnp.sort(x, axis=-1),
         sort_with_order=sort_with_order,
         take=lambda x, order: jnp.take_along_axis(jnp.broadcast_to(x, order.shape), order, axis=-1),
@@ -343,6 +354,7 @@ def _standard(xp: ModuleType) -> Backend:
         floating=floating,
         cast=lambda x, like: x,
         detach=lambda x: x,
+        moveaxis=lambda x, source, destination: xp.moveaxis(x, source, destination),
         sort=lambda x: xp.sort(x, axis=-1),
         sort_with_order=sort_with_order,
         take=lambda x, order: xp.take_along_axis(xp.broadcast_to(x, order.shape), order, axis=-1),

@@ -331,7 +331,7 @@ def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = Fals
         if not ops.xp.isdtype(mask.dtype, "bool"):
             raise TypeError(f"where must be a mask of bools; got dtype {mask.dtype}")
     if axis != -1:
-        x = ops.xp.moveaxis(x, axis, -1)
+        x = ops.moveaxis(x, axis, -1)
     if mask is not None:
         xp = ops.xp
         counts = xp.sum(xp.astype(mask, xp.int32), axis=-1)
@@ -351,13 +351,13 @@ def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array
         raise ValueError(
             f"{name} must be broadcastable to rewards; got shape {tuple(array.shape)} (rewards shape {tuple(x.shape)})"
         ) from error
-    return array if axis == -1 else ops.xp.moveaxis(array, axis, -1)
+    return array if axis == -1 else ops.moveaxis(array, axis, -1)
 
 
 def _probabilities(group: _Group, sample_weight: Array, axis: int) -> Array:
     """Return sample weights normalised to sum 1 in every group, zero where masked."""
     ops, x = group.ops, group.x
-    unmoved = x if axis == -1 else ops.xp.moveaxis(x, -1, axis)
+    unmoved = x if axis == -1 else ops.moveaxis(x, -1, axis)
     weight = _beside("sample_weight", ops.floating(ops.asarray(sample_weight, x)), unmoved, ops, axis)
     weight = ops.cast(weight, x)
     if group.mask is not None:
@@ -390,7 +390,7 @@ def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
 def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:
     if group.mask is not None:
         a = group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
-    return group.ops.cast(a if axis == -1 else group.ops.xp.moveaxis(a, -1, axis), rewards)
+    return group.ops.cast(a if axis == -1 else group.ops.moveaxis(a, -1, axis), rewards)
 
 
 def _weights(

@@ -80,7 +80,7 @@ def advantages(rewards: Array, probs: Array, objective: str | Objective, *, axis
     """
     ops, r, p = _prepare(rewards, probs, axis)
     a = advantages_under(ops, ops.detach(r), ops.detach(p), objective, None)
-    return ops.cast(ops.xp.moveaxis(a, -1, axis), rewards)
+    return ops.cast(ops.moveaxis(a, -1, axis), rewards)
 
 
 def order_statistics(rewards: Array, probs: Array, k: int, *, axis: int = -1) -> Array:
@@ -140,38 +140,39 @@ def _upper_mass(ops: Backend, objective: str | Objective, k: int | None, level: 
 
 def _split(
     ops: Backend, objective: str | Objective, k: int | None
-) -> tuple[list[tuple[float, Elementary]], str | Objective, int]:
+) -> tuple[list[tuple[float, Elementary]], str | Objective, int | None]:
     """Return the terms that stand for the population, the rest of the objective, and the size that open levels take."""
-    if k is not None:
+    if k is not None or ops.xp is not np:
         return [], objective, k
     terms = parse(objective).terms()
     open_terms = [(c, part) for c, part in terms if part.comparison_size is None]
-    if open_terms and ops.xp is not np:
-        raise ValueError(
-            f"a level without @K stands for the population, which needs NumPy arrays; got {objective}: "
-            f"give a comparison size, {open_terms[0][1]}@K"
-        )
     return open_terms, combine(*((c, part) for c, part in terms if part.comparison_size is not None)), 1
 
 
-def _density_terms(objective: str | Objective, k: int) -> tuple[NDArray[np.float64], ...]:
+def _density_terms(objective: str | Objective, k: int | None) -> tuple[NDArray[np.float64], ...]:
     """Return background, coefficients, powers, degree and log binomials of the Bernstein polynomial φ."""
     alpha = _common_weights(objective, k)
     return _bernstein_terms(len(alpha) * alpha)
 
 
-def _mass_terms(objective: str | Objective, k: int) -> tuple[NDArray[np.float64], ...]:
+def _mass_terms(objective: str | Objective, k: int | None) -> tuple[NDArray[np.float64], ...]:
     """Return Φ(1), then background, coefficients, powers, degree and log binomials of Φ(1) - Φ."""
     alpha = _common_weights(objective, k)
     above = np.append(np.cumsum(alpha[::-1])[::-1], 0.0)
     return np.asarray(above[0]), *_bernstein_terms(above)
 
 
-def _common_weights(objective: str | Objective, k: int) -> NDArray[np.float64]:
+def _common_weights(objective: str | Objective, k: int | None) -> NDArray[np.float64]:
     """Return the rank weights at the largest comparison size in the objective, `k` for open levels."""
     objective = parse(objective)
-    sizes = [math.ceil(k if part.comparison_size is None else part.comparison_size) for _, part in objective.terms()]
-    pairs = components(objective, k)
+    parts = [part for _, part in objective.terms()]
+    if k is None and any(part.comparison_size is None for part in parts):
+        raise ValueError(
+            f"a level without @K stands for the population, which needs NumPy arrays; got {objective}: "
+            "give a comparison size, @K"
+        )
+    sizes = [math.ceil((k or 1) if part.comparison_size is None else part.comparison_size) for part in parts]
+    pairs = components(objective, k or 1)
     return sum((c * subset_weights(alpha, max(sizes)) for c, alpha in pairs), np.zeros(max(sizes, default=1)))
 
 
@@ -216,7 +217,7 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
     if ops.is_finite(r) is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(r.shape)})")
     r, p = ops.xp.broadcast_arrays(r, p) if ops.xp is np else (r + 0 * p, p + 0 * r)
-    r, p = ops.xp.moveaxis(r, axis, -1), ops.xp.moveaxis(p, axis, -1)
+    r, p = ops.moveaxis(r, axis, -1), ops.moveaxis(p, axis, -1)
     if ops.is_finite(p) is not None:
         sums = ops.total(p)
         if not (bool(ops.xp.all(p >= 0)) and bool(ops.xp.all(abs(sums - 1) < 1e-4))):
