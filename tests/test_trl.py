@@ -127,20 +127,19 @@ def test_losses_that_weigh_by_length_have_another_gradient(loss, tmp_path):
     assert compare(gradient, exact)[0] < 0.99
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
+def two_processes(folder):
+    """Run `trl_two_processes.py` on two gloo processes and return what it found."""
     language_model().save_pretrained(folder / "model")
     tokenizer().save_pretrained(folder / "model")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, str(Path(__file__).with_name("trl_two_processes.py")), str(folder)]
     started = [
         subprocess.Popen(
             command,
-            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "true"},
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -157,34 +156,26 @@ def two_processes(tmp_path_factory):
     return json.loads((folder / "result.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("case", "completions"),
-    [("rloo, one group", 6), ("rloo, three groups", 18), ("luspo", 18), ("dr_grpo", 18), ("dapo", 18), ("bnpo", 18)],
-)
-def test_groups_that_span_two_processes(two_processes, case, completions):
-    found = two_processes[case]
-    assert (found["completions"], found["spanning"]) == (completions, 1)
-    assert found["error"] < 1e-6
-    assert found["logged"] < 1e-6
-    if case == "bnpo":  # every process divides by its own number of tokens; warned of
-        assert found["cosine_per_micro_batch"] == pytest.approx(1, abs=1e-10)
-        assert found["cosine"] < 1 - 1e-7
-    else:
-        scale = {"dr_grpo": 1 / 7, "dapo": 1 / found["mean_length"]}.get(case, 1.0)
-        assert found["cosine"] == pytest.approx(1, abs=1e-10)
-        assert found["scale"] == pytest.approx(scale, rel=1e-5)
-
-
-def test_infinite_rewards_on_one_of_two_processes_stop_both(two_processes):
-    assert len(two_processes["infinite"]) == 2
-    assert all("'broken' must return finite numbers" in message for message in two_processes["infinite"])
-
-
-def test_the_kl_term_is_gathered_from_two_processes(two_processes):
-    found = two_processes["kl"]
-    assert found["moved"] > 0.01
-    assert found["sum"] < 1e-4
-    assert found["logged"] < 1e-6
+def test_groups_that_span_two_processes(tmp_path):
+    found = two_processes(tmp_path)
+    scales = {"dr_grpo": 1 / 7, "dapo": 1 / found["dapo"]["mean_length"]}
+    for case in ("rloo, one group", "rloo, three groups", "luspo", "dr_grpo", "dapo", "bnpo"):
+        step = found[case]
+        assert step["completions"] == (6 if "one group" in case else 18), case
+        assert step["spanning"] == 1, case
+        assert step["error"] < 1e-6, case
+        assert step["logged"] < 1e-6, case
+        if case == "bnpo":  # every process divides by its own number of tokens, which the trainer warns of
+            assert step["cosine_per_micro_batch"] == pytest.approx(1, abs=1e-10)
+            assert step["cosine"] < 1 - 1e-7
+        else:
+            assert step["cosine"] == pytest.approx(1, abs=1e-10), case
+            assert step["scale"] == pytest.approx(scales.get(case, 1.0), rel=1e-5), case
+    assert len(found["infinite"]) == 2  # rewards that are infinite on one process stop both
+    assert all("'broken' must return finite numbers" in message for message in found["infinite"])
+    assert found["kl"]["moved"] > 0.01
+    assert found["kl"]["sum"] < 1e-4
+    assert found["kl"]["logged"] < 1e-6
 
 
 # The KL term of RLOO

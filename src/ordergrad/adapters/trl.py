@@ -254,8 +254,8 @@ def departures(args: Any) -> list[str]:
         args: A `GRPOConfig` or an `RLOOConfig`.
 
     Example:
-        >>> departures(GRPOConfig("run", loss_type="dr_grpo", bf16=False, report_to="none"))
-        []
+        >>> departures(RLOOConfig("run", beta=0.05))                                # doctest: +SKIP
+        ['beta=0.05 subtracts so much times the KL divergence to the reference model from the objective.']
     """
     return list(_departures(args))
 
