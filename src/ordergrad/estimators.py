@@ -95,7 +95,7 @@ def advantages(
         return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
-    probs = _probabilities(group, sample_weight, axis)
+    probs = group.ops.detach(_probabilities(group, sample_weight, axis))
     return _restore(group, rewards, axis, advantages_under(group.ops, group.x, probs, objective, largest_k(group.n)))
 
 
