@@ -1,0 +1,251 @@
+"""What is PyTorch's own: autograd, compilation with changing objectives, inference mode, transforms."""
+
+import shutil
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import ordergrad as og
+from ordergrad import objectives as o
+
+torch = pytest.importorskip("torch")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
+]
+
+REWARDS = torch.tensor([[0.5, -1.0, 2.0, 0.25, 3.0, -0.5], [1.0, 1.5, 0.0, -0.125, 1.25, 7.0]], dtype=torch.float64)
+SOME = ["mean", "max@3", "cvar:0.4", "lmoment:3", "0.7*mean-0.3*max@2.5"]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+
+
+def compiled(function, backend="eager", **options):
+    return torch.compile(function, fullgraph=True, backend=backend, **options)
+
+
+@pytest.mark.parametrize("spec", SOME)
+@pytest.mark.parametrize(
+    "function",
+    [
+        og.value,
+        lambda x, spec: og.value(x, spec, where=torch.arange(6) != 2),
+        lambda x, spec: og.value(x, spec, sample_weight=torch.arange(1.0, 7.0)),
+        og.include_one,
+        og.leave_one_out,
+        lambda x, spec: og.value_and_error(x, spec)[1],
+        lambda x, spec: og.order_statistics(x, 3),
+    ],
+    ids=["value", "masked", "weighted", "include_one", "leave_one_out", "error", "order_statistics"],
+)
+def test_gradients(function, spec):
+    x = REWARDS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: function(x, spec), x)
+    assert torch.autograd.gradgradcheck(lambda x: function(x, spec), x)
+
+
+def test_gradient_of_the_exact_value():
+    logits = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64, requires_grad=True)
+    rewards = torch.tensor([1.0, 2.0, -0.5], dtype=torch.float64, requires_grad=True)
+    for spec in ("max@3", "cvar:0.4@5", "mean"):
+        assert torch.autograd.gradcheck(lambda r, z, s=spec: og.exact.value(r, z.softmax(-1), s), (rewards, logits))
+
+
+def test_gradient_of_the_value_is_its_sample_weights():
+    x = REWARDS[0].clone().requires_grad_()
+    og.value(x, "cvar:0.4@4").backward()
+    assert_allclose(x.grad[x.argsort()], og.sample_weights("cvar:0.4@4", 6), atol=1e-15)
+
+
+@pytest.mark.parametrize("spec", SOME)
+def test_advantages_are_detached_values_are_not(spec):
+    x = REWARDS.clone().requires_grad_()
+    assert not og.advantages(x, spec).requires_grad
+    assert not og.advantages(x, spec, where=x.detach() < 5).requires_grad
+    assert not og.advantages(x, spec, sample_weight=torch.ones(6, requires_grad=True)).requires_grad
+    assert not og.rank_advantages(x, 3).requires_grad
+    assert not og.group_advantages(x[0], [0, 0, 1, 0, 1, 1], "max@2").requires_grad
+    assert not og.exact.advantages(x[0], torch.full((6,), 1 / 6, requires_grad=True), "max@2").requires_grad
+    assert og.value(x, spec).requires_grad
+
+
+def test_inference_mode_first_and_autograd_later():
+    """What is cached in inference mode must not poison what runs with gradients."""
+    spec = "cvar:0.37@4"
+    with torch.inference_mode():
+        og.value(REWARDS.clone(), spec)
+        og.advantages(REWARDS.clone(), spec)
+        og.value(REWARDS.clone(), spec, where=torch.arange(6) != 2)
+    x = REWARDS.clone().requires_grad_()
+    og.value(x, spec).sum().backward()
+    og.value(x, spec, where=torch.arange(6) != 2).sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_no_grad_and_default_dtype():
+    with torch.no_grad():
+        assert_allclose(og.value(REWARDS, "max@3"), og.value(REWARDS.numpy(), "max@3"))
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert og.advantages(torch.arange(5), "max@3").dtype == torch.float64
+    finally:
+        torch.set_default_dtype(before)
+    assert og.advantages(torch.arange(5), "max@3").dtype == torch.float32
+
+
+def test_the_input_is_not_written_to():
+    x = REWARDS.clone()
+    view = x.T[::2]
+    for function in (og.advantages, og.value, og.include_one):
+        got = function(view, "max@2", axis=0, where=view < 5)
+        assert_allclose(got, function(view.numpy(), "max@2", axis=0, where=view.numpy() < 5), atol=1e-14)
+    assert torch.equal(x, REWARDS)
+
+
+OBJECTIVES = ["mean", "max@3", "max@4", "cvar:0.5", "0.5*mean+0.5*max@2", "cvar:0.25"]
+
+
+@pytest.mark.parametrize("as_string", [True, False])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_function_follows_its_objective(as_string, backend):
+    """Constants of one objective are never reused for another."""
+    run = compiled(lambda x, objective: og.advantages(x, objective), backend)
+    for _ in range(2):
+        for spec in OBJECTIVES:
+            objective = spec if as_string else og.parse(spec)
+            assert_allclose(run(REWARDS, objective), og.advantages(REWARDS, spec), atol=1e-14)
+
+
+class Holder(torch.nn.Module):
+    def __init__(self, objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, x):
+        return og.advantages(x, self.objective)
+
+
+@pytest.mark.parametrize("as_string", [True, False])
+def test_a_compiled_module_follows_its_attribute(as_string):
+    module = Holder("mean")
+    run = compiled(module)
+    for spec in [*OBJECTIVES, *OBJECTIVES[::-1]]:
+        module.objective = spec if as_string else og.parse(spec)
+        assert_allclose(run(REWARDS), og.advantages(REWARDS, spec), atol=1e-14)
+
+
+def test_an_annealed_objective_under_compilation():
+    run = compiled(lambda x, objective: og.advantages(x, objective))
+    for step in range(6):
+        objective = og.anneal("mean", "cvar:0.25", step / 5)
+        assert_allclose(run(REWARDS, objective), og.advantages(REWARDS.numpy(), objective), atol=1e-14)
+
+
+def test_a_compiled_function_follows_size_dtype_and_baseline():
+    run = compiled(lambda x, baseline: og.advantages(x, "cvar:0.4", baseline=baseline), dynamic=False)
+    for n in (6, 4):
+        for dtype in (torch.float64, torch.float32):
+            for baseline in ("leave_one_out", "none"):
+                x = REWARDS[:, :n].to(dtype)
+                expected = og.advantages(REWARDS[:, :n].numpy(), "cvar:0.4", baseline=baseline)
+                assert run(x, baseline).dtype == dtype
+                assert_allclose(run(x, baseline), expected, atol=1e-5)
+    torch._dynamo.reset()
+    dynamic = compiled(lambda x: og.advantages(x, "cvar:0.4"), dynamic=True)
+    for n in (6, 4, 5):
+        assert_allclose(dynamic(REWARDS[:, :n]), og.advantages(REWARDS[:, :n].numpy(), "cvar:0.4"), atol=1e-13)
+
+
+def test_a_compiled_training_step():
+    """A loss with advantages and one with a differentiable value, forward and backward."""
+    logp = torch.zeros(2, 6, dtype=torch.float64, requires_grad=True)
+    loss = compiled(lambda r, lp: -(og.advantages(r, "max@3") * lp).mean(), "aot_eager")
+    loss(REWARDS, logp).backward()
+    assert_allclose(logp.grad, -og.advantages(REWARDS, "max@3") / 12, atol=1e-15)
+    x = REWARDS.clone().requires_grad_()
+    compiled(lambda x: og.value(x, "cvar:0.4").sum(), "aot_eager")(x).backward()
+    y = REWARDS.clone().requires_grad_()
+    og.value(y, "cvar:0.4").sum().backward()
+    assert_allclose(x.grad, y.grad, atol=1e-15)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_inductor():
+    run = torch.compile(lambda x: (og.advantages(x, "cvar:0.4"), og.value(x, "max@3")), fullgraph=True)
+    a, v = run(REWARDS)
+    assert_allclose(a, og.advantages(REWARDS, "cvar:0.4"), atol=1e-13)
+    assert_allclose(v, og.value(REWARDS, "max@3"), atol=1e-13)
+
+
+def test_compiled_from_the_first_call(tmp_path):
+    """In a process that has not met a tensor before."""
+    import subprocess
+    import sys
+
+    program = (
+        "import ordergrad as og, torch\n"
+        "f = torch.compile(lambda x: og.advantages(x, 'max@2'), fullgraph=True, backend='eager')\n"
+        "print(f(torch.tensor([0.0, 1.0, 5.0])).tolist())\n"
+    )
+    script = tmp_path / "first.py"
+    script.write_text(program)
+    out = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == str(og.advantages(torch.tensor([0.0, 1.0, 5.0]), "max@2").tolist())
+
+
+@pytest.mark.parametrize("spec", ["mean", "max@3", "cvar:0.4"])
+def test_function_transforms(spec):
+    f = torch.func
+    weights = torch.stack([f.grad(lambda r: og.value(r, spec))(row) for row in REWARDS])
+    assert_allclose(f.vmap(f.grad(lambda r: og.value(r, spec)))(REWARDS), weights, atol=1e-15)
+    assert_allclose(f.jacrev(lambda r: og.value(r, spec))(REWARDS)[0, 0], weights[0], atol=1e-15)
+    _, tangent = f.jvp(lambda r: og.value(r, spec), (REWARDS,), (torch.ones_like(REWARDS),))
+    assert_allclose(tangent, 1, atol=1e-14)
+    nested = f.vmap(f.vmap(lambda r: og.advantages(r, spec)))(torch.stack([REWARDS, -REWARDS]))
+    assert_allclose(nested[1], og.advantages(-REWARDS, spec), atol=1e-14)
+    columns = f.vmap(lambda x: og.advantages(x, spec, axis=0), in_dims=1, out_dims=1)(torch.stack([REWARDS.T] * 2, 1))
+    assert_allclose(columns[:, 0], og.advantages(REWARDS.T, spec, axis=0), atol=1e-14)
+    masks = torch.arange(6) != torch.tensor([[1], [4]])
+    masked = f.vmap(lambda r, m: og.advantages(r, spec, where=m))(REWARDS, masks)
+    assert_allclose(masked, og.advantages(REWARDS, spec, where=masks), atol=1e-14)
+
+
+def test_meta_and_other_devices_keep_their_device():
+    x = torch.zeros(3, 6, device="meta")
+    got = og.advantages(x, "max@3")
+    assert got.device.type == "meta"
+    assert got.shape == x.shape
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_without_synchronisation():
+    x = REWARDS.cuda()
+    mask = torch.arange(6, device="cuda") != 2
+    og.advantages(x, "max@3", where=mask)
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        results = [
+            og.advantages(x, "max@3"),
+            og.value(x, "max@3"),
+            og.advantages(x, "max@3", where=mask),
+            og.advantages(x, "max@3", sample_weight=torch.ones_like(x)),
+        ]
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert all(r.device == x.device for r in results)
+    assert_allclose(results[0].cpu(), og.advantages(REWARDS, "max@3"), atol=1e-14)
+    assert_allclose(results[2].cpu(), og.advantages(REWARDS, "max@3", where=mask.cpu()), atol=1e-14)
+
+
+def test_one_dataclass_is_one_constant():
+    """Equal objectives, however they were written, are the same key."""
+    assert_allclose(og.advantages(REWARDS, o.Max(3)), og.advantages(REWARDS, "max@3.0"), atol=0)
+    assert_allclose(og.advantages(REWARDS, o.Max(np.int64(3))), og.advantages(REWARDS, "max@3"), atol=0)
