@@ -249,7 +249,7 @@ def _torch() -> Backend:
     def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
         if compiler.is_compiling():  # Dynamo takes a float64 constant without an axis for a Python number, and fails
             found = constants_in_graph(make, like.dtype, like.device, *arguments)
-            return tuple(c.reshape(c.shape[1:]) for c in found)
+            return tuple(c.squeeze(0) for c in found)
         return constants_on(make, like.dtype, like.device, *arguments)
 
     def is_finite(x: Array) -> bool | None:
