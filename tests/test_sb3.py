@@ -76,6 +76,20 @@ class Spy(BaseCallback):
         return True
 
 
+class Ended(BaseCallback):
+    """Keep the returns that the buffer saw end in each rollout."""
+
+    def __init__(self):
+        super().__init__()
+        self.rollouts: list[Any] = []
+
+    def _on_step(self):
+        return True
+
+    def _on_rollout_end(self):
+        self.rollouts.append(self.model.rollout_buffer.ended)
+
+
 def episodes_of(rows, n_envs):
     """Return the complete episodes as (observations, actions, return)."""
     done = []
@@ -141,15 +155,19 @@ def test_one_step_is_the_reference_gradient(cls, objective, continuous):
     torch.testing.assert_close(grads[0], (scalar * reference).to(grads[0].dtype), rtol=2e-4, atol=2e-5)
 
 
-def test_unit_scale_is_one_positive_number():
-    a = {}
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_unit_scale_is_the_root_mean_square_so_far(credit):
+    a, ended = {}, Ended()
     for unit in (False, True):
-        model = make_model(objective="cvar:0.3", unit_scale=unit, learning_rate=0.0)
-        model.learn(128)
+        model = make_model(
+            objective="cvar:0.3", credit=credit, unit_scale=unit, learning_rate=0.0, gae_lambda=1.0, gamma=1.0
+        )
+        torch.nn.init.zeros_(model.policy.value_net.weight)
+        model.learn(128 * 2, callback=ended)
         a[unit] = model.rollout_buffer.advantages
-    ratio = a[True] / a[False]
-    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
-    assert ratio[0] > 0
+    ranked = [og.advantages(returns, "cvar:0.3") for returns in ended.rollouts[:2]]
+    scale = np.sqrt(np.mean(np.concatenate(ranked) ** 2))
+    np.testing.assert_allclose(a[True] * scale, a[False], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
@@ -158,16 +176,9 @@ def test_true_returns_are_ranked_whole_whatever_the_time_limits_and_scaling(cred
     env = make(mean_length=25.0, end="truncated")
     singles = [e.unwrapped for e in env.envs]
     model = make_model(env=VecNormalize(env) if normalize else env, credit=credit, learning_rate=0.0, min_episodes=3)
-    ranked = []
-
-    class Collect(BaseCallback):
-        def _on_step(self):
-            return True
-
-        def _on_rollout_end(self):
-            ranked.extend(self.model.rollout_buffer.ended)
-
-    model.learn(32 * 4 * 6, callback=Collect())
+    ended = Ended()
+    model.learn(32 * 4 * 6, callback=ended)
+    ranked = np.concatenate(ended.rollouts)
     np.testing.assert_allclose(sorted(ranked), sorted(np.concatenate([e.finished for e in singles])), rtol=1e-9)
     assert model.rollout_buffer.stats["abandoned"] == 0
 
@@ -247,7 +258,8 @@ def test_non_finite_returns_are_left_out_and_counted(credit, bad):
 
 def test_telescoped_rewards_add_up_to_the_transformed_return():
     """With gamma = lambda = 1 and a critic of 0, the advantage at an episode's first step is f(R) - f(0)."""
-    model = make_model(credit="telescoped", objective="cvar:0.4", gamma=1.0, gae_lambda=1.0, learning_rate=0.0)
+    unscaled: dict[str, Any] = {"unit_scale": False, "gamma": 1.0, "gae_lambda": 1.0, "learning_rate": 0.0}
+    model = make_model(credit="telescoped", objective="cvar:0.4", **unscaled)
     torch.nn.init.zeros_(model.policy.value_net.weight)
     spy = Spy()
     model.learn(128, callback=spy)
@@ -262,7 +274,7 @@ def test_telescoped_rewards_add_up_to_the_transformed_return():
 
 def test_telescoped_mean_is_ppo():
     """For the mean the telescoped rewards are the rewards times N/(N-1), and GAE is that of Stable-Baselines3."""
-    ours = make_model(env=make(end="terminated"), credit="telescoped", learning_rate=0.0)
+    ours = make_model(env=make(end="terminated"), credit="telescoped", learning_rate=0.0, unit_scale=False)
     ours.learn(128)
     n = ours.rollout_buffer.stats["episodes"]
     theirs = make_model(PPO, env=make(end="terminated"), learning_rate=0.0)
@@ -278,7 +290,8 @@ def test_telescoped_mean_is_ppo():
 
 
 def test_terminal_reward_is_the_advantage():
-    model = make_model(credit="terminal", objective="max@4", gamma=1.0, gae_lambda=1.0, learning_rate=0.0)
+    unscaled: dict[str, Any] = {"unit_scale": False, "gamma": 1.0, "gae_lambda": 1.0, "learning_rate": 0.0}
+    model = make_model(credit="terminal", objective="max@4", **unscaled)
     torch.nn.init.zeros_(model.policy.value_net.weight)
     spy = Spy()
     model.learn(128, callback=spy)

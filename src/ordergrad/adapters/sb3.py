@@ -71,8 +71,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked.
         min_episodes: Update only once this many episodes have ended. At least the K + 1 of the objective, and 2.
-        unit_scale: Divide the advantages of an update by their root mean square over its episodes: a positive
-            number, so that the direction stays. Without it they have the unit of the return.
+        unit_scale: Divide the advantages (and with them the critic's rewards) by their root mean square over all
+            episodes ranked so far: a positive number, so that the direction stays. Without it they have the unit of
+            the return, and where that is large the critic's loss drowns the policy's under gradient clipping.
         patience: Rollouts to wait for enough episodes. Then what there is is ranked at the largest K it allows;
             with fewer than two episodes it is dropped. Episodes longer than this many rollouts are left out, with
             ``credit="episode"``. Both are counted, and warned of once.
@@ -85,7 +86,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         stats: Of the last rollout: ``episodes`` ranked, ``waiting`` for a ranking, ``steps`` to train on, ``open``
             steps kept back, ``stale`` share of steps from before the last update, the ``value`` of the objective;
             and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut
-            short or too long), ``shrunk`` (rankings at a smaller K).
+            short or too long), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the root mean
+            square ``scale`` of their advantages.
         ended: Returns of the episodes that ended in the last rollout, whether ranked or not.
         lengths: Their lengths.
     """
@@ -122,7 +124,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale, self.patience = unit_scale, patience
         self.gains = np.zeros((buffer_size, n_envs))
-        self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0}
+        self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0, "total": 0, "scale": 0.0}
         self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
         self.ready = False
         self._observed: Array | None = None
@@ -230,9 +232,21 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         old = self._stretch
         self._stretch = {name: np.concatenate([old[name], new]) if old else new for name, new in chunk.items()}
 
+    def _advantages(self, returns: Array) -> Array:
+        """Return the advantages of episodes, in their unit."""
+        a = np.asarray(advantages(returns, self.objective, small="shrink"))
+        total = self.stats["total"] + len(a)
+        mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + float(np.sum(a * a))) / total
+        self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
+        return a / self._unit
+
+    @property
+    def _unit(self) -> float:
+        return (self.stats["scale"] or 1.0) if self.unit_scale else 1.0
+
     def _train_on_episodes(self, returns: Array, finite: Array, last_values: Array) -> None:
         s = self._stretch
-        a = self._scaled(np.asarray(advantages(returns, self.objective, small="shrink")))
+        a = self._advantages(returns)
         key = s["episode"] * self.n_envs + np.arange(self.n_envs)
         ranked = key[finite]
         order = np.argsort(ranked)
@@ -253,8 +267,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         s = self._stretch
         order = np.argsort(returns)
         slopes = scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
-        a = np.asarray(advantages(returns, self.objective, small="shrink"))
-        scale = 1 / _rms(a) if self.unit_scale else 1.0
+        a = self._advantages(returns)
         if self.credit == "terminal":
             rewards = np.zeros(finite.shape)
             rewards[finite] = a
@@ -262,8 +275,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             knots = returns[order]
             with np.errstate(invalid="ignore"):
                 rewards = _transform(s["total"], knots, slopes) - _transform(s["before"], knots, slopes)
-            rewards = np.where(np.isfinite(rewards) & s["usable"], rewards, 0.0)
-        gae, critic = self._gae(scale * rewards, last_values)
+            rewards = np.where(np.isfinite(rewards) & s["usable"], rewards, 0.0) / self._unit
+        gae, critic = self._gae(rewards, last_values)
         self._choose(np.ones(finite.shape, bool), gae, critic)
         self._stretch = {}
 
@@ -293,9 +306,6 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         for name in _TRAINED:
             setattr(self, name, flat[name])
         self.generator_ready = True
-
-    def _scaled(self, a: Array) -> Array:
-        return a / _rms(a) if self.unit_scale else a
 
     def _abandon(self, which: Array) -> None:
         """Leave the unfinished episodes of some environments out of all rankings."""
@@ -352,7 +362,7 @@ class _Ranked(OnPolicyAlgorithm):
         credit: Credit = "episode",
         discount: float = 1.0,
         min_episodes: int = 2,
-        unit_scale: bool = False,
+        unit_scale: bool | None = None,
         patience: int = 32,
         **kwargs: Any,
     ):
@@ -362,7 +372,7 @@ class _Ranked(OnPolicyAlgorithm):
             "credit": credit,
             "discount": discount,
             "min_episodes": min_episodes,
-            "unit_scale": unit_scale,
+            "unit_scale": credit != "episode" if unit_scale is None else unit_scale,
             "patience": patience,
         } | (kwargs.get("rollout_buffer_kwargs") or {})
         kwargs.setdefault("normalize_advantage", credit != "episode")
@@ -392,7 +402,7 @@ class OrderGradPPO(_Ranked, PPO):
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked (`gamma` is the critic's).
         min_episodes: Update only once this many episodes have ended.
-        unit_scale: Divide the advantages by their root mean square over episodes.
+        unit_scale: Divide the advantages by their root mean square over the episodes so far. Default: with a critic.
         patience: Rollouts to wait for enough episodes.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and
             ``normalize_advantage=False`` (A is centred over episodes already, and exact only so).
@@ -426,8 +436,3 @@ def _transform(x: Array, knots: Array, slopes: Array) -> Array:
     inside = np.interp(x, knots, heights)
     below, above = np.minimum(x - knots[0], 0.0), np.maximum(x - knots[-1], 0.0)
     return inside + slopes[0] * below + slopes[-1] * above
-
-
-def _rms(a: Array) -> float:
-    """Return the root mean square; 1 where all are 0."""
-    return float(np.sqrt(np.mean(a * a))) or 1.0

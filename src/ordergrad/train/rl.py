@@ -143,7 +143,7 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         "credit": settings.credit,
         "discount": settings.discount,
         "min_episodes": settings.min_episodes,
-        "unit_scale": settings.credit == "episode",
+        "unit_scale": True,
         "n_steps": settings.rollout,
         "gamma": settings.gamma,
         "gae_lambda": settings.gae_lambda,
@@ -272,7 +272,8 @@ def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state
     model.policy.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
     model.num_timesteps = state["step"]
     model._n_updates = state["updates"]  # pyright: ignore[reportPrivateUsage]
-    _buffer(model).stats.update({name: state["buffer"][name] for name in ("nonfinite", "abandoned", "shrunk")})
+    lasting = ("nonfinite", "abandoned", "shrunk", "total", "scale")
+    _buffer(model).stats.update({name: state["buffer"][name] for name in lasting})
     torch.set_rng_state(torch.tensor(tensors["random/torch"]))
     np.random.set_state(  # noqa: NPY002
         {

@@ -41,7 +41,7 @@ class RLSettings:
     seeds: int = 2
     steps: int = 500_000
     env_args: dict[str, Any] = field(default_factory=dict[str, Any])
-    anneal: float = 0.5
+    anneal: float = 0.8
     algo: str = "ppo"
     credit: str = "telescoped"
     envs: int = 16
