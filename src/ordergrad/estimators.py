@@ -183,12 +183,13 @@ def value_and_error(
         probs = _probabilities(group, sample_weight, axis)
         a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
         return v, ops.cast(ops.xp.sqrt(ops.total((probs * a) ** 2)), rewards)
-    a = _scanned(group, objective, "leave_one_out", small)
+    a = _scanned(group, objective, "leave_one_out", "zero" if small == "nan" else small)
     n = group.n
     if group.mask is not None:
         n = ops.xp.astype(group.counts, a.dtype)
         a = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
-    return v, ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
+    error = ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
+    return v, error + 0 * v if small == "nan" else error  # NaN where the value is
 
 
 def include_one(
