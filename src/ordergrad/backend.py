@@ -301,12 +301,12 @@ def _jax() -> Backend:
         return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else float)
 
     def sort_with_order(x: Array) -> tuple[Array, Array]:
-        positions = jnp.broadcast_to(jnp.arange(x.shape[-1]), x.shape)
+        positions = jnp.arange(x.shape[-1]) + jnp.zeros_like(x, int)  # sharded like x
         ordered, order = jax.lax.sort((x, positions), num_keys=1, is_stable=False)
         return ordered, order
 
     def cumulate(x: Array) -> Array:
-        return jnp.concatenate([jnp.zeros_like(x, shape=(*x.shape[:-1], 1)), jnp.cumsum(x, axis=-1)], axis=-1)
+        return jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
 
     return Backend(
         xp=jnp,
