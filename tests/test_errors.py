@@ -1,0 +1,175 @@
+"""Bad input: each a clear error that names the parameter, the requirement, what came and the shape."""
+
+import re
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import ordergrad as og
+
+R = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0]])
+EVERY = [og.advantages, og.value, og.value_and_error, og.include_one, og.leave_one_out]
+EXCLUDING = [og.advantages, og.value_and_error, og.leave_one_out]
+
+
+def fails(error, text, function, *args, **kwargs):
+    with pytest.raises(error, match=re.escape(text)):
+        function(*args, **kwargs)
+
+
+@pytest.mark.parametrize("function", EXCLUDING)
+def test_comparison_size_equal_to_the_group(function):
+    fails(ValueError, "k must satisfy 1 <= k < N; got k=4, N=4", function, R, "max@4")
+    fails(ValueError, "(rewards shape (2, 4))", function, R, "max@4")
+    fails(ValueError, "k must satisfy 1 <= k < N; got k=4, N=4", function, R, "0.5*mean+0.5*max@3.5")
+    fails(ValueError, "k must satisfy 1 <= k < N; got k=1, N=1", function, R[:, :1], "mean")
+
+
+@pytest.mark.parametrize("function", [og.value, og.include_one])
+def test_comparison_size_above_the_group(function):
+    function(R, "max@4")
+    fails(ValueError, "k must satisfy 1 <= k <= N; got k=5, N=4", function, R, "max@5")
+    fails(ValueError, "(rewards shape (2, 4))", function, R, "max@5")
+
+
+def test_comparison_size_with_other_baselines():
+    for baseline in ("k_minus_one", "none"):
+        og.advantages(R, "max@4", baseline=baseline)
+        fails(ValueError, "1 <= k <= N; got k=5, N=4", og.advantages, R, "max@5", baseline=baseline)
+
+
+@pytest.mark.parametrize("function", EVERY)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rewards_that_are_not_finite(function, bad):
+    rewards = R.copy()
+    rewards[1, 2] = bad
+    fails(
+        ValueError,
+        "rewards must be finite; got NaN or infinite values (rewards shape (2, 4))",
+        function,
+        rewards,
+        "mean",
+    )
+    rewards = np.array([np.inf, -np.inf, 1.0, 2.0])  # their sum hides them
+    fails(ValueError, "rewards must be finite", function, rewards, "mean")
+
+
+def test_finite_rewards_whose_sum_overflows():
+    rewards = np.array([1.5e308, 1.5e308, 1.4e308, 1.5e308])
+    assert np.isfinite(og.advantages(rewards, "max@2", baseline="leave_one_out")).all()
+    torch = pytest.importorskip("torch")
+    assert torch.isfinite(og.advantages(torch.tensor(rewards), "max@2")).all()
+
+
+@pytest.mark.parametrize("function", EVERY)
+def test_shapes(function):
+    fails(ValueError, "at least one sample along axis -1; got shape ()", function, 3.0, "mean")
+    fails(ValueError, "at least one sample along axis -1; got shape (0,)", function, [], "mean")
+    fails(ValueError, "at least one sample along axis 0; got shape (0, 3)", function, np.zeros((0, 3)), "mean", axis=0)
+    fails(
+        ValueError, "axis must satisfy -2 <= axis < 2; got axis=2 (rewards shape (2, 4))", function, R, "mean", axis=2
+    )
+    fails(ValueError, "axis must satisfy -2 <= axis < 2; got axis=-3", function, R, "mean", axis=-3)
+
+
+@pytest.mark.parametrize("function", EVERY)
+@pytest.mark.parametrize("bad", [[1j, 2.0], np.array([1, 2], object), ["1", "2"], None, np.array([1, 2], "M8[s]")])
+def test_rewards_that_are_not_real_numbers(function, bad):
+    fails(TypeError, "rewards must be real numbers; got an array of dtype", function, bad, "mean")
+
+
+@pytest.mark.parametrize("name", ["torch", "jax.numpy"])
+def test_complex_rewards_of_other_libraries(name):
+    xp = pytest.importorskip(name)
+    fails(TypeError, "rewards must be real numbers", og.advantages, xp.asarray([1j, 2.0]), "mean")
+
+
+@pytest.mark.parametrize("function", EVERY)
+def test_objectives(function):
+    fails(ValueError, "did you mean 'max'?", function, R, "mox@3")
+    fails(TypeError, "objective must be a string or an Objective; got int", function, R, 3)
+    fails(TypeError, "objective must be a string or an Objective; got NoneType", function, R, None)
+    fails(ValueError, "0 < q <= 1", function, R, "cvar:2@3")
+
+
+@pytest.mark.parametrize("bad", ["loo", "value", "include_one", "excluded", "", None])
+@pytest.mark.parametrize("options", [{}, {"where": R < 4}, {"sample_weight": R + 1}])
+def test_unknown_baselines_and_policies(bad, options):
+    choices = "must be one of leave_one_out, k_minus_one, none; got " + repr(bad)
+    fails(ValueError, "baseline " + choices, og.advantages, R, "mean", baseline=bad, **options)
+    fails(
+        ValueError,
+        "small must be one of error, zero, shrink; got " + repr(bad),
+        og.advantages,
+        R,
+        "mean",
+        small=bad,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("bad", ["zero", "shrnk"])
+def test_unknown_policies_of_values(bad):
+    for function in EVERY[1:]:
+        fails(ValueError, f"small must be one of error, nan, shrink; got {bad!r}", function, R, "mean", small=bad)
+    fails(ValueError, "small must be one of error, zero, shrink; got 'nan'", og.advantages, R, "mean", small="nan")
+
+
+@pytest.mark.parametrize("function", EVERY)
+def test_masks(function):
+    fails(TypeError, "where must be a mask of bools; got dtype int64", function, R, "mean", where=[1, 1, 1, 0])
+    fails(TypeError, "where must be a mask of bools; got dtype float64", function, R, "mean", where=np.ones(4))
+    fails(ValueError, "where must be broadcastable to rewards; got shape (3,)", function, R, "mean", where=[True] * 3)
+    fails(ValueError, "where must be broadcastable", function, R[0], "mean", where=np.ones((2, 4), bool))
+    few = np.array([[True] * 4, [True, False, False, False]])
+    fails(ValueError, "where must leave at least", function, R, "max@2", where=few)
+    fails(ValueError, "got a group with 1 (rewards shape (2, 4)); small='shrink'", function, R, "max@2", where=few)
+
+
+@pytest.mark.parametrize("function", EVERY[:3])
+def test_importance_weights(function):
+    text = "sample_weight must be finite and nonnegative, with a positive sum in every group"
+    for bad in ([1, -1, 1, 1], [0, 0, 0, 0], [np.nan, 1, 1, 1], [np.inf, 1, 1, 1], [[1] * 4, [0] * 4]):
+        fails(ValueError, text, function, R, "mean", sample_weight=bad)
+    fails(ValueError, text, function, R, "mean", sample_weight=[0, 1, 1, 1], where=[True, False, False, False])
+    fails(ValueError, "sample_weight must be broadcastable", function, R, "mean", sample_weight=[1, 1, 1])
+
+
+def test_importance_weights_have_one_baseline():
+    for baseline in ("k_minus_one", "none"):
+        text = f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}"
+        fails(ValueError, text, og.advantages, R, "mean", sample_weight=[1, 1, 1, 1], baseline=baseline)
+
+
+@pytest.mark.parametrize("function", [og.order_statistics, og.rank_advantages])
+def test_numbers_of_ranks(function):
+    fails(ValueError, "k must satisfy k >= 1; got k=0", function, R, 0)
+    for bad in ("a", 1.5, None, True):
+        fails(TypeError, "k must be a whole number", function, R, bad)
+    fails(ValueError, "got k=5, N=4", function, R, 5)
+    assert_array_equal(function(R, np.int64(2)), function(R, 2))
+
+
+def test_small_groups_as_the_caller_wants():
+    """zero and nan leave the other groups alone; shrink lowers the size and keeps the level."""
+    mask = np.array([[True] * 4, [True, True, False, False]])
+    zero = og.advantages(R, "max@3", where=mask, small="zero")
+    assert_array_equal(zero[1], 0)
+    assert_allclose(zero[0], og.advantages(R[0], "max@3"))
+    nan = og.value(R, "max@3", where=mask, small="nan")
+    assert np.isnan(nan[1])
+    assert nan[0] == og.value(R[0], "max@3")
+    for spec, smaller in [
+        ("max@9", "max@3"),
+        ("cvar:0.5@9", "cvar:0.5@3"),
+        ("top:5@9", "top:3@3"),
+        ("max@3.5", "max@3"),
+    ]:
+        assert_allclose(og.advantages(R, spec, small="shrink"), og.advantages(R, smaller))
+    assert_allclose(og.advantages(R, "lmoment:4+mean", small="shrink"), og.advantages(R, "mean"))
+    assert_array_equal(og.advantages(R[:, :1], "max@2", small="zero"), 0)
+    assert np.isnan(og.value(R[:, :1], "max@2", small="nan")).all()
+    every = np.zeros((2, 4), bool)
+    assert_array_equal(og.advantages(R, "max@2", where=every, small="zero"), 0)
+    assert_array_equal(og.advantages(R, "mean", where=every, small="shrink"), 0)

@@ -1,0 +1,108 @@
+"""What is JAX's own: static objectives under jit, gradients, sharding, 32-bit mode."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import ordergrad as og
+from ordergrad import objectives as o
+
+jax = pytest.importorskip("jax")
+jnp = jax.numpy
+
+REWARDS = np.array([[0.5, -1.0, 2.0, 0.25, 3.0, -0.5], [1.0, 1.5, 0.0, -0.125, 1.25, 7.0]])
+SOME = ["mean", "max@3", "cvar:0.4", "lmoment:3", "0.7*mean-0.3*max@2.5"]
+
+
+@pytest.mark.parametrize("as_string", [True, False])
+def test_objectives_are_static_arguments(as_string):
+    run = jax.jit(og.advantages, static_argnames=("objective", "baseline", "axis", "small"))
+    for spec in [*SOME, *SOME]:
+        objective = spec if as_string else og.parse(spec)
+        for baseline in ("leave_one_out", "none"):
+            got = run(jnp.asarray(REWARDS), objective=objective, baseline=baseline)
+            assert_allclose(got, og.advantages(REWARDS, spec, baseline=baseline), atol=1e-13)
+
+
+def test_an_annealed_objective_under_jit():
+    run = jax.jit(og.advantages, static_argnums=1)
+    for t in (0.0, 0.25, 0.5, 1.0):
+        objective = og.anneal("mean", "cvar:0.25", t)
+        assert_allclose(run(REWARDS, objective), og.advantages(REWARDS, objective), atol=1e-13)
+
+
+@pytest.mark.parametrize("spec", SOME)
+def test_gradients(spec):
+    """Of the value: its sample weights. Of the advantages: none."""
+    gradient = jax.jit(jax.grad(lambda r: og.value(r, spec).sum()))(jnp.asarray(REWARDS))
+    for row, g in zip(REWARDS, np.asarray(gradient), strict=True):
+        weights = sum(
+            c * og.sample_weights(part if part.comparison_size else o.CVaR(0.4, 5), 6)
+            for c, part in og.parse(spec).terms()
+        )
+        assert_allclose(g[row.argsort()], weights, atol=1e-14)
+    assert_allclose(jax.grad(lambda r: (og.advantages(r, spec) ** 2).sum())(jnp.asarray(REWARDS)), 0)
+    weighted = jax.grad(lambda w: (og.advantages(REWARDS_J, spec, sample_weight=w) ** 2).sum())
+    assert_allclose(weighted(jnp.ones(6)), 0)
+
+
+REWARDS_J = jnp.asarray(REWARDS)
+
+
+def test_derivatives_by_finite_differences():
+    from jax.test_util import check_grads
+
+    check_grads(lambda r: og.value(r, "cvar:0.4"), (REWARDS_J,), order=2)
+    check_grads(lambda r: og.value_and_error(r, "max@3")[1], (REWARDS_J,), order=1)
+    check_grads(lambda r: og.value(r, "max@3", sample_weight=jnp.arange(1.0, 7.0)), (REWARDS_J,), order=1)
+    check_grads(lambda z: og.exact.value(REWARDS_J[0], jax.nn.softmax(z), "max@3"), (REWARDS_J[1],), order=1)
+
+
+def test_vmap_over_several_axes_and_masks():
+    masks = np.arange(6) != np.array([[1], [4]])
+    got = jax.vmap(lambda r, m: og.advantages(r, "max@3", where=m))(REWARDS_J, masks)
+    assert_allclose(got, og.advantages(REWARDS, "max@3", where=masks), atol=1e-13)
+    columns = jax.vmap(lambda x: og.advantages(x, "max@3", axis=0), in_axes=1, out_axes=1)
+    stacked = np.stack([REWARDS.T, -REWARDS.T], 1)
+    assert_allclose(columns(jnp.asarray(stacked)), og.advantages(stacked, "max@3", axis=0), atol=1e-13)
+
+
+def test_sharded_groups_stay_sharded():
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((1,), ("groups",), axis_types=(kind,))
+        sharding = NamedSharding(mesh, PartitionSpec("groups"))
+        with jax.set_mesh(mesh):
+            x = jax.device_put(REWARDS_J, sharding)
+            for run in (og.advantages, jax.jit(og.advantages, static_argnums=1)):
+                got = run(x, "cvar:0.4")
+                assert got.sharding.is_equivalent_to(sharding, 2)
+                assert_allclose(got, og.advantages(REWARDS, "cvar:0.4"), atol=1e-13)
+
+
+def test_a_compiled_small_group_is_nan_and_an_eager_value_too():
+    """Nothing is looked at under jit: the group that is too small for K becomes NaN, the others are right."""
+    mask = np.array([[True] * 6, [True, True, False, False, False, False]])
+    got = jax.jit(lambda r, m: og.advantages(r, "max@3", where=m))(REWARDS, mask)
+    assert_allclose(got[0], og.advantages(REWARDS[0], "max@3"), atol=1e-13)
+    assert np.isnan(np.asarray(got)[1, :2]).all()
+    zero = jax.jit(lambda r, m: og.advantages(r, "max@3", where=m, small="zero"))(REWARDS, mask)
+    assert_allclose(zero[1], 0)
+    shrunk = jax.jit(lambda r, m: og.advantages(r, "max@3", where=m, small="shrink"))(REWARDS, mask)
+    assert_allclose(shrunk[1, :2], og.advantages(REWARDS[1, :2], "mean"), atol=1e-13)
+
+
+def test_whole_numbers_without_64_bits():
+    program = (
+        "import jax, ordergrad as og\n"
+        "a = og.advantages(jax.numpy.asarray([0, 1, 5]), 'max@2')\n"
+        "assert a.dtype == 'float32', a.dtype\n"
+        "print(a.tolist(), jax.jit(og.value, static_argnums=1)(a > 0, 'max@2').dtype)\n"
+    )
+    environment = {"JAX_ENABLE_X64": "0", "JAX_PLATFORMS": "cpu", "PATH": ""}
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert out.stdout.strip() == "[-4.0, -4.0, 8.0] float32"
