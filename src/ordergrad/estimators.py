@@ -39,7 +39,7 @@ __all__ = [
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
 _VALUES = ("value", "include_one", "excluded")
-_BASELINES, _SMALL = get_args(Baseline), get_args(Small)
+_BASELINES, _SMALL, _SMALL_VALUE = get_args(Baseline), get_args(Small), get_args(SmallValue)
 
 
 def advantages(
@@ -183,13 +183,12 @@ def value_and_error(
         probs = _probabilities(group, sample_weight, axis)
         a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
         return v, ops.cast(ops.xp.sqrt(ops.total((probs * a) ** 2)), rewards)
-    a = _scanned(group, objective, "leave_one_out", "zero" if small == "nan" else small)
+    a = _scanned(group, objective, "leave_one_out", small)
     n = group.n
     if group.mask is not None:
         n = ops.xp.astype(group.counts, a.dtype)
         a = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
-    error = ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
-    return v, error + 0 * v if small == "nan" else error  # NaN where the value is
+    return v, ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
 
 
 def include_one(
@@ -435,7 +434,8 @@ def _plan(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
     objective = parse(objective)
-    _check_choice("small", small, ("error", "nan" if quantity in _VALUES else "zero", "shrink"))
+    if quantity in _VALUES:
+        _check_choice("small", small, _SMALL_VALUE)
     need = smallest_group(objective, quantity)
     if n >= need:
         return scan(objective, n, quantity)
@@ -445,7 +445,7 @@ def _plan(
         k = need - 1 if quantity in ("leave_one_out", "excluded") else need
         bound = "1 <= k < N" if k < need else "1 <= k <= N"
         raise _TooSmallError(f"k must satisfy {bound}; got k={k}, N={n} for {objective}")
-    fill = np.nan if quantity in _VALUES else 0.0
+    fill = np.nan if small == "nan" or quantity in _VALUES else 0.0
     return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill
 
 
