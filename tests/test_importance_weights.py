@@ -1,0 +1,103 @@
+"""Importance weights: the weighted empirical distribution, exactly."""
+
+import numpy as np
+import pytest
+from catalogue import ALL, at_size
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from strategies import groups
+
+import ordergrad as og
+
+N = 6
+REWARDS = np.array([0.5, -1.0, 2.0, 0.5, 3.0, -0.25])
+WEIGHTS = st.lists(st.integers(0, 5), min_size=N, max_size=N).filter(any).map(np.array)
+SOME = ["mean", "max@3", "cvar:0.4", "gini", "0.7*mean-0.3*max@2.5"]
+
+
+@pytest.mark.parametrize("objective", ALL, ids=str)
+def test_agrees_with_the_exact_values_of_the_weighted_distribution(objective):
+    weight = np.array([0.5, 2.0, 0.0, 1.0, 0.25, 1.25])
+    probs = weight / weight.sum()
+    sized = at_size(og.parse(objective), N - 1)
+    assert_allclose(
+        og.value(REWARDS, objective, sample_weight=weight), og.exact.value(REWARDS, probs, sized), atol=1e-12
+    )
+    a = og.advantages(REWARDS, objective, sample_weight=weight)
+    assert_allclose(a, og.exact.advantages(REWARDS, probs, sized), atol=1e-12)
+    assert a @ probs == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("objective", ALL, ids=str)
+def test_uniform_weights_have_the_spectrum_as_slopes(objective):
+    """A_(m+1) - A_(m) = phi(m/N) g_m, centred."""
+    sized = at_size(og.parse(objective), N - 1)
+    a = og.advantages(REWARDS, objective, sample_weight=np.ones(N))[REWARDS.argsort()]
+    slopes = og.spectrum(sized, np.arange(1, N) / N)
+    assert_allclose(np.diff(a), slopes * np.diff(np.sort(REWARDS)), atol=1e-12)
+    assert a.sum() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("spec", SOME)
+@given(rewards=groups(N), weight=WEIGHTS)
+def test_whole_weights_are_copies(spec, rewards, weight):
+    """A sample of weight 3 is three samples of weight 1, and weight 0 is none."""
+    spec = spec.replace("cvar:0.4", "cvar:0.4@4")
+    rewards = rewards[0]
+    copies = np.repeat(rewards, weight)
+    scale = 1e-12 * (1 + np.abs(rewards).max())
+    v = og.value(copies, spec, sample_weight=np.ones(len(copies)))
+    assert_allclose(og.value(rewards, spec, sample_weight=weight), v, atol=scale)
+    a = og.advantages(rewards, spec, sample_weight=weight)
+    each = og.advantages(copies, spec, sample_weight=np.ones(len(copies)))
+    assert_allclose(np.repeat(a, weight), each, atol=10 * scale)
+
+
+@pytest.mark.parametrize("spec", SOME)
+def test_zero_weights_and_masks_ignore_a_sample(spec):
+    """Whatever its reward is; the mask makes its advantage 0 as well."""
+    spec = spec.replace("cvar:0.4", "cvar:0.4@4")
+    weight = np.array([1.0, 2.0, 0.0, 1.5, 1.0, 0.5])
+    kept = weight > 0
+    alone = og.advantages(REWARDS[kept], spec, sample_weight=weight[kept])
+    for other in (-100.0, 0.0, 0.7, 1e6):
+        rewards = np.where(kept, REWARDS, other)
+        assert_allclose(og.advantages(rewards, spec, sample_weight=weight)[kept], alone, atol=1e-12)
+        value = og.value(REWARDS[kept], spec, sample_weight=weight[kept])
+        assert_allclose(og.value(rewards, spec, sample_weight=weight), value, atol=1e-12)
+    rewards = np.where(kept, REWARDS, np.nan)
+    masked = og.advantages(rewards, spec, sample_weight=np.where(kept, weight, 9.0), where=kept)
+    assert_allclose(masked[kept], alone, atol=1e-12)
+    assert masked[~kept] == 0
+
+
+@given(groups(N), WEIGHTS, st.integers(-20, 20))
+def test_only_ratios_of_weights_matter(rewards, weight, power):
+    a = og.advantages(rewards, "cvar:0.4", sample_weight=weight)
+    assert_allclose(og.advantages(rewards, "cvar:0.4", sample_weight=weight * 2.0**power), a, rtol=1e-12, atol=1e-12)
+
+
+def test_the_mean_is_the_self_normalised_mean():
+    weight = np.array([1.0, 2.0, 0.5, 1.5, 1.0, 0.0])
+    mean = weight @ REWARDS / weight.sum()
+    v, se = og.value_and_error(REWARDS, "mean", sample_weight=weight)
+    assert float(v) == pytest.approx(mean, rel=1e-14)
+    assert_allclose(og.advantages(REWARDS, "mean", sample_weight=weight), REWARDS - mean, atol=1e-14)
+    assert float(se) == pytest.approx(np.sqrt(weight**2 @ (REWARDS - mean) ** 2) / weight.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("spec", ["mean", "max@3", "cvar:0.4@5", "gini"])
+def test_consistent_under_another_sampling_distribution(spec):
+    """Drawn in the proportions of q, weighted with p/q, the limit is the exact gradient under p: no bias is left."""
+    outcomes, p = np.array([1.0, -2.0, 0.5]), np.array([0.5, 0.2, 0.3])
+    counts = np.array([2, 5, 3])  # N q of a sample that has exactly the proportions of q
+    draws = np.repeat(np.arange(3), counts)
+    weight = (p / (counts / counts.sum()))[draws]
+    a = og.advantages(outcomes[draws], spec, sample_weight=weight)
+    scores = np.eye(3)[draws] - p
+    gradient = (weight / weight.sum() * a) @ scores
+    assert_allclose(gradient, p * og.exact.advantages(outcomes, p, spec), atol=1e-14)
+    assert float(og.value(outcomes[draws], spec, sample_weight=weight)) == pytest.approx(
+        float(og.exact.value(outcomes, p, spec)), abs=1e-14
+    )

@@ -1,0 +1,101 @@
+"""The layout keeps its promises: imports point one way, stay light, and __all__ is true."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ordergrad
+
+SOURCE = Path(ordergrad.__file__).parent
+CORE = ["objectives", "spec", "weights", "backend", "exact", "estimators", "groups"]
+"""In order: each may import those before it only."""
+
+FRAMEWORKS = {"torch", "jax", "array_api_compat"}
+LIGHT = [
+    "torch",
+    "jax",
+    "typer",
+    "rich",
+    "matplotlib",
+    "gymnasium",
+    "stable_baselines3",
+    "scipy.stats",
+    "scipy.optimize",
+]
+
+
+def imports(path):
+    """Return the modules that a file imports anywhere, with ``from a import b`` as a.b and as a."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_imports_of_the_core_point_one_way(name):
+    allowed = {f"ordergrad.{other}" for other in CORE[: CORE.index(name)]}
+    own = {module for module in imports(SOURCE / f"{name}.py") if module.split(".")[0] == "ordergrad"}
+    modules = {".".join(module.split(".")[:2]) for module in own} - {"ordergrad"}
+    assert modules <= allowed, f"{name} may not import {sorted(modules - allowed)}"
+
+
+@pytest.mark.parametrize("name", [name for name in CORE if name != "backend"])
+def test_only_the_backend_names_frameworks(name):
+    assert not {module.split(".")[0] for module in imports(SOURCE / f"{name}.py")} & FRAMEWORKS
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_relative_imports_are_not_used(name):
+    tree = ast.parse((SOURCE / f"{name}.py").read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def test_the_package_root_only_exports():
+    body = ast.parse((SOURCE / "__init__.py").read_text()).body
+    assert isinstance(body[0], ast.Expr)  # the docstring
+    assert all(isinstance(node, (ast.ImportFrom, ast.Assign)) for node in body[1:])
+
+
+def test_importing_is_light():
+    program = f"import sys, ordergrad; print([m for m in {LIGHT} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_numpy_alone_loads_no_framework():
+    program = (
+        "import sys, ordergrad as og; og.advantages([1.0, 2.0, 3.0], 'cvar:0.5'); og.value([1.0, 2.0], 'mean');"
+        f"print([m for m in {LIGHT} if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["ordergrad", *(f"ordergrad.{name}" for name in CORE)])
+def test_all_is_sorted_and_true(name):
+    module = importlib.import_module(name)
+    assert module.__all__ == sorted(set(module.__all__))
+    own = {
+        key
+        for key, thing in vars(module).items()
+        if not key.startswith("_") and getattr(thing, "__module__", None) == name
+    }
+    assert all(hasattr(module, key) for key in module.__all__)
+    if name != "ordergrad":
+        unlisted = {key for key in own if callable(vars(module)[key])} - set(module.__all__)
+        assert not unlisted, f"{name}.__all__ misses {sorted(unlisted)}"
+
+
+@pytest.mark.parametrize("key", [key for key in ordergrad.__all__ if callable(getattr(ordergrad, key))])
+def test_public_functions_have_a_docstring_with_an_example(key):
+    text = getattr(ordergrad, key).__doc__
+    assert ">>>" in text
+    assert "Args:" in text
