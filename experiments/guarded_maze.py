@@ -658,6 +658,42 @@ def draw_picture(path: Path, folder: Path, records: list[dict[str, Any]], episod
     plt.close(figure)
 
 
+def draw_film(path: Path, folder: Path, records: list[dict[str, Any]]) -> None:
+    """Both policies in the same episodes, drawn by the environment: same starts, same guards."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    side, font, starts = 300, ImageFont.load_default(16), [(1, 2), (3, 1), (2, 3), (1, 1)]
+    guards = [False, True, False, True]
+    titles = {"mean": "trained on the mean", "recipe": "trained on the worst 5%"}
+    policies = {variant: load_policy(folder, variant, median_seed(records, variant)) for variant in titles}
+    film: list[Image.Image] = []
+    for episode, (start, guard) in enumerate(zip(starts, guards, strict=True)):
+        shots: dict[str, list[tuple[np.ndarray, float]]] = {variant: [] for variant in titles}
+        for variant, policy in policies.items():
+            env, rng = maze.GuardedMaze(render_mode="rgb_array"), np.random.default_rng(episode)
+            _, info = env.reset(seed=20 + episode, options={"start": start, "guard": guard})
+            act, total, over = sampler(policy, rng), 0.0, False
+            shots[variant].append((env.render(), total))
+            while not over:
+                _, reward, terminated, truncated, info = env.step(act(info["position"][None])[0])
+                total, over = total + reward, terminated or truncated
+                shots[variant].append((env.render(), total))
+        for i in range(max(map(len, shots.values())) + 6):
+            frame = Image.new("RGB", (2 * side + 12, side + 26), "white")
+            draw = ImageDraw.Draw(frame)
+            for column, (variant, title) in enumerate(titles.items()):
+                pixels, total = shots[variant][min(i, len(shots[variant]) - 1)]
+                frame.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS), (312 * column, 26))
+                draw.text((312 * column + 2, 3), f"{title}: return {total:.0f}", fill=COLOUR[variant], font=font)
+            film.append(frame)
+    sample = Image.new("RGB", (film[0].width, 4 * film[0].height))
+    for i in range(4):
+        sample.paste(film[(2 * i + 1) * len(film) // 8], (0, i * film[0].height))
+    palette = sample.quantize(128, method=Image.Quantize.MAXCOVERAGE)
+    flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in film]
+    flat[0].save(path, save_all=True, append_images=flat[1:], duration=180, loop=0, optimize=True)
+
+
 def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None) -> None:
     """Every seed of every variant as a dot, the median as a bar."""
     import matplotlib as mpl
@@ -790,6 +826,7 @@ def main(argv: list[str] | None = None) -> None:
         draw_picture(images / "guarded_maze.png", folder, records)
         console.print(f"picture: {images / 'guarded_maze.png'}")
     if options.study:
+        draw_film(images / "guarded_maze.gif", folder, records)
         draw_ablation(images / "guarded_maze_ablation.png", records, bound)
     console.print(f"results: {results / 'summary.json'}, {results / 'runs.csv'}")
 
