@@ -173,3 +173,8 @@ def test_small_groups_as_the_caller_wants():
     every = np.zeros((2, 4), bool)
     assert_array_equal(og.advantages(R, "max@2", where=every, small="zero"), 0)
     assert_array_equal(og.advantages(R, "mean", where=every, small="shrink"), 0)
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_array([1.0, 2.0, 3.0], mask=[False, True, False])
+    fails(TypeError, "masked arrays are not supported: pass their data, and where=~mask", og.advantages, masked, "mean")

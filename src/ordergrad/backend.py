@@ -137,6 +137,8 @@ def _add(kind: type, backend: Backend) -> int:
 
 
 def _numpy_floating(x: Array) -> Array:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("masked arrays are not supported: pass their data, and where=~mask")
     x = np.asarray(x)
     kind = x.dtype.kind
     if kind == "f":

@@ -374,10 +374,11 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
     ops = group.ops
     ordered, order = ops.sort_with_order(group.x)
     slopes, offset, total = _weights(group, objective, quantity, small)
-    a = ops.unsort(ops.cumulate(slopes * (ordered[..., 1:] - ordered[..., :-1])), order)
+    climb = ops.cumulate(slopes * (ordered[..., 1:] - ordered[..., :-1]))
     if group.mask is None or group.counts is None:
-        a = a - ops.mean(a)
+        a = ops.unsort(climb - ops.mean(climb), order)
     else:
+        a = ops.unsort(climb, order)
         valid = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
         a = a - (ops.total(valid) / ops.xp.clip(ops.xp.astype(group.counts, a.dtype), 1, group.n))[..., None]
     return a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None]

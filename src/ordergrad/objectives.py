@@ -940,7 +940,8 @@ class Exponential(Elementary):
 class Spectrum(Elementary):
     r"""Any spectrum φ on [0, 1], given as a Python function, as the rank weights whose spectrum is closest to it.
 
-    The weights minimise $\int_0^1 (\sum_j \alpha_j b_{j,K}(u) - \varphi(u))^2 du$, with $\alpha \ge 0$ where φ is
+    The weights minimise $\int_0^1 (\sum_j \alpha_j b_{j,K}(u) - \varphi(u))^2 du$ at the mass
+    $\sum_j \alpha_j = \int_0^1 \varphi$, with $\alpha \ge 0$ where φ is
     nowhere negative (then a better reward never gets a smaller advantage). A φ of either sign is fitted without that
     bound, and its weights can be large where φ is not smooth. The function takes an array of levels and returns as
     many values; 1 in a bad tail and 0 elsewhere is half of a CVaR. It has no string form; it pickles if φ does.
@@ -967,11 +968,12 @@ class Spectrum(Elementary):
 
         nodes, mass = _quadrature(max(512, 4 * k))
         target = self.density(nodes)
-        root = np.sqrt(mass)
-        design = root[:, None] * _bernstein_densities(k, nodes)
+        root, firm = np.sqrt(mass), 1e4  # one more equation, of great weight: the mass of φ
+        design = np.vstack([root[:, None] * _bernstein_densities(k, nodes), np.full(k, firm)])
+        values = np.append(root * target, firm * (mass @ target))
         if (target >= 0).all():
-            return np.asarray(nnls(design, root * target, maxiter=100 * k)[0], dtype=np.float64)
-        return np.asarray(np.linalg.lstsq(design, root * target)[0], dtype=np.float64)
+            return np.asarray(nnls(design, values, maxiter=100 * k)[0], dtype=np.float64)
+        return np.asarray(np.linalg.lstsq(design, values)[0], dtype=np.float64)
 
     def cumulative(self, u: Array) -> Array:
         """Return the integral of the function from 0 to u, by Gauss-Legendre quadrature."""
