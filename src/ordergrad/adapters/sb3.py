@@ -383,7 +383,8 @@ class _Ranked(OnPolicyAlgorithm):
         """Train as usual, rewards recorded; see `OnPolicyAlgorithm.learn`."""
         callbacks = callback if isinstance(callback, list) else [] if callback is None else [callback]
         wrapped = [c if isinstance(c, BaseCallback) else ConvertCallback(c) for c in callbacks]
-        return super().learn(total_timesteps, [RecordRewards(), *wrapped], *args, **kwargs)
+        own: Any = [RecordRewards(), *wrapped] if wrapped else RecordRewards()
+        return super().learn(total_timesteps, own, *args, **kwargs)
 
     def train(self) -> None:
         """Update the policy, unless the episodes to rank are still too few."""

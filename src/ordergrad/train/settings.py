@@ -41,12 +41,12 @@ class RLSettings:
     seeds: int = 2
     steps: int = 500_000
     env_args: dict[str, Any] = field(default_factory=dict[str, Any])
-    anneal: float = 0.8
+    anneal: float = 1.0
     algo: str = "ppo"
     credit: str = "telescoped"
     envs: int = 16
     rollout: int = 256
-    min_episodes: int = 12
+    min_episodes: int = 24
     discount: float = 1.0
     learning_rate: float = 1e-3
     batch_size: int = 256
