@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -25,7 +26,7 @@ from ordergrad.train import command
 from ordergrad.train.command import rl
 from ordergrad.train.evaluation import fresh_episodes, read_returns, values_of
 from ordergrad.train.parallel import train_all
-from ordergrad.train.rl import build, check, restore, seed_of, train
+from ordergrad.train.rl import build, check, restore, run, seed_of, train
 from ordergrad.train.rl import save as save_model
 from ordergrad.train.runs import (
     RunError,
@@ -230,6 +231,10 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def everything(settings, folder, jobs, update):
+    return train_all(partial(run, settings), settings.objectives, settings.seeds, folder, jobs, update)
+
+
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path):
     settings = replace(TINY, objectives=("mean",))
 
@@ -237,17 +242,17 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path):
         if row["step"] == 512:
             os.kill(os.getpid(), signal.SIGINT)
 
-    assert not train_all(settings, tmp_path, 1, interrupt)
+    assert not everything(settings, tmp_path, 1, interrupt)
     assert read_checkpoint(run_folder(tmp_path, "mean", 0) / "checkpoint.safetensors")[1]["step"] == 512
     assert not run_folder(tmp_path, "mean", 1).exists()
-    assert train_all(settings, tmp_path, 1, lambda *_: None)
+    assert everything(settings, tmp_path, 1, lambda *_: None)
     assert len(read_returns(run_folder(tmp_path, "mean", 1) / "evaluation.csv")) == 20
 
 
 def test_runs_side_by_side_are_the_runs_one_by_one(finished, tmp_path):
     settings = replace(TINY, objectives=("mean",))
     seen = []
-    assert train_all(settings, tmp_path, 2, lambda objective, seed, row: seen.append((seed, row["step"])))
+    assert everything(settings, tmp_path, 2, lambda objective, seed, row: seen.append((seed, row["step"])))
     assert {(0, 1024), (1, 1024)} <= set(seen)
     for seed in (0, 1):
         name = f"runs/mean/seed-{seed}/checkpoint.safetensors"

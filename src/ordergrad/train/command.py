@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -121,7 +122,7 @@ def _env_args(words: Sequence[str]) -> dict[str, Any]:
 def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, console: Console) -> bool:
     """Train everything under a progress bar; return whether it has finished."""
     from ordergrad.train.parallel import default_jobs, train_all
-    from ordergrad.train.rl import check
+    from ordergrad.train.rl import check, run
 
     check(settings)
     if jobs is not None and jobs < 1:
@@ -150,7 +151,7 @@ def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, c
         def update(name: str, seed: int, row: dict[str, Any]) -> None:
             progress.update(tasks[name, seed], completed=row["step"], shown=_shown(row, name))
 
-        return train_all(settings, folder, jobs, update)
+        return train_all(partial(run, settings), settings.objectives, settings.seeds, folder, jobs, update)
 
 
 def _shown(row: Mapping[str, Any], objective: str) -> str:

@@ -4,17 +4,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ordergrad.train.runs import METRICS, last_line, run_folder
-from ordergrad.train.settings import RLSettings
 
-__all__ = ["default_jobs", "train_all"]
+__all__ = ["Run", "default_jobs", "train_all"]
 
+Run = Callable[[str, int, Path, Callable[[], bool], Callable[[dict[str, Any]], None]], bool]
+"""Trains and evaluates (objective, seed, folder, stop, report) and returns whether it has finished; picklable."""
 Update = Callable[[str, int, dict[str, Any]], None]
 _stop: Any = None
 
@@ -24,13 +25,15 @@ def default_jobs(runs: int) -> int:
     return max(1, min(runs, os.cpu_count() or 1))
 
 
-def train_all(settings: RLSettings, out: Path, jobs: int, update: Update) -> bool:
+def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: int, update: Update) -> bool:
     """Train and evaluate every objective with every seed.
 
     The first Ctrl-C lets every run in progress finish its update and write a checkpoint.
 
     Args:
-        settings: What to train.
+        run: Trains and evaluates one objective with one seed.
+        objectives: What to train.
+        seeds: The number of seeds of each.
         out: The folder of the runs.
         jobs: Processes; with 1, everything happens in this one.
         update: Given the objective, the seed and the newest metrics of a run whenever they change.
@@ -38,61 +41,41 @@ def train_all(settings: RLSettings, out: Path, jobs: int, update: Update) -> boo
     Returns:
         Whether all runs have finished.
     """
-    tasks = [(objective, seed) for seed in range(settings.seeds) for objective in settings.objectives]
+    tasks = [(objective, seed) for seed in range(seeds) for objective in objectives]
     if jobs == 1:
         stop = threading.Event()
         with _interruptible(stop):
-            finished = [_train_here(settings, out, task, stop, update) for task in tasks]
+            finished = [_train_here(run, out, task, stop, update) for task in tasks]
         return all(finished)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    with _interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop,)) as pool:
-        futures = {pool.submit(_work, settings, objective, seed, out): (objective, seed) for objective, seed in tasks}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with _interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
+        futures = {pool.submit(_work, run, objective, seed, out): (objective, seed) for objective, seed in tasks}
         _follow(futures, out, update)
         return all(future.result() for future in futures)
 
 
-def _train_here(settings: RLSettings, out: Path, task: tuple[str, int], stop: Any, update: Update) -> bool:
+def _train_here(run: Run, out: Path, task: tuple[str, int], stop: Any, update: Update) -> bool:
     objective, seed = task
-    return _run(settings, objective, seed, out, stop.is_set, lambda row: update(objective, seed, row))
+    folder = run_folder(out, objective, seed)
+    return not stop.is_set() and run(objective, seed, folder, stop.is_set, lambda row: update(objective, seed, row))
 
 
-def _initialise(stop: Any) -> None:
-    """Prepare a process: Ctrl-C reaches it through the parent."""
+def _initialise(stop: Any, threads: int) -> None:
+    """Prepare a process: Ctrl-C reaches it through the parent, and it uses its share of the processors."""
+    import torch
+
     global _stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
     _stop = stop
 
 
-def _work(settings: RLSettings, objective: str, seed: int, out: Path) -> bool:
-    return _run(settings, objective, seed, out, _stop.is_set, lambda _: None)
-
-
-def _run(
-    settings: RLSettings,
-    objective: str,
-    seed: int,
-    out: Path,
-    stop: Callable[[], bool],
-    report: Callable[[dict[str, Any]], None],
-) -> bool:
-    """Train and evaluate one run; return whether it has finished."""
-    if stop():
+def _work(run: Run, objective: str, seed: int, out: Path) -> bool:
+    if _stop.is_set():
         return False
-    import torch
-
-    from ordergrad.train.rl import evaluate, train
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small networks: more threads only wait for each other
-    try:
-        folder = run_folder(out, objective, seed)
-        if not train(settings, objective, seed, folder, stop=stop, report=report) or stop():
-            return False
-        evaluate(settings, objective, seed, folder)
-        return True
-    finally:
-        torch.set_num_threads(threads)
+    return run(objective, seed, run_folder(out, objective, seed), _stop.is_set, lambda _: None)
 
 
 def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Update) -> None:

@@ -44,7 +44,7 @@ from ordergrad.train.runs import (
 from ordergrad.train.settings import ALGORITHMS, CREDITS, RLSettings, watched
 from ordergrad.weights import smallest_group
 
-__all__ = ["build", "check", "evaluate", "load_policy", "restore", "save", "seed_of", "train"]
+__all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]
 
 Array = NDArray[Any]
 _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -164,6 +164,26 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
     model.set_logger(Logger(folder=None, output_formats=[]))
     env.seed(seed_of(seed, 1, step))  # the algorithm's own seeding gives neighbouring seeds the same environments
     return model
+
+
+def run(
+    settings: RLSettings,
+    objective: str,
+    seed: int,
+    folder: Path,
+    stop: Callable[[], bool],
+    report: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Train and evaluate one run; return whether it has finished. Arguments as of `train`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small networks: more threads only wait for each other
+    try:
+        finished = train(settings, objective, seed, folder, stop=stop, report=report) and not stop()
+        if finished:
+            evaluate(settings, objective, seed, folder)
+        return finished
+    finally:
+        torch.set_num_threads(threads)
 
 
 def train(
