@@ -482,7 +482,7 @@ def best_tail(grid: Grid, level: float = 0.05, thresholds: range = range(-8, 2))
 def position_policy(grid: Grid, risk_aversion: float, touch_price: float) -> np.ndarray:
     """A policy that sees nothing but the position, as the trained ones: actions for each state.
 
-    It minimises E[exp(risk_aversion * steps)], where touching the guard zone counts as `touch_price` extra steps.
+    It minimises E[exp(risk_aversion * steps)], where a step that touches the guard zone counts as `touch_price` more.
     """
     step, price = np.exp(risk_aversion), np.expm1(risk_aversion * touch_price)
     value = np.full(len(grid.goal), np.exp(60 * risk_aversion))
@@ -504,7 +504,7 @@ def compute_bound(console: Console, spacings: tuple[int, ...] = (7, 11, 15), epi
         seconds = time.perf_counter() - begin
         bound["grids"].append({"per_cell": per_cell, "mean": mean, "cvar": tail, "value_at_risk": threshold})
         console.print(f"{per_cell:>2} points a cell: best mean {mean:.2f}, best CVaR 5% {tail:.2f} ({seconds:.0f} s)")
-    for risk_aversion, touch_price in ((0.01, 6.4), (0.01, 15.0), (0.01, 30.0), (0.01, 60.0), (0.1, 25.0), (0.2, 20.0)):
+    for risk_aversion, touch_price in ((0.01, 2.5), (0.01, 10), (0.01, 15), (0.01, 30), (0.1, 10), (0.1, 25)):
         actions, rng = position_policy(grid, risk_aversion, touch_price), test_rng()
         result = evaluate(lambda position, actions=actions: actions[grid.nearest(position)], episodes, rng)
         bound["position_only"].append({"risk_aversion": risk_aversion, "touch_price": touch_price, **result})
@@ -712,9 +712,10 @@ def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, An
             ax.plot([middle] * 2, [row - 0.36, row + 0.36], color=colour, lw=3.5, alpha=0.35, zorder=2)
             ax.scatter(np.sort(values), row + offset, s=16, color=colour, lw=0, zorder=3)
             side = "right" if middle > -20 else "left"
-            shift = (-9 if side == "right" else 9, 0)
+            shift = (-8, -6) if side == "right" else (8, 6)  # away from the dots, which rise downwards
             style = {"fontsize": 8.5, "color": INK, "va": "center", "ha": side, "textcoords": "offset points"}
-            ax.annotate(f"{middle:.1f}", (values.min() if side == "right" else values.max(), row), shift, **style)
+            style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+            ax.annotate(f"{middle:.1f}", (middle, row), shift, **style, zorder=2.5)
         if bound is not None:
             best = bound["grids"][-1][measure]
             ax.axvline(best, color="#009e73", lw=1.4, zorder=2)
@@ -736,7 +737,7 @@ def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, An
 
 
 def write_results(folder: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None, command: str) -> None:
-    """A summary with what is needed to make it again, and one line per run."""
+    """A summary with what is needed to make it again, a line per run, and every tenth update of each."""
     packages = ("numpy", "scipy", "torch", "gymnasium")
     summary = {
         "command": command,
@@ -759,6 +760,13 @@ def write_results(folder: Path, records: list[dict[str, Any]], bound: dict[str, 
         for record in records:
             numbers = [f"{record['result'][name]:.4f}" for name in names]
             writer.writerow([record["variant"], record["seed"], *numbers, record["seconds"]])
+    with (folder / "curves.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["variant", "seed", "update", "mean", "cvar", "touched", "reached", "entropy"])
+        for record in records:
+            for update in range(0, len(record["curve"]), 10):
+                numbers = [f"{x:.2f}" for x in record["curve"][update]]
+                writer.writerow([record["variant"], record["seed"], update, *numbers])
 
 
 # Command line -------------------------------------------------------------------------------------------------------
