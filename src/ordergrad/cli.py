@@ -11,7 +11,8 @@ except ImportError as error:  # pragma: no cover
     raise SystemExit(f"the ordergrad command needs the extra 'cli': pip install 'ordergrad[cli]' ({error})") from None
 
 from ordergrad.report import explain as explaining
-from ordergrad.train import command as training
+from ordergrad.train.command import rl
+from ordergrad.train.llm_command import llm
 
 __all__ = ["app"]
 
@@ -19,7 +20,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Optimise beyond the mean."
 )
 train_app = typer.Typer(no_args_is_help=True, help="Train on an objective, and compare with others.")
-train_app.command("rl")(training.rl)
+train_app.command("rl")(rl)
+train_app.command("llm")(llm)
 app.add_typer(train_app, name="train")
 console = Console(highlight=False)
 _PICTURES = (".png", ".svg", ".pdf")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "return_distributions", "save"]
+__all__ = ["learning_curves", "pass_curves", "return_distributions", "save"]
 
 Array = NDArray[Any]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -74,6 +74,28 @@ def learning_curves(
         panel.xaxis.set_major_formatter(_steps)
     panels[0].set_ylabel("over the last 100 episodes")
     _legend(panels[-1], "trained on")
+    return figure
+
+
+def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "") -> "Figure":
+    """Return a figure of pass@k over the number of tries k, with the bands of the confidence intervals.
+
+    Args:
+        curves: For each objective pass@k and the ends of its interval, shape (len(ks), 3).
+        ks: The numbers of tries.
+        title: Above the figure.
+    """
+    figure, (panel,) = _figure(1, title)
+    for index, (objective, curve) in enumerate(curves.items()):
+        colour, dash = _style(index)
+        panel.fill_between(ks, curve[:, 1], curve[:, 2], color=colour, alpha=0.15, linewidth=0)
+        panel.plot(
+            ks, curve[:, 0], color=colour, linestyle=dash, linewidth=2, marker="o", markersize=3, label=objective
+        )
+    panel.set_xscale("log", base=2)
+    panel.set_xticks(list(ks), [str(k) for k in ks])
+    panel.set(xlabel="tries k", ylabel="pass@k", ylim=(0, None))
+    _legend(panel, "trained on")
     return figure
 
 

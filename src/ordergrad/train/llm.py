@@ -1,0 +1,331 @@
+"""Train one language model on one objective with one seed, with TRL, and measure it on held-out problems."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, disable_progress_bars
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+from trl import GRPOConfig, GRPOTrainer
+
+from ordergrad.adapters.trl import OrderGradGRPOTrainer
+from ordergrad.estimators import value
+from ordergrad.spec import parse
+from ordergrad.train import countdown, small_lm
+from ordergrad.train.llm_settings import GRPO, LLMSettings
+from ordergrad.train.runs import EVALUATION, METRICS, RunError, trim_metrics, write_csv
+from ordergrad.train.tasks import COUNTDOWN, Task, load_task
+from ordergrad.weights import smallest_group
+
+__all__ = ["check", "evaluate", "pass_at", "prepare", "read_successes", "run", "sizes", "train"]
+
+Array = NDArray[Any]
+_DONE = "finished.json"
+_EVERY = 10
+
+disable_progress_bar()  # of Transformers and of Datasets: a run has one of its own
+disable_progress_bars()
+set_verbosity_error()
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def check(settings: LLMSettings) -> Task:
+    """Check settings before any work, and return the task.
+
+    Raises:
+        RunError: Something does not fit; the message says what to change.
+    """
+    for text in settings.objectives:
+        if text == GRPO:
+            continue
+        try:
+            need = smallest_group(parse(text), "leave_one_out")
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        if need > settings.samples:
+            raise RunError(
+                f"{text} compares {need - 1} completions and needs groups of at least {need}; "
+                f"--samples is {settings.samples}"
+            )
+    twice = {text for text in settings.objectives if settings.objectives.count(text) > 1}
+    if twice:
+        raise RunError(f"each objective once; {', '.join(sorted(twice))} is given several times")
+    for name in ("seeds", "steps", "prompts", "max_completion", "warm_steps", "eval_problems", "eval_samples"):
+        if getattr(settings, name) < 1:
+            raise RunError(f"{name} must be at least 1; got {getattr(settings, name)}")
+    if settings.learning_rate <= 0:
+        raise RunError(f"learning_rate must be positive; got {settings.learning_rate}")
+    if not settings.model and settings.data != COUNTDOWN:
+        raise RunError(
+            f"--model must be a folder or a hub id for --data {settings.data}; only countdown brings its own"
+        )
+    if settings.vllm and importlib.util.find_spec("vllm") is None:
+        raise RunError("--vllm needs vLLM: pip install vllm")
+    return load_task(settings.data, settings.reward, settings.eval_problems)
+
+
+def prepare(settings: LLMSettings, out: Path, report: Callable[[int], None] = lambda step: None) -> None:
+    """Make and measure the model that all runs start from, if the task brings it: warm-started on demonstrations.
+
+    Args:
+        settings: What to train.
+        out: The folder of the runs; the model goes to ``warm-start`` in it.
+        report: Given the step, now and then.
+    """
+    folder = out / "warm-start"
+    if settings.model:
+        return
+    if not (folder / _DONE).exists():
+        held_out = frozenset(countdown.problems(settings.eval_problems, seed=0))
+        shown = countdown.demonstrations(settings.warm_steps * 128, seed=2, exclude=held_out)
+        tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
+        model = small_lm.small_model(tokenizer, seed=0)
+        small_lm.warm_start(model, tokenizer, shown, folder, steps=settings.warm_steps, seed=0, report=report)
+        (folder / _DONE).write_text(json.dumps({"steps": settings.warm_steps}) + "\n")
+    if not (folder / EVALUATION).exists():
+        task = load_task(settings.data, settings.reward, settings.eval_problems)
+        measure(*_load(str(folder)), task, settings, 0, folder / EVALUATION)
+
+
+def run(
+    settings: LLMSettings,
+    objective: str,
+    seed: int,
+    folder: Path,
+    stop: Callable[[], bool],
+    report: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Train and evaluate one run; return whether it has finished. Arguments as of `train`."""
+    finished = train(settings, objective, seed, folder, stop=stop, report=report) and not stop()
+    if finished:
+        evaluate(settings, objective, seed, folder)
+    return finished
+
+
+def train(
+    settings: LLMSettings,
+    objective: str,
+    seed: int,
+    folder: Path,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> bool:
+    """Train one run, from its newest checkpoint if there is one.
+
+    Args:
+        settings: What to train.
+        objective: One of its objectives.
+        seed: One of its seeds.
+        folder: The folder of the run.
+        stop: Asked after every step; true ends the run with a checkpoint.
+        report: Given every row of metrics.
+
+    Returns:
+        Whether the run has reached its number of steps.
+    """
+    if (folder / _DONE).exists():
+        return True
+    task = load_task(settings.data, settings.reward, settings.eval_problems)
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    newest = get_last_checkpoint(str(checkpoints))
+    trim_metrics(folder / METRICS, int(newest.rsplit("-", 1)[1]) if newest else 0)
+    recorder = _Recorder(folder / METRICS, stop, report)
+    trainer = _trainer(settings, objective, seed, checkpoints, task, recorder)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=newest)
+    if recorder.stopped:
+        return False
+    trainer.save_model(str(folder / "model"))
+    (folder / _DONE).write_text(json.dumps({"steps": settings.steps}) + "\n")
+    return True
+
+
+def _trainer(
+    settings: LLMSettings, objective: str, seed: int, checkpoints: Path, task: Task, recorder: TrainerCallback
+) -> Any:
+    model, tokenizer = _load(_start(settings, checkpoints))
+    options: dict[str, Any] = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
+    if objective != GRPO:
+        options["loss_type"] = "dr_grpo"
+    arguments = GRPOConfig(
+        str(checkpoints),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.prompts * settings.samples,
+        num_generations=settings.samples,
+        max_completion_length=settings.max_completion,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=10,
+        use_vllm=settings.vllm,
+        gradient_checkpointing=False,
+        logging_steps=_EVERY,
+        save_steps=max(1, settings.steps // 5),
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        seed=seed,
+        **options,
+    )
+    shared: dict[str, Any] = {
+        "model": model,
+        "reward_funcs": [task.reward],
+        "args": arguments,
+        "train_dataset": Dataset.from_list(task.train),
+        "processing_class": tokenizer,
+        "callbacks": [recorder],
+        "peft_config": _lora() if settings.lora else None,
+    }
+    if objective == GRPO:
+        return GRPOTrainer(**shared)
+    return OrderGradGRPOTrainer(objective=objective, **shared)
+
+
+def _lora() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _start(settings: LLMSettings, folder: Path) -> str:
+    """Return the model that runs start from: the given one, or the warm start beside the runs."""
+    return settings.model or str(next(p for p in folder.parents if p.name == "runs").parent / "warm-start")
+
+
+def _load(name: str) -> tuple[Any, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return AutoModelForCausalLM.from_pretrained(name), tokenizer
+
+
+class _Recorder(TrainerCallback):
+    """Write metrics as they are logged; stop where asked."""
+
+    def __init__(self, path: Path, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]) -> None:
+        self.path, self.stop, self.report = path, stop, report
+        self.stopped = False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Append a row."""
+        if logs is None or "reward" not in logs:
+            return
+        numbers = {name: float(number) for name, number in logs.items() if _is_number(number)}
+        row = {"step": state.global_step, **{name: x for name, x in numbers.items() if np.isfinite(x)}}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.report(row)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop if asked, with a checkpoint."""
+        if self.stop() and state.global_step < args.max_steps:
+            self.stopped = True
+            control.should_save = control.should_training_stop = True
+
+
+def _is_number(x: Any) -> bool:
+    try:
+        float(x)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def evaluate(settings: LLMSettings, objective: str, seed: int, folder: Path) -> None:
+    """Write the successes of a trained model on the held-out problems, unless they are there.
+
+    Every problem gets the same number of completions, sampled at temperature 1. A completion succeeds if its reward
+    is at least 1.
+    """
+    if not (folder / EVALUATION).exists():
+        task = load_task(settings.data, settings.reward, settings.eval_problems)
+        source = _start(settings, folder / "model") if settings.lora else str(folder / "model")
+        model, tokenizer = _load(source)
+        if settings.lora:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(folder / "model"))
+        measure(model, tokenizer, task, settings, seed, folder / EVALUATION)
+
+
+def measure(model: Any, tokenizer: Any, task: Task, settings: LLMSettings, seed: int, path: Path) -> None:
+    """Sample completions of the held-out problems, and write successes and mean lengths per problem."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).eval()
+    torch.manual_seed(1_000_003 + seed)
+    rows: list[tuple[int, int, int, float]] = []
+    at_once = max(1, 512 // settings.eval_samples)
+    for begin in range(0, len(task.held_out), at_once):
+        group = [row for row in task.held_out[begin : begin + at_once] for _ in range(settings.eval_samples)]
+        completions, lengths = _complete(model, tokenizer, [row["prompt"] for row in group], settings, device)
+        columns = {name: [row[name] for row in group] for name in group[0] if name != "prompt"}
+        rewards = task.reward(prompts=[row["prompt"] for row in group], completions=completions, **columns)
+        good = np.array([reward is not None and reward >= 1 for reward in rewards]).reshape(-1, settings.eval_samples)
+        sizes_ = np.array(lengths).reshape(good.shape).mean(1)
+        rows += [
+            (begin + i, int(good[i].sum()), settings.eval_samples, round(float(sizes_[i]), 2)) for i in range(len(good))
+        ]
+    write_csv(path, ("problem", "successes", "samples", "mean_length"), rows)
+
+
+def _complete(
+    model: Any, tokenizer: Any, prompts: Sequence[Any], settings: LLMSettings, device: str
+) -> tuple[list[Any], list[int]]:
+    """Return a sampled completion of each prompt, in the form of the prompt, and their lengths in tokens."""
+    chat = not isinstance(prompts[0], str)
+    texts = (
+        [tokenizer.apply_chat_template(p, tokenize=False, add_generation_prompt=True) for p in prompts]
+        if chat
+        else list(prompts)
+    )
+    inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not chat).to(device)
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        output = model.generate(
+            **inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=settings.max_completion
+        )
+    new = output[:, inputs["input_ids"].shape[1] :]
+    answers = tokenizer.batch_decode(new, skip_special_tokens=True)
+    lengths = (new != tokenizer.pad_token_id).sum(1).tolist()
+    return ([[{"role": "assistant", "content": a}] for a in answers] if chat else answers), lengths
+
+
+def read_successes(path: Path) -> tuple[Array, int]:
+    """Return the successes on each held-out problem, and the completions each of them had."""
+    table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+    return table[:, 1].astype(int), int(table[0, 2])
+
+
+def sizes(samples: int) -> list[int]:
+    """Return the k of pass@k that are reported: the powers of two up to the number of samples.
+
+    Example:
+        >>> sizes(64)
+        [1, 2, 4, 8, 16, 32, 64]
+    """
+    return [1 << i for i in range(samples.bit_length()) if 1 << i <= samples]
+
+
+def pass_at(successes: Array, samples: int, k: int) -> Array:
+    """Return the unbiased estimate of pass@k for every problem, shape of `successes`.
+
+    Source: Chen et al. (2021), "Evaluating large language models trained on code", equation 1.
+
+    Example:
+        >>> pass_at(np.array([0, 1, 4]), 4, 2)
+        array([0. , 0.5, 1. ])
+    """
+    outcomes = (np.arange(samples) < successes[:, None]).astype(np.float64)
+    return np.asarray(value(outcomes, f"max@{k}"))

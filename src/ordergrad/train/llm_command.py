@@ -1,0 +1,201 @@
+"""The command `ordergrad train llm`: checks, a progress bar, training, a table and a figure of pass@k."""
+
+import importlib.util
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ordergrad.train.llm_settings import LLMSettings, as_json
+from ordergrad.train.runs import (
+    EVALUATION,
+    METRICS,
+    RunError,
+    last_line,
+    open_folder,
+    run_folder,
+    write_csv,
+)
+
+__all__ = ["llm"]
+
+Array = NDArray[Any]
+_DEFAULTS = LLMSettings(())
+_NEEDED = ("torch", "trl", "transformers", "datasets", "peft", "matplotlib")
+
+
+def llm(
+    objective: Annotated[str, typer.Option("--objective", "-o", help="What to optimise, such as top:2@4 or max@4.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", "-a", help="Another objective to train and compare, or grpo (repeatable)."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A folder or a hub id.", show_default="a small one, warm-started for countdown")
+    ] = _DEFAULTS.model,
+    data: Annotated[
+        str, typer.Option(help="countdown, or a JSONL, CSV or Parquet file with the column prompt.")
+    ] = _DEFAULTS.data,
+    reward: Annotated[
+        str, typer.Option(help="task, exact or math (column answer), or module:function.")
+    ] = _DEFAULTS.reward,
+    seeds: Annotated[int, typer.Option(help="Models per objective.")] = _DEFAULTS.seeds,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of each model.")] = _DEFAULTS.steps,
+    prompts: Annotated[int, typer.Option(help="Prompts in a step.")] = _DEFAULTS.prompts,
+    samples: Annotated[int, typer.Option(help="Completions of a prompt, the group.")] = _DEFAULTS.samples,
+    learning_rate: Annotated[float, typer.Option(help="Constant after ten steps.")] = _DEFAULTS.learning_rate,
+    max_completion: Annotated[int, typer.Option(help="Longest completion, in tokens.")] = _DEFAULTS.max_completion,
+    warm_steps: Annotated[
+        int, typer.Option(help="Steps on demonstrations before, for the small model.")
+    ] = _DEFAULTS.warm_steps,
+    lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters (peft).")] = False,
+    vllm: Annotated[bool, typer.Option("--vllm", help="Generate with vLLM.")] = False,
+    eval_problems: Annotated[int, typer.Option(help="Held-out problems.")] = _DEFAULTS.eval_problems,
+    eval_samples: Annotated[
+        int, typer.Option(help="Completions of each; pass@k for k up to this.")
+    ] = _DEFAULTS.eval_samples,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/llm"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue what the folder holds.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs side by side.", show_default="one per processor; 1 with a GPU")
+    ] = None,
+) -> None:
+    """Post-train language models on objectives of the reward distribution, and compare their pass@k."""
+    console = Console(highlight=False)
+    try:
+        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        if missing:
+            raise RunError(f"training needs {', '.join(missing)}: pip install 'ordergrad[llm]'")
+        settings = LLMSettings(
+            objectives=(objective, *(against or ())),
+            model=model,
+            data=data,
+            reward=reward,
+            seeds=seeds,
+            steps=steps,
+            prompts=prompts,
+            samples=samples,
+            learning_rate=learning_rate,
+            max_completion=max_completion,
+            warm_steps=warm_steps,
+            lora=lora,
+            vllm=vllm,
+            eval_problems=eval_problems,
+            eval_samples=eval_samples,
+        )
+        finished = _train(settings, out, resume, jobs, console)
+        if finished:
+            _summarise(settings, out, console)
+    except RunError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {error}", soft_wrap=True)
+        raise typer.Exit(2) from None
+    if not finished:
+        console.print(f"Stopped; checkpoints are in {out}. Continue by the same command with --resume.")
+        raise typer.Exit(130)
+
+
+def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, console: Console) -> bool:
+    """Train everything under a progress bar; return whether it has finished."""
+    import torch
+
+    from ordergrad.train.llm import check, prepare, run
+    from ordergrad.train.parallel import default_jobs, train_all
+
+    check(settings)
+    if jobs is None:
+        jobs = 1 if torch.cuda.is_available() else default_jobs(len(settings.objectives) * settings.seeds)
+    elif jobs < 1:
+        raise RunError(f"jobs must be at least 1; got {jobs}")
+    open_folder(out, as_json(settings), resume=resume, may_change=("seeds",))
+    console.print(
+        f"[bold]{settings.data}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x {settings.steps} "
+        f"steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time -> {out}"
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[shown]}"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=console, refresh_per_second=4) as progress:
+        if not settings.model:
+            warm = progress.add_task("warm start", total=settings.warm_steps, shown="")
+            prepare(settings, out, lambda step: progress.update(warm, completed=step))
+            progress.update(warm, completed=settings.warm_steps)
+        tasks: dict[tuple[str, int], Any] = {}
+        for name in settings.objectives:
+            for seed in range(settings.seeds):
+                row = last_line(run_folder(out, name, seed) / METRICS)
+                done = row["step"] if row else 0
+                tasks[name, seed] = progress.add_task(
+                    f"{name} seed {seed}", total=settings.steps, completed=done, shown=""
+                )
+
+        def update(objective: str, seed: int, row: dict[str, Any]) -> None:
+            names = ("reward", f"ordergrad/pass@{settings.samples}", "entropy")
+            shown = "  ".join(f"{name.removeprefix('ordergrad/')} {row[name]:.3f}" for name in names if name in row)
+            progress.update(tasks[objective, seed], completed=row["step"], shown=shown)
+
+        return train_all(partial(run, settings), settings.objectives, settings.seeds, out, jobs, update)
+
+
+def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
+    """Write and show pass@k of every trained model, with 95% intervals."""
+    from ordergrad.report.plots import pass_curves, save
+    from ordergrad.train.llm import read_successes, sizes
+
+    ks = sizes(settings.eval_samples)
+    contenders = list(settings.objectives)
+    paths = {name: [run_folder(out, name, s) / EVALUATION for s in range(settings.seeds)] for name in contenders}
+    if not settings.model:
+        paths = {"warm start": [out / "warm-start" / EVALUATION], **paths}
+    curves = {name: pass_at_k([read_successes(path) for path in seeds], ks) for name, seeds in paths.items()}
+    rows = [(name, k, *curve[i], len(paths[name])) for name, curve in curves.items() for i, k in enumerate(ks)]
+    write_csv(out / "results.csv", ("trained", "k", "pass_at_k", "low", "high", "seeds"), rows)
+    table = Table(title=f"pass@k in percent on {settings.eval_problems} held-out problems", title_justify="left")
+    table.add_column("trained on")
+    for k in ks:
+        table.add_column(f"k={k}", justify="right")
+    for name, curve in curves.items():
+        table.add_row(name, *(f"{100 * middle:.1f} ± {50 * (high - low):.1f}" for middle, low, high in curve))
+    console.print(table)
+    save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
+    console.print(f"Written: {out}/results.csv, pass_at_k.png")
+
+
+def pass_at_k(runs: Sequence[tuple[Array, int]], ks: Sequence[int]) -> Array:
+    """Return pass@k, and the ends of its 95% interval, for each k: shape (len(ks), 3).
+
+    The interval is Student's over seeds; of one seed, the normal one over problems.
+
+    Args:
+        runs: For each seed the successes on each problem, and the completions that each problem had.
+        ks: The numbers of tries.
+
+    Example:
+        >>> pass_at_k([(np.array([0, 2, 4]), 4)], [1])[0, 0]
+        np.float64(0.5)
+    """
+    from scipy.stats import t
+
+    from ordergrad.train.llm import pass_at
+
+    rows: list[tuple[float, float, float]] = []
+    for k in ks:
+        problems = np.array([pass_at(successes, samples, k) for successes, samples in runs])
+        seeds = problems.mean(1)
+        s = len(seeds)
+        if s > 1:
+            half = float(t.ppf(0.975, s - 1)) * float(seeds.std(ddof=1)) / s**0.5
+        else:
+            half = 1.959963984540054 * float(problems[0].std(ddof=1)) / len(problems[0]) ** 0.5
+        middle = float(seeds.mean())
+        rows.append((middle, max(middle - half, 0.0), min(middle + half, 1.0)))
+    return np.array(rows)

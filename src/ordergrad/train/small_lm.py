@@ -1,0 +1,136 @@
+"""A small language model from nothing: one token a character, and a warm start on demonstrations.
+
+For tasks that ship with OrderGrad, so that a language model can be trained without a download.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from ordergrad.train.countdown import Demonstration
+
+PAD, EOS = 0, 1
+
+__all__ = ["character_tokenizer", "small_model", "warm_start"]
+
+
+def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with one token for each character of an alphabet, padding, and end of sequence.
+
+    Example:
+        >>> tokenizer = character_tokenizer("0123456789+=")
+        >>> tokenizer.decode(tokenizer("1+2=3")["input_ids"])
+        '1+2=3'
+    """
+    vocabulary = {"<pad>": PAD, "<eos>": EOS}
+    vocabulary |= {character: len(vocabulary) + index for index, character in enumerate(dict.fromkeys(alphabet))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", padding_side="left"
+    )
+
+
+def small_model(
+    tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int = 96, layers: int = 3, heads: int = 4
+) -> LlamaForCausalLM:
+    """Return an untrained decoder for a tokenizer; 334,000 parameters at the default size.
+
+    Args:
+        tokenizer: Its vocabulary and special tokens.
+        seed: Of the weights.
+        width: Size of the hidden states.
+        layers: Number of layers.
+        heads: Attention heads.
+    """
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=8 * width // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            pad_token_id=PAD,
+            eos_token_id=EOS,
+            bos_token_id=None,
+        )
+    )
+
+
+def warm_start(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    demonstrations: Sequence[Demonstration],
+    folder: Path,
+    *,
+    steps: int,
+    seed: int,
+    batch_size: int = 128,
+    learning_rate: float = 3e-3,
+    report: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train a model to continue prompts as demonstrations do, and write it to a folder.
+
+    Args:
+        model: Trained in place.
+        tokenizer: Its tokenizer, written beside it.
+        demonstrations: Prompts and answers; only the answers are learned.
+        folder: Where the result goes (safetensors and JSON).
+        steps: Optimiser steps.
+        seed: Of the order of the demonstrations.
+        batch_size: Demonstrations per step.
+        learning_rate: At its highest; it rises over the first tenth of the steps and falls as a cosine.
+        report: Given the step, now and then.
+    """
+    used = demonstrations[: steps * batch_size]
+    rows = Dataset.from_list([{"prompt": d.problem.prompt, "completion": d.answer} for d in used])
+    options: dict[str, Any] = {"use_cpu": True} if not torch.cuda.is_available() else {}
+    arguments = SFTConfig(
+        str(folder / "trainer"),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 10),
+        weight_decay=0.01,
+        max_length=None,
+        bf16=False,
+        gradient_checkpointing=False,
+        save_strategy="no",
+        logging_steps=10,
+        report_to=[],
+        disable_tqdm=True,
+        seed=seed,
+        **options,
+    )
+    trainer = SFTTrainer(
+        model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[_Follow(report)]
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class _Follow(TrainerCallback):
+    """Report the steps of a trainer."""
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self.report = report
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report the step."""
+        self.report(state.global_step)

@@ -1,0 +1,130 @@
+"""Prompts and rewards for language models: the Countdown task, or the rows of a file with a reward of your own."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+import importlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ordergrad.train import countdown
+from ordergrad.train.runs import RunError
+
+__all__ = ["COUNTDOWN", "Reward", "Task", "load_task"]
+
+COUNTDOWN = "countdown"
+Row = dict[str, Any]
+Reward = Callable[..., Sequence[float | None]]
+_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_TRAINING_PROBLEMS = 20_000
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a language model is trained and measured on.
+
+    Attributes:
+        train: Rows with a ``prompt`` and whatever else the reward needs.
+        held_out: Rows that are not trained on.
+        reward: TRL's reward function: (prompts, completions, **columns) -> one number for each completion, 1 for a
+            success.
+    """
+
+    train: list[Row]
+    held_out: list[Row]
+    reward: Reward
+
+
+def load_task(data: str, reward: str, held_out: int) -> Task:
+    """Return the task that ``--data`` and ``--reward`` name.
+
+    Args:
+        data: ``countdown``, or a file with the column ``prompt`` (text, or a list of chat messages).
+        reward: ``task`` (of Countdown), ``exact`` (the completion is the column ``answer``), ``math`` (it is
+            equivalent to it, by math-verify), or ``module:function``.
+        held_out: How many rows to hold out.
+
+    Raises:
+        RunError: The file, its columns or the reward are not what they must be.
+
+    Example:
+        >>> task = load_task("countdown", "task", 2)
+        >>> len(task.held_out), task.reward(["1,2,3=9:"], ["(1+2)*3"])
+        (2, [1.0])
+    """
+    if data == COUNTDOWN:
+        apart = countdown.problems(held_out, seed=0)
+        problems = countdown.problems(_TRAINING_PROBLEMS, seed=1, exclude=frozenset(apart))
+        train, apart = ([{"prompt": problem.prompt} for problem in group] for group in (problems, apart))
+        return Task(train, apart, _countdown_reward if reward == "task" else _reward(reward, {"prompt"}, data))
+    if reward == "task":
+        raise RunError(f"--reward must be exact, math or module:function for a file; got {data} with reward 'task'")
+    rows = _read(Path(data))
+    if len(rows) <= held_out:
+        raise RunError(f"{data} must have more than the {held_out} rows that are held out; it has {len(rows)}")
+    function = _reward(reward, set(rows[0]), data)
+    random.Random(0).shuffle(rows)
+    return Task(rows[held_out:], rows[:held_out], function)
+
+
+def _read(path: Path) -> list[Row]:
+    if path.suffix not in _READERS:
+        raise RunError(f"--data must be {COUNTDOWN} or a file ending in {', '.join(_READERS)}; got {path}")
+    if not path.is_file():
+        raise RunError(f"{path} does not exist")
+    from datasets import load_dataset
+
+    try:
+        rows = cast("list[Row]", load_dataset(_READERS[path.suffix], data_files=str(path), split="train").to_list())
+    except Exception as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not rows or "prompt" not in rows[0]:
+        raise RunError(f"{path} must have the column 'prompt'; it has {', '.join(rows[0]) if rows else 'no rows'}")
+    return rows
+
+
+def _reward(name: str, columns: set[str], data: str) -> Reward:
+    if name in _REWARDS:
+        if "answer" not in columns:
+            raise RunError(f"--reward {name} needs the column 'answer'; {data} has {', '.join(sorted(columns))}")
+        return _REWARDS[name]
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RunError(f"--reward must be task, exact, math or module:function; got {name!r} ({error})") from error
+    if not callable(found):
+        raise RunError(f"--reward {name} is not a function")
+    return cast("Reward", found)
+
+
+def _text(completion: Any) -> str:
+    """Return the text of a completion, plain or a list of chat messages."""
+    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+
+
+def _countdown_reward(prompts: Sequence[str], completions: Sequence[str], **_: Any) -> list[float]:
+    pairs = zip(prompts, completions, strict=True)
+    return [float(countdown.check(countdown.parse_prompt(prompt), completion)) for prompt, completion in pairs]
+
+
+def exact(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> list[float]:
+    """Return 1 for every completion that is its answer, white space at the ends aside."""
+    return [float(_text(c).strip() == str(a).strip()) for c, a in zip(completions, answer, strict=True)]
+
+
+def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> list[float | None]:
+    """Return 1 for every completion whose last expression equals its answer; None where the answer cannot be read."""
+    from math_verify import parse, verify
+
+    rewards: list[float | None] = []
+    for completion, truth in zip(completions, answer, strict=True):
+        gold = parse(f"${truth}$")
+        rewards.append(float(verify(gold, parse(_text(completion)))) if gold else None)
+    return rewards
+
+
+_REWARDS: dict[str, Reward] = {"exact": exact, "math": math}

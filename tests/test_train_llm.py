@@ -1,0 +1,141 @@
+"""`ordergrad train llm`: a small run from start to end, resuming, tasks from files, and bad input before any work."""
+
+import csv
+import json
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ordergrad.cli import app
+from ordergrad.train import countdown, small_lm
+from ordergrad.train.llm import check, pass_at, prepare, read_successes, run, train
+from ordergrad.train.llm_command import pass_at_k
+from ordergrad.train.llm_settings import LLMSettings
+from ordergrad.train.runs import RunError, read_metrics, run_folder
+from ordergrad.train.tasks import load_task
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+TINY = LLMSettings(
+    objectives=("top:2@3", "grpo"), steps=6, prompts=2, samples=4, warm_steps=5, eval_problems=4, eval_samples=4
+)
+FLAGS = [
+    *("--steps", "6", "--prompts", "2", "--samples", "4", "--warm-steps", "5"),
+    *("--eval-problems", "4", "--eval-samples", "4", "--jobs", "1"),
+]
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["train", "llm", *map(str, arguments)], env={"COLUMNS": "140"})
+
+
+def test_a_run_from_start_to_end(tmp_path):
+    out = tmp_path / "run"
+    result = command("-o", "top:2@3", "-a", "grpo", "--out", out, *FLAGS)
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert {(row["trained"], int(row["k"])) for row in rows} == {
+        (name, k) for name in ("warm start", "top:2@3", "grpo") for k in (1, 2, 4)
+    }
+    assert all(float(row["low"]) <= float(row["pass_at_k"]) <= float(row["high"]) for row in rows)
+    assert matplotlib.image.imread(out / "pass_at_k.png").std() > 0.02
+    assert json.loads((out / "config.json").read_text())["settings"]["objectives"] == ["top:2@3", "grpo"]
+    again = command("-o", "top:2@3", "-a", "grpo", "--out", out, *FLAGS)
+    assert again.exit_code == 2
+    assert "already holds a run" in again.output
+    resumed = command("-o", "top:2@3", "-a", "grpo", "--out", out, "--resume", *FLAGS)
+    assert resumed.exit_code == 0, resumed.output
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
+    prepare(TINY, tmp_path)
+    folder = run_folder(tmp_path, "top:2@3", 0)
+    asked = iter([False, False, True])
+    assert not train(TINY, "top:2@3", 0, folder, stop=lambda: next(asked))
+    assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-3"]
+    assert run(TINY, "top:2@3", 0, folder, lambda: False, lambda row: None)
+    successes, samples = read_successes(folder / "evaluation.csv")
+    assert len(successes) == 4
+    assert samples == 4
+    assert all(row["step"] <= TINY.steps for row in read_metrics(folder / "metrics.jsonl"))
+
+
+def test_lora_trains_and_is_measured(tmp_path):
+    settings = replace(TINY, objectives=("max@2",), lora=True, steps=2)
+    prepare(settings, tmp_path)
+    folder = run_folder(tmp_path, "max@2", 0)
+    assert run(settings, "max@2", 0, folder, lambda: False, lambda row: None)
+    assert (folder / "model" / "adapter_model.safetensors").exists()
+    assert (folder / "evaluation.csv").exists()
+
+
+def test_the_small_model_learns_its_demonstrations(tmp_path):
+    tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
+    model = small_lm.small_model(tokenizer, seed=0)
+    assert 300_000 < model.num_parameters() < 400_000
+    one = countdown.demonstrations(1, seed=0)
+    small_lm.warm_start(model, tokenizer, one * 480, tmp_path, steps=60, seed=0, batch_size=8)
+    prompt = tokenizer(one[0].problem.prompt, return_tensors="pt")["input_ids"]
+    output = model.generate(prompt, do_sample=False, max_new_tokens=24)
+    assert tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True) == one[0].answer
+
+
+def test_pass_at_k_is_the_closed_form():
+    successes = np.array([0, 1, 3, 8])
+    expected = [0, 1 - 7 / 8 * 6 / 7, 1 - 5 / 8 * 4 / 7, 1]
+    np.testing.assert_allclose(pass_at(successes, 8, 2), expected, atol=1e-12)
+    middle, low, high = pass_at_k([(successes, 8), (successes, 8)], [2])[0]
+    assert low == middle == high == pytest.approx(np.mean(expected))
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_tasks_from_files(tmp_path):
+    rows = [{"prompt": f"{i}+1=", "answer": str(i + 1)} for i in range(6)]
+    task = load_task(write(tmp_path / "data.jsonl", rows), "exact", 2)
+    assert (len(task.train), len(task.held_out)) == (4, 2)
+    assert list(task.reward(prompts=["1+1="], completions=[" 2\n"], answer=["2"])) == [1.0]
+    task = load_task(write(tmp_path / "data.jsonl", rows), "math", 2)
+    assert list(task.reward(completions=["so $\\frac{1}{2}$", "$3$"], answer=["0.5", "2"])) == [1.0, 0.0]
+    task = load_task(write(tmp_path / "data.jsonl", rows), "ordergrad.train.tasks:exact", 2)
+    assert list(task.reward(completions=[[{"role": "assistant", "content": "2"}]], answer=["2"])) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": ("max@4",)}, "max@4 compares 4 completions and needs groups of at least 5; --samples is 4"),
+        ({"objectives": ("mox@2",)}, "did you mean 'max'"),
+        ({"objectives": ("mean", "mean")}, "each objective once"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"data": "some.jsonl"}, "--model must be a folder or a hub id"),
+        ({"data": "some.txt", "model": "x", "reward": "exact"}, "must be countdown or a file ending in"),
+        ({"data": "some.jsonl", "model": "x", "reward": "exact"}, "does not exist"),
+        ({"data": "some.jsonl", "model": "x"}, "--reward must be exact, math or module:function"),
+        ({"reward": "nowhere:f"}, "must be task, exact, math or module:function"),
+        ({"reward": "exact"}, "needs the column 'answer'"),
+        ({"vllm": True}, "pip install vllm"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(changes, message):
+    with pytest.raises(RunError, match=message):
+        check(replace(TINY, **changes))
+
+
+def test_files_without_the_columns_are_refused(tmp_path):
+    with pytest.raises(RunError, match="must have the column 'prompt'"):
+        load_task(write(tmp_path / "a.jsonl", [{"question": "1+1"}] * 9), "exact", 2)
+    with pytest.raises(RunError, match="needs the column 'answer'"):
+        load_task(write(tmp_path / "b.jsonl", [{"prompt": "1+1"}] * 9), "exact", 2)
+    with pytest.raises(RunError, match="more than the 9 rows"):
+        load_task(write(tmp_path / "c.jsonl", [{"prompt": "1+1", "answer": "2"}] * 9), "exact", 9)
