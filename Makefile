@@ -7,7 +7,7 @@ EXTRAS := dev
 
 # Train a risk-averse and a mean-seeking policy in the guarded maze and show who takes which way.
 run: $(VENV)/rl.stamp
-	$(BIN)/python experiments/guarded_maze.py --quick
+	$(BIN)/python experiments/guarded_maze.py --quick --overwrite
 
 # Everything that must hold: formatting, types, tests and doctests.
 test: $(VENV)/dev.stamp
@@ -23,7 +23,7 @@ bench: $(VENV)/dev.stamp
 
 # The full study of the guarded maze: every objective and ablation, all seeds.
 study: $(VENV)/rl.stamp
-	$(BIN)/python experiments/guarded_maze.py --study
+	$(BIN)/python experiments/guarded_maze.py --study --resume --results experiments/results/guarded_maze --images docs/images
 
 clean:
 	rm -rf $(VENV) build dist
