@@ -120,10 +120,10 @@ def _register(array: Array) -> int:
 
     compat: Any = array_api_compat
     if compat.is_jax_array(array):
-        return _add(type(array), _jax())
+        return _add(array.__class__, _jax())
     if compat.is_numpy_array(array) or not compat.is_array_api_obj(array):
-        return _add(type(array), _NUMPY)
-    return _add(type(array), _standard(compat.array_namespace(array)))
+        return _add(array.__class__, _NUMPY)
+    return _add(array.__class__, _standard(compat.array_namespace(array)))
 
 
 def _add(kind: type, backend: Backend) -> int:
