@@ -1,9 +1,11 @@
 """SkyRL 0.3: its own functions with the registered estimator. It shares the environment of verl."""
 
 import importlib.util
+import re
 import sys
 import typing
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -246,3 +248,14 @@ def test_the_entry_point_runs_skyrls_training(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "argv", ["main_base", "trainer.override_entrypoint=ordergrad.adapters.skyrl", *arguments])
     main_base.main()
     assert started == ["validated", "ray", configuration()]
+
+
+def test_the_commands_of_the_guide_are_accepted() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "adapters" / "skyrl.md").read_text()
+    command = re.findall(r"main_base \\\n((?:    [^\n]*\\\n)*    [^\n]*)\n```", text)[1]
+    overrides = [word.replace('"', "") for word in command.replace("\\\n", " ").split() if "=" in word]
+    assert len(overrides) == 12
+    config = adapter.OrderGradTrainConfig.from_cli_overrides(overrides[1:])
+    assert config.data.train_data == ["DATA/train.parquet"]
+    assert adapter.departures(config) == []
+    adapter.check(config)

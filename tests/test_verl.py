@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -375,3 +376,16 @@ def test_every_departure_from_the_objective_is_warned_of(override: str, sentence
     assert sentence in found
     with pytest.warns(UserWarning, match=sentence.split(";")[0]):
         check(configuration(override))
+
+
+def test_the_commands_of_the_guide_are_accepted() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "adapters" / "verl.md").read_text()
+    (command,) = re.findall(r"main_ppo \\\n((?:    [^\n]*\\\n)*    [^\n]*)\n```", text)
+    overrides = [word for word in command.replace("\\\n", " ").split() if "=" in word]
+    assert len(overrides) == 16
+    with initialize_config_dir(CONFIG, version_base=None):
+        config = compose("ppo_trainer", overrides)
+    assert departures(config) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(config)
