@@ -22,12 +22,13 @@ from typer.testing import CliRunner
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.report.plots import learning_curves, return_distributions, save
-from ordergrad.train import command
-from ordergrad.train.command import rl
+from ordergrad.train import rl_command as command
 from ordergrad.train.evaluation import fresh_episodes, read_returns, values_of
 from ordergrad.train.parallel import train_all
 from ordergrad.train.rl import build, check, restore, run, seed_of, train
 from ordergrad.train.rl import save as save_model
+from ordergrad.train.rl_command import rl
+from ordergrad.train.rl_settings import RLSettings, as_json
 from ordergrad.train.runs import (
     RunError,
     last_line,
@@ -37,7 +38,6 @@ from ordergrad.train.runs import (
     run_folder,
     write_checkpoint,
 )
-from ordergrad.train.settings import RLSettings, as_json
 
 torch.set_num_threads(1)
 TINY = RLSettings(

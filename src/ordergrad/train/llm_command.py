@@ -1,7 +1,7 @@
 """The command `ordergrad train llm`: checks, a progress bar, training, a table and a figure of pass@k."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,19 +10,11 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ordergrad.train.llm_settings import LLMSettings, as_json
-from ordergrad.train.runs import (
-    EVALUATION,
-    METRICS,
-    RunError,
-    last_line,
-    open_folder,
-    run_folder,
-    write_csv,
-)
+from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.runs import EVALUATION, RunError, open_folder, run_folder, write_csv
 
 __all__ = ["llm"]
 
@@ -106,44 +98,26 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     import torch
 
     from ordergrad.train.llm import check, prepare, run
-    from ordergrad.train.parallel import default_jobs, train_all
 
     check(settings)
-    if jobs is None:
-        jobs = 1 if torch.cuda.is_available() else default_jobs(len(settings.objectives) * settings.seeds)
-    elif jobs < 1:
-        raise RunError(f"jobs must be at least 1; got {jobs}")
+    jobs = chosen_jobs(
+        1 if jobs is None and torch.cuda.is_available() else jobs, len(settings.objectives) * settings.seeds
+    )
     open_folder(out, as_json(settings), resume=resume, may_change=("seeds",))
     console.print(
         f"[bold]{settings.data}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x {settings.steps} "
         f"steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time -> {out}"
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[shown]}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console, refresh_per_second=4) as progress:
-        if not settings.model:
-            warm = progress.add_task("warm start", total=settings.warm_steps, shown="")
-            prepare(settings, out, lambda step: progress.update(warm, completed=step))
-            progress.update(warm, completed=settings.warm_steps)
-        tasks: dict[tuple[str, int], Any] = {}
-        for name in settings.objectives:
-            for seed in range(settings.seeds):
-                row = last_line(run_folder(out, name, seed) / METRICS)
-                done = row["step"] if row else 0
-                tasks[name, seed] = progress.add_task(
-                    f"{name} seed {seed}", total=settings.steps, completed=done, shown=""
-                )
+    before = None if settings.model else ("warm start", settings.warm_steps, partial(prepare, settings, out))
+    every = (settings.objectives, settings.seeds, settings.steps)
+    return train_under_progress(partial(run, settings), *every, out, jobs, console, _shown, before)
 
-        def update(objective: str, seed: int, row: dict[str, Any]) -> None:
-            names = ("reward", f"ordergrad/pass@{settings.samples}", "entropy")
-            shown = "  ".join(f"{name.removeprefix('ordergrad/')} {row[name]:.3f}" for name in names if name in row)
-            progress.update(tasks[objective, seed], completed=row["step"], shown=shown)
 
-        return train_all(partial(run, settings), settings.objectives, settings.seeds, out, jobs, update)
+def _shown(row: Mapping[str, Any], objective: str) -> str:
+    """Return the metrics that matter, for the progress bar."""
+    best = max((name for name in row if name.startswith("ordergrad/pass@")), key=lambda n: int(n[15:]), default="")
+    names = ("reward", best, "entropy")
+    return "  ".join(f"{name.removeprefix('ordergrad/')} {row[name]:.3f}" for name in names if name in row)
 
 
 def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:

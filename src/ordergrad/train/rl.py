@@ -31,6 +31,7 @@ from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
 from ordergrad.spec import anneal, parse
 from ordergrad.train.evaluation import fresh_episodes, read_returns, write_returns
+from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, watched
 from ordergrad.train.runs import (
     CHECKPOINT,
     EVALUATION,
@@ -41,7 +42,6 @@ from ordergrad.train.runs import (
     trim_metrics,
     write_checkpoint,
 )
-from ordergrad.train.settings import ALGORITHMS, CREDITS, RLSettings, watched
 from ordergrad.weights import smallest_group
 
 __all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]

@@ -10,21 +10,20 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
+from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
 from ordergrad.train.runs import (
     EVALUATION,
     METRICS,
     RunError,
-    last_line,
     open_folder,
     read_metrics,
     run_folder,
     write_csv,
     write_json,
 )
-from ordergrad.train.settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
 
 __all__ = ["rl"]
 
@@ -93,7 +92,7 @@ def rl(
         if finished:
             _summarise(settings, folder, console)
     except RunError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]Error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     if not finished:
         console.print(f"Stopped; checkpoints are in {folder}. Continue by the same command with --resume.")
@@ -121,49 +120,24 @@ def _env_args(words: Sequence[str]) -> dict[str, Any]:
 
 def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, console: Console) -> bool:
     """Train everything under a progress bar; return whether it has finished."""
-    from ordergrad.train.parallel import default_jobs, train_all
     from ordergrad.train.rl import check, run
 
     check(settings)
-    if jobs is not None and jobs < 1:
-        raise RunError(f"jobs must be at least 1; got {jobs}")
-    jobs = default_jobs(len(settings.objectives) * settings.seeds) if jobs is None else jobs
+    jobs = chosen_jobs(jobs, len(settings.objectives) * settings.seeds)
     open_folder(folder, as_json(settings), resume=resume, may_change=("steps", "episodes"))
     console.print(
-        f"[bold]{_plain(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
-        f"{settings.steps:,} steps, {jobs} at a time -> {_plain(str(folder))}"
+        f"[bold]{plain(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
+        f"{settings.steps:,} steps, {jobs} at a time -> {plain(str(folder))}"
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[shown]}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console, refresh_per_second=4) as progress:
-        tasks: dict[tuple[str, int], Any] = {}
-        for name in settings.objectives:
-            for seed in range(settings.seeds):
-                row = last_line(run_folder(folder, name, seed) / METRICS)
-                tasks[name, seed] = progress.add_task(
-                    f"{_plain(name)} seed {seed}", total=settings.steps, completed=row["step"] if row else 0, shown=""
-                )
-
-        def update(name: str, seed: int, row: dict[str, Any]) -> None:
-            progress.update(tasks[name, seed], completed=row["step"], shown=_shown(row, name))
-
-        return train_all(partial(run, settings), settings.objectives, settings.seeds, folder, jobs, update)
+    every = (settings.objectives, settings.seeds, settings.steps)
+    return train_under_progress(partial(run, settings), *every, folder, jobs, console, _shown)
 
 
 def _shown(row: Mapping[str, Any], objective: str) -> str:
     """Return the metrics that matter, for the progress bar."""
     names = dict.fromkeys(("mean", "cvar:0.1", objective, "best"))
-    known = [f"{_plain(name)} {row[name]:.4g}" for name in names if row.get(name) is not None]
+    known = [f"{plain(name)} {row[name]:.4g}" for name in names if row.get(name) is not None]
     return "  ".join(known) or "no episode has ended yet"
-
-
-def _plain(text: str) -> str:
-    """Return text with what Rich would take for markup escaped."""
-    return text.replace("[", r"\[")
 
 
 def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
@@ -190,7 +164,7 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
     for name, runs in metrics.items():
         for seed, run in enumerate(runs):
             _warn(console, f"{name} seed {seed}", run[-1])
-    console.print(f"Written: {_plain(str(folder))}/results.csv, results.json, returns.png, learning.png")
+    console.print(f"Written: {plain(str(folder))}/results.csv, results.json, returns.png, learning.png")
 
 
 def _columns(run: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[Any, dict[str, Any]]:
@@ -206,13 +180,13 @@ def _table(settings: RLSettings, values: Sequence[Any]) -> Table:
     table = Table(title=f"Value of fresh episodes ± half of the 95% interval ({spread})", title_justify="left")
     table.add_column("trained on")
     for name in watched(settings):
-        table.add_column(_plain(name), justify="right")
+        table.add_column(plain(name), justify="right")
     best = {name: max(v.value for v in values if v.evaluated == name) for name in watched(settings)}
     for trained in settings.objectives:
         row = [v for v in values if v.trained == trained]
         cells = [f"{v.value:.5g} ± {v.high - v.value:.3g}" for v in row]
         table.add_row(
-            _plain(trained),
+            plain(trained),
             *(f"[bold]{c}[/]" if v.value == best[v.evaluated] else c for c, v in zip(cells, row, strict=True)),
         )
     return table
@@ -227,4 +201,4 @@ def _warn(console: Console, run: str, row: Mapping[str, Any]) -> None:
     }
     for key, text in notes.items():
         if row.get(key):
-            console.print(f"[yellow]{_plain(run)}: {row[key]:g} {text}[/]")
+            console.print(f"[yellow]{plain(run)}: {row[key]:g} {text}[/]")

@@ -1,0 +1,80 @@
+"""All runs of a command under one progress bar."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from ordergrad.train.parallel import Run, default_jobs, train_all
+from ordergrad.train.runs import METRICS, RunError, last_line, run_folder
+
+__all__ = ["chosen_jobs", "plain", "train_under_progress"]
+
+Prepare = Callable[[Callable[[int], None]], None]
+
+
+def chosen_jobs(jobs: int | None, runs: int) -> int:
+    """Return how many runs to train side by side, one for each processor unless chosen.
+
+    Raises:
+        RunError: Fewer than one was chosen.
+    """
+    if jobs is not None and jobs < 1:
+        raise RunError(f"jobs must be at least 1; got {jobs}")
+    return default_jobs(runs) if jobs is None else jobs
+
+
+def train_under_progress(
+    run: Run,
+    objectives: Sequence[str],
+    seeds: int,
+    steps: int,
+    out: Path,
+    jobs: int,
+    console: Console,
+    shown: Callable[[Mapping[str, Any], str], str],
+    before: tuple[str, int, Prepare] | None = None,
+) -> bool:
+    """Train every objective with every seed, one line of progress for each; return whether all have finished.
+
+    Args:
+        run: Trains and evaluates one objective with one seed.
+        objectives: What to train.
+        seeds: The number of seeds of each.
+        steps: The steps of a run.
+        out: The folder of the runs.
+        jobs: How many at a time.
+        console: Where to show it.
+        shown: From the newest metrics and the objective to the text beside the bar.
+        before: A name, a number of steps, and something to do first that reports its steps.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[shown]}"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=console, refresh_per_second=4) as progress:
+        if before is not None:
+            name, total, prepare = before
+            first = progress.add_task(name, total=total, shown="")
+            prepare(lambda step: progress.update(first, completed=step))
+            progress.update(first, completed=total)
+        tasks: dict[tuple[str, int], Any] = {}
+        for name in objectives:
+            for seed in range(seeds):
+                row = last_line(run_folder(out, name, seed) / METRICS)
+                label, done = f"{plain(name)} seed {seed}", row["step"] if row else 0
+                tasks[name, seed] = progress.add_task(label, total=steps, completed=done, shown="")
+
+        def update(objective: str, seed: int, row: dict[str, Any]) -> None:
+            progress.update(tasks[objective, seed], completed=row["step"], shown=shown(row, objective))
+
+        return train_all(run, objectives, seeds, out, jobs, update)
+
+
+def plain(text: str) -> str:
+    """Return text with what Rich would take for markup escaped."""
+    return text.replace("[", r"\[")
