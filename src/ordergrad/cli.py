@@ -11,8 +11,8 @@ except ImportError as error:  # pragma: no cover
     raise SystemExit(f"the ordergrad command needs the extra 'cli': pip install 'ordergrad[cli]' ({error})") from None
 
 from ordergrad.report import explain as explaining
-from ordergrad.train.command import rl
 from ordergrad.train.llm_command import llm
+from ordergrad.train.rl_command import rl
 
 __all__ = ["app"]
 
