@@ -1,9 +1,9 @@
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-EXTRAS := dev
+VERL := .venv-verl
 
-.PHONY: run test bench study clean
+.PHONY: run test test-verl bench study clean
 
 # Train a risk-averse and a mean-seeking policy in the guarded maze and show who takes which way.
 run: $(VENV)/rl.stamp
@@ -16,9 +16,13 @@ test: $(VENV)/dev.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2
 
+# The tests of the adapters for verl and SkyRL, whose pins clash with those of the others, in their own environment.
+test-verl: $(VERL)/stamp
+	$(VERL)/bin/python -m pytest tests/test_verl.py tests/test_skyrl.py tests/test_recipes.py
+
 # The committed benchmark table, measured anew.
 bench: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json
+	$(BIN)/python -m pytest test-verl benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json
 	$(BIN)/python benchmarks/table.py .benchmarks.json benchmarks/results.md
 
 # The full study of the guarded maze: every objective and ablation, all seeds.
@@ -26,9 +30,16 @@ study: $(VENV)/rl.stamp
 	$(BIN)/python experiments/guarded_maze.py --study --resume --results experiments/results/guarded_maze --images docs/images
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VERL) build dist
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	touch $@
+
+$(VERL)/stamp: pyproject.toml constraints.txt
+	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[verl-test]'
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    'verl==0.9.*' 'skyrl==0.3.*' 'skyrl-gym==0.4.*' 'TransferQueue>=0.1.10'
 	touch $@
