@@ -39,7 +39,7 @@ class LLMSettings:
     steps: int = 500
     prompts: int = 32
     samples: int = 8
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     max_completion: int = 24
     warm_steps: int = 600
     lora: bool = False
