@@ -37,6 +37,7 @@ class Backend:
         sort_with_order: Array -> (sorted array, order), the order in a form that `take` and `unsort` understand.
         take: (array, order) -> array in sorted order.
         unsort: (array in sorted order, order) -> array in the original order.
+        gaps: (..., n) -> (..., n - 1): differences of neighbours.
         cumulate: (..., n) -> (..., n + 1): running sums that start at 0.
         total: Array -> sums over the last axis, which is dropped.
         mean: Array -> means over the last axis, which is kept with length 1.
@@ -56,6 +57,7 @@ class Backend:
     sort_with_order: Callable[[Array], tuple[Array, Any]]
     take: Callable[[Array, Any], Array]
     unsort: Callable[[Array, Any], Array]
+    gaps: Callable[[Array], Array]
     cumulate: Callable[[Array], Array]
     total: Callable[[Array], Array]
     mean: Callable[[Array], Array]
@@ -133,6 +135,10 @@ def _add(kind: type, backend: Backend) -> int:
     return _BY_TYPE[kind]
 
 
+def _gaps(x: Array) -> Array:
+    return x[..., 1:] - x[..., :-1]
+
+
 # NumPy
 
 
@@ -199,6 +205,7 @@ _NUMPY = Backend(
     sort_with_order=_numpy_sort_with_order,
     take=_numpy_take,
     unsort=_numpy_unsort,
+    gaps=_gaps,
     cumulate=_numpy_cumulate,
     total=lambda x: x.sum(-1),
     mean=lambda x: x.sum(-1, keepdims=True) / x.shape[-1],
@@ -218,7 +225,6 @@ _BY_TYPE: dict[type, int] = {np.ndarray: 0, list: 0, tuple: 0}
 def _torch() -> Backend:
     import torch
     from array_api_compat import torch as xp
-    from torch.nn.functional import pad
 
     compiler: Any = torch.compiler
     kept = (torch.float32, torch.float64)
@@ -276,7 +282,8 @@ def _torch() -> Backend:
         sort_with_order=sort_with_order,
         take=lambda x, order: x.expand(order.shape).gather(-1, order),
         unsort=lambda x, order: x.scatter(-1, order, x),
-        cumulate=lambda x: pad(x.cumsum(-1), (1, 0)),
+        gaps=lambda x: x.diff(),
+        cumulate=lambda x: torch.constant_pad_nd(x.cumsum(-1), (1, 0)),
         total=lambda x: x.sum(-1),
         mean=lambda x: x.mean(-1, keepdim=True),
         constants=constants,
@@ -320,6 +327,7 @@ def _jax() -> Backend:
         sort_with_order=sort_with_order,
         take=lambda x, order: jnp.take_along_axis(jnp.broadcast_to(x, order.shape), order, axis=-1),
         unsort=lambda x, order: jax.lax.sort((order, x), num_keys=1, is_stable=False)[1],
+        gaps=_gaps,
         cumulate=cumulate,
         total=lambda x: x.sum(-1),
         mean=lambda x: x.mean(-1, keepdims=True),
@@ -361,6 +369,7 @@ def _standard(xp: ModuleType) -> Backend:
         sort_with_order=sort_with_order,
         take=lambda x, order: xp.take_along_axis(xp.broadcast_to(x, order.shape), order, axis=-1),
         unsort=lambda x, order: xp.take_along_axis(x, xp.argsort(order, axis=-1), axis=-1),
+        gaps=_gaps,
         cumulate=cumulate,
         total=lambda x: xp.sum(x, axis=-1),
         mean=lambda x: xp.mean(x, axis=-1, keepdims=True),

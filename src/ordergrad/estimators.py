@@ -374,7 +374,7 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
     ops = group.ops
     ordered, order = ops.sort_with_order(group.x)
     slopes, offset, total = _weights(group, objective, quantity, small)
-    climb = ops.cumulate(slopes * (ordered[..., 1:] - ordered[..., :-1]))
+    climb = ops.cumulate(slopes * ops.gaps(ordered))
     if group.mask is None or group.counts is None:
         a = ops.unsort(climb - ops.mean(climb), order)
     else:
@@ -385,7 +385,7 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
 
 
 def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
-    return total * ordered[..., 0] + ops.total(offset * (ordered[..., 1:] - ordered[..., :-1]))
+    return total * ordered[..., 0] + ops.total(offset * ops.gaps(ordered))
 
 
 def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:

@@ -108,7 +108,7 @@ def value_under(ops: Backend, rewards: Array, probs: Array, objective: str | Obj
     ordered, order = ops.sort_with_order(rewards)
     level = ops.cumulate(ops.take(probs, order))[..., 1:-1]
     mass, above = _upper_mass(ops, objective, k, level)
-    return mass * ordered[..., 0] + ops.total(above * (ordered[..., 1:] - ordered[..., :-1]))
+    return mass * ordered[..., 0] + ops.total(above * ops.gaps(ordered))
 
 
 def advantages_under(ops: Backend, rewards: Array, probs: Array, objective: str | Objective, k: int | None) -> Array:
@@ -116,7 +116,7 @@ def advantages_under(ops: Backend, rewards: Array, probs: Array, objective: str 
     ordered, order = ops.sort_with_order(rewards)
     weights = ops.take(probs, order)
     level = ops.cumulate(weights)[..., 1:-1]
-    a = ops.cumulate(_density(ops, objective, k, level) * (ordered[..., 1:] - ordered[..., :-1]))
+    a = ops.cumulate(_density(ops, objective, k, level) * ops.gaps(ordered))
     return ops.unsort(a - ops.total(weights * a)[..., None], order)
 
 
