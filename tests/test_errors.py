@@ -1,5 +1,6 @@
 """Bad input: each a clear error that names the parameter, the requirement, what came and the shape."""
 
+import importlib
 import re
 
 import numpy as np
@@ -58,7 +59,8 @@ def test_rewards_that_are_not_finite(function, bad):
 def test_finite_rewards_whose_sum_overflows():
     rewards = np.array([1.5e308, 1.5e308, 1.4e308, 1.5e308])
     assert np.isfinite(og.advantages(rewards, "max@2", baseline="leave_one_out")).all()
-    torch = pytest.importorskip("torch")
+    import torch
+
     assert torch.isfinite(og.advantages(torch.tensor(rewards), "max@2")).all()
 
 
@@ -81,7 +83,7 @@ def test_rewards_that_are_not_real_numbers(function, bad):
 
 @pytest.mark.parametrize("name", ["torch", "jax.numpy"])
 def test_complex_rewards_of_other_libraries(name):
-    xp = pytest.importorskip(name)
+    xp = importlib.import_module(name)
     fails(TypeError, "rewards must be real numbers", og.advantages, xp.asarray([1j, 2.0]), "mean")
 
 

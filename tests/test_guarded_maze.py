@@ -6,15 +6,13 @@ import sys
 import warnings
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
-gymnasium = pytest.importorskip("gymnasium")
-
-from gymnasium.utils.env_checker import check_env  # noqa: E402
-from gymnasium.vector import AutoresetMode  # noqa: E402
-
-from ordergrad.envs import GuardedMaze, GuardedMazeVector, guarded_maze  # noqa: E402
+from ordergrad.envs import GuardedMaze, GuardedMazeVector, guarded_maze
 
 ID = "ordergrad/GuardedMaze-v0"
 LEFT, RIGHT, DOWN, UP = range(4)
@@ -315,8 +313,9 @@ def test_bad_actions_and_order():
 
 @pytest.fixture(scope="module")
 def study():
-    pytest.importorskip("torch").set_num_threads(1)
-    pytest.importorskip("rich")
+    import torch
+
+    torch.set_num_threads(1)
     path = Path(__file__).parents[1] / "experiments" / "guarded_maze.py"
     spec = importlib.util.spec_from_file_location("guarded_maze_study", path)
     module = importlib.util.module_from_spec(spec)

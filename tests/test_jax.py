@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -10,7 +11,6 @@ from numpy.testing import assert_allclose
 import ordergrad as og
 from ordergrad import objectives as o
 
-jax = pytest.importorskip("jax")
 jnp = jax.numpy
 
 REWARDS = np.array([[0.5, -1.0, 2.0, 0.25, 3.0, -0.5], [1.0, 1.5, 0.0, -0.125, 1.25, 7.0]])

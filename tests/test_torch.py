@@ -4,12 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 
 import ordergrad as og
 from ordergrad import objectives as o
-
-torch = pytest.importorskip("torch")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning"),

@@ -11,11 +11,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-pytest.importorskip("trl", reason="TRL is not installed")
-
 import pandas as pd
+import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig

@@ -110,8 +110,9 @@ def test_exact_gradient_is_the_finite_difference(spec):
 
 @pytest.mark.parametrize("spec", [*SIZED, "cvar:0.3@50", "wang:1@50"])
 def test_exact_gradient_is_the_derivative_by_autodiff(spec):
-    torch = pytest.importorskip("torch")
-    jax = pytest.importorskip("jax")
+    import jax
+    import torch
+
     p = softmax(LOGITS)
     exact = p * og.exact.advantages(OUTCOMES, p, spec)
 
@@ -126,7 +127,8 @@ def test_exact_gradient_is_the_derivative_by_autodiff(spec):
 @pytest.mark.parametrize("spec", ["mean", "cvar:0.3@3", "max@3"])
 def test_pathwise_gradient_of_the_value_is_unbiased(spec):
     """Rewards theta * r: the derivative of E[value] by theta is the expectation of the derivative."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     draws, probability = batches(4)
     theta = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     v = og.value(theta * torch.tensor(REWARDS["distinct"], dtype=torch.float64)[draws], spec)
