@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ordergrad.train.measures import read_returns, values_of
 from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
 from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
 from ordergrad.train.runs import (
@@ -143,7 +144,6 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
 def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
     """Write and show the table of values and the figures."""
     from ordergrad.report.plots import learning_curves, return_distributions, save
-    from ordergrad.train.evaluation import read_returns, values_of
 
     folders = {name: [run_folder(folder, name, seed) for seed in range(settings.seeds)] for name in settings.objectives}
     returns = {name: [read_returns(path / EVALUATION) for path in paths] for name, paths in folders.items()}
