@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from ordergrad.estimators import value, value_and_error
 
-__all__ = ["Value", "interval", "pass_at", "pass_at_k", "read_returns", "read_successes", "sizes", "values_of"]
+__all__ = [
+    "Value",
+    "interval",
+    "metric_columns",
+    "pass_at",
+    "pass_at_k",
+    "read_returns",
+    "read_successes",
+    "sizes",
+    "values_of",
+]
 
 Array = NDArray[Any]
 
@@ -122,9 +132,7 @@ def pass_at_k(runs: Sequence[tuple[Array, int]], ks: Sequence[int]) -> Array:
     return np.array([interval([pass_at(successes, samples, k) for successes, samples in runs], (0.0, 1.0)) for k in ks])
 
 
-def interval(
-    runs: Sequence[Array], bounds: tuple[float, float] = (-math.inf, math.inf)
-) -> tuple[float, float, float]:
+def interval(runs: Sequence[Array], bounds: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float, float]:
     """Return the mean of the runs' means, and the ends of its 95% interval.
 
     The interval is Student's over runs; of one run, the normal one over its values.
@@ -147,3 +155,18 @@ def interval(
         half = 1.959963984540054 * float(runs[0].std(ddof=1)) / len(runs[0]) ** 0.5
     middle = float(means.mean())
     return middle, max(middle - half, bounds[0]), min(middle + half, bounds[1])
+
+
+def metric_columns(run: Sequence[Mapping[str, Any]]) -> tuple[Array, dict[str, Array]]:
+    """Return the steps of a run and its metrics as arrays, NaN where a row has no number.
+
+    Example:
+        >>> metric_columns([{"step": 1}, {"step": 2, "mean": 0.5}])[1]["mean"]
+        array([nan, 0.5])
+    """
+    names = dict.fromkeys(name for row in run for name in row)
+    columns = {
+        name: np.array([row[name] if isinstance(row.get(name), (int, float)) else np.nan for row in run], dtype=float)
+        for name in names
+    }
+    return np.array([row["step"] for row in run], dtype=float), columns

@@ -1,0 +1,102 @@
+"""What a report is made of: sections of charts and tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Cell", "Chart", "Section", "Table", "number"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: What it shows.
+        order: What its column is sorted by; None sorts last.
+        best: Whether it is the highest of its column.
+    """
+
+    text: str
+    order: float | str | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the row.
+
+    Attributes:
+        title: Above it.
+        header: The names of its columns.
+        rows: One cell for each column.
+        caption: A sentence below it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure and the numbers in it.
+
+    Attributes:
+        name: What its files are called.
+        title: Above it.
+        caption: A sentence below it.
+        figure: The figure, with its legend in `figure.legends`.
+        header: The columns of its numbers.
+        rows: Its numbers.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: "Figure"
+    header: tuple[str, ...]
+    rows: tuple[Sequence[str | float | int | None], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a report says of one run, or of several together.
+
+    Attributes:
+        title: Its name.
+        subtitle: What was run, in a few words.
+        notes: What the reader must know before the numbers: what is missing or was left out.
+        contenders: The names of the curves, in the order of their colours.
+        charts: Its figures.
+        tables: Its tables.
+        command: The command line that made the run, if it is known.
+        facts: Names and values of what it is about.
+    """
+
+    title: str
+    subtitle: str
+    notes: tuple[str, ...] = ()
+    contenders: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+    command: str | None = None
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a number as text, thousands apart, a true minus sign.
+
+    Example:
+        >>> number(-1234.5678), number(0.5), number(112.5, 2), number(None)
+        ('−1,235', '0.5', '112', '–')
+    """
+    if value is None or value != value:
+        return "–"
+    plain = 10**digits <= abs(value) < 1e9 or 1000 <= abs(value) < 1e9
+    text = f"{value:,.0f}" if plain else f"{value:.{digits}g}"
+    return text.replace("-", "−")
