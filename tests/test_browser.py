@@ -55,9 +55,7 @@ def visit(browser, page_file):
         page = context.new_page()
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request", lambda r: wrong.append(r.url) if not r.url.startswith(("data:", page_file.as_uri())) else None
-        )
+        page.on("request", lambda request: wrong.extend(u for u in [request.url] if not u.startswith(own)))
         page.goto(page_file.as_uri())
         return page
 

@@ -1,6 +1,6 @@
 """The page of a report: one HTML file that needs nothing else, and the figures beside it as PNG and CSV."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import base64
 import csv
