@@ -13,7 +13,7 @@ from ordergrad.objectives import Elementary, Objective
 from ordergrad.spec import parse
 from ordergrad.weights import largest_k, rank_weights, sample_weights, spectrum
 
-__all__ = ["Explanation", "draw", "explain", "save_figure"]
+__all__ = ["Explanation", "draw", "explain", "population_spectrum", "save_figure"]
 
 Array = NDArray[np.float64]
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -159,7 +159,7 @@ def save_figure(explanation: Explanation, path: Path) -> None:
     phi = spectrum(objective, u, k=k)
     left.fill_between(u, phi, color=_BLUE, alpha=0.25, linewidth=0)
     left.plot(u, phi, color=_BLUE, linewidth=2, label=f"comparison size {k}")
-    limit = _population_spectrum(objective, u)
+    limit = population_spectrum(objective, u)
     if limit is not None:
         left.plot(u, limit, color=_ORANGE, linewidth=1.5, linestyle="--", label="population")
     left.axhline(0, color=_GREY, linewidth=0.8)
@@ -180,7 +180,7 @@ def save_figure(explanation: Explanation, path: Path) -> None:
     picture.savefig(path)
 
 
-def _population_spectrum(objective: Objective, u: Array) -> Array | None:
+def population_spectrum(objective: Objective, u: Array) -> Array | None:
     """Return the spectrum with every level at its population limit, None where there is no such function."""
     levels = [part for _, part in objective.terms() if _is_level(part)]
     if not levels:
