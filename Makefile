@@ -18,7 +18,7 @@ test: $(VENV)/dev.stamp
 
 # The tests in a headless Chromium, which `make test` skips on a machine without one.
 test-browser: $(VENV)/dev.stamp
-	ORDERGRAD_NEED_BROWSER=1 $(BIN)/python -m pytest tests/test_browser.py
+	ORDERGRAD_NEED_BROWSER=1 $(BIN)/python -m pytest tests/test_browser.py tests/test_site.py
 
 # The tests of the adapters for verl and SkyRL, whose pins clash with those of the others, in their own environment.
 test-verl: $(VERL)/stamp
@@ -26,7 +26,7 @@ test-verl: $(VERL)/stamp
 
 # The documentation site, in site/.
 docs: $(VENV)/docs.stamp
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The committed benchmark table, measured anew.
 bench: $(VENV)/dev.stamp

@@ -1,37 +1,26 @@
 """The report in a headless Chromium: by keyboard, on a phone, in the dark, without a network.
 
-Needs a Chromium of the machine; `make test-browser` fails where there is none, otherwise these tests are skipped there.
+Needs a Chromium of the machine; `make test-browser` fails where there is none, otherwise these tests are skipped.
 """
 
-import os
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chromium import launched, needs_chromium
 from report_runs import RL, llm_run, rl_run, score_run
 from typer.testing import CliRunner
 
 from ordergrad.cli import app
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next((path for path in map(shutil.which, NAMES) if path), None)
-REQUIRED = bool(os.environ.get("ORDERGRAD_NEED_BROWSER"))
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not REQUIRED, reason="no Chromium on this machine (install one, or set CHROMIUM to its path)"
-)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser():
-    assert CHROMIUM is not None, f"none of {', '.join(NAMES)} is installed, and CHROMIUM is not set"
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from reference import fractions, statistic
 from strategies import groups
 
 import ordergrad as og
-from ordergrad.objectives import CVaR, UpperCVaR
+from ordergrad.objectives import CVaR, Spectrum, UpperCVaR
 
 ROOT = Path(__file__).parent.parent
 N = 6
@@ -149,6 +149,20 @@ def test_retry_objectives_are_the_expected_best_of_m(m) -> None:
     outcomes, probs = np.array([-1.0, 0.5, 2.0]), np.array([0.5, 0.3, 0.2])
     expected = sum(probs[list(d)].prod() * outcomes[list(d)].max() for d in product(range(3), repeat=m))
     assert float(og.exact.value(outcomes, probs, f"max@{m}")) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("m", [1.2, 2, 2.5, 4])
+def test_advantages_of_retry_policies_are_the_exact_ones(m) -> None:
+    """RePPO: the improvement over m - 1 draws, E[(q - max)+] = the sum of F^(m-1) over the gaps below q, centred."""
+    q, probs = np.array([-1.0, 0.5, 2.0, 2.25]), np.array([0.4, 0.3, 0.2, 0.1])
+    improvement = np.array([0.0, *np.cumsum(np.cumsum(probs)[:-1] ** (m - 1) * np.diff(q))])
+    if m == 2:
+        assert_allclose(improvement, [sum(p * max(a - b, 0) for b, p in zip(q, probs, strict=True)) for a in q])
+    theirs = improvement - probs @ improvement
+    spectrum = Spectrum(lambda u: m * u ** (m - 1))
+    assert_allclose(og.exact.advantages(q, probs, spectrum) / m, theirs, atol=1e-12)
+    if m == int(m):
+        assert_allclose(og.exact.advantages(q, probs, f"max@{m}") / m, theirs, atol=1e-12)
 
 
 @given(groups(N, count=1))

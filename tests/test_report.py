@@ -196,7 +196,7 @@ def test_the_numbers_of_a_score_are_its_results(made) -> None:
     ]
     assert page.tables["Comparisons"][1] == ["b − a", "mean", "1", "[0.8, 1.2]", "1e−05", "paired, 40 pairs"]
     assert ["a", "max@4", "25%", "3.5", "40%"] in page.tables["What carries the gradient"]
-    assert "2 broken rows were left out" in page.words
+    assert "broken rows left out: 2;" in page.words
     rows = numbers(made["score"] / "report-figures" / "rewards.csv")
     share = sum(float(row["share"]) for row in rows if row["contender"] == "a" and float(row["from"]) >= 0.5)
     assert share == pytest.approx(0.25, abs=0.01)

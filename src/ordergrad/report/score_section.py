@@ -109,13 +109,13 @@ def _left_out(logs: Mapping[str, Row]) -> list[str]:
     for name, log in logs.items():
         if log["broken"]:
             notes.append(
-                f"{name}: {log['broken']:,} broken rows were left out; broken.csv in the run's folder has the first."
+                f"{name}: broken rows left out: {log['broken']:,}; broken.csv in the run's folder has the first."
             )
         if log["masked"]:
-            notes.append(f"{name}: {log['masked']:,} rows were masked out.")
+            notes.append(f"{name}: rows masked out: {log['masked']:,}.")
         too_small = max((row["too_small"] for row in log["values"]), default=0)
         if too_small:
-            notes.append(f"{name}: {too_small:,} groups are too small for the largest comparison size.")
+            notes.append(f"{name}: groups too small for the largest comparison size: {too_small:,}.")
     return notes
 
 
