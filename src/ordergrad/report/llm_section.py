@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ordergrad.estimators import value
 from ordergrad.objectives import Weights
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, number
+from ordergrad.report.section import Cell, Section, Table, interval_text
 from ordergrad.spec import parse
 from ordergrad.train.llm_settings import GRPO
 from ordergrad.train.measures import interval, metric_columns, pass_at_k, read_successes, sizes
@@ -219,7 +219,7 @@ def _cell(row: Sequence[float] | None, best: float | None, scale: float) -> Cell
     if row is None:
         return Cell("–")
     middle, low, high = row
-    text = f"{number(scale * middle, 4 if scale == 1 else 3)} ± {number(scale * (high - low) / 2, 2)}"
+    text = interval_text(scale * middle, scale * low, scale * high, 4 if scale == 1 else 3)
     return Cell(text, middle, middle == best)
 
 

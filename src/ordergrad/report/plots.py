@@ -31,7 +31,6 @@ __all__ = [
     "pass_curves",
     "return_distributions",
     "save",
-    "style",
     "tidy",
 ]
 
@@ -103,7 +102,7 @@ def draw_histogram(axis: "Axes", samples: Mapping[str, Array], bins: int = 40) -
     edges = np.histogram_bin_edges(everything, bins=bins) if len(everything) else np.linspace(0, 1, bins + 1)
     shares: dict[str, Array] = {}
     for index, (name, values) in enumerate(finite.items()):
-        colour, dash = style(index)
+        colour, dash = _style(index)
         if not len(values):
             continue
         shares[name] = np.histogram(values, edges)[0] / len(values)
@@ -129,7 +128,7 @@ def draw_curve(
 
     The parts carry the identifier ``series-INDEX``, which an SVG file keeps.
     """
-    colour, dash = style(index)
+    colour, dash = _style(index)
     mark = f"series-{index}"
     if band is not None:
         axis.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0, gid=mark)
@@ -175,7 +174,7 @@ def tidy(axis: "Axes") -> None:
     axis.set_axisbelow(True)
 
 
-def style(index: int) -> tuple[str, Any]:
+def _style(index: int) -> tuple[str, Any]:
     """Return the colour and the line style of the index-th curve."""
     dashes = DASHES[index % len(DASHES)]
     return COLOURS[index % len(COLOURS)], (0, dashes) if dashes else "-"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, number
+from ordergrad.report.section import Cell, Section, Table, interval_text
 from ordergrad.spec import parse
 from ordergrad.train.measures import metric_columns, read_returns, values_of
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
@@ -160,7 +160,7 @@ def _cell(value: Value | None, best: float | None) -> Cell:
     if value is None:
         return Cell("–")
     middle, low, high = value
-    return Cell(f"{number(middle)} ± {number((high - low) / 2, 2)}", middle, middle == best)
+    return Cell(interval_text(middle, low, high), middle, middle == best)
 
 
 def _results(path: Path) -> dict[str, dict[str, Value]]:

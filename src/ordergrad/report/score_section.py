@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, number
+from ordergrad.report.section import Cell, Section, Table, interval_text, number
 from ordergrad.spec import parse
 from ordergrad.train.runs import RunError
 from ordergrad.weights import largest_k
@@ -160,8 +160,7 @@ def _values_table(scored: Logs) -> Table | None:
 def _value_cell(row: Row | None, best: float | None) -> Cell:
     if row is None or row["value"] is None:
         return Cell("–")
-    half = None if row["low"] is None else (row["high"] - row["low"]) / 2
-    return Cell(f"{number(row['value'])} ± {number(half, 2)}", row["value"], row["value"] == best)
+    return Cell(interval_text(row["value"], row["low"], row["high"]), row["value"], row["value"] == best)
 
 
 def _signal_table(logs: Mapping[str, Row]) -> Table | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Cell", "Chart", "Section", "Table", "number"]
+__all__ = ["Cell", "Chart", "Section", "Table", "interval_text", "number"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,16 @@ def number(value: float | None, digits: int = 4) -> str:
     plain = 10**digits <= abs(value) < 1e9 or 1000 <= abs(value) < 1e9
     text = f"{value:,.0f}" if plain else f"{value:.{digits}g}"
     return text.replace("-", "−")
+
+
+def interval_text(middle: float, low: float | None, high: float | None, digits: int = 4) -> str:
+    """Return a value with half of its interval; a half that is rounding alone is 0.
+
+    Example:
+        >>> interval_text(497.21, 491.2, 503.2), interval_text(500.0, 499.9999999999997, 500.0000000000003)
+        ('497.2 ± 6', '500 ± 0')
+    """
+    half = None if low is None or high is None else (high - low) / 2
+    if half is not None and half < 1e-9 * abs(middle):
+        half = 0.0
+    return f"{number(middle, digits)} ± {number(half, 2)}"
