@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "pass_curves", "return_distributions", "save"]
+__all__ = ["learning_curves", "new_figure", "pass_curves", "return_distributions", "save", "style"]
 
 Array = NDArray[Any]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -32,12 +32,12 @@ def return_distributions(returns: Mapping[str, Array], title: str = "") -> "Figu
         returns: For each objective the returns of all its policies' episodes.
         title: Above the figure.
     """
-    figure, (left, right) = _figure(2, title)
+    figure, (left, right) = new_figure(2, title)
     everything = np.concatenate(list(returns.values()))
     everything = everything[np.isfinite(everything)]
     edges = np.histogram_bin_edges(everything, bins=40) if len(everything) else np.linspace(0, 1, 41)
     for index, (objective, values) in enumerate(returns.items()):
-        colour, dash = _style(index)
+        colour, dash = style(index)
         finite = np.sort(values[np.isfinite(values)])
         density = np.histogram(finite, edges)[0] / max(len(finite), 1)
         left.stairs(density, edges, color=colour, fill=True, alpha=0.18)
@@ -60,10 +60,10 @@ def learning_curves(
         metrics: Which to show, one panel each.
         title: Above the figure.
     """
-    figure, panels = _figure(len(metrics), title)
+    figure, panels = new_figure(len(metrics), title)
     for metric, panel in zip(metrics, panels, strict=True):
         for index, (objective, seeds) in enumerate(runs.items()):
-            colour, dash = _style(index)
+            colour, dash = style(index)
             grid, curves = _on_one_grid([(steps, columns[metric]) for steps, columns in seeds])
             if not len(grid):
                 continue
@@ -85,9 +85,9 @@ def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "")
         ks: The numbers of tries.
         title: Above the figure.
     """
-    figure, (panel,) = _figure(1, title)
+    figure, (panel,) = new_figure(1, title)
     for index, (objective, curve) in enumerate(curves.items()):
-        colour, dash = _style(index)
+        colour, dash = style(index)
         panel.fill_between(ks, curve[:, 1], curve[:, 2], color=colour, alpha=0.15, linewidth=0)
         panel.plot(
             ks, curve[:, 0], color=colour, linestyle=dash, linewidth=2, marker="o", markersize=3, label=objective
@@ -104,7 +104,8 @@ def save(figure: "Figure", path: Path) -> None:
     figure.savefig(path)
 
 
-def _figure(panels: int, title: str) -> "tuple[Figure, list[Axes]]":
+def new_figure(panels: int, title: str = "") -> "tuple[Figure, list[Axes]]":
+    """Return a figure with panels side by side, and the panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8 * panels, 3.6), dpi=150, layout="constrained")
@@ -118,7 +119,8 @@ def _figure(panels: int, title: str) -> "tuple[Figure, list[Axes]]":
     return figure, axes
 
 
-def _style(index: int) -> tuple[str, Any]:
+def style(index: int) -> tuple[str, Any]:
+    """Return the colour and the dashes of the curve with this number."""
     return _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
 
 
