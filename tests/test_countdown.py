@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordergrad.train.countdown import ALPHABET, Problem, check, demonstrations, evaluate, parse_prompt, problems
+from ordergrad.train.countdown import ALPHABET, Level, Problem, check, demonstrations, evaluate, parse_prompt, problems
 
 
 def test_problems_are_different_seeded_and_exclude_the_held_out() -> None:
@@ -13,7 +13,7 @@ def test_problems_are_different_seeded_and_exclude_the_held_out() -> None:
     assert len(set(held_out)) == 200
     others = problems(500, seed=0, exclude=frozenset(held_out))
     assert not set(others) & set(held_out)
-    assert all(1 <= p.target <= 99 and len(p.numbers) == 5 and max(p.numbers) <= 9 for p in others)
+    assert all(1 <= p.target <= 50 and len(p.numbers) == 4 and max(p.numbers) <= 9 for p in others)
 
 
 def test_demonstrations_hit_exactly_when_they_say_so() -> None:
@@ -25,7 +25,7 @@ def test_demonstrations_hit_exactly_when_they_say_so() -> None:
 
 
 def test_prompts_read_back_and_stay_in_the_alphabet() -> None:
-    for problem in problems(100, seed=1, targets=(-20, 200)):
+    for problem in problems(100, seed=1, level=Level(numbers=6, largest=25, target=999)):
         assert parse_prompt(problem.prompt) == problem
         assert set(problem.prompt) <= set(ALPHABET)
 
@@ -68,13 +68,13 @@ def test_evaluate_agrees_with_python_or_refuses(answer: str) -> None:
     [
         ({"numbers": 1}, "numbers must satisfy"),
         ({"largest": 0}, "largest must satisfy"),
-        ({"targets": (5, 1)}, "targets must be"),
+        ({"target": 0}, "target must satisfy"),
         ({"numbers": 2, "largest": 1}, "count must not exceed"),
     ],
 )
 def test_bad_ranges_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        problems(100, seed=0, **arguments)
+        problems(100, 0, Level(**arguments))
 
 
 def test_malformed_prompts_are_refused() -> None:

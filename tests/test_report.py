@@ -223,6 +223,17 @@ def test_several_runs_share_pictures_where_they_are_comparable(made) -> None:
     assert page.tables["Settings"][0] == ["setting", "rl", "llm", "score", "more"]
 
 
+@pytest.mark.parametrize("kind", ["llm", "score"])
+def test_models_and_logs_share_pictures_too(tmp_path, kind) -> None:
+    make = {"llm": llm_run, "score": score_run}[kind]
+    report(make(tmp_path / "one"), make(tmp_path / "two"), "--out", tmp_path / "both.html")
+    page = Page((tmp_path / "both.html").read_text())
+    assert "Together: one, two" in page.words
+    wanted = {"llm": ["warm start · one", "grpo · two", "max@4..mean · two"], "score": ["a · one", "b · two"]}[kind]
+    both = numbers(tmp_path / "both-figures" / "1-together-one-two-pass-at-k.csv")
+    assert set(wanted) <= {row["contender"] for row in both}
+
+
 def test_runs_of_different_tasks_are_not_drawn_together(tmp_path) -> None:
     one, two = rl_run(tmp_path / "one"), rl_run(tmp_path / "two", replace(RL, env_id="Acrobot-v1"))
     report(one, two, "--out", tmp_path / "both.html")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ordergrad import advantages
 from ordergrad.cli import app
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm import check, prepare, run, train
@@ -66,6 +67,25 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
     assert all(row["step"] <= TINY.steps for row in read_metrics(folder / "metrics.jsonl"))
 
 
+def test_a_pair_of_objectives_is_annealed_and_length_has_a_price(tmp_path, monkeypatch):
+    settings = replace(TINY, objectives=("max@2..mean",), length_penalty=0.25, steps=4)
+    prepare(settings, tmp_path)
+    objectives, rewards = [], []
+
+    def spy(rewards_, objective, **options):
+        objectives.append(str(objective))
+        rewards.append(np.array(rewards_))
+        return advantages(rewards_, objective, **options)
+
+    monkeypatch.setattr("ordergrad.adapters.trl.advantages", spy)
+    folder = run_folder(tmp_path, "max@2..mean", 0)
+    assert run(settings, "max@2..mean", 0, folder, lambda: False, lambda row: None)
+    assert objectives == ["max@2", "0.75*max@2+0.25*mean", "0.5*max@2+0.5*mean", "0.25*max@2+0.75*mean"]
+    priced = np.concatenate(rewards).ravel()
+    assert (priced < 0).any()
+    assert set(np.round(priced * 4) / 4) == set(priced)
+
+
 def test_lora_trains_and_is_measured(tmp_path):
     settings = replace(TINY, objectives=("max@2",), lora=True, steps=2)
     prepare(settings, tmp_path)
@@ -77,10 +97,10 @@ def test_lora_trains_and_is_measured(tmp_path):
 
 def test_the_small_model_learns_its_demonstrations(tmp_path):
     tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
-    model = small_lm.small_model(tokenizer, seed=0)
-    assert 300_000 < model.num_parameters() < 400_000
+    model = small_lm.small_model(tokenizer, seed=0, width=64, layers=3)
+    assert model.num_parameters() == 148_800
     one = countdown.demonstrations(1, seed=0)
-    small_lm.warm_start(model, tokenizer, one * 480, tmp_path, steps=60, seed=0, batch_size=8)
+    small_lm.warm_start(model, tokenizer, one * 480, tmp_path, steps=60, seed=0, learning_rate=3e-3, batch_size=8)
     prompt = tokenizer(one[0].problem.prompt, return_tensors="pt")["input_ids"]
     output = model.generate(prompt, do_sample=False, max_new_tokens=24)
     assert tokenizer.decode(output[0, prompt.shape[1] :], skip_special_tokens=True) == one[0].answer
@@ -119,6 +139,13 @@ def test_tasks_from_files(tmp_path):
         ({"steps": 0}, "steps must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"data": "some.jsonl"}, "--model must be a folder or a hub id"),
+        ({"objectives": ("max@2..mox",)}, "did you mean 'max'"),
+        ({"objectives": ("mean..max@4",)}, "max@4 compares 4 completions"),
+        ({"warm_hits": 1.5}, "warm_hits must lie in"),
+        ({"length_penalty": -0.1}, "length_penalty must be finite and not negative"),
+        ({"data": "countdown:4"}, "countdown:NUMBERS:LARGEST:TARGET"),
+        ({"data": "countdown:1:9:50"}, "numbers must satisfy numbers >= 2"),
+        ({"data": "countdown:2:3:5"}, "too few problems"),
         ({"data": "some.txt", "model": "x", "reward": "exact"}, "must be countdown or a file ending in"),
         ({"data": "some.jsonl", "model": "x", "reward": "exact"}, "does not exist"),
         ({"data": "some.jsonl", "model": "x"}, "--reward must be exact, math or module:function"),

@@ -13,7 +13,7 @@ from ordergrad.objectives import Weights
 from ordergrad.report import charts
 from ordergrad.report.section import Cell, Section, Table, interval_text
 from ordergrad.spec import parse
-from ordergrad.train.llm_settings import GRPO
+from ordergrad.train.llm_settings import GRPO, stages
 from ordergrad.train.measures import interval, metric_columns, pass_at_k, read_successes, sizes
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k, rank_weights
@@ -44,6 +44,11 @@ class Contender:
     objective: str
     successes: tuple[tuple[Array, int], ...]
     metrics: tuple[tuple[Array, Mapping[str, Array]], ...]
+
+    @property
+    def weighed(self) -> str:
+        """The objective that has a spectrum, of a schedule the last one; empty if there is none."""
+        return "" if self.objective == GRPO else stages(self.objective)[1]
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def section(title: str, models: Models, command: str | None) -> Section:
         )
         functions = {name: _zero_one_quantiles(sample) for name, sample in rates.items()}
         k = largest_k(int(settings["samples"]))
-        weighed = {n: (parse(c.objective), k) for n, c in contenders.items() if c.objective not in ("", GRPO)}
+        weighed = {name: (parse(c.weighed), k) for name, c in contenders.items() if c.weighed}
         drawn.append(charts.quantiles("quantiles", functions, weighed, "success of a completion, 0 or 1"))
     metrics = {name: c.metrics for name, c in contenders.items()}
     caption = "Training completions: the mean over seeds, and the band from the lowest to the highest."
@@ -168,7 +173,7 @@ def _zero_one_quantiles(rates: Array) -> tuple[Array, Array]:
 def _objectives_table(models: Models) -> Table | None:
     """Return the value of every objective that was trained, and of the mean, under every model."""
     contenders, samples = models.contenders, int(models.settings["samples"])
-    watched = dict.fromkeys(("mean", *(c.objective for c in contenders.values() if c.objective not in ("", GRPO))))
+    watched = dict.fromkeys(("mean", *(c.weighed for c in contenders.values() if c.weighed)))
     values: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, contender in contenders.items():
         for objective in watched:

@@ -27,10 +27,12 @@ __all__ = [
     "draw_pass_curves",
     "draw_quantiles",
     "learning_curves",
+    "new_figure",
     "on_one_grid",
     "pass_curves",
     "return_distributions",
     "save",
+    "style",
     "tidy",
 ]
 
@@ -47,7 +49,7 @@ def return_distributions(returns: Mapping[str, Array], title: str = "") -> "Figu
         returns: For each objective the returns of all its policies' episodes.
         title: Above the figure.
     """
-    figure, (left, right) = _figure(2, title)
+    figure, (left, right) = new_figure(2, title)
     draw_histogram(left, returns)
     draw_quantiles(right, returns)
     left.set(xlabel="return of an episode", ylabel="share of episodes", title="Distribution")
@@ -66,7 +68,7 @@ def learning_curves(
         metrics: Which to show, one panel each.
         title: Above the figure.
     """
-    figure, panels = _figure(len(metrics), title)
+    figure, panels = new_figure(len(metrics), title)
     for metric, panel in zip(metrics, panels, strict=True):
         draw_metric(panel, runs, metric)
         panel.set(xlabel="environment steps", title=metric)
@@ -83,7 +85,7 @@ def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "")
         ks: The numbers of tries.
         title: Above the figure.
     """
-    figure, (panel,) = _figure(1, title)
+    figure, (panel,) = new_figure(1, title)
     draw_pass_curves(panel, {name: (ks, curve) for name, curve in curves.items()})
     panel.set(xlabel="tries k", ylabel="pass@k", ylim=(0, None))
     _legend(panel, "trained on")
@@ -102,7 +104,7 @@ def draw_histogram(axis: "Axes", samples: Mapping[str, Array], bins: int = 40) -
     edges = np.histogram_bin_edges(everything, bins=bins) if len(everything) else np.linspace(0, 1, bins + 1)
     shares: dict[str, Array] = {}
     for index, (name, values) in enumerate(finite.items()):
-        colour, dash = _style(index)
+        colour, dash = style(index)
         if not len(values):
             continue
         shares[name] = np.histogram(values, edges)[0] / len(values)
@@ -128,7 +130,7 @@ def draw_curve(
 
     The parts carry the identifier ``series-INDEX``, which an SVG file keeps.
     """
-    colour, dash = _style(index)
+    colour, dash = style(index)
     mark = f"series-{index}"
     if band is not None:
         axis.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0, gid=mark)
@@ -174,7 +176,7 @@ def tidy(axis: "Axes") -> None:
     axis.set_axisbelow(True)
 
 
-def _style(index: int) -> tuple[str, Any]:
+def style(index: int) -> tuple[str, Any]:
     """Return the colour and the line style of the index-th curve."""
     dashes = DASHES[index % len(DASHES)]
     return COLOURS[index % len(COLOURS)], (0, dashes) if dashes else "-"
@@ -191,7 +193,8 @@ def on_one_grid(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     return grid, np.array([np.interp(grid, steps, values) for steps, values in known])
 
 
-def _figure(panels: int, title: str) -> "tuple[Figure, list[Axes]]":
+def new_figure(panels: int, title: str = "") -> "tuple[Figure, list[Axes]]":
+    """Return a figure with panels side by side, and the panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.8 * panels, 3.6), dpi=150, layout="constrained")

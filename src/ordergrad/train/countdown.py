@@ -1,6 +1,6 @@
 """Countdown: reach a target with the given numbers, each used once. A task with a verifier that needs nothing else.
 
-A prompt is ``3,5,7,2,9=42:``, an answer an arithmetic expression over ``+``, ``-`` and ``*`` that uses every number
+A prompt is ``1,5,7,7=9:``, an answer an arithmetic expression over ``+``, ``-`` and ``*`` that uses every number
 exactly once and equals the target. Problems are made from random expressions, so every one has a solution.
 
 The task is that of the British television game; as a test of reasoning models: Gandhi et al. (2024), "Stream of
@@ -12,11 +12,37 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Demonstration", "Problem", "check", "demonstrations", "evaluate", "parse_prompt", "problems"]
+__all__ = ["Demonstration", "Level", "Problem", "check", "demonstrations", "evaluate", "parse_prompt", "problems"]
 
 ALPHABET = "0123456789+-*(),=:"
 _OPERATORS = (ast.Add(), ast.Sub(), ast.Mult())
 _LONGEST = 256
+
+
+@dataclass(frozen=True)
+class Level:
+    """How hard the problems are.
+
+    Attributes:
+        numbers: How many numbers a problem has.
+        largest: The numbers are from 1 to this.
+        target: The targets are from 1 to this.
+
+    Raises:
+        ValueError: There are no such problems.
+    """
+
+    numbers: int = 4
+    largest: int = 9
+    target: int = 50
+
+    def __post_init__(self) -> None:
+        for name, least in (("numbers", 2), ("largest", 1), ("target", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must satisfy {name} >= {least}; got {getattr(self, name)}")
+
+
+_LEVEL = Level()
 
 
 @dataclass(frozen=True)
@@ -42,33 +68,25 @@ class Demonstration:
 
 
 def problems(
-    count: int,
-    seed: int,
-    *,
-    numbers: int = 5,
-    largest: int = 9,
-    targets: tuple[int, int] = (1, 99),
-    exclude: frozenset[Problem] = frozenset(),
+    count: int, seed: int, level: Level = _LEVEL, *, exclude: frozenset[Problem] = frozenset()
 ) -> list[Problem]:
     """Return different solvable problems: the numbers of each are sorted, as one multiset is one problem.
 
     Args:
         count: How many.
         seed: Of the generator; the same seed gives the same problems.
-        numbers: How many numbers a problem has.
-        largest: The numbers are from 1 to this.
-        targets: The least and the greatest target.
+        level: How hard they are.
         exclude: Problems that must not occur, such as those held out.
 
     Raises:
-        ValueError: A number is out of range, or so many different problems were not found.
+        ValueError: So many different problems were not found.
 
     Example:
         >>> problems(2, seed=0)[0].prompt
-        '1,1,2,5,9=28:'
+        '1,5,7,7=9:'
     """
     found: dict[Problem, None] = {}
-    for tries, (problem, _) in enumerate(_solved(random.Random(seed), numbers, largest, targets)):
+    for tries, (problem, _) in enumerate(_solved(random.Random(seed), level)):
         if problem not in exclude:
             found[problem] = None
         if len(found) == count:
@@ -76,7 +94,7 @@ def problems(
         if tries > 1000 + 200 * count:
             raise ValueError(
                 f"count must not exceed the different problems there are; got count={count}, found {len(found)} with "
-                f"{numbers} numbers up to {largest} and targets {targets[0]} to {targets[1]}"
+                f"{level.numbers} numbers up to {level.largest} and targets up to {level.target}"
             )
     return list(found)
 
@@ -84,11 +102,9 @@ def problems(
 def demonstrations(
     count: int,
     seed: int,
+    level: Level = _LEVEL,
     *,
     hit_rate: float = 0.5,
-    numbers: int = 5,
-    largest: int = 9,
-    targets: tuple[int, int] = (1, 99),
     exclude: frozenset[Problem] = frozenset(),
 ) -> list[Demonstration]:
     """Return well-formed answers of which a share reaches its target: a start from which reinforcement can learn.
@@ -96,29 +112,27 @@ def demonstrations(
     Args:
         count: How many.
         seed: Of the generator.
+        level: How hard the problems are.
         hit_rate: The share of answers that equal their target; the others belong to another problem's target.
-        numbers: How many numbers a problem has.
-        largest: The numbers are from 1 to this.
-        targets: The least and the greatest target.
         exclude: Problems that must not occur, such as those held out.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: The share is out of range.
 
     Example:
         >>> [d.hit for d in demonstrations(4, seed=0)]
-        [True, False, True, True]
+        [True, True, False, False]
     """
     if not 0 <= hit_rate <= 1:
         raise ValueError(f"hit_rate must satisfy 0 <= hit_rate <= 1; got {hit_rate}")
     draw = random.Random(seed)
     found: list[Demonstration] = []
-    for problem, answer in _solved(draw, numbers, largest, targets):
+    for problem, answer in _solved(draw, level):
         if len(found) == count:
             break
         hit = draw.random() < hit_rate
         if not hit:
-            others = [t for t in range(targets[0], targets[1] + 1) if t != problem.target]
+            others = [t for t in range(1, level.target + 1) if t != problem.target]
             problem = Problem(problem.numbers, draw.choice(others or [problem.target]))
         if problem not in exclude:
             found.append(Demonstration(problem, answer, hit))
@@ -193,19 +207,13 @@ def _value(node: ast.expr, used: list[int]) -> int | None:
             return None
 
 
-def _solved(draw: random.Random, numbers: int, largest: int, targets: tuple[int, int]) -> Iterator[tuple[Problem, str]]:
+def _solved(draw: random.Random, level: Level) -> Iterator[tuple[Problem, str]]:
     """Yield problems with a solution, from random expressions."""
-    if numbers < 2:
-        raise ValueError(f"numbers must satisfy numbers >= 2; got {numbers}")
-    if largest < 1:
-        raise ValueError(f"largest must satisfy largest >= 1; got {largest}")
-    if targets[0] > targets[1]:
-        raise ValueError(f"targets must be (least, greatest); got {targets}")
     while True:
-        chosen = [draw.randint(1, largest) for _ in range(numbers)]
+        chosen = [draw.randint(1, level.largest) for _ in range(level.numbers)]
         tree = _tree(draw, [ast.Constant(number) for number in chosen])
         value = _value(tree, [])
-        if value is not None and targets[0] <= value <= targets[1]:
+        if value is not None and 1 <= value <= level.target:
             yield Problem(tuple(sorted(chosen)), value), ast.unparse(tree).replace(" ", "")
 
 

@@ -20,11 +20,12 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import GRPOConfig, GRPOTrainer
 
 from ordergrad.adapters.trl import OrderGradGRPOTrainer
-from ordergrad.spec import parse
+from ordergrad.objectives import Objective
+from ordergrad.spec import anneal, parse
 from ordergrad.train import countdown, small_lm
-from ordergrad.train.llm_settings import GRPO, LLMSettings
+from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 from ordergrad.train.runs import EVALUATION, METRICS, RunError, trim_metrics, write_csv
-from ordergrad.train.tasks import COUNTDOWN, Task, load_task
+from ordergrad.train.tasks import Task, brevity, countdown_level, load_task
 from ordergrad.weights import smallest_group
 
 __all__ = ["check", "evaluate", "prepare", "run", "train"]
@@ -32,6 +33,17 @@ __all__ = ["check", "evaluate", "prepare", "run", "train"]
 Array = NDArray[Any]
 _DONE = "finished.json"
 _EVERY = 10
+_COUNTS = (
+    "seeds",
+    "steps",
+    "prompts",
+    "max_completion",
+    "width",
+    "layers",
+    "warm_steps",
+    "eval_problems",
+    "eval_samples",
+)
 
 disable_progress_bar()  # of Transformers and of Datasets: a run has one of its own
 disable_progress_bars()
@@ -48,24 +60,29 @@ def check(settings: LLMSettings) -> Task:
     for text in settings.objectives:
         if text == GRPO:
             continue
-        try:
-            need = smallest_group(parse(text), "leave_one_out")
-        except ValueError as error:
-            raise RunError(str(error)) from error
-        if need > settings.samples:
-            raise RunError(
-                f"{text} compares {need - 1} completions and needs groups of at least {need}; "
-                f"--samples is {settings.samples}"
-            )
+        for part in dict.fromkeys(stages(text)):
+            try:
+                need = smallest_group(parse(part), "leave_one_out")
+            except ValueError as error:
+                raise RunError(str(error)) from error
+            if need > settings.samples:
+                raise RunError(
+                    f"{part} compares {need - 1} completions and needs groups of at least {need}; "
+                    f"--samples is {settings.samples}"
+                )
     twice = {text for text in settings.objectives if settings.objectives.count(text) > 1}
     if twice:
         raise RunError(f"each objective once; {', '.join(sorted(twice))} is given several times")
-    for name in ("seeds", "steps", "prompts", "max_completion", "warm_steps", "eval_problems", "eval_samples"):
+    for name in _COUNTS:
         if getattr(settings, name) < 1:
             raise RunError(f"{name} must be at least 1; got {getattr(settings, name)}")
+    if not 0 <= settings.warm_hits <= 1:
+        raise RunError(f"warm_hits must lie in [0, 1]; got {settings.warm_hits}")
+    if not 0 <= settings.length_penalty < float("inf"):
+        raise RunError(f"length_penalty must be finite and not negative; got {settings.length_penalty}")
     if settings.learning_rate <= 0:
         raise RunError(f"learning_rate must be positive; got {settings.learning_rate}")
-    if not settings.model and settings.data != COUNTDOWN:
+    if not settings.model and countdown_level(settings.data) is None:
         raise RunError(
             f"--model must be a folder or a hub id for --data {settings.data}; only countdown brings its own"
         )
@@ -83,14 +100,20 @@ def prepare(settings: LLMSettings, out: Path, report: Callable[[int], None] = la
         report: Given the step, now and then.
     """
     folder = out / "warm-start"
-    if settings.model:
+    level = countdown_level(settings.data)
+    if settings.model or level is None:
         return
     if not (folder / _DONE).exists():
-        held_out = frozenset(countdown.problems(settings.eval_problems, seed=0))
-        shown = countdown.demonstrations(settings.warm_steps * 128, seed=2, exclude=held_out)
+        held_out = frozenset(countdown.problems(settings.eval_problems, 0, level))
+        shown = countdown.demonstrations(
+            settings.warm_steps * 128, 2, level, hit_rate=settings.warm_hits, exclude=held_out
+        )
         tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
-        model = small_lm.small_model(tokenizer, seed=0)
-        small_lm.warm_start(model, tokenizer, shown, folder, steps=settings.warm_steps, seed=0, report=report)
+        model = small_lm.small_model(tokenizer, seed=0, width=settings.width, layers=settings.layers)
+        rate = 0.2 / settings.width
+        small_lm.warm_start(
+            model, tokenizer, shown, folder, steps=settings.warm_steps, seed=0, learning_rate=rate, report=report
+        )
         (folder / _DONE).write_text(json.dumps({"steps": settings.warm_steps}) + "\n")
     if not (folder / EVALUATION).exists():
         task = load_task(settings.data, settings.reward, settings.eval_problems)
@@ -176,11 +199,12 @@ def _trainer(
         report_to=[],
         disable_tqdm=True,
         seed=seed,
+        reward_weights=[1.0, settings.length_penalty] if settings.length_penalty else None,
         **options,
     )
     shared: dict[str, Any] = {
         "model": model,
-        "reward_funcs": [task.reward],
+        "reward_funcs": [task.reward, brevity] if settings.length_penalty else [task.reward],
         "args": arguments,
         "train_dataset": Dataset.from_list(task.train),
         "processing_class": tokenizer,
@@ -189,7 +213,13 @@ def _trainer(
     }
     if objective == GRPO:
         return GRPOTrainer(**shared)
-    return OrderGradGRPOTrainer(objective=objective, **shared)
+    return OrderGradGRPOTrainer(objective=_scheduled(objective), **shared)
+
+
+def _scheduled(text: str) -> str | Callable[[float], Objective]:
+    """Return an objective, or for ``A..B`` the schedule from A to B."""
+    first, last = stages(text)
+    return text if first == last else lambda t: anneal(first, last, t)
 
 
 def _lora() -> Any:

@@ -22,29 +22,37 @@ _NEEDED = ("torch", "trl", "transformers", "datasets", "peft", "matplotlib")
 
 
 def llm(
-    objective: Annotated[str, typer.Option("--objective", "-o", help="What to optimise, such as top:2@4 or max@4.")],
+    objective: Annotated[
+        str, typer.Option("--objective", "-o", help="Such as top:2@4; max@4..mean turns from one to the other.")
+    ],
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", "-a", help="Another objective to train and compare, or grpo (repeatable)."),
+        typer.Option("--against", "-a", help="Another one to train and compare, or grpo (repeatable)."),
     ] = None,
     model: Annotated[
         str, typer.Option(help="A folder or a hub id.", show_default="a small one, warm-started for countdown")
     ] = _DEFAULTS.model,
     data: Annotated[
-        str, typer.Option(help="countdown, or a JSONL, CSV or Parquet file with the column prompt.")
+        str, typer.Option(help="countdown[:NUMBERS:LARGEST:TARGET], or a JSONL, CSV or Parquet file.")
     ] = _DEFAULTS.data,
     reward: Annotated[
         str, typer.Option(help="task, exact or math (column answer), or module:function.")
     ] = _DEFAULTS.reward,
+    length_penalty: Annotated[
+        float, typer.Option(help="Charged for every token of a completion.")
+    ] = _DEFAULTS.length_penalty,
     seeds: Annotated[int, typer.Option(help="Models per objective.")] = _DEFAULTS.seeds,
     steps: Annotated[int, typer.Option(help="Optimiser steps of each model.")] = _DEFAULTS.steps,
     prompts: Annotated[int, typer.Option(help="Prompts in a step.")] = _DEFAULTS.prompts,
     samples: Annotated[int, typer.Option(help="Completions of a prompt, the group.")] = _DEFAULTS.samples,
     learning_rate: Annotated[float, typer.Option(help="Constant after ten steps.")] = _DEFAULTS.learning_rate,
     max_completion: Annotated[int, typer.Option(help="Longest completion, in tokens.")] = _DEFAULTS.max_completion,
+    width: Annotated[int, typer.Option(help="Hidden size of the small model.")] = _DEFAULTS.width,
+    layers: Annotated[int, typer.Option(help="Layers of the small model.")] = _DEFAULTS.layers,
     warm_steps: Annotated[
         int, typer.Option(help="Steps on demonstrations before, for the small model.")
     ] = _DEFAULTS.warm_steps,
+    warm_hits: Annotated[float, typer.Option(help="Share of right demonstrations.")] = _DEFAULTS.warm_hits,
     lora: Annotated[bool, typer.Option("--lora", help="Train low-rank adapters (peft).")] = False,
     vllm: Annotated[bool, typer.Option("--vllm", help="Generate with vLLM.")] = False,
     eval_problems: Annotated[int, typer.Option(help="Held-out problems.")] = _DEFAULTS.eval_problems,
@@ -68,13 +76,17 @@ def llm(
             model=model,
             data=data,
             reward=reward,
+            length_penalty=length_penalty,
             seeds=seeds,
             steps=steps,
             prompts=prompts,
             samples=samples,
             learning_rate=learning_rate,
             max_completion=max_completion,
+            width=width,
+            layers=layers,
             warm_steps=warm_steps,
+            warm_hits=warm_hits,
             lora=lora,
             vllm=vllm,
             eval_problems=eval_problems,

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["GRPO", "LLMSettings", "as_json"]
+__all__ = ["GRPO", "LLMSettings", "as_json", "stages"]
 
 GRPO = "grpo"
 """In the place of an objective: TRL's GRPO as it ships, to compare with."""
@@ -14,17 +14,23 @@ class LLMSettings:
     """What `ordergrad train llm` trains.
 
     Attributes:
-        objectives: One model is trained on each, for each seed; `GRPO` among them is TRL's own trainer.
+        objectives: One model is trained on each, for each seed. ``A..B`` turns from A to B during training
+            (`ordergrad.anneal`); `GRPO` is TRL's own trainer.
         model: A folder or a hub id; empty for the small model that comes with the task.
-        data: ``countdown``, or a file (JSONL, CSV, Parquet) with the column ``prompt``.
+        data: ``countdown``, with the numbers of a problem, the largest of them and the largest target as in
+            ``countdown:4:9:50``, or a file (JSONL, CSV, Parquet) with the column ``prompt``.
         reward: ``task``, ``exact``, ``math``, or ``module:function``.
+        length_penalty: Subtracted from the reward, times the tokens of the completion.
         seeds: Number of seeds, 0 to seeds - 1.
         steps: Optimiser steps of each run.
         prompts: Prompts in a step.
         samples: Completions of each prompt, the group.
         learning_rate: Constant after a short rise.
         max_completion: Longest completion, in tokens.
+        width: Size of the hidden states of the small model.
+        layers: Layers of the small model.
         warm_steps: Steps of supervised learning on demonstrations before, for the small model.
+        warm_hits: Share of the demonstrations that solve their problem.
         lora: Train low-rank adapters instead of all weights.
         vllm: Generate with vLLM.
         eval_problems: Held-out problems on which each trained model is measured.
@@ -35,17 +41,32 @@ class LLMSettings:
     model: str = ""
     data: str = "countdown"
     reward: str = "task"
+    length_penalty: float = 0.0
     seeds: int = 1
-    steps: int = 500
+    steps: int = 600
     prompts: int = 32
     samples: int = 8
-    learning_rate: float = 1e-4
-    max_completion: int = 24
-    warm_steps: int = 600
+    learning_rate: float = 3e-4
+    max_completion: int = 16
+    width: int = 64
+    layers: int = 3
+    warm_steps: int = 2500
+    warm_hits: float = 0.25
     lora: bool = False
     vllm: bool = False
     eval_problems: int = 200
     eval_samples: int = 64
+
+
+def stages(objective: str) -> tuple[str, str]:
+    """Return the objectives at the beginning and at the end of training.
+
+    Example:
+        >>> stages("max@4..mean"), stages("cvar:0.1")
+        (('max@4', 'mean'), ('cvar:0.1', 'cvar:0.1'))
+    """
+    first, between, last = objective.partition("..")
+    return (first, last) if between else (first, first)
 
 
 def as_json(settings: LLMSettings) -> dict[str, Any]:

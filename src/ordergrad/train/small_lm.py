@@ -41,17 +41,14 @@ def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     )
 
 
-def small_model(
-    tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int = 96, layers: int = 3, heads: int = 4
-) -> LlamaForCausalLM:
-    """Return an untrained decoder for a tokenizer; 334,000 parameters at the default size.
+def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, layers: int) -> LlamaForCausalLM:
+    """Return an untrained decoder for a tokenizer; 149,000 parameters with 3 layers of width 64.
 
     Args:
         tokenizer: Its vocabulary and special tokens.
         seed: Of the weights.
-        width: Size of the hidden states.
+        width: Size of the hidden states, a multiple of 8; four attention heads, more if they would exceed 64.
         layers: Number of layers.
-        heads: Attention heads.
     """
     torch.manual_seed(seed)
     return LlamaForCausalLM(
@@ -60,7 +57,7 @@ def small_model(
             hidden_size=width,
             intermediate_size=8 * width // 3,
             num_hidden_layers=layers,
-            num_attention_heads=heads,
+            num_attention_heads=max(4, width // 64),
             max_position_embeddings=256,
             tie_word_embeddings=True,
             pad_token_id=PAD,
@@ -78,8 +75,8 @@ def warm_start(
     *,
     steps: int,
     seed: int,
+    learning_rate: float,
     batch_size: int = 128,
-    learning_rate: float = 3e-3,
     report: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Train a model to continue prompts as demonstrations do, and write it to a folder.
@@ -91,8 +88,8 @@ def warm_start(
         folder: Where the result goes (safetensors and JSON).
         steps: Optimiser steps.
         seed: Of the order of the demonstrations.
-        batch_size: Demonstrations per step.
         learning_rate: At its highest; it rises over the first tenth of the steps and falls as a cosine.
+        batch_size: Demonstrations per step.
         report: Given the step, now and then.
     """
     used = demonstrations[: steps * batch_size]

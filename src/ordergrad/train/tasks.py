@@ -13,13 +13,13 @@ from typing import Any, cast
 from ordergrad.train import countdown
 from ordergrad.train.runs import RunError
 
-__all__ = ["COUNTDOWN", "Reward", "Task", "load_task"]
+__all__ = ["COUNTDOWN", "Reward", "Task", "brevity", "countdown_level", "load_task"]
 
 COUNTDOWN = "countdown"
 Row = dict[str, Any]
 Reward = Callable[..., Sequence[float | None]]
 _READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-_TRAINING_PROBLEMS = 20_000
+_TRAINING_PROBLEMS = 8_000
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
     """Return the task that ``--data`` and ``--reward`` name.
 
     Args:
-        data: ``countdown``, or a file with the column ``prompt`` (text, or a list of chat messages).
+        data: ``countdown``, ``countdown:NUMBERS:LARGEST:TARGET``, or a file with the column ``prompt`` (text, or a
+            list of chat messages).
         reward: ``task`` (of Countdown), ``exact`` (the completion is the column ``answer``), ``math`` (it is
             equivalent to it, by math-verify), or ``module:function``.
         held_out: How many rows to hold out.
@@ -55,9 +56,15 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
         >>> len(task.held_out), task.reward(["1,2,3=9:"], ["(1+2)*3"])
         (2, [1.0])
     """
-    if data == COUNTDOWN:
-        apart = countdown.problems(held_out, seed=0)
-        problems = countdown.problems(_TRAINING_PROBLEMS, seed=1, exclude=frozenset(apart))
+    level = countdown_level(data)
+    if level is not None:
+        try:
+            apart = countdown.problems(held_out, 0, level)
+            problems = countdown.problems(_TRAINING_PROBLEMS, 1, level, exclude=frozenset(apart))
+        except ValueError as error:
+            raise RunError(
+                f"--data {data} has too few problems to train on {_TRAINING_PROBLEMS} and hold out {held_out}: {error}"
+            ) from error
         train, apart = ([{"prompt": problem.prompt} for problem in group] for group in (problems, apart))
         return Task(train, apart, _countdown_reward if reward == "task" else _reward(reward, {"prompt"}, data))
     if reward == "task":
@@ -68,6 +75,40 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
     function = _reward(reward, set(rows[0]), data)
     random.Random(0).shuffle(rows)
     return Task(rows[held_out:], rows[:held_out], function)
+
+
+def countdown_level(data: str) -> countdown.Level | None:
+    """Return how hard the Countdown problems that ``--data`` names are; None if it names a file.
+
+    Raises:
+        RunError: It names Countdown problems that there are not.
+
+    Example:
+        >>> countdown_level("countdown:5:9:99")
+        Level(numbers=5, largest=9, target=99)
+    """
+    name, *numbers = data.split(":")
+    if name != COUNTDOWN:
+        return None
+    try:
+        level = [int(number) for number in numbers]
+        if len(level) not in (0, 3):
+            raise ValueError(f"got {len(level)} numbers")
+        return countdown.Level(*level)
+    except ValueError as error:
+        raise RunError(
+            f"--data must be {COUNTDOWN}, {COUNTDOWN}:NUMBERS:LARGEST:TARGET or a file; got {data!r} ({error})"
+        ) from error
+
+
+def brevity(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    """Return minus the number of tokens of every completion: a reward for short ones.
+
+    Example:
+        >>> brevity([[5, 6, 7], [5]])
+        [-3.0, -1.0]
+    """
+    return [-float(len(ids)) for ids in completion_ids]
 
 
 def _read(path: Path) -> list[Row]:

@@ -1,0 +1,369 @@
+"""Countdown: what post-training a language model on max@4, top:2@4, maxrl or the mean does to pass@k.
+
+A small decoder is first trained on demonstrations of which a quarter is right, so that it solves a problem now and then
+and, given 64 tries, most of them. Then TRL post-trains it, everything equal but the advantages:
+
+1. *tune*: every contender at every learning rate, half as long, one seed apart from those of the study; the best rate is
+   the one at which the contender does best what it optimises, over the last sixth of training;
+2. *study*: every contender at its rate, five seeds, pass@k on a thousand held-out problems;
+3. *length*: GRPO and top:2@4 once more, with a second reward function that charges for every token.
+
+    python experiments/llm_countdown.py --results experiments/results/llm_countdown --images docs/images
+    python experiments/llm_countdown.py --size large        # some 85 million parameters, longer problems: one GPU
+
+Ctrl-C stops after the current steps, `--resume` goes on. Needs `pip install "ordergrad[llm]"`. Results and what they
+mean: docs/studies/llm_countdown.md.
+
+References:
+    Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
+    Chen et al. (2021). Evaluating large language models trained on code. arXiv 2107.03374. (unbiased pass@k)
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import t as student
+
+from ordergrad.report.plots import new_figure, pass_curves, save, style
+from ordergrad.train import llm
+from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
+from ordergrad.train.measures import pass_at, pass_at_k, read_successes, sizes
+from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
+
+CONTENDERS = ("mean", GRPO, "max@4", "top:2@4", "maxrl", "max@4..mean")
+PENALISED = (GRPO, "top:2@4")
+TUNING_SEED = 100
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one size of the study trains."""
+
+    settings: LLMSettings
+    rates: tuple[float, ...]
+    length_penalty: float
+
+
+SIZES = {
+    "tiny": Size(
+        LLMSettings(
+            CONTENDERS,
+            seeds=2,
+            steps=12,
+            prompts=4,
+            samples=8,
+            warm_steps=10,
+            eval_problems=6,
+            eval_samples=8,
+        ),
+        rates=(3e-4, 1e-3),
+        length_penalty=0.005,
+    ),
+    "small": Size(LLMSettings(CONTENDERS, seeds=5, eval_problems=1000), rates=(1e-4, 3e-4, 1e-3), length_penalty=0.005),
+    "large": Size(
+        LLMSettings(
+            CONTENDERS,
+            data="countdown:6:12:200",
+            seeds=5,
+            steps=2000,
+            prompts=64,
+            samples=8,
+            max_completion=28,
+            width=768,
+            layers=12,
+            warm_steps=20_000,
+            eval_problems=1000,
+        ),
+        rates=(1e-5, 3e-5, 1e-4),
+        length_penalty=0.005,
+    ),
+}
+
+Rates = Mapping[str, float]
+
+
+def tune_run(settings: LLMSettings, contender: str, seed: int, folder: Path, stop: Any, report: Any) -> bool:
+    return llm.train(settings, contender, TUNING_SEED + seed, folder, stop=stop, report=report)
+
+
+def rated_run(
+    rates: Rates, settings: LLMSettings, contender: str, seed: int, folder: Path, stop: Any, report: Any
+) -> bool:
+    return llm.run(replace(settings, learning_rate=rates[contender]), contender, seed, folder, stop, report)
+
+
+def train_part(
+    name: str, run: Callable[..., bool], settings: LLMSettings, out: Path, jobs: int, console: Console
+) -> None:
+    """Train one part of the study, its runs side by side under one progress display."""
+    every = (settings.objectives, settings.seeds, settings.steps)
+    console.print(f"[bold]{name}[/]: {len(every[0])} contenders x {every[1]} seeds x {every[2]} steps")
+    if not train_under_progress(partial(run, settings), *every, out / name, jobs, console, shown):
+        raise KeyboardInterrupt
+
+
+def shown(row: Mapping[str, Any], contender: str) -> str:
+    return f"reward {row['reward']:.3f}  entropy {row['entropy']:.3f}"
+
+
+def last_part(metrics: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Return the average of a metric over the last sixth of training."""
+    return float(np.mean([row[name] for row in metrics[-max(1, len(metrics) // 6) :]]))
+
+
+def aim(contender: str) -> str:
+    """Return the name of the metric that a contender maximises at the end of its training."""
+    return "reward" if contender == GRPO or stages(contender)[1] == "mean" else "ordergrad/value"
+
+
+# The three parts ----------------------------------------------------------------------------------------------------
+
+
+def run_study(size: Size, out: Path, jobs: int, console: Console) -> None:
+    """Train everything that is not there yet."""
+    base = replace(size.settings, model=str(out / "warm-start"))
+    start = out / "warm-start" / EVALUATION
+    if not start.exists():
+        console.print(f"[bold]warm start[/]: {base.warm_steps} steps on demonstrations")
+        clock = time.perf_counter()
+        llm.prepare(size.settings, out)
+        console.print(f"took {time.perf_counter() - clock:.0f} s")
+    for rate in size.rates:
+        settings = replace(base, seeds=1, steps=base.steps // 2, learning_rate=rate)
+        train_part(f"tune/{rate:g}", tune_run, settings, out, jobs, console)
+    rates = best_rates(size, out)
+    console.print("learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
+    train_part("study", partial(rated_run, rates), base, out, jobs, console)
+    penalised = replace(base, objectives=PENALISED, length_penalty=size.length_penalty)
+    train_part("length", partial(rated_run, rates), penalised, out, jobs, console)
+
+
+def tuning(size: Size, out: Path) -> list[tuple[str, float, float, float, float]]:
+    """Return contender, rate, what it aimed at, reward and entropy, over the last sixth of every tuning run."""
+    rows: list[tuple[str, float, float, float, float]] = []
+    for contender in CONTENDERS:
+        for rate in size.rates:
+            metrics = read_metrics(run_folder(out / f"tune/{rate:g}", contender, 0) / METRICS)
+            found = (last_part(metrics, name) for name in (aim(contender), "reward", "entropy"))
+            rows.append((contender, rate, *found))
+    return rows
+
+
+def best_rates(size: Size, out: Path) -> dict[str, float]:
+    rows = tuning(size, out)
+    return {c: max((aimed, rate) for name, rate, aimed, *_ in rows if name == c)[1] for c in CONTENDERS}
+
+
+# What came out ------------------------------------------------------------------------------------------------------
+
+
+def measured(size: Size, out: Path) -> list[dict[str, Any]]:
+    """Return one record per run of the study and of its length part."""
+    ks = sizes(size.settings.eval_samples)
+    records: list[dict[str, Any]] = []
+    for part, contenders in (("study", CONTENDERS), ("length", PENALISED)):
+        for contender in contenders:
+            for seed in range(size.settings.seeds):
+                folder = run_folder(out / part, contender, seed)
+                successes, samples = read_successes(folder / EVALUATION)
+                metrics = read_metrics(folder / METRICS)
+                records.append(
+                    {
+                        "part": part,
+                        "contender": contender,
+                        "seed": seed,
+                        **{f"pass@{k}": float(pass_at(successes, samples, k).mean()) for k in ks},
+                        "length": float(np.loadtxt(folder / EVALUATION, delimiter=",", skiprows=1)[:, 3].mean()),
+                        "entropy": last_part(metrics, "entropy"),
+                        "reward_std_zero": last_part(metrics, "frac_reward_zero_std"),
+                        "step_time": float(np.median([row["step_time"] for row in metrics])),
+                    }
+                )
+    return records
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean and its 95% interval (Student, over seeds)."""
+    x = np.asarray(values)
+    half = float(student.ppf(0.975, len(x) - 1)) * float(x.std(ddof=1)) / len(x) ** 0.5
+    return float(x.mean()), float(x.mean()) - half, float(x.mean()) + half
+
+
+def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name: str) -> list[float]:
+    return [r[name] for r in records if r["part"] == part and r["contender"] == contender]
+
+
+def differences(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return every contender's lead over GRPO and over the mean, seed by seed, with its interval."""
+    rows: list[tuple[Any, ...]] = []
+    for against in (GRPO, "mean"):
+        for contender in CONTENDERS:
+            for name in names if contender != against else ():
+                ours, theirs = (np.array(column(records, "study", c, name)) for c in (contender, against))
+                rows.append((contender, against, name, *interval(list(ours - theirs))))
+    return rows
+
+
+def start_curve(out: Path, ks: Sequence[int]) -> Any:
+    return pass_at_k([read_successes(out / "warm-start" / EVALUATION)], ks)
+
+
+def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
+    """Write and show the tables and pictures."""
+    ks = sizes(size.settings.eval_samples)
+    records = measured(size, out)
+    results.mkdir(parents=True, exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
+    names = [f"pass@{k}" for k in ks]
+    write_csv(
+        results / "runs.csv",
+        tuple(records[0]),
+        [[f"{x:.5g}" if isinstance(x, float) else x for x in record.values()] for record in records],
+    )
+    write_csv(
+        results / "tuning.csv",
+        ("contender", "learning_rate", "aim", "reward", "entropy"),
+        [(c, f"{rate:g}", *(f"{x:.5g}" for x in found)) for c, rate, *found in tuning(size, out)],
+    )
+    write_csv(results / "curves.csv", ("contender", "seed", "step", *CURVES), training_curves(size, out))
+    rounded = [(*row[:3], *(f"{x:.5g}" for x in row[3:])) for row in differences(records, names)]
+    write_csv(results / "differences.csv", ("contender", "against", "measure", "lead", "low", "high"), rounded)
+    summary = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("ordergrad", "numpy", "torch", "transformers", "trl")},
+        },
+        "settings": as_json(size.settings),
+        "rates": best_rates(size, out),
+        "length_penalty": size.length_penalty,
+        "start": {name: round(float(row[0]), 5) for name, row in zip(names, start_curve(out, ks), strict=True)},
+        "columns": ["mean", "low", "high"],
+        "study": {c: spread(records, "study", c, names) for c in CONTENDERS},
+        "length": {c: spread(records, "length", c, names) for c in PENALISED},
+    }
+    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    show(records, names, start_curve(out, ks), console)
+    curves = {"warm start": start_curve(out, ks)}
+    curves |= {c: np.array([interval(column(records, "study", c, name)) for name in names]) for c in CONTENDERS}
+    save(pass_curves(curves, ks, "Countdown, held-out problems"), images / "llm_countdown.png")
+    draw_training(size, out, images / "llm_countdown_training.png")
+    draw_length(records, names, images / "llm_countdown_length.png")
+    console.print(f"results: {results}/summary.json, runs.csv, differences.csv; pictures: {images}/llm_countdown*.png")
+
+
+def spread(records: Sequence[Mapping[str, Any]], part: str, contender: str, names: Sequence[str]) -> dict[str, Any]:
+    found = {name: interval(column(records, part, contender, name)) for name in (*names, "length", "entropy")}
+    return {name: [round(x, 5) for x in values] for name, values in found.items()}
+
+
+def show(records: Sequence[Mapping[str, Any]], names: Sequence[str], start: Any, console: Console) -> None:
+    table = Table(title="Held-out problems, percent; 95% intervals over seeds", title_justify="left")
+    for heading in ("trained on", *names, "tokens", "entropy"):
+        table.add_column(heading, justify="left" if heading == "trained on" else "right")
+    table.add_row("warm start", *(f"{100 * row[0]:.1f}" for row in start), "", "")
+    for part, contenders in (("study", CONTENDERS), ("length", PENALISED)):
+        for c in contenders:
+            cells = [interval(column(records, part, c, name)) for name in names]
+            length, entropy = (np.mean(column(records, part, c, name)) for name in ("length", "entropy"))
+            table.add_row(
+                c + (", penalised" if part == "length" else ""),
+                *(f"{100 * middle:.1f} ± {50 * (high - low):.1f}" for middle, low, high in cells),
+                f"{length:.2f}",
+                f"{entropy:.3f}",
+            )
+    console.print(table)
+
+
+CURVES = ("reward", "entropy", "completions/mean_length", "frac_reward_zero_std", "grad_norm")
+
+
+def training_curves(size: Size, out: Path) -> list[tuple[Any, ...]]:
+    """Return the metrics of every run of the study, averaged over thirty steps."""
+    rows: list[tuple[Any, ...]] = []
+    for contender in CONTENDERS:
+        for seed in range(size.settings.seeds):
+            metrics = read_metrics(run_folder(out / "study", contender, seed) / METRICS)
+            for begin in range(0, len(metrics), 3):
+                part = metrics[begin : begin + 3]
+                means = (float(np.mean([row[name] for row in part if name in row] or [np.nan])) for name in CURVES)
+                rows.append((contender, seed, part[-1]["step"], *(f"{x:.4g}" for x in means)))
+    return rows
+
+
+def draw_training(size: Size, out: Path, path: Path) -> None:
+    """Draw reward, entropy and groups without a signal over training: medians over seeds, bands from least to most."""
+    rows = training_curves(size, out)
+    panels = (("reward", "training reward (pass@1)"), ("entropy", "entropy per token"))
+    panels += (("frac_reward_zero_std", "groups whose rewards are all equal"),)
+    figure, axes = new_figure(3, "Countdown, training")
+    for axis, (name, label) in zip(axes, panels, strict=True):
+        place = 3 + CURVES.index(name)
+        for index, contender in enumerate(CONTENDERS):
+            mine = [row for row in rows if row[0] == contender]
+            steps = sorted({row[2] for row in mine})
+            values = np.array([[float(row[place]) for row in mine if row[2] == step] for step in steps])
+            colour, dash = style(index + 1)
+            axis.fill_between(steps, values.min(1), values.max(1), color=colour, alpha=0.12, linewidth=0)
+            axis.plot(steps, np.median(values, 1), color=colour, linestyle=dash, linewidth=1.8, label=contender)
+        axis.set(xlabel="step", ylabel=label, ylim=(0, None))
+    axes[0].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def draw_length(records: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
+    """Draw pass@1 and the last pass@k against the length of the answers, with and without the penalty."""
+    figure, axes = new_figure(2, "A price on every token")
+    for axis, name in zip(axes, (names[0], names[-1]), strict=True):
+        for index, c in enumerate(PENALISED):
+            for part, marker in (("study", "o"), ("length", "^")):
+                x, y = column(records, part, c, "length"), column(records, part, c, name)
+                label = f"{c}, penalised" if part == "length" else c
+                axis.scatter(x, y, color=style(index + 1)[0], marker=marker, s=28, alpha=0.8, label=label)
+        axis.set(xlabel="tokens of an answer", ylabel=name, ylim=(0, None))
+    axes[0].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Post-train a small language model on rank objectives of Countdown.")
+    parser.add_argument("--size", choices=SIZES, default="small", help="large needs a GPU")
+    parser.add_argument("--out", type=Path, help="folder of the runs [runs/llm_countdown-SIZE]")
+    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
+    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
+    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
+    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
+    options = parser.parse_args(argv)
+    console, size = Console(highlight=False), SIZES[options.size]
+    out: Path = options.out or Path("runs") / f"llm_countdown-{options.size}"
+    command = f"python experiments/llm_countdown.py --size {options.size}"
+    try:
+        jobs = chosen_jobs(options.jobs, len(CONTENDERS))
+        open_folder(out, as_json(size.settings), kind="study", resume=options.resume)
+        run_study(size, out, jobs, console)
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        raise SystemExit(130) from None
+    report(size, out, options.results or out, options.images or out, command, console)
+
+
+if __name__ == "__main__":
+    main()
