@@ -220,7 +220,9 @@ def test_several_runs_share_pictures_where_they_are_comparable(made) -> None:
     header, *rows = page.tables["Every objective under every policy"][:5]
     assert header == ["trained on", "mean", "cvar:0.1", "max@8", "gini"]
     assert [row[0] for row in rows] == ["cvar:0.1 · rl", "mean · rl", "max@8 · rl", "gini · more"]
-    assert page.tables["Settings"][0] == ["setting", "rl", "llm", "score", "more"]
+    assert page.tables["Settings of train rl"][0] == ["setting", "rl", "more"]
+    assert page.tables["Settings of score"][0] == ["setting", "score"]
+    assert page.tables["Versions"][0] == ["version", "rl", "llm", "score", "more"]
 
 
 @pytest.mark.parametrize("kind", ["llm", "score"])

@@ -91,20 +91,27 @@ def sections(runs: Mapping[str, Run]) -> list[Section]:
 
 
 def side_by_side(runs: Mapping[str, Run]) -> list[Table]:
-    """Return the settings and the versions of all runs, one column for each run."""
-    settings = {name: {k: _text(v) for k, v in run.source.settings.items()} for name, run in runs.items()}
-    versions = {name: dict(run.source.versions) for name, run in runs.items()}
+    """Return the settings of the runs of each kind and the versions of all, one column for each run."""
+    kinds = list(dict.fromkeys(run.source.kind for run in runs.values()))
     tables: list[Table] = []
-    for title, by_run in (("Settings", settings), ("Versions", versions)):
-        keys = dict.fromkeys(key for values in by_run.values() for key in values)
-        rows: list[tuple[Cell, ...]] = []
-        for key in keys:
-            cells = [values.get(key, "–") for values in by_run.values()]
-            differs = len(set(cells)) > 1
-            rows.append((Cell(key, key), *(Cell(text, text, differs) for text in cells)))
-        caption = "Marked: not the same in all runs." if len(runs) > 1 else ""
-        tables.append(Table(title, (title.lower().removesuffix("s"), *by_run), tuple(rows), caption))
-    return tables
+    for kind in kinds:
+        settings = {
+            name: {key: _text(value) for key, value in run.source.settings.items()}
+            for name, run in runs.items()
+            if run.source.kind == kind
+        }
+        tables.append(_beside("Settings" if len(kinds) == 1 else f"Settings of {kind}", "setting", settings))
+    return [*tables, _beside("Versions", "version", {name: run.source.versions for name, run in runs.items()})]
+
+
+def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]]) -> Table:
+    """Return a table with a column for each run, in which differences are marked."""
+    keys = dict.fromkeys(key for values in by_run.values() for key in values)
+    rows: list[tuple[Cell, ...]] = []
+    for key in keys:
+        cells = [values.get(key, "–") for values in by_run.values()]
+        rows.append((Cell(key, key), *(Cell(text, text, len(set(cells)) > 1) for text in cells)))
+    return Table(title, (what, *by_run), tuple(rows), "Marked: not the same in all runs." if len(by_run) > 1 else "")
 
 
 def _together(group: Mapping[str, Run]) -> Sequence[Section]:

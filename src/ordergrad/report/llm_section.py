@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ordergrad.estimators import value
 from ordergrad.objectives import Weights
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, interval_text
+from ordergrad.report.section import Cell, Section, Table, common, interval_text
 from ordergrad.spec import parse
 from ordergrad.train.llm_settings import GRPO, stages
 from ordergrad.train.measures import interval, metric_columns, pass_at_k, read_successes, sizes
@@ -56,7 +56,7 @@ class Models:
     """Runs on one task.
 
     Attributes:
-        settings: The settings of the first folder.
+        settings: The settings, of several folders those that they share.
         contenders: The models of each objective by name.
         notes: What is missing.
     """
@@ -92,12 +92,12 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Models:
 
 
 def together(runs: Mapping[str, Models]) -> Models | None:
-    """Return several runs as one, if they are of the same task and held-out problems; None if they are not."""
-    tasks = [[run.settings[key] for key in ("data", "reward", "eval_problems")] for run in runs.values()]
+    """Return several runs as one, if they are of the same task, group size and held-out problems; else None."""
+    tasks = [[run.settings[key] for key in ("data", "reward", "samples", "eval_problems")] for run in runs.values()]
     if any(task != tasks[0] for task in tasks):
         return None
     contenders = {f"{name} · {run}": c for run, models in runs.items() for name, c in models.contenders.items()}
-    return Models(next(iter(runs.values())).settings, contenders, ())
+    return Models(common([run.settings for run in runs.values()]), contenders, ())
 
 
 def section(title: str, models: Models, command: str | None) -> Section:
@@ -137,17 +137,25 @@ def section(title: str, models: Models, command: str | None) -> Section:
         charts=tuple(chart for chart in drawn if chart is not None),
         tables=tuple(tables),
         command=command,
-        facts=(
-            ("task", str(settings["data"])),
-            ("model", str(settings["model"] or "the small one that comes with the task")),
-            ("models", f"{len(settings['objectives'])} objectives × {settings['seeds']} seeds"),
-            (
-                "training",
-                f"{settings['steps']:,} steps of {settings['prompts']} prompts × {settings['samples']} completions",
-            ),
-            ("evaluation", f"{settings['eval_problems']:,} problems × {settings['eval_samples']} completions"),
-        ),
+        facts=_facts(settings, contenders),
     )
+
+
+def _facts(settings: Mapping[str, Any], contenders: Mapping[str, Contender]) -> tuple[tuple[str, str], ...]:
+    """Return what the runs are about, as far as all of them agree."""
+    trained = sum(bool(c.objective) for c in contenders.values())
+    model = settings.get("model")
+    facts = [
+        ("task", str(settings["data"])),
+        ("model", "different ones" if model is None else str(model or "the small one that comes with the task")),
+        ("models", f"{trained} objectives" + (f" × {settings['seeds']} seeds" if "seeds" in settings else "")),
+    ]
+    if {"steps", "prompts"} <= settings.keys():
+        size = f"{settings['prompts']} prompts × {settings['samples']} completions"
+        facts.append(("training", f"{settings['steps']:,} steps of {size}"))
+    if "eval_samples" in settings:
+        facts.append(("evaluation", f"{settings['eval_problems']:,} problems × {settings['eval_samples']} completions"))
+    return tuple(facts)
 
 
 def _pass_curves(contenders: Mapping[str, Contender]) -> dict[str, tuple[list[int], Array]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, interval_text
+from ordergrad.report.section import Cell, Section, Table, common, interval_text
 from ordergrad.spec import parse
 from ordergrad.train.measures import metric_columns, read_returns, values_of
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
@@ -46,7 +46,7 @@ class Policies:
     """Runs in one environment.
 
     Attributes:
-        settings: The settings of the first folder.
+        settings: The settings, of several folders those that they share.
         contenders: The policies of each objective by name.
         watched: The objectives that are measured.
         notes: What is missing or was left out.
@@ -88,8 +88,7 @@ def together(runs: Mapping[str, Policies]) -> Policies | None:
         return None
     contenders = {f"{c.objective} · {name}": c for name, run in runs.items() for c in run.contenders.values()}
     watched = tuple(dict.fromkeys(text for run in runs.values() for text in run.watched))
-    first = next(iter(runs.values()))
-    return Policies(first.settings, contenders, watched, ())
+    return Policies(common([run.settings for run in runs.values()]), contenders, watched, ())
 
 
 def section(title: str, policies: Policies, command: str | None) -> Section:
@@ -122,8 +121,11 @@ def section(title: str, policies: Policies, command: str | None) -> Section:
         command=command,
         facts=(
             ("environment", str(settings["env_id"])),
-            ("policies", f"{len(contenders)} objectives × {settings['seeds']} seeds"),
-            ("training", f"{settings['steps']:,} steps each"),
+            (
+                "policies",
+                f"{len(contenders)} objectives" + (f" × {settings['seeds']} seeds" if "seeds" in settings else ""),
+            ),
+            ("training", f"{settings['steps']:,} steps each" if "steps" in settings else "of different length"),
             ("evaluation", f"{sum(map(len, returns.values())):,} fresh episodes"),
         ),
     )
@@ -145,8 +147,7 @@ def _table(policies: Policies) -> Table | None:
         (Cell(name, name), *(_cell(values.get((name, o)), best.get(o)) for o in policies.watched))
         for name in policies.contenders
     )
-    seeds = int(policies.settings["seeds"])
-    spread = "Student's over seeds" if seeds > 1 else "of the sampling of episodes only, for there is one seed"
+    spread = "Student's over seeds; of the sampling of episodes only where there is one seed"
     return Table(
         "Every objective under every policy",
         ("trained on", *policies.watched),

@@ -1,13 +1,13 @@
 """What a report is made of: sections of charts and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Cell", "Chart", "Section", "Table", "interval_text", "number"]
+__all__ = ["Cell", "Chart", "Section", "Table", "common", "interval_text", "number"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,17 @@ class Section:
     tables: tuple[Table, ...] = ()
     command: str | None = None
     facts: tuple[tuple[str, str], ...] = ()
+
+
+def common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that are the same in all runs.
+
+    Example:
+        >>> common([{"steps": 10, "seeds": 2}, {"steps": 20, "seeds": 2}])
+        {'seeds': 2}
+    """
+    first, *others = settings
+    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def number(value: float | None, digits: int = 4) -> str:
