@@ -3,13 +3,13 @@
 A small decoder is first trained on demonstrations of which a quarter is right, so that it solves a problem now and then
 and, given 64 tries, most of them. Then TRL post-trains it, everything equal but the advantages:
 
-1. *tune*: every contender at every learning rate, half as long, one seed apart from those of the study; the best rate is
-   the one at which the contender does best what it optimises, over the last sixth of training;
+1. *tune*: every contender at every learning rate, half as long, with one seed apart from those of the study; it gets
+   the rate at which it does best what it optimises, over the last sixth of training;
 2. *study*: every contender at its rate, five seeds, pass@k on a thousand held-out problems;
 3. *length*: GRPO and top:2@4 once more, with a second reward function that charges for every token.
 
     python experiments/llm_countdown.py --results experiments/results/llm_countdown --images docs/images
-    python experiments/llm_countdown.py --size large        # some 85 million parameters, longer problems: one GPU
+    python experiments/llm_countdown.py --size large        # some 100 million parameters, longer problems: one GPU
 
 Ctrl-C stops after the current steps, `--resume` goes on. Needs `pip install "ordergrad[llm]"`. Results and what they
 mean: docs/studies/llm_countdown.md.
@@ -59,20 +59,6 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(
-        LLMSettings(
-            CONTENDERS,
-            seeds=2,
-            steps=12,
-            prompts=4,
-            samples=8,
-            warm_steps=10,
-            eval_problems=6,
-            eval_samples=8,
-        ),
-        rates=(3e-4, 1e-3),
-        length_penalty=0.005,
-    ),
     "small": Size(LLMSettings(CONTENDERS, seeds=5, eval_problems=1000), rates=(1e-4, 3e-4, 1e-3), length_penalty=0.005),
     "large": Size(
         LLMSettings(
@@ -84,7 +70,7 @@ SIZES = {
             samples=8,
             max_completion=28,
             width=768,
-            layers=12,
+            layers=14,
             warm_steps=20_000,
             eval_problems=1000,
         ),

@@ -7,6 +7,7 @@ import importlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,8 +60,7 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
     level = countdown_level(data)
     if level is not None:
         try:
-            apart = countdown.problems(held_out, 0, level)
-            problems = countdown.problems(_TRAINING_PROBLEMS, 1, level, exclude=frozenset(apart))
+            problems, apart = _countdown_problems(level, held_out)
         except ValueError as error:
             raise RunError(
                 f"--data {data} has too few problems to train on {_TRAINING_PROBLEMS} and hold out {held_out}: {error}"
@@ -75,6 +75,15 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
     function = _reward(reward, set(rows[0]), data)
     random.Random(0).shuffle(rows)
     return Task(rows[held_out:], rows[:held_out], function)
+
+
+@lru_cache(maxsize=1)
+def _countdown_problems(
+    level: countdown.Level, held_out: int
+) -> tuple[list[countdown.Problem], list[countdown.Problem]]:
+    """Return the problems to train on and those held out; the same for every run of a command."""
+    apart = countdown.problems(held_out, 0, level)
+    return countdown.problems(_TRAINING_PROBLEMS, 1, level, exclude=frozenset(apart)), apart
 
 
 def countdown_level(data: str) -> countdown.Level | None:

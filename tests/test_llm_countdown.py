@@ -1,0 +1,82 @@
+"""The study of pass@k on Countdown, every part of it, on a model that learns nothing in so few steps."""
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from ordergrad.train.llm_settings import LLMSettings
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+@pytest.fixture
+def study(monkeypatch):
+    path = Path(__file__).parents[1] / "experiments" / "llm_countdown.py"
+    spec = importlib.util.spec_from_file_location("llm_countdown", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "llm_countdown", module)
+    spec.loader.exec_module(module)
+    settings = LLMSettings(
+        module.CONTENDERS,
+        seeds=2,
+        steps=4,
+        prompts=2,
+        samples=8,
+        warm_steps=3,
+        eval_problems=4,
+        eval_samples=4,
+        width=8,
+        layers=1,
+    )
+    monkeypatch.setitem(module.SIZES, "small", module.Size(settings, rates=(3e-4, 1e-3), length_penalty=0.005))
+    return module
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_study_from_start_to_end(study, tmp_path):
+    out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
+    arguments = ["--out", str(out), "--results", str(results), "--images", str(images), "--jobs", "1"]
+    study.main(arguments)
+    runs = read(results / "runs.csv")
+    assert len(runs) == (len(study.CONTENDERS) + len(study.PENALISED)) * 2
+    tuning = read(results / "tuning.csv")
+    assert {(row["contender"], float(row["learning_rate"])) for row in tuning} == {
+        (contender, rate) for contender in study.CONTENDERS for rate in (3e-4, 1e-3)
+    }
+    summary = json.loads((results / "summary.json").read_text())
+    for contender in study.CONTENDERS:
+        chosen = [row for row in tuning if row["contender"] == contender]
+        best = max(chosen, key=lambda row: (float(row["aim"]), float(row["learning_rate"])))
+        assert summary["rates"][contender] == float(best["learning_rate"])
+        values = [float(row["pass@1"]) for row in runs if row["contender"] == contender and row["part"] == "study"]
+        assert summary["study"][contender]["pass@1"][0] == pytest.approx(np.mean(values), abs=1e-4)
+    assert {row["against"] for row in read(results / "differences.csv")} == {"grpo", "mean"}
+    for name in ("", "_training", "_length"):
+        assert matplotlib.image.imread(images / f"llm_countdown{name}.png").std() > 0.02
+
+    with pytest.raises(SystemExit, match="already holds a run"):
+        study.main(arguments)
+    before = (results / "runs.csv").read_text()
+    study.main([*arguments, "--resume"])
+    assert (results / "runs.csv").read_text() == before
+
+
+def test_a_contender_is_tuned_for_what_it_optimises(study):
+    assert study.aim("grpo") == study.aim("mean") == study.aim("max@4..mean") == "reward"
+    assert study.aim("top:2@4") == "ordergrad/value"
+    metrics = [{"reward": float(i)} for i in range(12)]
+    assert study.last_part(metrics, "reward") == 10.5
