@@ -11,6 +11,7 @@ except ImportError as error:  # pragma: no cover
     raise SystemExit(f"the ordergrad command needs the extra 'cli': pip install 'ordergrad[cli]' ({error})") from None
 
 from ordergrad.report import explain as explaining
+from ordergrad.score.command import score
 from ordergrad.train.llm_command import llm
 from ordergrad.train.rl_command import rl
 
@@ -23,6 +24,7 @@ train_app = typer.Typer(no_args_is_help=True, help="Train on an objective, and c
 train_app.command("rl")(rl)
 train_app.command("llm")(llm)
 app.add_typer(train_app, name="train")
+app.command()(score)
 console = Console(highlight=False)
 _PICTURES = (".png", ".svg", ".pdf")
 

@@ -1,0 +1,493 @@
+"""Reward logs, one row per sample, read piece by piece: JSONL, CSV and Parquet.
+
+Every piece holds the columns that matter, typed, and every row that cannot be used is located: by its line in a text
+file, by its row in a Parquet file. Polars parses; only blocks that it refuses are read again with the standard library,
+which knows the line.
+"""
+
+# pyright: reportUnknownMemberType=false
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ordergrad.train.runs import RunError
+
+__all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read"]
+
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
+_BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
+_LISTED, _KEPT = 10, 1000
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns of a log.
+
+    Attributes:
+        group: The group of a sample: text or a number. None makes all rows one group.
+        reward: Its reward.
+        mask: Whether it counts: true or false.
+        weight: Its importance weight, nonnegative.
+        step: A number; the same group id at another step is another group.
+    """
+
+    group: str | None = "group"
+    reward: str = "reward"
+    mask: str | None = None
+    weight: str | None = None
+    step: str | None = None
+
+    def by_role(self) -> dict[str, str]:
+        """Return the names that are given, by what they are for."""
+        roles = {"group": self.group, "reward": self.reward, "mask": self.mask, "weight": self.weight}
+        return {role: name for role, name in (roles | {"step": self.step}).items() if name is not None}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row that cannot be used.
+
+    Attributes:
+        file: Its file.
+        place: ``line`` in a text file, ``row`` in a Parquet file.
+        number: Which, from 1.
+        reason: Why.
+    """
+
+    file: str
+    place: str
+    number: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.place} {self.number}: {self.reason}"
+
+
+@dataclass
+class Problems:
+    """The rows of a log that cannot be used: all are counted, the first thousand located.
+
+    Attributes:
+        skip: Whether to go on without them; otherwise the first ones end the reading.
+        count: How many.
+        first: The first of them.
+    """
+
+    skip: bool = False
+    count: int = 0
+    first: list[Problem] = field(default_factory=list[Problem])
+
+    def add(self, problems: Sequence[Problem], more: int = 0) -> None:
+        """Take note of located problems, and of the number of others.
+
+        Raises:
+            RunError: There are any, and they are not to be skipped.
+        """
+        self.count += len(problems) + more
+        self.first.extend(problems[: _KEPT - len(self.first)])
+        if self.count and not self.skip:
+            listed = "\n  ".join(map(str, self.first[:_LISTED]))
+            rest = "\n  ..." if self.count > _LISTED else ""
+            raise RunError(
+                f"the log has rows that cannot be used; the first:\n  {listed}{rest}\n"
+                "--skip-broken goes on without such rows and counts them"
+            )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some consecutive rows of a file.
+
+    Attributes:
+        rows: The number of rows that could be parsed.
+        good: The rows that can be used and are not masked: ``row`` (position among the parsed rows of the piece),
+            ``group`` (text), ``reward``, and ``weight`` and ``step`` where the log has them.
+        masked: The number of masked rows.
+        done: The share of the file that has been read with this piece.
+        whole: Reads the parsed rows again, for writing: all columns, or for JSONL the column ``line``.
+    """
+
+    rows: int
+    good: pl.DataFrame
+    masked: int
+    done: float
+    whole: Callable[[], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """Parsed rows before they are looked at: columns by role, the number of each row, and how to read them whole."""
+
+    frame: pl.DataFrame
+    place: str
+    done: float
+    numbers: Callable[[], NDArray[np.int64]]
+    whole: Callable[[], pl.DataFrame]
+    problems: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+
+
+def log_files(argument: str) -> list[Path]:
+    """Return the files of a log: a file, all logs in a folder, or all that match a pattern.
+
+    Raises:
+        RunError: There is none, or it is of another kind.
+    """
+    path = Path(argument)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    elif path.exists():
+        files = [path]
+    else:
+        root = Path(path.anchor or ".")
+        files = sorted(root.glob(str(path.relative_to(path.anchor)))) if set("*?[") & set(argument) else []
+    if not files:
+        raise RunError(f"FILE must be a log, a folder of logs or a pattern that matches some; {argument} is none")
+    for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            raise RunError(f"FILE must end in one of {', '.join(SUFFIXES)}; got {file}")
+    return files
+
+
+def found_columns(file: Path) -> list[str]:
+    """Return the names of the columns of a file; for JSONL the keys of its first hundred objects.
+
+    Raises:
+        RunError: The file cannot be read, or is empty.
+    """
+    try:
+        if file.suffix.lower() == ".parquet":
+            names = list(pl.read_parquet_schema(file))
+        elif file.suffix.lower() == ".csv":
+            names = _header(file)[0]
+        else:
+            with file.open("rb") as lines:
+                heads = [head for _, head in zip(range(100), lines, strict=False)]
+            objects = [found for found in map(_json_object, heads) if isinstance(found, dict)]
+            names = list(dict.fromkeys(key for found in objects for key in found))
+    except (OSError, pl.exceptions.PolarsError, csv.Error, UnicodeDecodeError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+    if not names:
+        raise RunError(f"{file} holds no rows with named columns")
+    return names
+
+
+def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
+    """Yield the rows of a file, piece by piece.
+
+    Args:
+        file: A JSONL, CSV or Parquet file.
+        columns: The names of its columns; all of them exist.
+        problems: Takes note of the rows that cannot be used.
+
+    Raises:
+        RunError: The file cannot be read, a column has a type of no use, or rows are broken and not to be skipped.
+    """
+    roles = columns.by_role()
+    readers = {".parquet": _parquet, ".csv": _csv}
+    try:
+        for raw in readers.get(file.suffix.lower(), _jsonl)(file, roles):
+            yield _piece(raw, file, roles, problems)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+
+
+def _piece(raw: _Raw, file: Path, roles: dict[str, str], problems: Problems) -> Piece:
+    """Return what can be used of parsed rows, and take note of what cannot."""
+    frame = raw.frame.with_row_index("row")
+    mask, bad_mask = _truth(frame, file, roles)
+    good: dict[str, pl.Series] = {"row": frame["row"]}
+    reasons = pl.Series("reason", [None], dtype=pl.String).extend_constant(None, frame.height)[1:]
+    if bad_mask is not None:
+        reasons = _note(reasons, bad_mask, _quoted(frame["mask"], f"{roles['mask']} is neither true nor false"))
+    for role in ("reward", "weight", "step"):
+        if role not in roles:
+            continue
+        values, missing = _numbers(frame[role], file, roles[role])
+        good[role] = values
+        reasons = _note(reasons, missing, f"{roles[role]} is missing")
+        reasons = _note(reasons, values.is_null(), _quoted(frame[role], f"{roles[role]} is not a number"))
+        reasons = _note(reasons, ~values.is_finite(), _quoted(frame[role], f"{roles[role]} is not finite"))
+        if role == "weight":
+            reasons = _note(reasons, values < 0, _quoted(frame[role], f"{roles[role]} is negative"))
+    if "group" in roles:
+        good["group"] = _text(frame["group"], file, roles["group"])
+        empty = good["group"].is_null() | (good["group"] == "")
+        reasons = _note(reasons, empty, f"{roles['group']} is missing")
+    broken = reasons.is_not_null()
+    if mask is not None:
+        broken = broken & (mask | (bad_mask if bad_mask is not None else False))
+    unused = broken if mask is None else broken | ~mask
+    found = [Problem(str(file), raw.place, number, reason) for number, reason in raw.problems]
+    count = int(broken.sum())
+    if count:
+        where = broken.arg_true()[:_KEPT]
+        places = raw.numbers()[where.to_numpy()].tolist()
+        found += [
+            Problem(str(file), raw.place, number, reason)
+            for number, reason in zip(places, reasons[where].to_list(), strict=True)
+        ]
+        found.sort(key=lambda problem: problem.number)
+    if found:
+        problems.add(found, more=count + len(raw.problems) - len(found))
+    kept = pl.DataFrame([values.alias(role) for role, values in good.items()])
+    masked = 0 if mask is None else int((~mask & ~broken).sum())
+    return Piece(frame.height, kept.filter(~unused) if count or masked else kept, masked, raw.done, raw.whole)
+
+
+def _note(reasons: pl.Series, where: pl.Series, reason: "str | pl.Series") -> pl.Series:
+    """Return the reasons with one more, for rows that have none yet."""
+    where = where.fill_null(False) & reasons.is_null()
+    return reasons if not where.any() else pl.select(pl.when(where).then(pl.lit(reason)).otherwise(reasons)).to_series()
+
+
+def _quoted(values: pl.Series, text: str) -> pl.Series:
+    """Return a reason for every row that shows what came."""
+    shown = values.cast(pl.String).str.slice(0, 40)
+    return pl.select(pl.format("{}: {}", pl.lit(text), shown.fill_null(""))).to_series()
+
+
+def _numbers(values: pl.Series, file: Path, name: str) -> tuple[pl.Series, pl.Series]:
+    """Return a column as float64, null where it is no number, and where it is missing."""
+    missing = values.is_null()
+    if values.dtype == pl.String:
+        values = values.str.strip_chars()
+        missing = missing | (values == "").fill_null(False)
+        numbers = values.cast(pl.Float64, strict=False)
+        if (numbers.is_null() & ~missing).any():
+            words = values.str.to_lowercase()
+            truth = pl.when(words == "true").then(1.0).when(words == "false").then(0.0)
+            numbers = pl.select(pl.coalesce(numbers, truth)).to_series()
+        return numbers, missing
+    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+        raise RunError(f"{file}: column {name} must hold numbers; it holds {values.dtype}")
+    return values.cast(pl.Float64), missing
+
+
+def _text(values: pl.Series, file: Path, name: str) -> pl.Series:
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        raise RunError(f"{file}: column {name} must hold text or numbers; it holds {values.dtype}")
+    return values.cast(pl.String)
+
+
+def _truth(frame: pl.DataFrame, file: Path, roles: dict[str, str]) -> tuple[pl.Series | None, pl.Series | None]:
+    """Return which rows count, and where the mask says neither; None without a mask."""
+    if "mask" not in roles:
+        return None, None
+    values, _ = _numbers(frame["mask"], file, roles["mask"])
+    bad = ~values.is_in([0.0, 1.0]).fill_null(False)
+    return (values != 0).fill_null(False), bad
+
+
+# Parquet
+
+
+def _parquet(file: Path, roles: dict[str, str]) -> Iterator[_Raw]:
+    lazy = pl.scan_parquet(file)
+    total = lazy.select(pl.len()).collect().item()
+    for start in range(0, total, _ROWS):
+        part = lazy.slice(start, _ROWS)
+        frame = part.select(pl.col(name).alias(role) for role, name in roles.items()).collect()
+        done = (start + frame.height) / total
+        yield _Raw(frame, "row", done, _from(start + 1, frame.height), part.collect)
+
+
+def _from(first: int, count: int) -> Callable[[], NDArray[np.int64]]:
+    return lambda: np.arange(first, first + count)
+
+
+# Text
+
+
+def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
+    """Yield whole records in blocks, with the line on which each begins and the share of the file read by then."""
+    rest, line, size = b"", 1, max(file.stat().st_size, 1)
+    with file.open("rb") as stream:
+        while data := stream.read(_BLOCK):
+            data = rest + data
+            cut = data.rfind(b"\n") + 1
+            odd = quoted and data.count(b'"', 0, cut) % 2
+            while cut and odd:  # a line end within quotes
+                before = data.rfind(b"\n", 0, cut - 1) + 1
+                odd ^= data.count(b'"', before, cut) % 2
+                cut = before
+            if len(data) - cut > _LONGEST:
+                raise RunError(f"{file}: what begins on line {line} does not end within {_LONGEST >> 20} MiB")
+            rest = data[cut:]
+            if cut:
+                yield data[:cut], line, stream.tell() / size
+                line += data.count(b"\n", 0, cut)
+    if rest:
+        yield rest, line, 1.0
+
+
+def _frame(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+
+
+def _rows_in(block: bytes) -> int:
+    return block.count(b"\n") + (not block.endswith(b"\n"))
+
+
+# JSON lines
+
+
+def _jsonl(file: Path, roles: dict[str, str]) -> Iterator[_Raw]:
+    for block, line, done in _blocks(file, quoted=False):
+        yield _json_block(block, line, done, roles)
+
+
+def _json_block(block: bytes, line: int, done: float, roles: dict[str, str]) -> _Raw:
+    frame = _json_frame(block, roles)
+    if frame is not None and frame.height == _rows_in(block):
+        return _Raw(frame, "line", done, _from(line, frame.height), lambda: _as_lines(_split(block)))
+    lines = _split(block)
+    frames: list[pl.DataFrame] = []
+    kept: list[int] = []
+    problems: list[tuple[int, str]] = []
+    for start in range(0, len(lines), _LINES):
+        part = [i for i in range(start, min(start + _LINES, len(lines))) if lines[i].strip()]
+        frame = _json_frame(b"\n".join(lines[i] for i in part), roles) if part else None
+        if frame is not None and frame.height == len(part):
+            frames.append(frame)
+            kept += part
+            continue
+        rows: list[list[str | None]] = []
+        for i in part:
+            found = _json_object(lines[i])
+            if isinstance(found, str):
+                problems.append((line + i, found))
+            else:
+                rows.append([_json_text(found.get(name)) for name in roles.values()])
+                kept.append(i)
+        frames.append(_frame(list(roles), rows))
+    every = pl.concat(frames) if frames else _frame(list(roles), [])
+    return _Raw(
+        every, "line", lambda: line + np.array(kept, np.int64), lambda: _as_lines([lines[i] for i in kept]), problems
+    )
+
+
+def _json_frame(block: bytes, roles: dict[str, str]) -> pl.DataFrame | None:
+    """Return the columns as text, or None where Polars refuses a line."""
+    try:
+        frame = pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(roles.values(), pl.String))
+    except pl.exceptions.PolarsError:
+        return None
+    return frame.select(pl.col(name).alias(role) for role, name in roles.items())
+
+
+def _json_object(line: bytes) -> dict[str, Any] | str:
+    """Return the object on a line, or why there is none; NaN and Infinity are read, the first of equal keys counts."""
+    try:
+        found = json.loads(line, object_pairs_hook=lambda pairs: dict(pairs) | dict(reversed(pairs)))
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at character {error.pos + 1}"
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except RecursionError:
+        return "JSON nested too deeply"
+    return found if isinstance(found, dict) else "not a JSON object"
+
+
+def _json_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _split(block: bytes) -> list[bytes]:
+    return block.removesuffix(b"\n").split(b"\n")
+
+
+def _as_lines(lines: Sequence[bytes]) -> pl.DataFrame:
+    return pl.DataFrame({"line": [line.strip().decode() for line in lines]}, schema={"line": pl.String})
+
+
+# CSV
+
+
+def _header(file: Path) -> tuple[list[str], int]:
+    """Return the names in the first record, and the number of lines that it takes."""
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        reader = csv.reader(stream)
+        return next(reader, []), reader.line_num
+
+
+def _csv(file: Path, roles: dict[str, str]) -> Iterator[_Raw]:
+    names, head = _header(file)
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise RunError(f"{file} has several columns of the name {twice[0]}")
+    for block, line, done in _blocks(file, quoted=True):
+        if line == 1:
+            block, line = _without_lines(block, head), head + 1
+        if block.strip():
+            yield _csv_block(block, line, done, names, roles)
+
+
+def _without_lines(block: bytes, count: int) -> bytes:
+    position = 0
+    for _ in range(count):
+        end = block.find(b"\n", position)
+        position = len(block) if end < 0 else end + 1
+    return block[position:]
+
+
+def _csv_block(block: bytes, line: int, done: float, names: list[str], roles: dict[str, str]) -> _Raw:
+    frame = _csv_frame(block, names)
+    if frame is not None:
+        numbers: Callable[[], NDArray[np.int64]] = lambda: _csv_rows(block, line, len(names))[1]  # noqa: E731
+        problems: list[tuple[int, str]] = []
+    else:
+        rows, places, problems = _csv_rows(block, line, len(names))
+        frame, numbers = _frame(names, rows), lambda: places
+    by_role = frame.select(pl.col(name).alias(role) for role, name in roles.items())
+    return _Raw(by_role, "line", done, numbers, lambda: frame, problems)
+
+
+def _csv_frame(block: bytes, names: list[str]) -> pl.DataFrame | None:
+    """Return all columns as text, or None where Polars refuses a record or may have filled one up."""
+    if block.count(b'"') % 2:
+        return None
+    try:
+        frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(names, pl.String))
+    except pl.exceptions.PolarsError:
+        return None
+    width = len(names)
+    whole = width > 1 and b'"' not in block and block.count(b",") == frame.height * (width - 1)
+    return frame if whole or not frame[names[-1]].null_count() else None
+
+
+def _csv_rows(block: bytes, line: int, width: int) -> tuple[list[list[str | None]], NDArray[np.int64], list[Any]]:
+    """Return the records of a block, the line on which each begins, and what is wrong with the others."""
+    csv.field_size_limit(_LONGEST)
+    reader = csv.reader(io.StringIO(block.decode(errors="surrogateescape"), newline=""), strict=True)
+    rows: list[list[str | None]] = []
+    places: list[int] = []
+    problems: list[tuple[int, str]] = []
+    while True:
+        place = line + reader.line_num
+        try:
+            record = next(reader)
+        except StopIteration:
+            return rows, np.array(places, np.int64), problems
+        except csv.Error as error:
+            unclosed = "unexpected end" in str(error)
+            reason = "a quote is never closed; nothing after it was read" if unclosed else f"not CSV: {error}"
+            problems.append((place, reason))
+            continue
+        if not record:
+            continue
+        if len(record) != width:
+            problems.append((place, f"{len(record)} fields where the header has {width}"))
+        elif any("\udc80" <= character <= "\udcff" for text in record for character in text if not text.isascii()):
+            problems.append((place, "not UTF-8"))
+        else:
+            rows.append([text or None for text in record])
+            places.append(place)
