@@ -59,7 +59,7 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out and --advantages hold.")] = False,
 ) -> None:
     """Tell what objectives are worth in logs of rewards, and which groups a gradient could learn from."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     with ending_well(console):
         objectives = _parsed(objective or _OBJECTIVES)
         logs = open_logs(file, group, reward, mask, weight, step, ungrouped)

@@ -81,7 +81,9 @@ def ending_well(console: Console) -> Generator[None]:
     try:
         yield
     except RunError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True)
+        Console(stderr=True, highlight=False, emoji=False).print(
+            f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True
+        )
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         console.print("Stopped; nothing was written.")
