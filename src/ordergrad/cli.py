@@ -84,7 +84,7 @@ def _comparison_table(results: list[explaining.Explanation]) -> Table:
     """Return the table of several objectives, one a row."""
     title = f"What objectives weigh, worst outcomes on the left, in groups of {results[0].n}"
     table = Table(title=title, title_justify="left")
-    table.add_column("objective")
+    table.add_column("objective", overflow="fold")
     table.add_column("K", justify="right")
     table.add_column("spectrum", min_width=20, no_wrap=True)
     for heading in ("worst 10%", "between", "best 10%", "normal reward", "at K = ∞"):

@@ -110,7 +110,7 @@ def shares(objective: str | Objective, k: int) -> tuple[float, float, float]:
     phi = spectrum(objective, u, k=k) / len(u)
     cut = len(u) // 10
     parts = (phi[:cut], phi[cut:-cut], phi[-cut:])
-    return cast("tuple[float, float, float]", tuple(round(float(part.sum()), 6) for part in parts))
+    return cast("tuple[float, float, float]", tuple(round(float(part.sum()), 6) + 0.0 for part in parts))
 
 
 def _risks(objective: Objective, k: int) -> tuple[tuple[str, float, float | None], ...]:

@@ -1,30 +1,24 @@
-"""Reward logs, one row per sample, read piece by piece: JSONL, CSV and Parquet.
+"""Reward logs, one row per sample, read piece by piece.
 
 Every piece holds the columns that matter, typed, and every row that cannot be used is located: by its line in a text
-file, by its row in a Parquet file. Polars parses; only blocks that it refuses are read again with the standard library,
-which knows the line.
+file, by its row in a Parquet file.
 """
 
 # pyright: reportUnknownMemberType=false
 
 import csv
-import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from ordergrad.score.parsing import Parsed, csv_header, json_object, parse_csv, parse_jsonl, parse_parquet
 from ordergrad.train.runs import RunError
 
 __all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read"]
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
-_BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
 _LISTED, _KEPT = 10, 1000
 
 
@@ -123,18 +117,6 @@ class Piece:
     whole: Callable[[], pl.DataFrame]
 
 
-@dataclass(frozen=True)
-class _Raw:
-    """Parsed rows before they are looked at: columns by role, the number of each row, and how to read them whole."""
-
-    frame: pl.DataFrame
-    place: str
-    done: float
-    numbers: Callable[[], NDArray[np.int64]]
-    whole: Callable[[], pl.DataFrame]
-    problems: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-
-
 def log_files(argument: str) -> list[Path]:
     """Return the files of a log: a file, all logs in a folder, or all that match a pattern.
 
@@ -167,11 +149,11 @@ def found_columns(file: Path) -> list[str]:
         if file.suffix.lower() == ".parquet":
             names = list(pl.read_parquet_schema(file))
         elif file.suffix.lower() == ".csv":
-            names = _header(file)[0]
+            names = csv_header(file)[0]
         else:
             with file.open("rb") as lines:
                 heads = [head for _, head in zip(range(100), lines, strict=False)]
-            objects = [found for found in map(_json_object, heads) if isinstance(found, dict)]
+            objects = [found for found in map(json_object, heads) if isinstance(found, dict)]
             names = list(dict.fromkeys(key for found in objects for key in found))
     except (OSError, pl.exceptions.PolarsError, csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
@@ -192,15 +174,15 @@ def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
         RunError: The file cannot be read, a column has a type of no use, or rows are broken and not to be skipped.
     """
     roles = columns.by_role()
-    readers = {".parquet": _parquet, ".csv": _csv}
+    parsers = {".parquet": parse_parquet, ".csv": parse_csv}
     try:
-        for raw in readers.get(file.suffix.lower(), _jsonl)(file, roles):
+        for raw in parsers.get(file.suffix.lower(), parse_jsonl)(file, roles):
             yield _piece(raw, file, roles, problems)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
 
 
-def _piece(raw: _Raw, file: Path, roles: dict[str, str], problems: Problems) -> Piece:
+def _piece(raw: Parsed, file: Path, roles: dict[str, str], problems: Problems) -> Piece:
     """Return what can be used of parsed rows, and take note of what cannot."""
     frame = raw.frame.with_row_index("row")
     mask, bad_mask = _truth(frame, file, roles)
@@ -285,209 +267,3 @@ def _truth(frame: pl.DataFrame, file: Path, roles: dict[str, str]) -> tuple[pl.S
     values, _ = _numbers(frame["mask"], file, roles["mask"])
     bad = ~values.is_in([0.0, 1.0]).fill_null(False)
     return (values != 0).fill_null(False), bad
-
-
-# Parquet
-
-
-def _parquet(file: Path, roles: dict[str, str]) -> Iterator[_Raw]:
-    lazy = pl.scan_parquet(file)
-    total = lazy.select(pl.len()).collect().item()
-    for start in range(0, total, _ROWS):
-        part = lazy.slice(start, _ROWS)
-        frame = part.select(pl.col(name).alias(role) for role, name in roles.items()).collect()
-        done = (start + frame.height) / total
-        yield _Raw(frame, "row", done, _from(start + 1, frame.height), part.collect)
-
-
-def _from(first: int, count: int) -> Callable[[], NDArray[np.int64]]:
-    return lambda: np.arange(first, first + count)
-
-
-# Text
-
-
-def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
-    """Yield whole records in blocks, with the line on which each begins and the share of the file read by then."""
-    rest, line, size = b"", 1, max(file.stat().st_size, 1)
-    with file.open("rb") as stream:
-        while data := stream.read(_BLOCK):
-            data = rest + data
-            cut = data.rfind(b"\n") + 1
-            odd = quoted and data.count(b'"', 0, cut) % 2
-            while cut and odd:  # a line end within quotes
-                before = data.rfind(b"\n", 0, cut - 1) + 1
-                odd ^= data.count(b'"', before, cut) % 2
-                cut = before
-            if len(data) - cut > _LONGEST:
-                raise RunError(f"{file}: what begins on line {line} does not end within {_LONGEST >> 20} MiB")
-            rest = data[cut:]
-            if cut:
-                yield data[:cut], line, stream.tell() / size
-                line += data.count(b"\n", 0, cut)
-    if rest:
-        yield rest, line, 1.0
-
-
-def _frame(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-
-
-def _rows_in(block: bytes) -> int:
-    return block.count(b"\n") + (not block.endswith(b"\n"))
-
-
-# JSON lines
-
-
-def _jsonl(file: Path, roles: dict[str, str]) -> Iterator[_Raw]:
-    for block, line, done in _blocks(file, quoted=False):
-        yield _json_block(block, line, done, roles)
-
-
-def _json_block(block: bytes, line: int, done: float, roles: dict[str, str]) -> _Raw:
-    frame = _json_frame(block, roles)
-    if frame is not None and frame.height == _rows_in(block):
-        return _Raw(frame, "line", done, _from(line, frame.height), lambda: _as_lines(_split(block)))
-    lines = _split(block)
-    frames: list[pl.DataFrame] = []
-    kept: list[int] = []
-    problems: list[tuple[int, str]] = []
-    for start in range(0, len(lines), _LINES):
-        part = [i for i in range(start, min(start + _LINES, len(lines))) if lines[i].strip()]
-        frame = _json_frame(b"\n".join(lines[i] for i in part), roles) if part else None
-        if frame is not None and frame.height == len(part):
-            frames.append(frame)
-            kept += part
-            continue
-        rows: list[list[str | None]] = []
-        for i in part:
-            found = _json_object(lines[i])
-            if isinstance(found, str):
-                problems.append((line + i, found))
-            else:
-                rows.append([_json_text(found.get(name)) for name in roles.values()])
-                kept.append(i)
-        frames.append(_frame(list(roles), rows))
-    every = pl.concat(frames) if frames else _frame(list(roles), [])
-    return _Raw(
-        every, "line", lambda: line + np.array(kept, np.int64), lambda: _as_lines([lines[i] for i in kept]), problems
-    )
-
-
-def _json_frame(block: bytes, roles: dict[str, str]) -> pl.DataFrame | None:
-    """Return the columns as text, or None where Polars refuses a line."""
-    try:
-        frame = pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(roles.values(), pl.String))
-    except pl.exceptions.PolarsError:
-        return None
-    return frame.select(pl.col(name).alias(role) for role, name in roles.items())
-
-
-def _json_object(line: bytes) -> dict[str, Any] | str:
-    """Return the object on a line, or why there is none; NaN and Infinity are read, the first of equal keys counts."""
-    try:
-        found = json.loads(line, object_pairs_hook=lambda pairs: dict(pairs) | dict(reversed(pairs)))
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    except RecursionError:
-        return "JSON nested too deeply"
-    return found if isinstance(found, dict) else "not a JSON object"
-
-
-def _json_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
-
-
-def _split(block: bytes) -> list[bytes]:
-    return block.removesuffix(b"\n").split(b"\n")
-
-
-def _as_lines(lines: Sequence[bytes]) -> pl.DataFrame:
-    return pl.DataFrame({"line": [line.strip().decode() for line in lines]}, schema={"line": pl.String})
-
-
-# CSV
-
-
-def _header(file: Path) -> tuple[list[str], int]:
-    """Return the names in the first record, and the number of lines that it takes."""
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream)
-        return next(reader, []), reader.line_num
-
-
-def _csv(file: Path, roles: dict[str, str]) -> Iterator[_Raw]:
-    names, head = _header(file)
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise RunError(f"{file} has several columns of the name {twice[0]}")
-    for block, line, done in _blocks(file, quoted=True):
-        if line == 1:
-            block, line = _without_lines(block, head), head + 1
-        if block.strip():
-            yield _csv_block(block, line, done, names, roles)
-
-
-def _without_lines(block: bytes, count: int) -> bytes:
-    position = 0
-    for _ in range(count):
-        end = block.find(b"\n", position)
-        position = len(block) if end < 0 else end + 1
-    return block[position:]
-
-
-def _csv_block(block: bytes, line: int, done: float, names: list[str], roles: dict[str, str]) -> _Raw:
-    frame = _csv_frame(block, names)
-    if frame is not None:
-        numbers: Callable[[], NDArray[np.int64]] = lambda: _csv_rows(block, line, len(names))[1]  # noqa: E731
-        problems: list[tuple[int, str]] = []
-    else:
-        rows, places, problems = _csv_rows(block, line, len(names))
-        frame, numbers = _frame(names, rows), lambda: places
-    by_role = frame.select(pl.col(name).alias(role) for role, name in roles.items())
-    return _Raw(by_role, "line", done, numbers, lambda: frame, problems)
-
-
-def _csv_frame(block: bytes, names: list[str]) -> pl.DataFrame | None:
-    """Return all columns as text, or None where Polars refuses a record or may have filled one up."""
-    if block.count(b'"') % 2:
-        return None
-    try:
-        frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(names, pl.String))
-    except pl.exceptions.PolarsError:
-        return None
-    width = len(names)
-    whole = width > 1 and b'"' not in block and block.count(b",") == frame.height * (width - 1)
-    return frame if whole or not frame[names[-1]].null_count() else None
-
-
-def _csv_rows(block: bytes, line: int, width: int) -> tuple[list[list[str | None]], NDArray[np.int64], list[Any]]:
-    """Return the records of a block, the line on which each begins, and what is wrong with the others."""
-    csv.field_size_limit(_LONGEST)
-    reader = csv.reader(io.StringIO(block.decode(errors="surrogateescape"), newline=""), strict=True)
-    rows: list[list[str | None]] = []
-    places: list[int] = []
-    problems: list[tuple[int, str]] = []
-    while True:
-        place = line + reader.line_num
-        try:
-            record = next(reader)
-        except StopIteration:
-            return rows, np.array(places, np.int64), problems
-        except csv.Error as error:
-            unclosed = "unexpected end" in str(error)
-            reason = "a quote is never closed; nothing after it was read" if unclosed else f"not CSV: {error}"
-            problems.append((place, reason))
-            continue
-        if not record:
-            continue
-        if len(record) != width:
-            problems.append((place, f"{len(record)} fields where the header has {width}"))
-        elif any("\udc80" <= character <= "\udcff" for text in record for character in text if not text.isascii()):
-            problems.append((place, "not UTF-8"))
-        else:
-            rows.append([text or None for text in record])
-            places.append(place)
