@@ -152,12 +152,13 @@ def _weighed(
     own = [_advantages(group, objective) for group in rewards.prompts]
     signal = _mean(rewards, [a * s for a, s in zip(own, scores, strict=True)])
     size = np.sqrt(_mean(rewards, [a * a for a in own]))
-    second = largest = 0.0
+    first = second = largest = 0.0
     for x, s, chance in samples:
         estimate = (advantages(x, objective, baseline=baseline) * s).mean(axis=-1)
+        first += float(chance @ estimate)
         second += float(chance @ estimate**2)
         largest = max(largest, float((chance * estimate**2).max()))
-    noise = np.sqrt(max(second - signal**2, 0.0))
+    noise = np.sqrt(max(second - first**2, 0.0))
     value = _value(rewards, objective)
     bias = value - target if abs(_mass(objective) - mass) < 1e-9 else None
     direction = signal / size if size > 0 else np.nan

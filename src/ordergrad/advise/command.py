@@ -72,8 +72,8 @@ def advise(
             except RunError as error:
                 hint = "" if Path(rewards).exists() else f". Distributions are {LAWS}"
                 raise RunError(f"{error}{hint}") from error
-            with reading_bar(console, logs) as bar:
-                found = sampled(logs[0], skip_broken=skip_broken, report=bar(0))
+            with reading_bar(console, logs) as bars:
+                found = sampled(logs[0], skip_broken=skip_broken, report=bars[0])
         if wanted.passes:
             found = found.passed(success)
         size = n or max(found.size or _GROUP, 2)

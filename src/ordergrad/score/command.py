@@ -65,6 +65,8 @@ def score(
         logs = open_logs(file, group, reward, mask, weight, step, ungrouped)
         if baseline not in _BASELINES:
             raise RunError(f"--baseline must be one of {', '.join(_BASELINES)}; got {baseline}")
+        if weight is not None and baseline != "leave_one_out":
+            raise RunError(f"--weight needs --baseline leave_one_out; got {baseline}")
         if advantages is not None:
             _check_advantages(advantages, logs, objectives, overwrite)
 
@@ -75,7 +77,7 @@ def score(
         if out is not None:
             check_folder(out, overwrite=overwrite)
         with nullcontext() if advantages is None else RowStore(len(objectives)) as store:
-            with reading_bar(console, logs) as bar:
+            with reading_bar(console, logs) as bars:
                 scored = [
                     score_log(
                         log,
@@ -85,9 +87,9 @@ def score(
                         keep=len(logs) > 1,
                         store=store,
                         baseline=_BASELINES[baseline],
-                        report=bar(index),
+                        report=report,
                     )
-                    for index, log in enumerate(logs)
+                    for log, report in zip(logs, bars, strict=True)
                 ]
             first = scored[0][1]
             comparisons = [

@@ -42,7 +42,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
@@ -129,8 +129,8 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _known(content: Any) -> Any:
     """Return JSON values with None in the place of numbers that are not finite."""
-    if isinstance(content, Mapping):
-        return {name: _known(part) for name, part in content.items()}
+    if isinstance(content, dict):
+        return {name: _known(part) for name, part in cast("dict[str, Any]", content).items()}
     if isinstance(content, list):
-        return [_known(part) for part in content]
+        return [_known(part) for part in cast("list[Any]", content)]
     return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -247,24 +247,35 @@ def write_advantages(log: Log, objectives: Sequence[str], store: RowStore, out: 
                 yield frame.with_columns(columns)
 
     part = out.with_name(out.name + ".part")
-    if out.suffix.lower() == ".parquet":
-        _write_parquet(frames(), dict(pl.read_parquet_schema(log.files[0])) | dict.fromkeys(names, pl.Float64()), part)
-    else:
-        with part.open("wb") as stream:
-            for index, frame in enumerate(frames()):
-                if out.suffix.lower() == ".csv":
-                    frame.write_csv(stream, include_header=index == 0)
-                else:
-                    lines = frame.select(_with_fields(names))
-                    stream.write(("\n".join(lines.to_series().to_list()) + "\n").encode() if len(lines) else b"")
-    part.replace(out)
+    try:
+        if out.suffix.lower() == ".parquet":
+            schema = dict(pl.read_parquet_schema(log.files[0])) | dict.fromkeys(names, pl.Float64())
+            _write_parquet(frames(), schema, part)
+        else:
+            _write_text(frames(), names, out.suffix.lower() == ".csv", part)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
     return rows
+
+
+def _write_text(frames: Iterator[pl.DataFrame], names: Sequence[str], as_csv: bool, out: Path) -> None:
+    with out.open("wb") as stream:
+        for index, frame in enumerate(frames):
+            if as_csv:
+                frame.write_csv(stream, include_header=index == 0)
+            elif len(frame):
+                lines = frame.select(_with_fields(names)).to_series()
+                stream.write(("\n".join(lines.to_list()) + "\n").encode())
 
 
 def _write_parquet(frames: Iterator[pl.DataFrame], schema: dict[str, Any], out: Path) -> None:
     from polars.io.plugins import register_io_source
 
-    register_io_source(lambda *_: frames, schema=schema).sink_parquet(out)
+    def source(*_: Any) -> Iterator[pl.DataFrame]:
+        return frames
+
+    register_io_source(source, schema=schema).sink_parquet(out)
 
 
 def _with_fields(names: Sequence[str]) -> pl.Expr:

@@ -1,9 +1,11 @@
 """What the commands that read logs have in common: options, checks, progress, and how they end."""
 
 import importlib.util
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -58,8 +60,6 @@ def open_logs(
     """
     if importlib.util.find_spec("polars") is None:
         raise RunError("reading logs needs polars: pip install 'ordergrad[score]'")
-    from pathlib import Path
-
     from ordergrad.score.logs import open_log
     from ordergrad.score.reading import Columns, log_files
 
@@ -86,13 +86,13 @@ def ending_well(console: Console) -> Generator[None]:
         )
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        console.print("Stopped; nothing was written.")
+        console.print("Stopped.")
         raise typer.Exit(130) from None
 
 
 @contextmanager
-def reading_bar(console: Console, logs: "Sequence[Log]") -> Generator[Any]:
-    """Show one line of progress for each log; gives a function of the log's index that reports rows and share."""
+def reading_bar(console: Console, logs: "Sequence[Log]") -> Generator[list[Callable[[int, float], None]]]:
+    """Show one line of progress for each log; gives functions that take the rows read so far and their share."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(24),
@@ -102,4 +102,8 @@ def reading_bar(console: Console, logs: "Sequence[Log]") -> Generator[Any]:
     )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
         tasks = [progress.add_task(plain(log.name), total=1.0, rows=0) for log in logs]
-        yield lambda index: lambda rows, done: progress.update(tasks[index], completed=done, rows=rows)
+
+        def report(index: int, rows: int, done: float) -> None:
+            progress.update(tasks[index], completed=done, rows=rows)
+
+        yield [partial(report, index) for index in range(len(logs))]

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -154,7 +154,7 @@ def json_object(line: bytes) -> dict[str, Any] | str:
         return "not UTF-8"
     except RecursionError:
         return "JSON nested too deeply"
-    return found if isinstance(found, dict) else "not a JSON object"
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else "not a JSON object"
 
 
 def _json_text(value: Any) -> str | None:
@@ -176,7 +176,8 @@ def csv_header(file: Path) -> tuple[list[str], int]:
     """Return the names in the first record, and the number of lines that it takes."""
     with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.reader(stream)
-        return next(reader, []), reader.line_num
+        names = next(reader, list[str]())
+        return names, reader.line_num
 
 
 def parse_csv(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:

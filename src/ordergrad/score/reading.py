@@ -249,7 +249,7 @@ def _numbers(values: pl.Series, file: Path, name: str) -> tuple[pl.Series, pl.Se
             truth = pl.when(words == "true").then(1.0).when(words == "false").then(0.0)
             numbers = pl.select(pl.coalesce(numbers, truth)).to_series()
         return numbers, missing
-    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+    if not (values.dtype.is_numeric() or values.dtype == pl.Boolean or values.dtype == pl.Null):
         raise RunError(f"{file}: column {name} must hold numbers; it holds {values.dtype}")
     return values.cast(pl.Float64), missing
 
