@@ -397,9 +397,9 @@ def test_columns_and_files(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"abc")
     with pytest.raises(RunError, match="cannot be read"):
         found_columns(tmp_path / "bad.parquet")
-    nested = write_log(tmp_path / "nested.parquet", {"group": [[1], [2]], "reward": [1.0, 2.0]})
-    with pytest.raises(RunError, match="must hold text or numbers"):
-        scored(nested)
+    for name, columns in (("group", {"group": [b"a"], "reward": [1.0]}), ("reward", {"group": [1], "reward": [[1.0]]})):
+        with pytest.raises(RunError, match=f"column {name} must hold"):
+            scored(write_log(tmp_path / "nested.parquet", columns))
 
 
 def test_booleans_and_numbers_as_text(tmp_path):
@@ -407,6 +407,14 @@ def test_booleans_and_numbers_as_text(tmp_path):
     assert scored(path, ["mean"])[1].about()["mean"] == pytest.approx(1.1 / 3)
     flags = write_log(tmp_path / "flags.parquet", {"group": [1, 1], "reward": [True, False]})
     assert scored(flags, ["mean"])[1].about()["mean"] == 0.5
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_chat_messages_name_a_group(tmp_path, suffix):
+    chats = [[{"role": "user", "content": text}] for text in ("one", "two", "one", None)]
+    path = write_log(tmp_path / f"log{suffix}", {"prompt": [*chats, None], "reward": [0.0, 1.0, 2.0, 3.0, 4.0]})
+    found, summary = scored(path, ["mean"], Columns(group="prompt"), skip_broken=True)
+    assert (summary.groups, summary.about()["largest"], found.problems.count) == (3, 2, 1)
 
 
 # Comparison

@@ -27,7 +27,8 @@ class Columns:
     """The names of the columns of a log.
 
     Attributes:
-        group: The group of a sample: text or a number. None makes all rows one group.
+        group: The group of a sample: text, a number, or anything nested such as chat messages. None makes all rows
+            one group.
         reward: Its reward.
         mask: Whether it counts: true or false.
         weight: Its importance weight, nonnegative.
@@ -255,8 +256,12 @@ def _numbers(values: pl.Series, file: Path, name: str) -> tuple[pl.Series, pl.Se
 
 
 def _text(values: pl.Series, file: Path, name: str) -> pl.Series:
-    if values.dtype.is_nested() or values.dtype == pl.Binary:
+    """Return a column as text; lists and objects, such as chat messages, as JSON."""
+    if values.dtype == pl.Binary:
         raise RunError(f"{file}: column {name} must hold text or numbers; it holds {values.dtype}")
+    if values.dtype.is_nested():
+        encoded = pl.struct(values).struct.json_encode()
+        return pl.select(pl.when(values.is_not_null()).then(encoded)).to_series()
     return values.cast(pl.String)
 
 
