@@ -203,9 +203,27 @@ def test_groups_of_a_log_become_prompts(tmp_path):
     np.testing.assert_allclose([constant.share[0], other.share[0]], [1 / 3, 2 / 3])
     [binary] = rewards.passed(2).prompts
     np.testing.assert_allclose(binary.p[:, 1], [1, 0.25])
+    assert "fitted by a beta" in sampled(open_log("log", [path], Columns()), success=2, skip_broken=False).text
     whole = sampled(open_log("log", [path], Columns(group=None)), skip_broken=False)
     assert whole.size is None
     np.testing.assert_allclose(whole.prompts[0].p, [[2 / 12, 4 / 12, 4 / 12, 2 / 12]])
+
+
+def test_success_rates_of_prompts_are_fitted(tmp_path):
+    rng = np.random.default_rng(0)
+    path = write_log(tmp_path / "log.jsonl", (rng.random((2000, 8)) < rng.beta(0.5, 2, size=(2000, 1))).astype(int))
+    rewards = sampled(open_log("log", [path], Columns()), skip_broken=False)
+    [prompts] = rewards.prompts
+    truth = stats.beta(0.5, 2)
+    for k in (1, 8, 16):
+        found = prompts.share @ (1 - (1 - prompts.p[:, 1]) ** k)
+        assert found == pytest.approx(truth.expect(lambda p, k=k: 1 - (1 - p) ** k), abs=0.02)
+    equal = write_log(tmp_path / "equal.jsonl", rng.integers(0, 2, size=(500, 16)))
+    [prompts] = sampled(open_log("log", [equal], Columns()), skip_broken=False).prompts
+    assert prompts.p[:, 1] == pytest.approx(0.5, abs=0.1)  # no difference between prompts
+    for rows, rate in (([[0, 0], [0, 0]], 0), ([[1], [0], [1], [1]], 0.75)):
+        log = open_log("log", [write_log(tmp_path / "few.jsonl", rows)], Columns())
+        assert sampled(log, skip_broken=False).prompts[0].p[0, 1] == rate
 
 
 def test_groups_are_drawn_evenly(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["advise", "lines_for"]
 
-_GROUP = 16
+_GROUP, _NOTABLE = 16, 1.1
 
 
 def advise(
@@ -73,8 +73,9 @@ def advise(
                 hint = "" if Path(rewards).exists() else f". Distributions are {LAWS}"
                 raise RunError(f"{error}{hint}") from error
             with reading_bar(console, logs) as bars:
-                found = sampled(logs[0], skip_broken=skip_broken, report=bars[0])
-        if wanted.passes:
+                threshold = success if wanted.passes else None
+                found = sampled(logs[0], success=threshold, skip_broken=skip_broken, report=bars[0])
+        elif wanted.passes:
             found = found.passed(success)
         size = n or max(found.size or _GROUP, 2)
         with console.status("weighing up"):
@@ -155,7 +156,7 @@ def _recommend(console: Console, advice: "Advice") -> None:
             f"[yellow]Even this is not close to the goal (direction {best.direction:.2f}, where {FAITHFUL} would be): "
             "a larger group allows a larger K; compare with --n.[/]"
         )
-    better = [c for c in advice.table if c.baseline == "k_minus_one" and c.snr > 1.02 * best.snr]
+    better = [c for c in advice.table if c.baseline == "k_minus_one" and c.snr > _NOTABLE * best.snr]
     if better and max(better, key=_snr).direction >= min(FAITHFUL, best.direction):
         top = max(better, key=_snr)
         console.print(

@@ -2,8 +2,15 @@
 
 Both become the same thing: a number of *prompts*, each with finitely many outcomes and their probabilities, and how
 often each comes up. A named distribution is one prompt, a continuous one with 2,000 outcomes spaced finely in both
-tails; ``betabernoulli`` is 200 prompts of different difficulty. In a log each group is a prompt and its rewards are its
-distribution (the bootstrap's plug-in: what never came up in the group has probability 0).
+tails; ``betabernoulli`` is 200 prompts of different difficulty.
+
+In a log each group is a prompt. If rewards are 0 or 1, the success rates of the prompts are fitted by a beta
+distribution (beta-binomial likelihood): a group without a success is no proof that its prompt has none, and such
+prompts are what pass@k is about. Other rewards of a group are taken for its distribution (the bootstrap's plug-in).
+
+References:
+    Skellam (1948). A probability distribution derived from the binomial distribution by regarding the probability of
+        success as variable between the sets of trials. Journal of the Royal Statistical Society B 10(2).
 """
 
 import re
@@ -90,12 +97,18 @@ def named(text: str) -> Rewards | None:
 
 
 def sampled(
-    log: "Log", *, skip_broken: bool, seed: int = 0, report: Callable[[int, float], None] = lambda rows, done: None
+    log: "Log",
+    *,
+    success: float | None = None,
+    skip_broken: bool = False,
+    seed: int = 0,
+    report: Callable[[int, float], None] = lambda rows, done: None,
 ) -> Rewards:
     """Return the rewards of a log: of up to 2,000 groups drawn at random, of a log of one group all.
 
     Args:
         log: The log.
+        success: Take rewards of at least this for 1 and others for 0.
         skip_broken: Whether to go on without rows that cannot be used.
         seed: Of the draw.
         report: Given the number of rows read so far and the share of the log.
@@ -112,13 +125,17 @@ def sampled(
     reading, kept = read_log(log, use, skip_broken=skip_broken, report=report)
     if not kept:
         raise RunError(f"{log.name} has no rewards that can be used")
-    sizes = sorted(len(x) for x, _ in kept)
-    text = f"{log.name}, {reading.rows:,} rows"
+    if success is not None:
+        kept = [((x >= success).astype(np.float64), weights) for x, weights in kept]
+    sizes = np.array([len(x) for x, _ in kept])
+    text, usual = f"{log.name}, {reading.rows:,} rows", int(np.median(sizes))
     if len(kept) == 1:
         return Rewards(f"{text}, taken for one distribution", (_prompts(_thinned(*kept[0]), 1),))
-    return Rewards(
-        f"{text}, {len(kept):,} groups, each taken for a prompt's distribution", _gathered(kept), sizes[len(sizes) // 2]
-    )
+    text += f", {len(kept):,} groups"
+    if log.columns.weight is None and all(np.isin(x, (0.0, 1.0)).all() for x, _ in kept):
+        rates, how = _fitted(np.array([x.sum() for x, _ in kept]), sizes)
+        return Rewards(f"{text}, {how}", (rates,), usual)
+    return Rewards(f"{text}, each taken for the distribution of a prompt", _gathered(kept), usual)
 
 
 def _reservoir(groups: "Iterator[Groups]", rng: np.random.Generator) -> list[tuple[Array, Array]]:
@@ -170,6 +187,24 @@ def _gathered(groups: list[tuple[Array, Array]]) -> tuple[Prompts, ...]:
         x, p, count = (np.array(column) for column in zip(*alike, strict=True))
         found.append(Prompts(x, p, count / len(groups)))
     return tuple(found)
+
+
+def _fitted(successes: Array, sizes: Array) -> tuple[Prompts, str]:
+    """Return prompts whose success rates are beta distributed, fitted to groups, and a word on them."""
+    from scipy.optimize import minimize
+    from scipy.stats import betabinom
+
+    mean = float(successes.sum() / sizes.sum())
+    if mean in (0.0, 1.0) or sizes.max() < 2:
+        return _bernoulli(mean), f"success rate {mean:.3g}"
+
+    def loss(point: Array) -> float:
+        a, b = np.exp(point)
+        return -float(np.sum(betabinom.logpmf(successes, sizes, a, b)))
+
+    start = np.log([mean, 1 - mean])
+    a, b = np.exp(minimize(loss, start, method="L-BFGS-B", bounds=[(-9.0, 9.0)] * 2).x).tolist()
+    return _beta_bernoulli(a, b), f"success rates fitted by a beta distribution ({a:.3g}, {b:.3g})"
 
 
 def _binary(rate: Array, share: Array) -> Prompts:
