@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import ordergrad as og
 from ordergrad.advise import advice as advice_module
+from ordergrad.advise import rewards as rewards_module
 from ordergrad.advise.advice import advise
 from ordergrad.advise.command import lines_for
 from ordergrad.advise.goals import candidates, read_goal
@@ -226,10 +227,21 @@ def test_success_rates_of_prompts_are_fitted(tmp_path):
         assert sampled(log, skip_broken=False).prompts[0].p[0, 1] == rate
 
 
-def test_groups_are_drawn_evenly(tmp_path, monkeypatch):
-    from ordergrad.advise import rewards as module
+def test_own_rates_of_groups_would_mislead():
+    """The log of docs/advise.md, every group taken for its prompt."""
+    rng = np.random.default_rng(0)
+    groups = [(rng.random(16) < rate).astype(float) for rate in rng.beta(0.4, 1.6, size=300)]
+    rewards = Rewards("plug-in", rewards_module._gathered([(x, np.ones(16)) for x in groups]))
+    result = advise(read_goal("pass@16"), rewards, 16)
+    assert round(result.value, 2) == 0.6
+    assert result.best.objective == "top:2@15"
+    assert round(float(np.mean([og.value(x, "max@16") for x in groups])), 2) == 0.66
+    truth = advise(read_goal("pass@16"), named("betabernoulli:0.4:1.6"), 16)
+    assert truth.best.objective == "max@15"
 
-    monkeypatch.setattr(module, "_KEPT", 50)
+
+def test_groups_are_drawn_evenly(tmp_path, monkeypatch):
+    monkeypatch.setattr(rewards_module, "_KEPT", 50)
     path = write_log(tmp_path / "log.jsonl", [[g, g] for g in range(1000)])
     drawn = [
         x

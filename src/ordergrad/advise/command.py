@@ -120,7 +120,7 @@ def _show(console: Console, advice: "Advice") -> None:
 
 
 def _table(advice: "Advice") -> Table:
-    table = Table(title_justify="left")
+    table = Table()
     table.add_column("objective")
     table.add_column("baseline")
     for heading in ("value", "bias", "direction", "signal/noise"):

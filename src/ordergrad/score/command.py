@@ -149,8 +149,7 @@ def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> No
     _show_curves(console, results)
     _show_tails(console, results)
     if results["comparisons"]:
-        console.print()
-        console.print(_comparison_table(results["comparisons"]))
+        _show_comparisons(console, results["comparisons"])
     if skip_broken:
         _show_broken(console, results)
 
@@ -165,7 +164,7 @@ def _show_log(console: Console, log: Mapping[str, Any]) -> None:
     if log["used"]:
         spread = "" if log["sd"] is None else f" ± {log['sd']:.4g} (standard deviation)"
         console.print(f"reward {log['mean']:.4g}{spread}, from {log['min']:.4g} to {log['max']:.4g}")
-    table = Table(title_justify="left")
+    table = Table()
     table.add_column("objective")
     for heading in ("value", "± error", "groups", "too small", "no signal", "effective", "of all rows"):
         table.add_column(heading, justify="right")
@@ -192,7 +191,7 @@ def _show_log(console: Console, log: Mapping[str, Any]) -> None:
 
 def _show_curves(console: Console, results: Mapping[str, Any]) -> None:
     """Print pass@k and max@k of all logs."""
-    table = Table(title=f"pass@k (reward ≥ {results['success']:g}) and max@k ± standard error", title_justify="left")
+    table = Table()
     table.add_column("k", justify="right")
     ks = sorted({row["k"] for log in results["logs"] for row in log["curves"]})
     for log in results["logs"]:
@@ -207,13 +206,13 @@ def _show_curves(console: Console, results: Mapping[str, Any]) -> None:
                 cells.append(f"{row['value']:.4f} ± {_number(row['error'], '.2g')}" if row else "")
         table.add_row(str(k), *cells)
     if ks:
-        console.print()
+        console.print(f"\npass@k (reward ≥ {results['success']:g}) and max@k, ± standard error")
         console.print(table)
 
 
 def _show_tails(console: Console, results: Mapping[str, Any]) -> None:
     """Print statistics of all rewards of each log."""
-    table = Table(title="All rewards together, groups aside", title_justify="left")
+    table = Table()
     table.add_column("statistic")
     for log in results["logs"]:
         table.add_column(plain(log["log"]), justify="right")
@@ -222,12 +221,13 @@ def _show_tails(console: Console, results: Mapping[str, Any]) -> None:
         cells = [{row["statistic"]: row["value"] for row in log["tails"]}.get(statistic) for log in results["logs"]]
         table.add_row(statistic, *map(_number, cells))
     if statistics:
-        console.print()
+        console.print("\nAll rewards together, groups aside")
         console.print(table)
 
 
-def _comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title=f"How much higher than in {plain(rows[0]['against'])}", title_justify="left")
+def _show_comparisons(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how logs differ from the first."""
+    table = Table()
     for heading in ("log", "objective"):
         table.add_column(heading)
     for heading in ("difference", "95% interval", "p"):
@@ -244,8 +244,8 @@ def _comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             _number(row["p_value"], ".2g"),
             test,
         )
-    table.caption = "p-values are not corrected for the number of comparisons"
-    return table
+    console.print(f"\nHow much higher than in {plain(rows[0]['against'])} (p-values for each comparison alone)")
+    console.print(table)
 
 
 def _show_broken(console: Console, results: Mapping[str, Any]) -> None:
