@@ -1,17 +1,19 @@
 """The code in the README and on the pages of the documentation.
 
-Of each page the blocks ``python`` and ``console`` (lines that begin with ``$``) run in order, in one namespace and one
-empty folder. Blocks ``py`` are excerpts and must be Python; ``sh`` and ``bash`` are for readers: they train for long,
-or need what a test has not. Every block has one of these languages.
+Of each page the blocks ``python`` and ``console`` run in order, in one namespace and one empty folder. A command in
+``console`` (a line that begins with ``$``) prints what is shown below it; a line of three dots stands for any lines.
+Blocks ``py`` are excerpts and must be Python; ``sh`` and ``bash`` are for readers: they train for long, or need what a
+test has not. Every block has one of these languages.
 """
 
-import os
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from ordergrad.cli import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -49,15 +51,16 @@ def test_the_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypat
         if language == "python":
             exec(compile(code, f"{page}, block {number}", "exec"), namespace)
         else:
-            for line in code.splitlines():
-                if line.startswith("$ "):
-                    _shell(line[2:])
+            for command, shown in re.findall(r"^\$ ordergrad (.*)\n((?:(?!\$ ).*\n)*)", code, re.MULTILINE):
+                result = CliRunner().invoke(app, shlex.split(command), env={"COLUMNS": "100", "TERM": "dumb"})
+                assert result.exit_code == 0, result.output
+                assert shows(lines(result.output), lines(shown)), result.output
 
 
-def _shell(line: str) -> None:
-    """Run a command line as a reader would, with the commands of this environment first."""
-    own = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = subprocess.run(
-        line, shell=True, capture_output=True, text=True, env=os.environ | {"PATH": own}, check=False
-    )
-    assert result.returncode == 0, f"{line}\n{result.stdout}{result.stderr}"
+def lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip("\n").split("\n")]
+
+
+def shows(printed: list[str], shown: list[str]) -> bool:
+    pattern = "\n".join("[\\s\\S]*" if line == "..." else re.escape(line) for line in shown)
+    return re.fullmatch(pattern, "\n".join(printed)) is not None
