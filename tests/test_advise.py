@@ -227,6 +227,22 @@ def test_success_rates_of_prompts_are_fitted(tmp_path):
         assert sampled(log, skip_broken=False).prompts[0].p[0, 1] == rate
 
 
+def test_continuous_rewards_of_prompts_share_a_shape(tmp_path):
+    rng = np.random.default_rng(0)
+    level, scale = rng.normal(size=(800, 1)), rng.uniform(0.5, 2, size=(800, 1))
+    path = write_log(tmp_path / "log.jsonl", level + scale * rng.normal(size=(800, 16)))
+    rewards = sampled(open_log("log", [path], Columns()), skip_broken=False)
+    assert "one shape" in rewards.text
+    result = advise(read_goal("worst 5%"), rewards, 16)
+    truth = advise(read_goal("worst 5%"), named("normal"), 16)
+    assert result.value == pytest.approx(truth.value * 1.25, abs=0.15)
+    for found, known in zip(result.table[:4], truth.table[:4], strict=True):
+        assert found.objective == known.objective
+        assert found.direction == pytest.approx(known.direction, abs=0.03)
+        assert found.bias == pytest.approx(1.25 * known.bias, rel=0.15)  # standardised by 16, tails are a little light
+    assert result.best.objective == truth.best.objective
+
+
 def test_own_rates_of_groups_would_mislead():
     """The log of docs/advise.md, every group taken for its prompt."""
     rng = np.random.default_rng(0)

@@ -145,7 +145,8 @@ def _recommend(console: Console, advice: "Advice") -> None:
     best = advice.best
     if best is None:
         console.print(
-            "\n[yellow]No objective has a gradient here: these rewards do not differ where the goal looks.[/]"
+            "\n[yellow]No objective has a gradient here: the rewards of a group do not differ where the goal looks. "
+            "With graded rewards a log needs more of them per prompt to show a tail.[/]"
         )
         return
     console.print(

@@ -6,7 +6,9 @@ tails; ``betabernoulli`` is 200 prompts of different difficulty.
 
 In a log each group is a prompt. If rewards are 0 or 1, the success rates of the prompts are fitted by a beta
 distribution (beta-binomial likelihood): a group without a success is no proof that its prompt has none, and such
-prompts are what pass@k is about. Other rewards of a group are taken for its distribution (the bootstrap's plug-in).
+prompts are what pass@k is about. Continuous rewards (few ties in a group) are taken to have one shape, that of the
+standardised rewards of all groups, shifted and scaled to each group's mean and standard deviation: sixteen rewards of
+a prompt cannot show its worst 5%. Graded rewards of a group are taken for its distribution (the bootstrap's plug-in).
 
 References:
     Skellam (1948). A probability distribution derived from the binomial distribution by regarding the probability of
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["LAWS", "Prompts", "Rewards", "named", "sampled"]
 
 Array = NDArray[Any]
-_OUTCOMES, _PROMPTS, _KEPT, _POINTS = 2000, 200, 2000, 4096
+_OUTCOMES, _PROMPTS, _KEPT, _POINTS, _SHAPE, _CONTINUOUS = 2000, 200, 2000, 4096, 1024, 0.9
 LAWS = (
     "bernoulli:p, betabernoulli:a:b (success rates that differ between prompts), normal[:mean:sd], student:df, "
     "lognormal[:sigma], uniform[:lo:hi], exponential[:scale]"
@@ -135,6 +137,8 @@ def sampled(
     if log.columns.weight is None and all(np.isin(x, (0.0, 1.0)).all() for x, _ in kept):
         rates, how = _fitted(np.array([x.sum() for x, _ in kept]), sizes)
         return Rewards(f"{text}, {how}", (rates,), usual)
+    if np.median([len(np.unique(x)) / len(x) for x, _ in kept]) > _CONTINUOUS and usual > 1:
+        return Rewards(f"{text}, taken to have one shape, shifted and scaled", (_shaped(kept),), usual)
     return Rewards(f"{text}, each taken for the distribution of a prompt", _gathered(kept), usual)
 
 
@@ -159,11 +163,27 @@ def _reservoir(groups: "Iterator[Groups]", rng: np.random.Generator) -> list[tup
     return kept
 
 
-def _thinned(x: Array, weights: Array) -> tuple[Array, Array]:
+def _shaped(groups: list[tuple[Array, Array]]) -> Prompts:
+    """Return prompts whose rewards have the shape of all groups' standardised rewards."""
+    shares = [weights / weights.sum() for _, weights in groups]
+    means = np.array([share @ x for share, (x, _) in zip(shares, groups, strict=True)])
+    squares = [share @ (x - mean) ** 2 for share, (x, _), mean in zip(shares, groups, means, strict=True)]
+    sizes = np.array([len(x) for x, _ in groups])
+    spread = np.sqrt(np.array(squares) * sizes / np.maximum(sizes - 1, 1))
+    wide = np.flatnonzero((spread > 0) & (sizes > 1))
+    standard = [((groups[i][0] - means[i]) / spread[i], shares[i]) for i in wide.tolist()]
+    x, p = _thinned(np.concatenate([z for z, _ in standard]), np.concatenate([share for _, share in standard]), _SHAPE)
+    x = (x - p @ x) / np.sqrt(p @ (x - p @ x) ** 2)
+    some = np.linspace(0, len(groups) - 1, min(len(groups), _PROMPTS)).round().astype(int)
+    count = len(some)
+    return Prompts(means[some, None] + spread[some, None] * x, np.tile(p, (count, 1)), np.full(count, 1 / count))
+
+
+def _thinned(x: Array, weights: Array, points: int = _POINTS) -> tuple[Array, Array]:
     """Return a distribution with a moderate number of points."""
     from ordergrad.score.distribution import Distribution
 
-    distribution = Distribution(_POINTS)
+    distribution = Distribution(points)
     distribution.add(x, weights)
     return distribution.points()
 

@@ -22,7 +22,8 @@ over groups. A number that is not known (the error of a value without groups) is
 - ``signal``: the gradient under each objective, and under ``grpo``. ``no_signal`` is the share of groups with all
   advantages zero, ``effective`` the mean over the other groups of (Σ|A|)² / ΣA², ``effective_share`` the same ratio
   over all rows together, divided by their number ``rows``.
-- ``curves``: ``curve`` is ``pass`` (pass@k) or ``max`` (max@k); k = 1, 2, 4, ..., and the largest group's size.
+- ``curves``: ``curve`` is ``pass`` (pass@k) or ``max`` (max@k); k = 1, 2, 4, ... up to the largest group's size, and
+  to 1024.
 - ``tails``: statistics of all rewards pooled, groups aside, by their objective string (``cvar:0.05``, ``var:0.05``,
   ``median``, ``uppercvar:0.05``, ...).
 - ``quantiles``: the quantile function of all rewards pooled, ascending u from 0 (smallest) to 1 (largest); the levels

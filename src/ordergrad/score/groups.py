@@ -20,7 +20,7 @@ References:
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import Baseline, scan, smallest_group
+from ordergrad.weights import Baseline, Quantity, Scan, scan, smallest_group
 
 __all__ = ["GRPO", "GroupScores", "advantages_of", "by_size", "powers", "score_groups"]
 
 Array = NDArray[Any]
 GRPO = "grpo"
 _GRPO_EPSILON = 1e-4
-_CELLS, _CACHED = 1 << 22, 4096
+_CELLS, _CACHED, _LARGEST_K = 1 << 22, 4096, 1024
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class GroupScores:
 
 
 def powers(largest: int) -> list[int]:
-    """Return 1, 2, 4, ... up to the largest group's size.
+    """Return 1, 2, 4, ... up to the largest group's size, and to 1024.
 
     Example:
         >>> powers(12)
         [1, 2, 4, 8]
     """
-    return [1 << i for i in range(max(largest, 1).bit_length())]
+    return [1 << i for i in range(min(max(largest, 1), _LARGEST_K).bit_length())]
 
 
 def score_groups(
@@ -86,7 +86,7 @@ def score_groups(
         objectives: Objectives or their strings. Levels without @K take K = N - 1 of each group.
         success: A reward of at least this much counts as a success in pass@k.
         weights: Importance weights of the samples, shape (M,).
-        ks: The comparison sizes of max@k and pass@k; default 1, 2, 4, ... up to the largest group's size.
+        ks: The comparison sizes of max@k and pass@k; default `powers` of the largest group's size.
 
     Example:
         >>> scores = score_groups(np.array([0.0, 1.0, 1.0, 1.0]), np.array([2, 2]), ["mean"])
@@ -152,42 +152,12 @@ def advantages_of(
     return table
 
 
-class _Plan(NamedTuple):
-    """The weights for groups of one size.
-
-    Attributes:
-        offsets: Weights of the gaps in each value, (n - 1, O), NaN where n is below K.
-        totals: Weight of the smallest reward in each value, (O,).
-        slopes: For each objective the slopes of its advantages, or None where n is not above K.
-        best: Weights of the gaps in max@k, (n - 1, C).
-        passed: pass@k for each number of successes, (n + 1, C).
-    """
-
-    offsets: Array
-    totals: Array
-    slopes: list[Array | None]
-    best: Array
-    passed: Array
+def _weights(objective: Objective, quantity: Quantity, n: int) -> Scan:
+    """Return the weights of a quantity, kept for groups of moderate size."""
+    return (_kept_scan if n <= _CACHED else scan)(objective, n, quantity)
 
 
-def _plan(objectives: tuple[Objective, ...], ks: tuple[int, ...], n: int) -> _Plan:
-    offsets, totals = np.full((n - 1, len(objectives)), np.nan), np.full(len(objectives), np.nan)
-    slopes: list[Array | None] = []
-    for column, objective in enumerate(objectives):
-        if n >= smallest_group(objective, "value"):
-            of_value = scan(objective, n, "value")
-            offsets[:, column], totals[column] = of_value.offset, of_value.total
-        enough = n >= smallest_group(objective, "leave_one_out")
-        slopes.append(scan(objective, n, "leave_one_out").slopes if enough else None)
-    best, passed = np.full((n - 1, len(ks)), np.nan), np.full((n + 1, len(ks)), np.nan)
-    for column, k in enumerate(ks):
-        if k <= n:
-            best[:, column] = scan(parse(f"max@{k}"), n, "value").offset
-            passed[:, column] = np.concatenate([[0.0], best[::-1, column], [1.0]])
-    return _Plan(offsets, totals, slopes, best, passed)
-
-
-_cached_plan = lru_cache(maxsize=128)(_plan)
+_kept_scan = lru_cache(maxsize=4096)(scan)
 
 
 def _score_sorted(
@@ -195,15 +165,19 @@ def _score_sorted(
 ) -> None:
     """Fill in the scores of groups of one size whose rewards are sorted."""
     n = ordered.shape[1]
-    plan = (_cached_plan if n <= _CACHED else _plan)(objectives, ks, n)
-    gaps = np.diff(ordered, axis=1)
-    lowest = ordered[:, :1]
-    out.values[at] = plan.totals * lowest + gaps @ plan.offsets
-    out.best[at] = np.where([k <= n for k in ks], lowest, np.nan) + gaps @ plan.best
-    out.passed[at] = plan.passed[np.count_nonzero(ordered >= success, axis=1)]
-    for column, slopes in enumerate(plan.slopes):
-        if slopes is not None:
-            _add_signal(_climb(slopes * gaps), column, out, at)
+    gaps, lowest = np.diff(ordered, axis=1), ordered[:, 0]
+    for column, objective in enumerate(objectives):
+        if n >= smallest_group(objective, "value"):
+            weights = _weights(objective, "value", n)
+            out.values[at, column] = weights.total * lowest + gaps @ weights.offset
+        if n >= smallest_group(objective, "leave_one_out"):
+            _add_signal(_climb(_weights(objective, "leave_one_out", n).slopes * gaps), column, out, at)
+    passes = np.count_nonzero(ordered >= success, axis=1)
+    for column, k in enumerate(ks):
+        if k <= n:
+            upper = _weights(parse(f"max@{k}"), "value", n).offset
+            out.best[at, column] = lowest + gaps @ upper
+            out.passed[at, column] = np.concatenate([[0.0], upper[::-1], [1.0]])[passes]
     if n > 1:
         centred = ordered - ordered.mean(axis=1, keepdims=True)
         centred[gaps.max(axis=1) == 0] = 0
