@@ -32,6 +32,7 @@ __all__ = [
     "pass_curves",
     "return_distributions",
     "save",
+    "spectra",
     "style",
     "tidy",
 ]
@@ -89,6 +90,26 @@ def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "")
     draw_pass_curves(panel, {name: (ks, curve) for name, curve in curves.items()})
     panel.set(xlabel="tries k", ylabel="pass@k", ylim=(0, None))
     _legend(panel, "trained on")
+    return figure
+
+
+def spectra(weights: Mapping[str, tuple[Array, Array]], title: str = "") -> "Figure":
+    """Return a figure of what several objectives weigh: their spectra, and the weights of a sorted group.
+
+    Args:
+        weights: For each objective its spectrum at equally spaced levels from 0 to 1, and its sample weights.
+        title: Above the figure.
+    """
+    figure, (left, right) = new_figure(2, title)
+    for index, (objective, (phi, w)) in enumerate(weights.items()):
+        colour, dash = style(index)
+        left.plot(np.linspace(0, 1, len(phi)), phi, color=colour, linestyle=dash, linewidth=2, label=objective)
+        right.plot(np.arange(1, len(w) + 1), w, color=colour, linestyle=dash, linewidth=1.5, marker="o", markersize=3.5)
+    for panel in (left, right):
+        panel.axhline(0, color="#777777", linewidth=0.8)
+    left.set(xlim=(0, 1), xlabel="quantile level u of the reward (0 = worst)", title="Spectrum φ(u)")
+    right.set(xlabel="rank in the group (1 = worst)", title="Weight of each reward in the value")
+    _legend(left, "objective")
     return figure
 
 
