@@ -6,6 +6,7 @@ the array API standard.
 """
 
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ class Backend:
         constants: (make, like, *arguments) -> the tuple of host arrays that ``make(*arguments)`` returns, as arrays
             with the dtype and device of `like`; cached, and a constant to compilers.
         counts: (counts, n) -> (the distinct values to prepare for, index of each count among them).
+        fused: (array, mask, slopes, offset, total, index) -> the scan of every group by a fused kernel; None where
+            there is none for such arrays, or where a sum is not finite. Without a mask and `index` one scan serves all
+            groups; otherwise `index` is the row of each group.
         is_finite: Array -> whether all values are finite, or None where looking would synchronise or trace.
         asarray: (values, like) -> boolean or floating array of this backend beside `like`.
     """
@@ -63,6 +67,7 @@ class Backend:
     mean: Callable[[Array], Array]
     constants: Callable[..., tuple[Array, ...]]
     counts: Callable[[Array, int], tuple[tuple[int, ...], Array]]
+    fused: Callable[..., Array | None]
     is_finite: Callable[[Array], bool | None]
     asarray: Callable[[Any, Array], Array]
 
@@ -139,6 +144,29 @@ def _gaps(x: Array) -> Array:
     return x[..., 1:] - x[..., :-1]
 
 
+_LOADING_TAKES = 1.0
+"""Seconds to load the compiled kernel, about."""
+
+_waited = 0.0
+
+
+def _cpu_kernel(size: int) -> Any:
+    """Return the module of the CPU kernel, or None: it is loaded once work without it has taken as long as that takes.
+
+    The work is estimated by the number of calls and rewards, not measured: the same calls always go the same way.
+    """
+    global _waited
+    kernel = sys.modules.get("ordergrad.kernels.cpu")
+    if kernel is None and _waited >= 0:
+        _waited += 3e-5 + 3e-8 * size
+        if _waited > _LOADING_TAKES:
+            try:
+                from ordergrad.kernels import cpu as kernel
+            except ImportError:
+                _waited = -1.0
+    return kernel
+
+
 # NumPy
 
 
@@ -195,6 +223,35 @@ def _numpy_counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
     return tuple(distinct.tolist()), index.reshape(counts.shape)
 
 
+def _numpy_fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
+    kernel = _cpu_kernel(x.size)
+    return None if kernel is None else _fused_on_host(kernel, x, mask, *plan, threads=kernel.default_threads())
+
+
+def _fused_on_host(
+    kernel: Any,
+    x: Array,
+    mask: Array | None,
+    slopes: Array,
+    offset: Array,
+    total: Array,
+    index: Array | None,
+    threads: int,
+) -> Array | None:
+    n = x.shape[-1]
+    if x.size == 0 or x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
+        return None
+    flat = np.ascontiguousarray(x).reshape(-1, n)
+    weights = kernel.Weights(slopes.reshape(-1), offset.reshape(-1), total.reshape(-1))
+    if mask is None or index is None:
+        out = kernel.scan_groups(flat, weights, threads)
+    else:
+        row = index.reshape(-1)
+        groups = kernel.Groups(np.flatnonzero(mask), np.count_nonzero(mask, axis=-1).reshape(-1), row, row * (n - 1))
+        out = kernel.scan_ragged(flat.reshape(-1), groups, weights, threads)
+    return None if out is None else out.reshape(x.shape)
+
+
 _NUMPY = Backend(
     xp=np,
     floating=_numpy_floating,
@@ -211,6 +268,7 @@ _NUMPY = Backend(
     mean=lambda x: x.sum(-1, keepdims=True) / x.shape[-1],
     constants=_numpy_constants,
     counts=_numpy_counts,
+    fused=_numpy_fused,
     is_finite=lambda x: bool(np.isfinite(x).all()),
     asarray=lambda values, like: np.asarray(values),
 )
@@ -225,6 +283,7 @@ _BY_TYPE: dict[type, int] = {np.ndarray: 0, list: 0, tuple: 0}
 def _torch() -> Backend:
     import torch
     from array_api_compat import torch as xp
+    from torch.autograd import forward_ad
 
     compiler: Any = torch.compiler
     kept = (torch.float32, torch.float64)
@@ -260,6 +319,38 @@ def _torch() -> Backend:
             return tuple(c.squeeze(0) for c in found)
         return constants_on(make, like.dtype, like.device, *arguments)
 
+    def on_host(x: Array) -> Array | None:
+        """Return the NumPy view of a tensor in host memory that nothing differentiates, maps or traces; or None."""
+        kind: Any = x.__class__
+        if kind is not torch.Tensor or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
+            return None
+        hidden: Any = torch._C
+        if hidden._len_torch_dispatch_stack() or hidden._get_tracing_state() or forward_ad._current_level >= 0:
+            return None
+        try:
+            return x.detach().numpy()
+        except RuntimeError:  # a tensor of torch.func
+            return None
+
+    def counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
+        host = None if compiler.is_compiling() else on_host(counts)
+        if host is None:
+            return tuple(range(n + 1)), counts
+        distinct, index = _numpy_counts(host, n)
+        return distinct, torch.from_numpy(index)
+
+    def fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
+        if compiler.is_compiling():
+            return None
+        kernel = _cpu_kernel(x.numel())
+        if kernel is None:
+            return None
+        host = [None if array is None else on_host(array) for array in (x, mask, *plan)]
+        if any(there is None and array is not None for there, array in zip(host, (x, mask, *plan), strict=True)):
+            return None
+        out = _fused_on_host(kernel, *cast(Any, host), threads=torch.get_num_threads())
+        return None if out is None else torch.from_numpy(out)
+
     def is_finite(x: Array) -> bool | None:
         if torch.compiler.is_compiling() or x.device.type != "cpu":
             return None
@@ -287,7 +378,8 @@ def _torch() -> Backend:
         total=lambda x: x.sum(-1),
         mean=lambda x: x.mean(-1, keepdim=True),
         constants=constants,
-        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        counts=counts,
+        fused=fused,
         is_finite=is_finite,
         asarray=asarray,
     )
@@ -333,6 +425,7 @@ def _jax() -> Backend:
         mean=lambda x: x.mean(-1, keepdims=True),
         constants=_numpy_constants,
         counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        fused=lambda *arguments: None,
         is_finite=lambda x: None,
         asarray=lambda values, like: jnp.asarray(values),
     )
@@ -375,6 +468,7 @@ def _standard(xp: ModuleType) -> Backend:
         mean=lambda x: xp.mean(x, axis=-1, keepdims=True),
         constants=constants,
         counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        fused=lambda *arguments: None,
         is_finite=lambda x: bool(xp.all(xp.isfinite(x))),
         asarray=lambda values, like: xp.asarray(values, device=like.device),
     )

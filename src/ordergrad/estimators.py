@@ -95,6 +95,7 @@ def advantages(
         return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
+    group = _filled(group)
     probs = group.ops.detach(_probabilities(group, sample_weight, axis))
     return _restore(group, rewards, axis, advantages_under(group.ops, group.x, probs, objective, largest_k(group.n)))
 
@@ -134,12 +135,12 @@ def value(
         >>> float(value([0.0, 1.0, 0.0, 1.0], "max@2") * 6)
         5.0
     """
-    group = _arrange(rewards, axis, where)
+    group = _filled(_arrange(rewards, axis, where))
     if sample_weight is not None:
         probs = _probabilities(group, sample_weight, axis)
         return group.ops.cast(value_under(group.ops, group.x, probs, objective, largest_k(group.n)), rewards)
     ordered = group.ops.sort(group.x)
-    _, offset, total = _weights(group, objective, "value", small)
+    _, offset, total = _of_each(group, _plan(group, objective, "value", small))
     return group.ops.cast(_common(group.ops, ordered, offset, total), rewards)
 
 
@@ -180,6 +181,7 @@ def value_and_error(
     group = _arrange(rewards, axis, where)
     ops = group.ops
     if sample_weight is not None:
+        group = _filled(group)
         probs = _probabilities(group, sample_weight, axis)
         a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
         return v, ops.cast(ops.xp.sqrt(ops.total((probs * a) ** 2)), rewards)
@@ -305,7 +307,7 @@ def rank_advantages(
 
 
 class _Group(NamedTuple):
-    """Rewards on the last axis, in the computing dtype; masked ones equal the highest valid one of their group."""
+    """Rewards on the last axis, in the computing dtype, and which of them are valid."""
 
     ops: Backend
     x: Array
@@ -333,11 +335,17 @@ def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = Fals
     if axis != -1:
         x = ops.moveaxis(x, axis, -1)
     if mask is not None:
-        xp = ops.xp
-        counts = xp.sum(xp.astype(mask, xp.int32), axis=-1)
-        zero = xp.zeros_like(x)
-        highest = xp.max(xp.where(mask, x, zero - xp.inf), axis=-1, keepdims=True)
-        x = xp.where(mask, x, xp.where(counts[..., None] > 0, highest, zero))
+        counts = ops.xp.sum(ops.xp.astype(mask, ops.xp.int32), axis=-1)
+    return _Group(ops, x, n, mask, counts)
+
+
+def _filled(group: _Group) -> _Group:
+    """Return the group with masked rewards equal to the highest valid one of their group, checked to be finite."""
+    ops, x, n, mask, counts = group
+    if mask is not None and counts is not None:
+        zero = ops.xp.zeros_like(x)
+        highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
+        x = ops.xp.where(mask, x, ops.xp.where(counts[..., None] > 0, highest, zero))
     if ops.is_finite(x) is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
     return _Group(ops, x, n, mask, counts)
@@ -370,10 +378,15 @@ def _probabilities(group: _Group, sample_weight: Array, axis: int) -> Array:
 
 
 def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
-    """Return a quantity of every sample: sort, scan, centre, unsort."""
+    """Return a quantity of every sample: sort, scan, centre, unsort; in a fused kernel where there is one."""
     ops = group.ops
+    plan = _plan(group, objective, quantity, small)
+    fused = ops.fused(group.x, group.mask, *plan)
+    if fused is not None:
+        return fused
+    group = _filled(group)
     ordered, order = ops.sort_with_order(group.x)
-    slopes, offset, total = _weights(group, objective, quantity, small)
+    slopes, offset, total = _of_each(group, plan)
     climb = ops.cumulate(slopes * ops.gaps(ordered))
     if group.mask is None or group.counts is None:
         a = ops.unsort(climb - ops.mean(climb), order)
@@ -394,17 +407,24 @@ def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:
     return group.ops.cast(a if axis == -1 else group.ops.moveaxis(a, -1, axis), rewards)
 
 
-def _weights(
-    group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue
-) -> tuple[Array, Array, Array]:
-    """Return slopes, offset and total, one for all groups or one for each according to its valid samples."""
+class _Plan(NamedTuple):
+    """Slopes, offset and total: one scan for all groups; or rows, and the row of each group."""
+
+    slopes: Array
+    offset: Array
+    total: Array
+    index: Array | None
+
+
+def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
+    """Return the scan of all groups, or one for each number of valid samples."""
     ops, x, n, _, counts = group
     if counts is None:
         try:
-            slopes, offset, total = ops.constants(_plan, x, objective, n, quantity, small)
+            slopes, offset, total = ops.constants(_scan, x, objective, n, quantity, small)
         except _TooSmallError as error:
             raise ValueError(f"{error} (rewards shape {tuple(x.shape)})") from None
-        return slopes, offset, total
+        return _Plan(slopes, offset, total, None)
     if small == "error" and ops.is_finite(x) is not None:
         need = smallest_group(parse(objective), quantity)
         if bool(ops.xp.any(counts < need)):
@@ -413,11 +433,17 @@ def _weights(
                 f"{int(ops.xp.min(counts))} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
             )
     distinct, index = ops.counts(counts, n)
-    flat = ops.xp.reshape(index, (-1,))
-    tables = ops.constants(_table, x, objective, n, quantity, small, distinct)
-    slopes, offset, total = (
-        ops.xp.reshape(ops.xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables
-    )
+    slopes, offset, total = ops.constants(_table, x, objective, n, quantity, small, distinct)
+    return _Plan(slopes, offset, total, index)
+
+
+def _of_each(group: _Group, plan: _Plan) -> tuple[Array, Array, Array]:
+    """Return slopes, offset and total for all groups, or stacked for each."""
+    *tables, index = plan
+    if index is not None:
+        xp, flat = group.ops.xp, group.ops.xp.reshape(index, (-1,))
+        tables = [xp.reshape(xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables]
+    slopes, offset, total = tables
     return slopes, offset, total
 
 
@@ -430,7 +456,7 @@ class _TooSmallError(ValueError):
     """A group has too few samples for the comparison size."""
 
 
-def _plan(
+def _scan(
     objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
@@ -458,7 +484,7 @@ def _table(
     for row, count in enumerate(counts):
         gaps = slice(0, max(count - 1, 0))
         try:
-            slopes[row, gaps], offset[row, gaps], total[row] = _plan(objective, count, quantity, small)
+            slopes[row, gaps], offset[row, gaps], total[row] = _scan(objective, count, quantity, small)
         except _TooSmallError:
             slopes[row], offset[row], total[row] = np.nan, np.nan, np.nan
     return slopes, offset, total
