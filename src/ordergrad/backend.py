@@ -215,7 +215,7 @@ def _numpy_cumulate(x: Array) -> Array:
 
 def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
     dtype = like.dtype
-    return _CONSTANTS.get((make, dtype, *arguments), lambda: tuple(np.asarray(c, dtype) for c in make(*arguments)))
+    return _CONSTANTS.get((make, dtype, *arguments), lambda: tuple(np.array(c, dtype, order="C") for c in make(*arguments)))
 
 
 def _numpy_counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
