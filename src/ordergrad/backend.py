@@ -44,10 +44,15 @@ class Backend:
         mean: Array -> means over the last axis, which is kept with length 1.
         constants: (make, like, *arguments) -> the tuple of host arrays that ``make(*arguments)`` returns, as arrays
             with the dtype and device of `like`; cached, and a constant to compilers.
-        counts: (counts, n) -> (the distinct values to prepare for, index of each count among them).
+        counts: (counts, like) -> (the distinct values to prepare for, index of each count among them): those there are
+            where they can be looked at, among them NumPy arrays, otherwise all up to the last axis of `like`.
         fused: (array, mask, slopes, offset, total, index) -> the scan of every group by a fused kernel; None where
             there is none for such arrays, or where a sum is not finite. Without a mask and `index` one scan serves all
             groups; otherwise `index` is the row of each group.
+        fused_ragged: (flat array, positions, sizes, row, at, slopes, offset, total) -> the same for groups of any sizes:
+            `positions` of the rewards of the first group, then of the second, ...; `row` of each group in `total`, and
+            where its slopes begin, `at`. Host arrays but for the first and the last three.
+        on_host: Array -> NumPy array of its values, or None where that would synchronise, copy or trace.
         is_finite: Array -> whether all values are finite, or None where looking would synchronise or trace.
         asarray: (values, like) -> boolean or floating array of this backend beside `like`.
     """
@@ -66,8 +71,10 @@ class Backend:
     total: Callable[[Array], Array]
     mean: Callable[[Array], Array]
     constants: Callable[..., tuple[Array, ...]]
-    counts: Callable[[Array, int], tuple[tuple[int, ...], Array]]
+    counts: Callable[[Array, Array], tuple[tuple[int, ...], Array]]
     fused: Callable[..., Array | None]
+    fused_ragged: Callable[..., Array | None]
+    on_host: Callable[[Array], Array | None]
     is_finite: Callable[[Array], bool | None]
     asarray: Callable[[Any, Array], Array]
 
@@ -218,7 +225,7 @@ def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> 
     return _CONSTANTS.get((make, dtype, *arguments), lambda: tuple(np.array(c, dtype, order="C") for c in make(*arguments)))
 
 
-def _numpy_counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
+def _numpy_counts(counts: Array, like: Array) -> tuple[tuple[int, ...], Array]:
     distinct, index = np.unique(counts, return_inverse=True)
     return tuple(distinct.tolist()), index.reshape(counts.shape)
 
@@ -226,6 +233,19 @@ def _numpy_counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
 def _numpy_fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
     kernel = _cpu_kernel(x.size)
     return None if kernel is None else _fused_on_host(kernel, x, mask, *plan, threads=kernel.default_threads())
+
+
+def _numpy_fused_ragged(x: Array, *groups_and_scans: Array) -> Array | None:
+    kernel = _cpu_kernel(x.size)
+    if kernel is None or not _computes(x.dtype):
+        return None
+    positions, sizes, row, at, *scans = groups_and_scans
+    groups = kernel.Groups(positions, sizes, row, at)
+    return kernel.scan_ragged(np.ascontiguousarray(x), groups, kernel.Weights(*scans), kernel.default_threads())
+
+
+def _computes(dtype: Any) -> bool:
+    return dtype in (np.float32, np.float64) and dtype.isnative
 
 
 def _fused_on_host(
@@ -239,7 +259,7 @@ def _fused_on_host(
     threads: int,
 ) -> Array | None:
     n = x.shape[-1]
-    if x.size == 0 or x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
+    if x.size == 0 or not _computes(x.dtype):
         return None
     flat = np.ascontiguousarray(x).reshape(-1, n)
     weights = kernel.Weights(slopes.reshape(-1), offset.reshape(-1), total.reshape(-1))
@@ -269,6 +289,8 @@ _NUMPY = Backend(
     constants=_numpy_constants,
     counts=_numpy_counts,
     fused=_numpy_fused,
+    fused_ragged=_numpy_fused_ragged,
+    on_host=lambda x: x,
     is_finite=lambda x: bool(np.isfinite(x).all()),
     asarray=lambda values, like: np.asarray(values),
 )
@@ -332,12 +354,14 @@ def _torch() -> Backend:
         except RuntimeError:  # a tensor of torch.func
             return None
 
-    def counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
-        host = None if compiler.is_compiling() else on_host(counts)
+    def counts(counts: Array, like: Array) -> tuple[tuple[int, ...], Array]:
+        if compiler.is_compiling():
+            return tuple(range(like.shape[-1] + 1)), counts
+        host = counts if isinstance(counts, np.ndarray) else on_host(counts)
         if host is None:
-            return tuple(range(n + 1)), counts
-        distinct, index = _numpy_counts(host, n)
-        return distinct, torch.from_numpy(index)
+            return tuple(range(like.shape[-1] + 1)), counts
+        distinct, index = _numpy_counts(host, like)
+        return distinct, asarray(index, like)
 
     def fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
         if compiler.is_compiling():
@@ -345,10 +369,20 @@ def _torch() -> Backend:
         kernel = _cpu_kernel(x.numel())
         if kernel is None:
             return None
-        host = [None if array is None else on_host(array) for array in (x, mask, *plan)]
-        if any(there is None and array is not None for there, array in zip(host, (x, mask, *plan), strict=True)):
+        host = [None if array is None else on_host(array) for array in (x, mask)]
+        if host[0] is None or (mask is not None and host[1] is None):
             return None
+        host += [None if array is None else array.numpy() for array in plan]
         out = _fused_on_host(kernel, *cast(Any, host), threads=torch.get_num_threads())
+        return None if out is None else torch.from_numpy(out)
+
+    def fused_ragged(x: Array, *groups_and_scans: Array) -> Array | None:
+        host, kernel = on_host(x), _cpu_kernel(x.numel())
+        if host is None or kernel is None:
+            return None
+        positions, sizes, row, at, *scans = groups_and_scans
+        groups, weights = kernel.Groups(positions, sizes, row, at), kernel.Weights(*(scan.numpy() for scan in scans))
+        out = kernel.scan_ragged(np.ascontiguousarray(host), groups, weights, torch.get_num_threads())
         return None if out is None else torch.from_numpy(out)
 
     def is_finite(x: Array) -> bool | None:
@@ -380,6 +414,8 @@ def _torch() -> Backend:
         constants=constants,
         counts=counts,
         fused=fused,
+        fused_ragged=fused_ragged,
+        on_host=on_host,
         is_finite=is_finite,
         asarray=asarray,
     )
@@ -409,6 +445,12 @@ def _jax() -> Backend:
     def cumulate(x: Array) -> Array:
         return jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
 
+    def counts(counts: Array, like: Array) -> tuple[tuple[int, ...], Array]:
+        if isinstance(counts, np.ndarray):
+            distinct, index = _numpy_counts(counts, like)
+            return distinct, jnp.asarray(index)
+        return tuple(range(like.shape[-1] + 1)), counts
+
     return Backend(
         xp=jnp,
         floating=floating,
@@ -424,8 +466,10 @@ def _jax() -> Backend:
         total=lambda x: x.sum(-1),
         mean=lambda x: x.mean(-1, keepdims=True),
         constants=_numpy_constants,
-        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        counts=counts,
         fused=lambda *arguments: None,
+        fused_ragged=lambda *arguments: None,
+        on_host=lambda x: None,
         is_finite=lambda x: None,
         asarray=lambda values, like: jnp.asarray(values),
     )
@@ -467,8 +511,10 @@ def _standard(xp: ModuleType) -> Backend:
         total=lambda x: xp.sum(x, axis=-1),
         mean=lambda x: xp.mean(x, axis=-1, keepdims=True),
         constants=constants,
-        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        counts=lambda counts, like: (tuple(range(like.shape[-1] + 1)), xp.asarray(counts, device=like.device)),
         fused=lambda *arguments: None,
+        fused_ragged=lambda *arguments: None,
+        on_host=lambda x: None,
         is_finite=lambda x: bool(xp.all(xp.isfinite(x))),
         asarray=lambda values, like: xp.asarray(values, device=like.device),
     )

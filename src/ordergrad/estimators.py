@@ -18,6 +18,7 @@ References:
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of
 from ordergrad.exact import advantages_under, value_under
@@ -31,6 +32,8 @@ __all__ = [
     "include_one",
     "leave_one_out",
     "order_statistics",
+    "padded_advantages",
+    "ragged_advantages",
     "rank_advantages",
     "value",
     "value_and_error",
@@ -306,14 +309,63 @@ def rank_advantages(
     return backend_of(rewards).xp.stack(ranks, axis=-1)
 
 
+def ragged_advantages(
+    ops: Backend,
+    flat: Array,
+    positions: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    objective: str | Objective,
+    baseline: Baseline,
+    small: Small,
+) -> Array | None:
+    """Return the advantages of groups of any sizes in a fused kernel, or None where there is none or a value is bad.
+
+    Args:
+        ops: The backend of `flat`.
+        flat: All rewards, shape (M,).
+        positions: The rewards of the first group, then of the second, ...: indices into `flat`. Others get 0.
+        sizes: The number of rewards in each group.
+        objective: An objective or its string.
+        baseline: As in `advantages`.
+        small: As in `advantages`.
+    """
+    counts = np.bincount(sizes)
+    distinct = np.flatnonzero(counts)
+    try:
+        scans = [ops.constants(_scan, flat, objective, n, baseline, small) for n in distinct.tolist()]
+    except _TooSmallError:
+        return None
+    slopes, offset, total = zip(*scans, strict=True)
+    begin = np.cumsum(np.maximum(distinct - 1, 0)) - np.maximum(distinct - 1, 0)
+    row = (np.cumsum(counts > 0) - 1)[sizes]
+    weights = ops.xp.concat(slopes), ops.xp.concat(offset), ops.xp.stack(total)
+    return ops.fused_ragged(ops.detach(flat), positions, sizes, row, begin[row], *weights)
+
+
+def padded_advantages(
+    ops: Backend,
+    x: Array,
+    sizes: NDArray[np.int64],
+    objective: str | Objective,
+    baseline: Baseline,
+    small: Small,
+) -> Array:
+    """Return the advantages of groups that fill the first `sizes` columns of the rows of `x`; the others get 0."""
+    n = x.shape[-1]
+    inside = np.arange(n) < sizes[:, None]
+    group = _Group(ops, ops.detach(x), n, ops.asarray(inside, x), ops.asarray(sizes, x), sizes)
+    return _restore(group, x, -1, _scanned(group, objective, baseline, small))
+
+
 class _Group(NamedTuple):
-    """Rewards on the last axis, in the computing dtype, and which of them are valid."""
+    """Rewards on the last axis, in the computing dtype, and which of them are valid; `known` are counts on the host."""
 
     ops: Backend
     x: Array
     n: int
     mask: Array | None
     counts: Array | None
+    known: NDArray[np.int64] | None = None
 
 
 def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = False) -> _Group:
@@ -341,14 +393,14 @@ def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = Fals
 
 def _filled(group: _Group) -> _Group:
     """Return the group with masked rewards equal to the highest valid one of their group, checked to be finite."""
-    ops, x, n, mask, counts = group
+    ops, x, n, mask, counts, known = group
     if mask is not None and counts is not None:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
         x = ops.xp.where(mask, x, ops.xp.where(counts[..., None] > 0, highest, zero))
     if ops.is_finite(x) is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
-    return _Group(ops, x, n, mask, counts)
+    return _Group(ops, x, n, mask, counts, known)
 
 
 def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array:
@@ -418,7 +470,7 @@ class _Plan(NamedTuple):
 
 def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
     """Return the scan of all groups, or one for each number of valid samples."""
-    ops, x, n, _, counts = group
+    ops, x, n, _, counts, known = group
     if counts is None:
         try:
             slopes, offset, total = ops.constants(_scan, x, objective, n, quantity, small)
@@ -432,7 +484,7 @@ def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: 
                 f"where must leave at least {need} valid samples in every group for {objective}; got a group with "
                 f"{int(ops.xp.min(counts))} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
             )
-    distinct, index = ops.counts(counts, n)
+    distinct, index = ops.counts(counts if known is None else known, x)
     slopes, offset, total = ops.constants(_table, x, objective, n, quantity, small, distinct)
     return _Plan(slopes, offset, total, index)
 

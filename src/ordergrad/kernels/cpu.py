@@ -76,8 +76,9 @@ class Groups(NamedTuple):
     at: Array
 
 
+@lru_cache(maxsize=1)
 def default_threads() -> int:
-    """Return the number of threads for NumPy arrays: OMP_NUM_THREADS, else the cores this process may use."""
+    """Return the number of threads for NumPy arrays: OMP_NUM_THREADS at first use, else the cores allowed."""
     setting = os.environ.get("OMP_NUM_THREADS", "")
     if setting.isdecimal() and int(setting) > 0:
         return int(setting)
