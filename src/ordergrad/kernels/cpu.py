@@ -42,6 +42,9 @@ LANES_UP_TO = 128
 PART = 1 << 15
 """Rewards in one piece of work of a thread; less than two pieces are not worth a second thread."""
 
+WINDOW = 1 << 10
+"""Groups that are looked through for some of equal size."""
+
 _TILE = 8
 _compiled = cast("Callable[[Any], Any]", njit(nogil=True, cache=True, error_model="numpy"))
 
@@ -119,11 +122,9 @@ def scan_ragged(x: Array, groups: Groups, weights: Weights, threads: int) -> Arr
     positions, sizes, row, at = groups
     out = np.zeros_like(x) if len(positions) < len(x) else np.empty_like(x)
     starts = np.cumsum(sizes) - sizes
-    order = np.argsort(sizes, kind="stable")
-    few = int(np.searchsorted(sizes, LANES_UP_TO, side="right", sorter=order))
-    first = int(np.searchsorted(sizes, 1, side="left", sorter=order))  # empty groups have no work
-    small, large = order[first:few], order[few:]
-    networks, network_at = _networks(int(sizes[order[few - 1]]) if few > first else 1)
+    small = _by_size(np.flatnonzero((sizes > 0) & (sizes <= LANES_UP_TO)), sizes, WINDOW)
+    large = _by_size(np.flatnonzero(sizes > LANES_UP_TO), sizes, len(sizes))
+    networks, network_at = _networks(int(sizes[small].max()) if len(small) else 1)
     shared = (x, out, positions, starts, sizes, row, at)
     step = LANES * max(1, PART * max(len(small), 1) // (LANES * max(int(sizes[small].sum()), 1)))
     task = partial(_ragged_lanes, *shared, small, networks, network_at, *weights)
@@ -136,6 +137,12 @@ def scan_ragged(x: Array, groups: Groups, weights: Weights, threads: int) -> Arr
 
     sums += _spread(parts, len(bounds), 1, threads)
     return out if sums == 0 else None
+
+
+def _by_size(groups: Array, sizes: Array, window: int) -> Array:
+    """Return the groups ordered by size within each window of so many: equal sizes side by side, memory nearby."""
+    keys = (np.arange(len(groups)) // window << 40) + sizes[groups]
+    return groups[np.argsort(keys, kind="stable")]
 
 
 def _parts(sizes: Array) -> list[tuple[int, int]]:
@@ -428,17 +435,19 @@ def _ragged_lanes(
     first: int,
     last: int,
 ) -> float:
-    """Scan the groups order[first:last], whose sizes ascend."""
-    lanes = np.uintp(LANES)
-    largest = np.uintp(sizes[order[last - 1]])
+    """Scan the groups order[first:last], best with neighbours of equal size."""
+    lanes, largest = np.uintp(LANES), np.uintp(0)
+    for g in range(first, last):
+        largest = max(largest, np.uintp(sizes[order[g]]))
     keys, ids = _aligned(int(largest + np.uintp(1)) * LANES, x), _aligned(int(largest) * LANES, networks)
     own_slopes, own_offset = _aligned(int(largest) * LANES, slopes), _aligned(int(largest) * LANES, offset)
     own_sizes = _aligned(LANES, np.empty(0, np.float64))
     finite = 0.0
     for block in range(first, last, LANES):
         width = min(LANES, last - block)
-        most = np.uintp(sizes[order[block + width - 1]])
-        same = True
+        most, same = np.uintp(0), True
+        for g in range(block, block + width):
+            most = max(most, np.uintp(sizes[order[g]]))
         for lane in range(lanes):
             group = order[block + min(lane, np.uintp(width - 1))]
             size, start = np.uintp(sizes[group]), np.uintp(starts[group])
