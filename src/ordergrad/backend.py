@@ -5,6 +5,7 @@ against it. PyTorch and JAX are imported only when one of their arrays comes in;
 the array API standard.
 """
 
+import importlib.util
 import math
 import sys
 from collections import OrderedDict
@@ -44,11 +45,12 @@ class Backend:
         mean: Array -> means over the last axis, which is kept with length 1.
         constants: (make, like, *arguments) -> the tuple of host arrays that ``make(*arguments)`` returns, as arrays
             with the dtype and device of `like`; cached, and a constant to compilers.
-        counts: (counts, like) -> (the distinct values to prepare for, index of each count among them): those there are
-            where they can be looked at, among them NumPy arrays, otherwise all up to the last axis of `like`.
+        counts: (mask, sizes) -> (the numbers of valid samples to prepare for, index of each group's among them). The
+            sizes, a NumPy array, are counted where there is one, otherwise the mask; if it cannot be looked at, all
+            numbers from 0 on, and None for the index.
         fused: (array, mask, slopes, offset, total, index) -> the scan of every group by a fused kernel; None where
-            there is none for such arrays, or where a sum is not finite. Without a mask and `index` one scan serves all
-            groups; otherwise `index` is the row of each group.
+            there is none for such arrays, or where a sum on the host is not finite. Without a mask one scan serves all
+            groups; otherwise `index` is the row of each group, or None if that is its number of valid samples.
         fused_ragged: (flat array, positions, sizes, row, at, slopes, offset, total) -> the same for groups of any sizes:
             `positions` of the rewards of the first group, then of the second, ...; `row` of each group in `total`, and
             where its slopes begin, `at`. Host arrays but for the first and the last three.
@@ -71,7 +73,7 @@ class Backend:
     total: Callable[[Array], Array]
     mean: Callable[[Array], Array]
     constants: Callable[..., tuple[Array, ...]]
-    counts: Callable[[Array, Array], tuple[tuple[int, ...], Array]]
+    counts: Callable[[Array, Array | None], tuple[tuple[int, ...], Array | None]]
     fused: Callable[..., Array | None]
     fused_ragged: Callable[..., Array | None]
     on_host: Callable[[Array], Array | None]
@@ -225,9 +227,16 @@ def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> 
     return _CONSTANTS.get((make, dtype, *arguments), lambda: tuple(np.array(c, dtype, order="C") for c in make(*arguments)))
 
 
-def _numpy_counts(counts: Array, like: Array) -> tuple[tuple[int, ...], Array]:
-    distinct, index = np.unique(counts, return_inverse=True)
-    return tuple(distinct.tolist()), index.reshape(counts.shape)
+def _numpy_counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array]:
+    counts = cast("Array", np.count_nonzero(mask, axis=-1)) if sizes is None else sizes
+    if counts.ndim == 0:
+        return (int(counts),), np.zeros((), np.int64)
+    found = np.bincount(counts.reshape(-1))
+    return tuple(np.flatnonzero(found).tolist()), (np.cumsum(found > 0) - 1)[counts]
+
+
+def _all_counts(mask: Array) -> tuple[int, ...]:
+    return tuple(range(mask.shape[-1] + 1))
 
 
 def _numpy_fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
@@ -300,6 +309,38 @@ _BY_TYPE: dict[type, int] = {np.ndarray: 0, list: 0, tuple: 0}
 
 # PyTorch
 
+_HOST_DEVICES, _TRITON_DEVICES = ("cpu",), ("cuda",)
+
+
+_found: dict[str, bool] = {}
+
+
+def _has_triton() -> bool:
+    if "triton" not in _found:
+        _found["triton"] = importlib.util.find_spec("triton") is not None
+    return _found["triton"]
+
+
+cast(Any, _has_triton)._dynamo_marked_constant = True
+
+
+def _fused_on_gpu(
+    x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, index: Array | None
+) -> Array | None:
+    if not _has_triton() or index is not None or x.requires_grad or x.dtype.itemsize != 4:
+        return None
+    from ordergrad.kernels import cuda
+
+    return cuda.scan_groups(x, mask, slopes, offset, total) if x.shape[-1] <= cuda.LARGEST else None
+
+
+def _fused_ragged_on_gpu(x: Array, positions: Array, sizes: Array, *others: Array) -> Array | None:
+    if not _has_triton() or x.requires_grad or x.dtype.itemsize != 4:
+        return None
+    from ordergrad.kernels import cuda
+
+    return cuda.scan_ragged(x, positions, sizes, *others) if sizes.max(initial=0) <= cuda.LARGEST else None
+
 
 @lru_cache(maxsize=1)
 def _torch() -> Backend:
@@ -344,7 +385,7 @@ def _torch() -> Backend:
     def on_host(x: Array) -> Array | None:
         """Return the NumPy view of a tensor in host memory that nothing differentiates, maps or traces; or None."""
         kind: Any = x.__class__
-        if kind is not torch.Tensor or x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
+        if kind is not torch.Tensor or x.device.type not in _HOST_DEVICES or (x.requires_grad and torch.is_grad_enabled()):
             return None
         hidden: Any = torch._C
         if hidden._len_torch_dispatch_stack() or hidden._get_tracing_state() or forward_ad._current_level >= 0:
@@ -354,16 +395,18 @@ def _torch() -> Backend:
         except RuntimeError:  # a tensor of torch.func
             return None
 
-    def counts(counts: Array, like: Array) -> tuple[tuple[int, ...], Array]:
-        if compiler.is_compiling():
-            return tuple(range(like.shape[-1] + 1)), counts
-        host = counts if isinstance(counts, np.ndarray) else on_host(counts)
-        if host is None:
-            return tuple(range(like.shape[-1] + 1)), counts
-        distinct, index = _numpy_counts(host, like)
-        return distinct, asarray(index, like)
+    def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array | None]:
+        if sizes is None and compiler.is_compiling():
+            return _all_counts(mask), None
+        host = None if sizes is not None else on_host(mask)
+        if sizes is None and host is None:
+            return _all_counts(mask), None
+        distinct, index = _numpy_counts(host, sizes)
+        return distinct, asarray(index, mask)
 
     def fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
+        if x.device.type in _TRITON_DEVICES:
+            return _fused_on_gpu(x, mask, *cast(Any, plan))
         if compiler.is_compiling():
             return None
         kernel = _cpu_kernel(x.numel())
@@ -377,6 +420,8 @@ def _torch() -> Backend:
         return None if out is None else torch.from_numpy(out)
 
     def fused_ragged(x: Array, *groups_and_scans: Array) -> Array | None:
+        if x.device.type in _TRITON_DEVICES:
+            return _fused_ragged_on_gpu(x, *groups_and_scans)
         host, kernel = on_host(x), _cpu_kernel(x.numel())
         if host is None or kernel is None:
             return None
@@ -445,11 +490,11 @@ def _jax() -> Backend:
     def cumulate(x: Array) -> Array:
         return jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
 
-    def counts(counts: Array, like: Array) -> tuple[tuple[int, ...], Array]:
-        if isinstance(counts, np.ndarray):
-            distinct, index = _numpy_counts(counts, like)
-            return distinct, jnp.asarray(index)
-        return tuple(range(like.shape[-1] + 1)), counts
+    def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array | None]:
+        if sizes is None:
+            return _all_counts(mask), None
+        distinct, index = _numpy_counts(mask, sizes)
+        return distinct, jnp.asarray(index)
 
     return Backend(
         xp=jnp,
@@ -496,6 +541,14 @@ def _standard(xp: ModuleType) -> Backend:
             lambda: tuple(xp.asarray(np.array(c), dtype=like.dtype, device=like.device) for c in make(*arguments)),
         )
 
+    def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array]:
+        each = xp.sum(xp.astype(mask, xp.int64), axis=-1) if sizes is None else asarray(sizes, mask)
+        distinct, index = xp.unique_inverse(each)
+        return tuple(int(count) for count in distinct), xp.reshape(index, each.shape)
+
+    def asarray(values: Any, like: Array) -> Array:
+        return xp.asarray(values, device=like.device)
+
     return Backend(
         xp=xp,
         floating=floating,
@@ -511,10 +564,10 @@ def _standard(xp: ModuleType) -> Backend:
         total=lambda x: xp.sum(x, axis=-1),
         mean=lambda x: xp.mean(x, axis=-1, keepdims=True),
         constants=constants,
-        counts=lambda counts, like: (tuple(range(like.shape[-1] + 1)), xp.asarray(counts, device=like.device)),
+        counts=counts,
         fused=lambda *arguments: None,
         fused_ragged=lambda *arguments: None,
         on_host=lambda x: None,
         is_finite=lambda x: bool(xp.all(xp.isfinite(x))),
-        asarray=lambda values, like: xp.asarray(values, device=like.device),
+        asarray=asarray,
     )

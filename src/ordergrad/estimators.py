@@ -100,7 +100,8 @@ def advantages(
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
     group = _filled(group)
     probs = group.ops.detach(_probabilities(group, sample_weight, axis))
-    return _restore(group, rewards, axis, advantages_under(group.ops, group.x, probs, objective, largest_k(group.n)))
+    a = advantages_under(group.ops, group.x, probs, objective, largest_k(group.n))
+    return _restore(group, rewards, axis, _zeroed(group, a))
 
 
 def value(
@@ -191,8 +192,7 @@ def value_and_error(
     a = _scanned(group, objective, "leave_one_out", small)
     n = group.n
     if group.mask is not None:
-        n = ops.xp.astype(group.counts, a.dtype)
-        a = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
+        n = ops.xp.astype(_counts(group), a.dtype)
     return v, ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
 
 
@@ -353,19 +353,18 @@ def padded_advantages(
     """Return the advantages of groups that fill the first `sizes` columns of the rows of `x`; the others get 0."""
     n = x.shape[-1]
     inside = np.arange(n) < sizes[:, None]
-    group = _Group(ops, ops.detach(x), n, ops.asarray(inside, x), ops.asarray(sizes, x), sizes)
+    group = _Group(ops, ops.detach(x), n, ops.asarray(inside, x), sizes)
     return _restore(group, x, -1, _scanned(group, objective, baseline, small))
 
 
 class _Group(NamedTuple):
-    """Rewards on the last axis, in the computing dtype, and which of them are valid; `known` are counts on the host."""
+    """Rewards on the last axis, in the computing dtype, and which are valid: `sizes` of them if the host knows."""
 
     ops: Backend
     x: Array
     n: int
     mask: Array | None
-    counts: Array | None
-    known: NDArray[np.int64] | None = None
+    sizes: NDArray[np.int64] | None = None
 
 
 def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = False) -> _Group:
@@ -379,28 +378,34 @@ def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = Fals
         raise ValueError(f"rewards must hold at least one sample along axis {axis}; got shape {tuple(x.shape)}")
     x = ops.detach(x) if detach else x
     n = len(range(x.shape[axis]))  # a plain int also where compilers make sizes symbolic
-    mask = counts = None
+    mask = None
     if where is not None:
         mask = _beside("where", ops.asarray(where, x), x, ops, axis)
         if not ops.xp.isdtype(mask.dtype, "bool"):
             raise TypeError(f"where must be a mask of bools; got dtype {mask.dtype}")
     if axis != -1:
         x = ops.moveaxis(x, axis, -1)
-    if mask is not None:
-        counts = ops.xp.sum(ops.xp.astype(mask, ops.xp.int32), axis=-1)
-    return _Group(ops, x, n, mask, counts)
+    return _Group(ops, x, n, mask)
+
+
+def _counts(group: _Group) -> Array:
+    """Return the number of valid samples of each group."""
+    if group.sizes is not None:
+        return group.ops.asarray(group.sizes, group.x)
+    xp = group.ops.xp
+    return xp.sum(xp.astype(group.mask, xp.int32), axis=-1)
 
 
 def _filled(group: _Group) -> _Group:
     """Return the group with masked rewards equal to the highest valid one of their group, checked to be finite."""
-    ops, x, n, mask, counts, known = group
-    if mask is not None and counts is not None:
+    ops, x, _, mask, _ = group
+    if mask is not None:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
-        x = ops.xp.where(mask, x, ops.xp.where(counts[..., None] > 0, highest, zero))
+        x = ops.xp.where(mask, x, ops.xp.where(_counts(group)[..., None] > 0, highest, zero))
     if ops.is_finite(x) is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
-    return _Group(ops, x, n, mask, counts, known)
+    return group._replace(x=x)
 
 
 def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array:
@@ -440,13 +445,18 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
     ordered, order = ops.sort_with_order(group.x)
     slopes, offset, total = _of_each(group, plan)
     climb = ops.cumulate(slopes * ops.gaps(ordered))
-    if group.mask is None or group.counts is None:
+    if group.mask is None:
         a = ops.unsort(climb - ops.mean(climb), order)
     else:
         a = ops.unsort(climb, order)
-        valid = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
-        a = a - (ops.total(valid) / ops.xp.clip(ops.xp.astype(group.counts, a.dtype), 1, group.n))[..., None]
-    return a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None]
+        sums = ops.total(_zeroed(group, a))
+        a = a - (sums / ops.xp.clip(ops.xp.astype(_counts(group), a.dtype), 1, group.n))[..., None]
+    return _zeroed(group, a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None])
+
+
+def _zeroed(group: _Group, a: Array) -> Array:
+    """Return an array with 0 where the samples are masked."""
+    return a if group.mask is None else group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
 
 
 def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
@@ -454,8 +464,6 @@ def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
 
 
 def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:
-    if group.mask is not None:
-        a = group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
     return group.ops.cast(a if axis == -1 else group.ops.moveaxis(a, -1, axis), rewards)
 
 
@@ -470,21 +478,21 @@ class _Plan(NamedTuple):
 
 def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
     """Return the scan of all groups, or one for each number of valid samples."""
-    ops, x, n, _, counts, known = group
-    if counts is None:
+    ops, x, n, mask, sizes = group
+    if mask is None:
         try:
             slopes, offset, total = ops.constants(_scan, x, objective, n, quantity, small)
         except _TooSmallError as error:
             raise ValueError(f"{error} (rewards shape {tuple(x.shape)})") from None
         return _Plan(slopes, offset, total, None)
-    if small == "error" and ops.is_finite(x) is not None:
+    distinct, index = ops.counts(mask, sizes)
+    if small == "error" and index is not None:
         need = smallest_group(parse(objective), quantity)
-        if bool(ops.xp.any(counts < need)):
+        if distinct[0] < need:
             raise ValueError(
                 f"where must leave at least {need} valid samples in every group for {objective}; got a group with "
-                f"{int(ops.xp.min(counts))} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
+                f"{distinct[0]} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
             )
-    distinct, index = ops.counts(counts if known is None else known, x)
     slopes, offset, total = ops.constants(_table, x, objective, n, quantity, small, distinct)
     return _Plan(slopes, offset, total, index)
 
@@ -492,8 +500,9 @@ def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: 
 def _of_each(group: _Group, plan: _Plan) -> tuple[Array, Array, Array]:
     """Return slopes, offset and total for all groups, or stacked for each."""
     *tables, index = plan
-    if index is not None:
-        xp, flat = group.ops.xp, group.ops.xp.reshape(index, (-1,))
+    if group.mask is not None:
+        xp, index = group.ops.xp, _counts(group) if index is None else index
+        flat = xp.reshape(index, (-1,))
         tables = [xp.reshape(xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables]
     slopes, offset, total = tables
     return slopes, offset, total
