@@ -36,9 +36,9 @@ def reference(rewards, spec, **options):
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize("n", [2, 3, 8, 13, 33])
+@pytest.mark.parametrize("n", [2, 3, 8, 13, 17])
 def test_groups(launched, n, baseline):
-    for count, spec in ((1, "mean"), (3, "cvar:0.4"), (70, "max@2")):
+    for count, spec in ((1, "mean"), (3, "cvar:0.4"), (19, "max@2")):
         x = tied((count, n), n)
         if n == 2 and spec == "max@2":
             continue
@@ -91,13 +91,13 @@ def test_not_a_number_stays_in_its_group():
 
 def test_ragged_groups_take_a_launch_for_each_octave(launched):
     rng = np.random.default_rng(0)
-    sizes = rng.integers(3, 40, 60)
-    ids = rng.permutation(np.repeat(np.arange(60), sizes))
+    sizes = rng.integers(3, 18, 20)
+    ids = rng.permutation(np.repeat(np.arange(20), sizes))
     x = tied(len(ids))
     for spec, small in (("max@2", "error"), ("cvar:0.3", "zero"), ("max@9", "shrink")):
         launched.clear()
         got = og.group_advantages(x, ids, spec, small=small)
-        assert 1 < len(launched) <= 5
+        assert 1 < len(launched) <= 4
         assert_allclose(got, og.group_advantages(x.double().numpy(), ids, spec, small=small), atol=3e-5)
     mask = torch.from_numpy(rng.random(len(ids)) < 0.7)
     got = og.group_advantages(x, ids, "max@2", where=mask, small="shrink")
@@ -111,7 +111,9 @@ def test_compiled(launched, backend_name):
     x, mask = tied((4, 6)), torch.arange(6) != 2
     torch._dynamo.reset()
     run = torch.compile(
-        lambda x: (og.advantages(x, "max@2"), og.advantages(x, "max@2", where=mask)), fullgraph=True, backend=backend_name
+        lambda x: (og.advantages(x, "max@2"), og.advantages(x, "max@2", where=mask)),
+        fullgraph=True,
+        backend=backend_name,
     )
     plain, masked = run(x)
     assert len(launched) == 2

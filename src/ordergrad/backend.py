@@ -51,9 +51,9 @@ class Backend:
         fused: (array, mask, slopes, offset, total, index) -> the scan of every group by a fused kernel; None where
             there is none for such arrays, or where a sum on the host is not finite. Without a mask one scan serves all
             groups; otherwise `index` is the row of each group, or None if that is its number of valid samples.
-        fused_ragged: (flat array, positions, sizes, row, at, slopes, offset, total) -> the same for groups of any sizes:
-            `positions` of the rewards of the first group, then of the second, ...; `row` of each group in `total`, and
-            where its slopes begin, `at`. Host arrays but for the first and the last three.
+        fused_ragged: (flat array, positions, sizes, row, at, slopes, offset, total) -> the same for groups of any
+            sizes: `positions` of the rewards of the first group, then of the second, ...; `row` of each group in
+            `total`, and where its slopes begin, `at`. Host arrays but for the first and the last three.
         on_host: Array -> NumPy array of its values, or None where that would synchronise, copy or trace.
         is_finite: Array -> whether all values are finite, or None where looking would synchronise or trace.
         asarray: (values, like) -> boolean or floating array of this backend beside `like`.
@@ -224,11 +224,13 @@ def _numpy_cumulate(x: Array) -> Array:
 
 def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
     dtype = like.dtype
-    return _CONSTANTS.get((make, dtype, *arguments), lambda: tuple(np.array(c, dtype, order="C") for c in make(*arguments)))
+    return _CONSTANTS.get(
+        (make, dtype, *arguments), lambda: tuple(np.array(c, dtype, order="C") for c in make(*arguments))
+    )
 
 
 def _numpy_counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array]:
-    counts = cast("Array", np.count_nonzero(mask, axis=-1)) if sizes is None else sizes
+    counts: Array = np.count_nonzero(mask, axis=-1) if sizes is None else sizes
     if counts.ndim == 0:
         return (int(counts),), np.zeros((), np.int64)
     found = np.bincount(counts.reshape(-1))
@@ -253,8 +255,8 @@ def _numpy_fused_ragged(x: Array, *groups_and_scans: Array) -> Array | None:
     return kernel.scan_ragged(np.ascontiguousarray(x), groups, kernel.Weights(*scans), kernel.default_threads())
 
 
-def _computes(dtype: Any) -> bool:
-    return dtype in (np.float32, np.float64) and dtype.isnative
+def _computes(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" and dtype.itemsize in (4, 8) and dtype.isnative
 
 
 def _fused_on_host(
@@ -349,6 +351,9 @@ def _torch() -> Backend:
     from torch.autograd import forward_ad
 
     compiler: Any = torch.compiler
+    hidden: Any = vars(torch)["_C"]
+    forward: Any = forward_ad
+    from_numpy: Callable[[Array], Array] = vars(torch)["from_numpy"]
     kept = (torch.float32, torch.float64)
 
     def floating(x: Array) -> Array:
@@ -385,10 +390,13 @@ def _torch() -> Backend:
     def on_host(x: Array) -> Array | None:
         """Return the NumPy view of a tensor in host memory that nothing differentiates, maps or traces; or None."""
         kind: Any = x.__class__
-        if kind is not torch.Tensor or x.device.type not in _HOST_DEVICES or (x.requires_grad and torch.is_grad_enabled()):
+        if (
+            kind is not torch.Tensor
+            or x.device.type not in _HOST_DEVICES
+            or (x.requires_grad and torch.is_grad_enabled())
+        ):
             return None
-        hidden: Any = torch._C
-        if hidden._len_torch_dispatch_stack() or hidden._get_tracing_state() or forward_ad._current_level >= 0:
+        if hidden._len_torch_dispatch_stack() or hidden._get_tracing_state() or forward._current_level >= 0:
             return None
         try:
             return x.detach().numpy()
@@ -417,7 +425,7 @@ def _torch() -> Backend:
             return None
         host += [None if array is None else array.numpy() for array in plan]
         out = _fused_on_host(kernel, *cast(Any, host), threads=torch.get_num_threads())
-        return None if out is None else torch.from_numpy(out)
+        return None if out is None else from_numpy(out)
 
     def fused_ragged(x: Array, *groups_and_scans: Array) -> Array | None:
         if x.device.type in _TRITON_DEVICES:
@@ -428,7 +436,7 @@ def _torch() -> Backend:
         positions, sizes, row, at, *scans = groups_and_scans
         groups, weights = kernel.Groups(positions, sizes, row, at), kernel.Weights(*(scan.numpy() for scan in scans))
         out = kernel.scan_ragged(np.ascontiguousarray(host), groups, weights, torch.get_num_threads())
-        return None if out is None else torch.from_numpy(out)
+        return None if out is None else from_numpy(out)
 
     def is_finite(x: Array) -> bool | None:
         if torch.compiler.is_compiling() or x.device.type != "cpu":

@@ -15,7 +15,7 @@ References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K, k-minus-one baseline)
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_grou
 __all__ = [
     "Small",
     "advantages",
+    "filled_columns",
     "include_one",
     "leave_one_out",
     "order_statistics",
@@ -309,6 +310,11 @@ def rank_advantages(
     return backend_of(rewards).xp.stack(ranks, axis=-1)
 
 
+def filled_columns(n: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of n columns are filled in rows of so many, shape (len(sizes), n)."""
+    return cast("NDArray[np.int64]", np.arange(n)) < sizes[:, None]
+
+
 def ragged_advantages(
     ops: Backend,
     flat: Array,
@@ -329,6 +335,8 @@ def ragged_advantages(
         baseline: As in `advantages`.
         small: As in `advantages`.
     """
+    _check_choice("baseline", baseline, _BASELINES)
+    _check_choice("small", small, _SMALL)
     counts = np.bincount(sizes)
     distinct = np.flatnonzero(counts)
     try:
@@ -352,8 +360,7 @@ def padded_advantages(
 ) -> Array:
     """Return the advantages of groups that fill the first `sizes` columns of the rows of `x`; the others get 0."""
     n = x.shape[-1]
-    inside = np.arange(n) < sizes[:, None]
-    group = _Group(ops, ops.detach(x), n, ops.asarray(inside, x), sizes)
+    group = _Group(ops, ops.detach(x), n, ops.asarray(filled_columns(n, sizes), x), sizes)
     return _restore(group, x, -1, _scanned(group, objective, baseline, small))
 
 
@@ -468,12 +475,12 @@ def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:
 
 
 class _Plan(NamedTuple):
-    """Slopes, offset and total: one scan for all groups; or rows, and the row of each group."""
+    """Slopes, offset and total: one scan for all groups; or the rows, and which is each group's."""
 
     slopes: Array
     offset: Array
     total: Array
-    index: Array | None
+    rows: Array | None
 
 
 def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:

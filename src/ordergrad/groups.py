@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of
-from ordergrad.estimators import Small, advantages, padded_advantages, ragged_advantages
+from ordergrad.estimators import Small, advantages, filled_columns, padded_advantages, ragged_advantages
 from ordergrad.objectives import Objective
 from ordergrad.weights import Baseline
 
@@ -85,7 +85,7 @@ def group_advantages(
             except ValueError as error:
                 raise ValueError(f"group {group_ids[int(rows[culprit, 0])]!r}: {error}") from error
             raise
-        inside = np.arange(rows.shape[1]) < own[:, None]
+        inside = filled_columns(rows.shape[1], own)
         place[rows[inside]] = done + np.flatnonzero(inside)
         done += rows.size
     return ops.cast(ops.xp.concat(parts)[ops.asarray(place, flat)], rewards)
@@ -132,7 +132,7 @@ def _classes(
     for w in np.unique(width).tolist():
         groups = np.flatnonzero(width == w)
         own = sizes[groups]
-        yield order[starts[groups][:, None] + np.minimum(np.arange(own.max()), own[:, None] - 1)], own
+        yield order[starts[groups][:, None] + np.minimum(range(own.max()), own[:, None] - 1)], own
 
 
 def _together(
@@ -148,9 +148,10 @@ def _together(
     """Return the advantages of the groups in the rows, flat; the padding gets anything."""
     index = ops.asarray(rows, flat)
     beside = {name: column[index] for name, column in columns.items()}
-    if beside or (sizes == rows.shape[1]).all():
-        if not (sizes == rows.shape[1]).all():
-            beside["where"] = beside["where"] & ops.asarray(np.arange(rows.shape[1]) < sizes[:, None], flat)
+    inside = filled_columns(rows.shape[1], sizes)
+    if beside or inside.all():
+        if not inside.all():
+            beside["where"] = beside["where"] & ops.asarray(inside, flat)
         found = advantages(flat[index], objective, baseline=baseline, small=small, **beside)
     else:
         found = padded_advantages(ops, flat[index], sizes, objective, baseline, small)

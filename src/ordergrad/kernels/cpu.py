@@ -23,9 +23,8 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -46,6 +45,8 @@ WINDOW = 1 << 10
 """Groups that are looked through for some of equal size."""
 
 _TILE = 8
+cgutils: Any = numba_cgutils
+ir: Any = cgutils.ir
 _compiled = cast("Callable[[Any], Any]", njit(nogil=True, cache=True, error_model="numpy"))
 
 
@@ -104,8 +105,8 @@ def scan_groups(x: Array, weights: Weights, threads: int) -> Array | None:
         task = partial(_lanes, flat, result, n, _network(n), *weights)
         sums = _spread(lambda first, last: task(first, last), count, step, threads)
     else:
-        groups = (np.arange(count) * n, np.full(count, n), np.zeros(count, np.int64), np.zeros(count, np.int64))
-        task = partial(_by_keys, flat, result, None, *groups, np.arange(count), weights)
+        each, row = cast("Array", np.arange(count)), np.zeros(count, np.int64)
+        task = partial(_by_keys, flat, result, None, each * n, np.full(count, n), row, row, each, weights)
         sums = _spread(task, count, max(1, PART // n), threads)
     return out if sums == 0 else None
 
@@ -319,7 +320,9 @@ def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, si
 
         def weight(kind: Any, array: Any, index: Any) -> Any:
             if ragged:
-                return widen(_load(builder, _row(context, builder, kind, array, builder.mul(index, _size(LANES)), LANES)))
+                return widen(
+                    _load(builder, _row(context, builder, kind, array, builder.mul(index, _size(LANES)), LANES))
+                )
             data = context.make_array(kind)(context, builder, array).data
             return _splat(builder, widen(builder.load(builder.gep(data, [builder.add(at, index)], inbounds=True))))
 
@@ -337,13 +340,14 @@ def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, si
             key = widen(_load(builder, pointer))
             gap = builder.fsub(key, builder.load(before))
             builder.store(key, before)
+            inside = None
             if ragged:
                 rank = builder.uitofp(builder.add(loop.index, _size(1)), ir.DoubleType())
                 inside = builder.fcmp_ordered("<", _splat(builder, rank), size)
                 gap = builder.select(inside, gap, zero)
             here = builder.fadd(builder.load(climb), builder.fmul(weight(kind_slopes, slopes, loop.index), gap))
             builder.store(here, climb)
-            counted = builder.select(inside, here, zero) if ragged else here
+            counted = here if inside is None else builder.select(inside, here, zero)
             builder.store(builder.fadd(builder.load(total), counted), total)
             share = builder.fmul(weight(kind_offset, offset, loop.index), gap)
             builder.store(builder.fadd(builder.load(common), share), common)
@@ -519,13 +523,17 @@ def _by_keys(
 
 
 @_compiled
-def _keys_of_float32(x: Array, positions: Array, starts: Array, sizes: Array, groups: Array, keys: Array) -> None:
+def _keys_of_float32(
+    x: Array, positions: Array | None, starts: Array, sizes: Array, groups: Array, keys: Array
+) -> None:
     """Fill the keys of each group from the bits of the rewards; the largest numbers behind it."""
     for r in range(len(groups)):
         start, size = np.uintp(starts[groups[r]]), np.uintp(sizes[groups[r]])
         for i in range(size):
             bits = x[start + i] if positions is None else x[positions[start + i]]
-            keys[r, i] = (np.int64(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))) << np.int64(32)) | np.int64(i)
+            keys[r, i] = (np.int64(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))) << np.int64(32)) | np.int64(
+                i
+            )
         for i in range(size, np.uintp(keys.shape[1])):
             keys[r, i] = np.int64(0x7FFFFFFFFFFFFFFF)
 
@@ -541,7 +549,7 @@ def _values_of_float32(keys: Array, values: Array) -> None:
 
 @_compiled
 def _keys_of_float64(
-    x: Array, positions: Array, starts: Array, sizes: Array, groups: Array, bits: int, keys: Array, floats: Array
+    x: Array, positions: Array | None, starts: Array, sizes: Array, groups: Array, bits: int, keys: Array, floats: Array
 ) -> None:
     """Fill the keys of each group from the upper bits of reward - smallest reward; `floats` is a view of `keys`."""
     for r in range(len(groups)):
@@ -561,7 +569,7 @@ def _keys_of_float64(
 
 @_compiled
 def _values_of_float64(
-    x: Array, positions: Array, starts: Array, sizes: Array, groups: Array, bits: int, keys: Array, values: Array
+    x: Array, positions: Array | None, starts: Array, sizes: Array, groups: Array, bits: int, keys: Array, values: Array
 ) -> Array:
     """Fill in the sorted rewards, neighbours put right; return in which groups that took more than 4 moves a reward."""
     mask = (np.int64(1) << np.int64(bits)) - np.int64(1)
@@ -586,7 +594,7 @@ def _values_of_float64(
 
 @_compiled
 def _place(
-    positions: Array,
+    positions: Array | None,
     starts: Array,
     sizes: Array,
     row: Array,
@@ -607,7 +615,7 @@ def _place(
         group = groups[r]
         start, size, begin = np.uintp(starts[group]), np.uintp(sizes[group]), np.uintp(at[group])
         before = np.float64(values[r, 0])
-        climb, sums, common = 0.0, 0.0, total[row[group]] * before
+        climb, sums, common = 0.0, 0.0, float(total[row[group]]) * before
         for i in range(size):
             value = np.float64(values[r, i])
             if i > 0:

@@ -1,3 +1,4 @@
+# pyright: basic, reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportArgumentType=false
 """The scan of the estimators on a GPU: sort, scan, centre and unsort in one launch, compiled by Triton.
 
 A program holds several groups, or one large one, in a block: it reads every reward once, sorts whole numbers that hold
@@ -43,15 +44,15 @@ def _scan(
     out,
     count,
     n,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    MASKED: tl.constexpr,
-    RAGGED: tl.constexpr,
+    rows: tl.constexpr,
+    width: tl.constexpr,
+    masked: tl.constexpr,
+    ragged: tl.constexpr,
 ):
-    member = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    member = tl.program_id(0) * rows + tl.arange(0, rows)
     here = member < count
-    column = tl.arange(0, WIDTH)[None, :]
-    if RAGGED:
+    column = tl.arange(0, width)[None, :]
+    if ragged:
         group = tl.load(groups + member, mask=here, other=0)
         size = tl.where(here, tl.load(sizes + group, mask=here, other=0), 0)
         start = tl.load(starts + group, mask=here, other=0)
@@ -63,13 +64,13 @@ def _scan(
         place = member.to(tl.int64)[:, None] * n + column
     reward = tl.load(x + place, mask=inside, other=0.0)
     valid = inside
-    if MASKED:
+    if masked:
         valid = inside & (tl.load(mask + place, mask=inside, other=0) != 0)
         size = tl.sum(valid.to(tl.int32), axis=1)
-    if RAGGED:
+    if ragged:
         which = tl.load(row + group, mask=here, other=0)
         begin = tl.load(at + group, mask=here, other=0)
-    elif MASKED:
+    elif masked:
         which = size
         begin = size * (n - 1)
     else:
@@ -85,7 +86,7 @@ def _scan(
 
     ranked = column < size[:, None]
     upper = ranked & (column > 0)
-    lower = tl.gather(ordered, tl.broadcast_to(tl.maximum(column - 1, 0), (ROWS, WIDTH)), axis=1)
+    lower = tl.gather(ordered, tl.broadcast_to(tl.maximum(column - 1, 0), (rows, width)), axis=1)
     gap = tl.where(upper, ordered - lower, 0.0)
     weight = begin[:, None] + column - 1
     climb = tl.cumsum(tl.load(slopes + weight, mask=upper, other=0.0) * gap, axis=1)
@@ -97,7 +98,7 @@ def _scan(
     common += tl.sum(tl.load(offset + weight, mask=upper, other=0.0) * gap, axis=1)
     result = tl.where(ranked, climb + (common - mean)[:, None], 0.0)
 
-    if RAGGED:
+    if ragged:
         target = tl.load(positions + start[:, None] + source, mask=inside, other=0)
     else:
         target = member.to(tl.int64)[:, None] * n + source
@@ -114,7 +115,7 @@ def _launch(count: int, width: int, *arguments: Array, masked: bool, ragged: boo
     rows = max(_BLOCK // width, 1)
     warps = min(max(rows * width // 256, 4), 16)
     kernel = cast("Any", _scan)[(triton.cdiv(count, rows),)]
-    kernel(*arguments, ROWS=rows, WIDTH=width, MASKED=masked, RAGGED=ragged, num_warps=warps, enable_fp_fusion=True)
+    kernel(*arguments, rows=rows, width=width, masked=masked, ragged=ragged, num_warps=warps, enable_fp_fusion=True)
 
 
 def _scan_rows(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array) -> Array:
