@@ -218,7 +218,7 @@ def _numpy_unsort(x: Array, order: Array) -> Array:
 
 def _numpy_cumulate(x: Array) -> Array:
     out = np.zeros((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
-    x.cumsum(-1, out=out[..., 1:])
+    out[..., 1:] = x.cumsum(-1, dtype=np.float64 if x.shape[-1] > 4096 else None)  # float32 sums of many drift away
     return out
 
 
