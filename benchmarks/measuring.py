@@ -20,13 +20,13 @@ def generic(function: Callable[[], Any]) -> Callable[[], Any]:
     return call
 
 
-def measure(benchmark: Any, function: Callable[[], Any], seconds: float = 0.6) -> Any:
-    """Take the median over about so many seconds, of at least 5 rounds of at least 50 microseconds each."""
+def measure(benchmark: Any, function: Callable[[], Any], seconds: float = 0.4) -> Any:
+    """Measure a function for about so many seconds, 3 rounds at least, each of at least 50 microseconds."""
     result = function()
     start = time.perf_counter()
     function()
     once = max(time.perf_counter() - start, 1e-7)
     iterations = max(int(5e-5 / once), 1)
-    rounds = int(min(max(seconds / (once * iterations), 5), 500))
-    benchmark.pedantic(function, rounds=rounds, iterations=iterations, warmup_rounds=2)
+    rounds = int(min(max(seconds / (once * iterations), 3), 500))
+    benchmark.pedantic(function, rounds=rounds, iterations=iterations, warmup_rounds=min(rounds // 3, 3))
     return result

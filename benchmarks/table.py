@@ -49,8 +49,8 @@ def header(run: dict[str, Any]) -> Iterator[str]:
         "",
         f"Written by `make bench` on {run['datetime'][:10]}: {os.cpu_count()} cores of {cpu}, "
         f"Python {platform.python_version()}, {packages}. Times of one call, medians unless said otherwise; every "
-        "ratio is of two medians in the same run. What the contenders compute is in [peers.py](peers.py); how ours is built, "
-        "and what limits it, in [docs/performance.md](../docs/performance.md).",
+        "ratio is of two medians in the same run. What the contenders compute is in [peers.py](peers.py); how ours is "
+        "built, and what limits it, in [docs/performance.md](../docs/performance.md).",
         "",
         "![Time against group size and number of groups](curves.png)",
         "",
