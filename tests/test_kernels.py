@@ -326,6 +326,15 @@ def test_a_failing_part_raises():
     assert cpu._spread(lambda first, last: float(last - first), 10, 3, 2) == 10
 
 
+def test_a_large_call_while_the_interpreter_shuts_down():
+    program = (
+        "import atexit, numpy as np, ordergrad as og; from ordergrad.kernels import cpu\n"
+        "x = np.zeros((9000, 33)); cpu.default_threads = lambda: 2\n"
+        "atexit.register(lambda: print(og.advantages(x, 'mean').sum()))"
+    )
+    assert run(program) == "0.0"
+
+
 def test_threads_follow_the_environment(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     cpu.default_threads.cache_clear()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux")
 HERE = Path(__file__).parent
 
 

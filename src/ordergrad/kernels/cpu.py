@@ -18,7 +18,8 @@ References:
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
@@ -179,13 +180,14 @@ def _spread(task: Callable[[int, int], float], count: int, step: int, threads: i
             total += task(first, min(first + step, count))
         return total
 
-    pool = _pool(os.getpid(), threads - 1)
-    helpers = [pool.submit(work) for _ in range(min(threads, len(todo)) - 1)]
+    pool, helpers = _pool(os.getpid(), threads - 1), list[Future[float]]()
+    with suppress(RuntimeError):  # no help while the interpreter shuts down
+        helpers += (pool.submit(work) for _ in range(min(threads, len(todo)) - 1))
     total = work()
     return total + sum(helper.result() for helper in helpers if not helper.cancel())
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _pool(process: int, helpers: int) -> ThreadPoolExecutor:
     """Return the helpers of a process: after a fork there are none yet."""
     return ThreadPoolExecutor(helpers, thread_name_prefix="ordergrad")
