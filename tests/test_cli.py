@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ordergrad.cli import app
-from ordergrad.report.explain import draw, explain
+from ordergrad.report.explain import draw, explain, shares
+from ordergrad.weights import rank_weights
 
 runner = CliRunner()
 
@@ -74,3 +75,31 @@ def test_drawing_of_a_signed_spectrum_has_both_sides() -> None:
     rows = draw("gini", 2, width=10, height=4).split("\n")
     assert rows[0].endswith("█")
     assert rows[3].lstrip(" -0123456789.").startswith("│█")
+
+
+def test_explain_compares_objectives(tmp_path) -> None:
+    file = tmp_path / "three.png"
+    code, output = run("explain", "mean", "max@4", "gini", "--plot", str(file))
+    assert code == 0, output
+    rows = {line.split()[1]: line for line in output.splitlines() if line.startswith("│")}
+    assert set(rows) == {"mean", "max@4", "gini"}
+    assert "1.0294" in rows["max@4"]  # E max of 4 normal rewards
+    assert "34.4%" in rows["max@4"]  # 1 - 0.9^4
+    assert "-18.0%" in rows["gini"]
+    pixels = matplotlib.image.imread(file)
+    assert pixels.shape[0] > 400
+    assert pixels.std() > 0.05
+
+
+def test_explain_compares_at_one_group_size() -> None:
+    code, output = run("explain", "cvar:0.1", "max@12")
+    assert code == 0, output
+    assert "groups of 24" in output
+    code, output = run("explain", "mean", "max@12", "--n", "8")
+    assert code == 2
+    assert "k must satisfy" in " ".join(output.replace("│", " ").split())
+
+
+def test_shares_add_up_to_the_mass() -> None:
+    for objective in ("mean", "cvar:0.1@15", "top:2@4", "gini"):
+        assert sum(shares(objective, 15)) == pytest.approx(rank_weights(objective, 15).sum(), abs=2e-6)

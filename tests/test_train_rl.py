@@ -104,6 +104,8 @@ def test_a_run_writes_what_the_documentation_says(finished):
     config = json.loads((out / "config.json").read_text())
     assert config["settings"]["objectives"] == ["cvar:0.1", "mean"]
     assert config["versions"]["ordergrad"]
+    assert config["kind"] == "train rl"
+    assert config["command"]
 
 
 def test_metrics_are_complete(finished):
@@ -170,7 +172,7 @@ def test_resuming_a_finished_run_shows_it_again_and_more_steps_continue_it(finis
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
     with pytest.raises(RunError, match="choose another --out"):
-        open_folder(tmp_path, as_json(TINY), resume=True)
+        open_folder(tmp_path, as_json(TINY), kind="train rl", resume=True)
 
 
 def test_checkpoints_restore_everything(tmp_path):

@@ -10,7 +10,9 @@ try:
 except ImportError as error:  # pragma: no cover
     raise SystemExit(f"the ordergrad command needs the extra 'cli': pip install 'ordergrad[cli]' ({error})") from None
 
+from ordergrad.advise.command import advise
 from ordergrad.report import explain as explaining
+from ordergrad.score.command import score
 from ordergrad.train.llm_command import llm
 from ordergrad.train.rl_command import rl
 
@@ -23,6 +25,8 @@ train_app = typer.Typer(no_args_is_help=True, help="Train on an objective, and c
 train_app.command("rl")(rl)
 train_app.command("llm")(llm)
 app.add_typer(train_app, name="train")
+app.command()(score)
+app.command()(advise)
 console = Console(highlight=False)
 _PICTURES = (".png", ".svg", ".pdf")
 
@@ -34,7 +38,9 @@ def _main() -> None:  # pyright: ignore[reportUnusedFunction]
 
 @app.command()
 def explain(
-    objective: Annotated[str, typer.Argument(help="An objective string, such as cvar:0.1, top:2@4 or mean-0.5*gini.")],
+    objective: Annotated[
+        list[str], typer.Argument(help="Objective strings: cvar:0.1, top:2@4, mean-0.5*gini; several are compared.")
+    ],
     n: Annotated[int | None, typer.Option("--n", help="Group size N.", show_default="16, or twice K")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture to this file (PNG, SVG, PDF).")] = None,
 ) -> None:
@@ -44,9 +50,22 @@ def explain(
     if plot is not None and not plot.parent.is_dir():
         raise typer.BadParameter(f"--plot must lie in an existing folder; got {plot}")
     try:
-        result = explaining.explain(objective, n)
+        results = explaining.compare(list(dict.fromkeys(objective)), n)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if len(results) == 1:
+        _show_one(results[0])
+    else:
+        console.print(_comparison_table(results))
+    if plot is not None:
+        if len(results) == 1:
+            explaining.save_figure(results[0], plot)
+        else:
+            explaining.save_comparison(results, plot)
+        console.print(f"picture written to {plot}")
+
+
+def _show_one(result: explaining.Explanation) -> None:
     console.print(f"[bold]{result.objective}[/bold]  group size N = {result.n}, comparison size K = {result.k}")
     for coefficient, text, sentence in result.terms:
         console.print(f"  {coefficient:g} × {text}: {sentence}", highlight=False)
@@ -59,9 +78,28 @@ def explain(
     console.print(_mass_line(result), highlight=False)
     console.print(_weight_table(result))
     console.print(_risk_table(result))
-    if plot is not None:
-        explaining.save_figure(result, plot)
-        console.print(f"picture written to {plot}")
+
+
+def _comparison_table(results: list[explaining.Explanation]) -> Table:
+    """Return the table of several objectives, one a row."""
+    title = f"What objectives weigh, worst outcomes on the left, in groups of {results[0].n}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("objective", overflow="fold")
+    table.add_column("K", justify="right")
+    table.add_column("spectrum", min_width=20, no_wrap=True)
+    for heading in ("worst 10%", "between", "best 10%", "normal reward", "at K = ∞"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        _, finite, population = result.risks[0]
+        table.add_row(
+            str(result.objective),
+            str(result.k),
+            explaining.spark(result.objective, result.k),
+            *(f"{share:.1%}" for share in explaining.shares(result.objective, result.k)),
+            f"{round(finite, 4) + 0:.4f}",
+            "" if population is None else f"{round(population, 4) + 0:.4f}",
+        )
+    return table
 
 
 def _mass_line(result: explaining.Explanation) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from ordergrad.objectives import Elementary, Objective
 from ordergrad.spec import parse
 from ordergrad.weights import largest_k, rank_weights, sample_weights, spectrum
 
-__all__ = ["Explanation", "draw", "explain", "save_figure"]
+__all__ = ["Explanation", "compare", "draw", "explain", "save_comparison", "save_figure", "shares", "spark"]
 
 Array = NDArray[np.float64]
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -80,6 +81,38 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
     )
 
 
+def compare(objectives: Sequence[str | Objective], n: int | None = None) -> list[Explanation]:
+    """Return what several objectives weigh in a group of one size.
+
+    Args:
+        objectives: Objectives or their strings.
+        n: The group size; default 16, or twice the largest comparison size if that is more.
+
+    Raises:
+        ValueError: A comparison size does not fit the group.
+
+    Example:
+        >>> [result.k for result in compare(["mean", "max@12", "median"])]
+        [1, 12, 23]
+    """
+    n = max(explain(objective).n for objective in objectives) if n is None else n
+    return [explain(objective, n) for objective in objectives]
+
+
+def shares(objective: str | Objective, k: int) -> tuple[float, float, float]:
+    """Return the weight of the worst tenth of outcomes, of those between, and of the best tenth.
+
+    Example:
+        >>> shares("mean", 1)
+        (0.1, 0.8, 0.1)
+    """
+    u = (np.arange(20_000) + 0.5) / 20_000
+    phi = spectrum(objective, u, k=k) / len(u)
+    cut = len(u) // 10
+    parts = (phi[:cut], phi[cut:-cut], phi[-cut:])
+    return cast("tuple[float, float, float]", tuple(round(float(part.sum()), 6) + 0.0 for part in parts))
+
+
 def _risks(objective: Objective, k: int) -> tuple[tuple[str, float, float | None], ...]:
     """Return the finite-K objective and its population risk, for a normal and for a heavy-tailed reward."""
     from scipy.stats import norm, t
@@ -139,6 +172,18 @@ def draw(objective: str | Objective, k: int, width: int = 64, height: int = 10) 
     return "\n".join([*lines, " " * 7 + "└" + "─" * width, " " * 8 + axis])
 
 
+def spark(objective: str | Objective, k: int, width: int = 20) -> str:
+    """Return the spectrum as one line of text, scaled to its largest value; negative weights hang from the top.
+
+    Example:
+        >>> spark("max@3", 3, width=8)
+        '  ▁▂▃▄▆█'
+    """
+    phi = spectrum(objective, (np.arange(width) + 0.5) / width, k=k)
+    scaled = phi / (np.abs(phi).max() or 1.0)
+    return "".join(_cell(value if value >= 0 else 1 + value, bool(value >= 0)) for value in scaled.tolist())
+
+
 def _cell(excess: float, above_axis: bool) -> str:
     """Return the block for a bar that fills the cell up to `excess` (from below, or from the axis above it)."""
     filled = min(max(excess if above_axis else 1 - excess, 0.0), 1.0)
@@ -178,6 +223,15 @@ def save_figure(explanation: Explanation, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     picture.suptitle(str(objective), fontsize=12, fontweight="bold", x=0.01, ha="left")
     picture.savefig(path)
+
+
+def save_comparison(explanations: Sequence[Explanation], path: Path) -> None:
+    """Write one picture of several objectives at one group size."""
+    from ordergrad.report import plots
+
+    u = np.linspace(0, 1, 801)
+    weights = {str(found.objective): (spectrum(found.objective, u, k=found.k), found.w) for found in explanations}
+    plots.save(plots.spectra(weights, f"Groups of {explanations[0].n}"), path)
 
 
 def _population_spectrum(objective: Objective, u: Array) -> Array | None:

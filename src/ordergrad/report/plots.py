@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "new_figure", "pass_curves", "return_distributions", "save", "style"]
+__all__ = ["learning_curves", "new_figure", "pass_curves", "return_distributions", "save", "spectra", "style"]
 
 Array = NDArray[Any]
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -96,6 +96,26 @@ def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "")
     panel.set_xticks(list(ks), [str(k) for k in ks])
     panel.set(xlabel="tries k", ylabel="pass@k", ylim=(0, None))
     _legend(panel, "trained on")
+    return figure
+
+
+def spectra(weights: Mapping[str, tuple[Array, Array]], title: str = "") -> "Figure":
+    """Return a figure of what several objectives weigh: their spectra, and the weights of a sorted group.
+
+    Args:
+        weights: For each objective its spectrum at equally spaced levels from 0 to 1, and its sample weights.
+        title: Above the figure.
+    """
+    figure, (left, right) = _figure(2, title)
+    for index, (objective, (phi, w)) in enumerate(weights.items()):
+        colour, dash = _style(index)
+        left.plot(np.linspace(0, 1, len(phi)), phi, color=colour, linestyle=dash, linewidth=2, label=objective)
+        right.plot(np.arange(1, len(w) + 1), w, color=colour, linestyle=dash, linewidth=1.5, marker="o", markersize=3.5)
+    for panel in (left, right):
+        panel.axhline(0, color="#777777", linewidth=0.8)
+    left.set(xlim=(0, 1), xlabel="quantile level u of the reward (0 = worst)", title="Spectrum φ(u)")
+    right.set(xlabel="rank in the group (1 = worst)", title="Weight of each reward in the value")
+    _legend(left, "objective")
     return figure
 
 

@@ -124,7 +124,7 @@ def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, c
 
     check(settings)
     jobs = chosen_jobs(jobs, len(settings.objectives) * settings.seeds)
-    open_folder(folder, as_json(settings), resume=resume, may_change=("steps", "episodes"))
+    open_folder(folder, as_json(settings), kind="train rl", resume=resume, may_change=("steps", "episodes"))
     console.print(
         f"[bold]{plain(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
         f"{settings.steps:,} steps, {jobs} at a time -> {plain(str(folder))}"

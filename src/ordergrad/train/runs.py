@@ -2,7 +2,7 @@
 
 ```
 OUT/
-  config.json                          what was asked for: settings and package versions
+  config.json                          what was asked for: kind of run, command, settings, package versions
   runs/OBJECTIVE/seed-SEED/
     metrics.jsonl                      one JSON object per update
     checkpoint.safetensors             the newest state: all tensors, the rest as JSON in its metadata
@@ -16,6 +16,8 @@ Files are replaced in one step, so that a run that is killed leaves the previous
 import csv
 import json
 import re
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -42,19 +44,25 @@ __all__ = [
 
 Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
-_PACKAGES = ("ordergrad", "numpy", "torch", "gymnasium", "stable-baselines3", "safetensors")
+_PACKAGES = (
+    *("ordergrad", "numpy", "scipy", "torch", "gymnasium", "stable-baselines3", "safetensors"),
+    *("transformers", "trl", "polars"),
+)
 
 
 class RunError(ValueError):
     """Something about a run that its user can put right; the message says how."""
 
 
-def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool, may_change: Iterable[str] = ()) -> None:
+def open_folder(
+    out: Path, settings: Mapping[str, Any], *, kind: str, resume: bool, may_change: Iterable[str] = ()
+) -> None:
     """Make the folder of a run, or check that it is the one to resume.
 
     Args:
         out: The folder.
         settings: What was asked for; JSON values.
+        kind: The command that runs, such as ``train rl``.
         resume: Whether to continue what is there.
         may_change: Settings that a resumed run may change.
 
@@ -76,7 +84,8 @@ def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool, may_cha
         if different:
             changes = "; ".join(f"{name} was {before.get(name)}, now {asked[name]}" for name in different)
             raise RunError(f"{out} was made with other settings ({changes}); use those, or choose another --out")
-    write_json(config, {"settings": settings, "versions": _versions()})
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
 
 
 def run_folder(out: Path, objective: str, seed: int) -> Path:

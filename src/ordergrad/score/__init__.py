@@ -1,0 +1,1 @@
+"""What `ordergrad score` runs: reward logs of any size, read in a stream."""

@@ -1,0 +1,261 @@
+"""The command `ordergrad score`: what reward logs say about objectives, in tables and files."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ordergrad.score.options import (
+    GroupOption,
+    MaskOption,
+    RewardOption,
+    SkipOption,
+    StepOption,
+    SuccessOption,
+    UngroupedOption,
+    WeightOption,
+    ending_well,
+    open_logs,
+    reading_bar,
+)
+from ordergrad.spec import parse
+from ordergrad.train.progress import plain
+from ordergrad.train.runs import RunError
+from ordergrad.weights import Baseline
+
+if TYPE_CHECKING:
+    from ordergrad.score.logs import Log
+
+__all__ = ["score"]
+
+_OBJECTIVES = ("mean", "max@4", "top:2@4", "maxrl", "cvar:0.1", "median")
+_BASELINES: dict[str, Baseline] = {name: name for name in ("leave_one_out", "k_minus_one", "none")}
+
+
+def score(
+    file: Annotated[
+        list[str],
+        typer.Argument(help="A log (JSONL, CSV, Parquet), a folder of them, or a quoted pattern.", show_default=False),
+    ],
+    objective: Annotated[
+        list[str] | None,
+        typer.Option("--objective", "-o", help="What to measure (repeatable).", show_default=" ".join(_OBJECTIVES)),
+    ] = None,
+    success: SuccessOption = 1.0,
+    group: GroupOption = "group",
+    reward: RewardOption = "reward",
+    mask: MaskOption = None,
+    weight: WeightOption = None,
+    step: StepOption = None,
+    ungrouped: UngroupedOption = False,
+    skip_broken: SkipOption = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for all tables.", show_default="printed only")] = None,
+    advantages: Annotated[Path | None, typer.Option(help="File for the rows with their advantages.")] = None,
+    baseline: Annotated[str, typer.Option(help=f"Of those: {', '.join(_BASELINES)}.")] = "leave_one_out",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out and --advantages hold.")] = False,
+) -> None:
+    """Tell what objectives are worth in logs of rewards, and which groups a gradient could learn from."""
+    console = Console(highlight=False, emoji=False)
+    with ending_well(console):
+        objectives = _parsed(objective or _OBJECTIVES)
+        logs = open_logs(file, group, reward, mask, weight, step, ungrouped)
+        if baseline not in _BASELINES:
+            raise RunError(f"--baseline must be one of {', '.join(_BASELINES)}; got {baseline}")
+        if weight is not None and baseline != "leave_one_out":
+            raise RunError(f"--weight needs --baseline leave_one_out; got {baseline}")
+        if advantages is not None:
+            _check_advantages(advantages, logs, objectives, overwrite)
+
+        from ordergrad.score.folder import check_folder, results_of, write_score
+        from ordergrad.score.logs import RowStore, score_log, write_advantages
+        from ordergrad.score.summary import compare
+
+        if out is not None:
+            check_folder(out, overwrite=overwrite)
+        with nullcontext() if advantages is None else RowStore(len(objectives)) as store:
+            with reading_bar(console, logs) as bars:
+                scored = [
+                    score_log(
+                        log,
+                        objectives,
+                        success=success,
+                        skip_broken=skip_broken,
+                        keep=len(logs) > 1,
+                        store=store,
+                        baseline=_BASELINES[baseline],
+                        report=report,
+                    )
+                    for log, report in zip(logs, bars, strict=True)
+                ]
+            first = scored[0][1]
+            comparisons = [
+                {"log": reading.log.name, "against": logs[0].name} | row
+                for reading, summary in scored[1:]
+                for row in compare(first, summary)
+            ]
+            results = results_of(scored, objectives, success, comparisons)
+            _show(console, results, skip_broken)
+            if advantages is not None and store is not None:
+                with console.status(f"writing {advantages}"):
+                    count = write_advantages(logs[0], objectives, store, advantages)
+                console.print(f"{count:,} rows with advantages written to {plain(str(advantages))}")
+        if out is not None:
+            settings = {
+                "logs": list(file),
+                "objectives": objectives,
+                "success": success,
+                "columns": [vars(log.columns) for log in logs],
+                "skip_broken": skip_broken,
+            }
+            write_score(out, settings, results)
+            console.print(f"tables written to {plain(str(out))}")
+
+
+def _parsed(objectives: Sequence[str]) -> list[str]:
+    """Return the objectives in their usual spelling, each once."""
+    try:
+        return list(dict.fromkeys(str(parse(objective)) for objective in objectives))
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str], overwrite: bool) -> None:
+    """Check that advantages can be written."""
+    from ordergrad.score.reading import found_columns
+
+    if len(logs) != 1:
+        raise RunError(f"--advantages needs exactly one log; got {len(logs)}")
+    suffix = logs[0].files[0].suffix
+    if out.suffix.lower() != suffix.lower():
+        raise RunError(f"--advantages must end in {suffix}, like the log; got {out}")
+    if not out.parent.is_dir():
+        raise RunError(f"--advantages must lie in an existing folder; got {out}")
+    if out.resolve() in {file.resolve() for file in logs[0].files}:
+        raise RunError(f"--advantages must not be the log itself; got {out}")
+    if out.exists() and not overwrite:
+        raise RunError(f"{out} exists; add --overwrite to replace it")
+    taken = {f"advantage({objective})" for objective in objectives} & set(found_columns(logs[0].files[0]))
+    if taken:
+        raise RunError(f"the log already has the column {min(taken)}")
+
+
+def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> None:
+    for log in results["logs"]:
+        _show_log(console, log)
+    _show_curves(console, results)
+    _show_tails(console, results)
+    if results["comparisons"]:
+        _show_comparisons(console, results["comparisons"])
+    if skip_broken:
+        _show_broken(console, results)
+
+
+def _show_log(console: Console, log: Mapping[str, Any]) -> None:
+    """Print what one log holds, and the table of its objectives."""
+    least, most = log["smallest"], log["largest"]
+    size = "no groups" if least is None else f"groups of {least}" if least == most else f"groups of {least} to {most}"
+    parts = [f"{log['rows']:,} rows", f"{log['groups']:,} {size}" if log["groups"] else size]
+    parts += [f"{log[key]:,} {key}" for key in ("masked", "broken") if log[key]]
+    console.print(f"\n[bold]{plain(log['log'])}[/]: {', '.join(parts)}")
+    if log["used"]:
+        spread = "" if log["sd"] is None else f" ± {log['sd']:.4g} (standard deviation)"
+        console.print(f"reward {log['mean']:.4g}{spread}, from {log['min']:.4g} to {log['max']:.4g}")
+    table = Table()
+    table.add_column("objective")
+    for heading in ("value", "± error", "groups", "too small", "no signal", "effective", "of all rows"):
+        table.add_column(heading, justify="right")
+    by_name = {row["objective"]: row for row in log["values"]}
+    for row in log["signal"]:
+        of_value = by_name.get(row["objective"], {})
+        table.add_row(
+            plain(row["objective"]),
+            _number(of_value.get("value")),
+            _number(of_value.get("error"), ".2g"),
+            f"{of_value.get('groups', row['groups']):,}",
+            f"{of_value.get('too_small', row['too_small']):,}",
+            _number(row["no_signal"], ".1%"),
+            _number(row["effective"], ".3g"),
+            _number(row["effective_share"], ".1%"),
+        )
+    console.print(table)
+    console.print(
+        "value: mean over groups of the unbiased estimate; no signal: share of groups with all advantages zero; "
+        "effective: rewards that carry the gradient of the other groups, (Σ|A|)² / ΣA²",
+        style="dim",
+    )
+
+
+def _show_curves(console: Console, results: Mapping[str, Any]) -> None:
+    """Print pass@k and max@k of all logs."""
+    table = Table()
+    table.add_column("k", justify="right")
+    ks = sorted({row["k"] for log in results["logs"] for row in log["curves"]})
+    for log in results["logs"]:
+        name = f"\n{plain(log['log'])}" if len(results["logs"]) > 1 else ""
+        table.add_column(f"pass@k{name}", justify="right")
+        table.add_column(f"max@k{name}", justify="right")
+    for k in ks:
+        cells: list[str] = []
+        for log in results["logs"]:
+            for curve in ("pass", "max"):
+                row = next((row for row in log["curves"] if row["k"] == k and row["curve"] == curve), None)
+                cells.append(f"{row['value']:.4f} ± {_number(row['error'], '.2g')}" if row else "")
+        table.add_row(str(k), *cells)
+    if ks:
+        console.print(f"\npass@k (reward ≥ {results['success']:g}) and max@k, ± standard error")
+        console.print(table)
+
+
+def _show_tails(console: Console, results: Mapping[str, Any]) -> None:
+    """Print statistics of all rewards of each log."""
+    table = Table()
+    table.add_column("statistic")
+    for log in results["logs"]:
+        table.add_column(plain(log["log"]), justify="right")
+    statistics = {row["statistic"]: None for log in results["logs"] for row in log["tails"]}
+    for statistic in statistics:
+        cells = [{row["statistic"]: row["value"] for row in log["tails"]}.get(statistic) for log in results["logs"]]
+        table.add_row(statistic, *map(_number, cells))
+    if statistics:
+        console.print("\nAll rewards together, groups aside")
+        console.print(table)
+
+
+def _show_comparisons(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how logs differ from the first."""
+    table = Table()
+    for heading in ("log", "objective"):
+        table.add_column(heading)
+    for heading in ("difference", "95% interval", "p"):
+        table.add_column(heading, justify="right")
+    table.add_column("test")
+    for row in rows:
+        test = f"paired, {row['pairs']:,} groups" if row["method"] == "paired" else row["method"]
+        ends = f"{_number(row['low'])} to {_number(row['high'])}"
+        table.add_row(
+            plain(row["log"]),
+            plain(row["objective"]),
+            _number(row["difference"]),
+            ends,
+            _number(row["p_value"], ".2g"),
+            test,
+        )
+    console.print(f"\nHow much higher than in {plain(rows[0]['against'])} (p-values for each comparison alone)")
+    console.print(table)
+
+
+def _show_broken(console: Console, results: Mapping[str, Any]) -> None:
+    count = sum(log["broken"] for log in results["logs"])
+    if count:
+        shown = results["broken"][:10]
+        console.print(f"\n[yellow]{count:,} rows could not be used and were left out; the first {len(shown)}:[/]")
+        for row in shown:
+            console.print(f"  {plain(row['file'])}, {row['place']} {row['number']}: {plain(row['reason'])}")
+
+
+def _number(value: float | None, form: str = ".4g") -> str:
+    return "" if value is None else f"{value:{form}}"

@@ -1,0 +1,137 @@
+"""The folder that ``ordergrad score ... --out OUT`` writes.
+
+```
+OUT/
+  config.json        kind "score", the exact command, settings and package versions
+  results.json       everything below as one object
+  values.csv         log, objective, value, error, low, high, groups, too_small
+  signal.csv         log, objective, groups, too_small, no_signal, effective, effective_share, rows
+  curves.csv         log, curve, k, value, error, low, high, groups
+  tails.csv          log, statistic, value
+  quantiles.csv      log, u, reward
+  steps.csv          log, step, objective, value, error, groups (where the logs have steps)
+  comparisons.csv    log, against, objective, difference, error, low, high, p_value, method, pairs
+  broken.csv         log, file, place, number, reason (the first broken rows, where any were skipped)
+```
+
+``log`` is the name of a log, unique in the folder. ``low`` and ``high`` are the ends of the 95% interval, Student's
+over groups. A number that is not known (the error of a value without groups) is null in JSON and empty in CSV.
+
+- ``values``: the mean over groups of the unbiased estimate of each group; ``groups`` is how many were large enough,
+  ``too_small`` how many were not. With one group the error is the jackknife's.
+- ``signal``: the gradient under each objective, and under ``grpo``. ``no_signal`` is the share of groups with all
+  advantages zero, ``effective`` the mean over the other groups of (Σ|A|)² / ΣA², ``effective_share`` the same ratio
+  over all rows together, divided by their number ``rows``.
+- ``curves``: ``curve`` is ``pass`` (pass@k) or ``max`` (max@k); k = 1, 2, 4, ... up to the largest group's size, and
+  to 1024.
+- ``tails``: statistics of all rewards pooled, groups aside, by their objective string (``cvar:0.05``, ``var:0.05``,
+  ``median``, ``uppercvar:0.05``, ...).
+- ``quantiles``: the quantile function of all rewards pooled, ascending u from 0 (smallest) to 1 (largest); the levels
+  are dense at both ends.
+- ``comparisons``: each log against the first, ``difference`` = log - against, ``method`` is ``paired`` (over the
+  ``pairs`` of groups with the same id) or ``welch`` (no ids in common).
+
+``results.json`` is one object: ``objectives``, ``success`` (the threshold of pass@k), ``logs``, ``comparisons`` and
+``broken``. Each of ``logs`` has ``log`` (its name), ``files``, the numbers of ``rows`` that were read, ``used``
+(ranked), ``masked`` and ``broken`` ones, ``groups``, their ``smallest`` and ``largest`` size, the ``mean``, ``sd``,
+``min`` and ``max`` of all used rewards, ``exact_quantiles`` (whether the pooled distribution was kept whole),
+``scattered`` (whether groups were not contiguous), and the rows of the tables as objects: ``values``, ``signal``,
+``curves``, ``tails``, ``quantiles``, ``steps``.
+"""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ordergrad.score.logs import Reading
+from ordergrad.score.summary import Summary
+from ordergrad.train.runs import RunError, open_folder, write_csv, write_json
+
+__all__ = ["check_folder", "results_of", "write_score"]
+
+_FILES = ("results.json", *(f"{name}.csv" for name in ("values", "signal", "curves", "tails", "quantiles")))
+_OPTIONAL = ("steps.csv", "comparisons.csv", "broken.csv")
+
+
+def check_folder(out: Path, *, overwrite: bool) -> None:
+    """Check, before any work, that a score may be written to a folder.
+
+    Raises:
+        RunError: The folder holds a score already and `overwrite` is false, or holds something else.
+    """
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
+    if (out.exists() and not out.is_dir()) or held - {"config.json", *_FILES, *_OPTIONAL}:
+        raise RunError(f"{out} exists and is not the folder of a score; choose another --out")
+    if held and not overwrite:
+        raise RunError(f"{out} already holds a score; add --overwrite to replace it, or choose another --out")
+
+
+def results_of(
+    logs: Sequence[tuple[Reading, Summary]],
+    objectives: Sequence[str],
+    success: float,
+    comparisons: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the content of ``results.json``; numbers that are not known are None."""
+    broken = [
+        {"log": reading.log.name, "file": p.file, "place": p.place, "number": p.number, "reason": p.reason}
+        for reading, _ in logs
+        for p in reading.problems.first
+    ]
+    entries = [
+        {
+            "log": reading.log.name,
+            "files": list(map(str, reading.log.files)),
+            "rows": reading.rows,
+            "masked": reading.masked,
+            "broken": reading.problems.count,
+            "scattered": reading.scattered,
+            **summary.about(),
+            **summary.tables(),
+        }
+        for reading, summary in logs
+    ]
+    return _known(
+        {
+            "objectives": list(objectives),
+            "success": success,
+            "logs": entries,
+            "comparisons": list(comparisons),
+            "broken": broken,
+        }
+    )
+
+
+def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Write the folder, in the place of an older one.
+
+    Args:
+        out: The folder, checked by `check_folder`.
+        settings: What was asked for.
+        results: From `results_of`.
+    """
+    if out.exists():
+        shutil.rmtree(out)
+    open_folder(out, settings, kind="score", resume=False)
+    for name in ("values", "signal", "curves", "tails", "quantiles", "steps"):
+        rows = [{"log": log["log"]} | row for log in results["logs"] for row in log[name]]
+        _write_table(out / f"{name}.csv", rows)
+    _write_table(out / "comparisons.csv", results["comparisons"])
+    _write_table(out / "broken.csv", results["broken"])
+    write_json(out / "results.json", results)
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _known(content: Any) -> Any:
+    """Return JSON values with None in the place of numbers that are not finite."""
+    if isinstance(content, dict):
+        return {name: _known(part) for name, part in cast("dict[str, Any]", content).items()}
+    if isinstance(content, list):
+        return [_known(part) for part in cast("list[Any]", content)]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

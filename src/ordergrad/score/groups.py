@@ -1,0 +1,227 @@
+r"""What a group of rewards says about every objective: its value, and the advantages that a gradient would be made of.
+
+For the rewards of a group and the advantages A of an objective (`ordergrad.advantages`),
+
+* the value is the unbiased estimate of `ordergrad.value`;
+* the group has *no signal* if every advantage is zero: a policy-gradient step would not see it;
+* the *effective number* of samples that carry the gradient is $(\sum_i |A_i|)^2 / \sum_i A_i^2$: N if all advantages
+  have one size, 2 if a single pair of samples carries everything.
+
+``grpo`` stands for GRPO's advantages, $(R_i - \bar R) / (s + 10^{-4})$ with s the standard deviation of the group
+(ddof 1), as in TRL.
+
+The same function serves `ordergrad score`, which gives it many groups at a time, and ``map_groups`` of Ray Data.
+
+References:
+    Shao et al. (2024). DeepSeekMath. arXiv 2402.03300. (GRPO)
+    Kish (1965). Survey Sampling, Wiley. (the effective number)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordergrad.estimators import advantages, value
+from ordergrad.objectives import Objective
+from ordergrad.spec import parse
+from ordergrad.weights import Baseline, Quantity, Scan, scan, smallest_group
+
+__all__ = ["GRPO", "GroupScores", "advantages_of", "by_size", "powers", "score_groups"]
+
+Array = NDArray[Any]
+GRPO = "grpo"
+_GRPO_EPSILON = 1e-4
+_CELLS, _CACHED, _LARGEST_K = 1 << 22, 4096, 1024
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """The numbers of G groups, O objectives and C comparison sizes; NaN where a group is too small.
+
+    Attributes:
+        sizes: Number of samples, shape (G,).
+        values: The value of each objective, (G, O).
+        sums: Σ|A| under each objective and under GRPO, (G, O + 1).
+        squares: ΣA² likewise.
+        best: max@k for k = 1, 2, 4, ..., (G, C).
+        passed: pass@k, (G, C).
+    """
+
+    sizes: Array
+    values: Array
+    sums: Array
+    squares: Array
+    best: Array
+    passed: Array
+
+
+def powers(largest: int) -> list[int]:
+    """Return 1, 2, 4, ... up to the largest group's size, and to 1024.
+
+    Example:
+        >>> powers(12)
+        [1, 2, 4, 8]
+    """
+    return [1 << i for i in range(min(max(largest, 1), _LARGEST_K).bit_length())]
+
+
+def score_groups(
+    rewards: Array,
+    sizes: Array,
+    objectives: Sequence[str | Objective],
+    *,
+    success: float = 1.0,
+    weights: Array | None = None,
+    ks: Sequence[int] | None = None,
+) -> GroupScores:
+    """Return what every group says about every objective.
+
+    Args:
+        rewards: The rewards of all groups, group after group, shape (M,).
+        sizes: The size of each group, of sum M.
+        objectives: Objectives or their strings. Levels without @K take K = N - 1 of each group.
+        success: A reward of at least this much counts as a success in pass@k.
+        weights: Importance weights of the samples, shape (M,).
+        ks: The comparison sizes of max@k and pass@k; default `powers` of the largest group's size.
+
+    Example:
+        >>> scores = score_groups(np.array([0.0, 1.0, 1.0, 1.0]), np.array([2, 2]), ["mean"])
+        >>> scores.values[:, 0], scores.sums[:, 0], scores.passed[:, 1]
+        (array([0.5, 1. ]), array([2., 0.]), array([1., 1.]))
+    """
+    parsed = tuple(map(parse, objectives))
+    counts = tuple(powers(int(sizes.max(initial=1))) if ks is None else ks)
+    g, o, c = len(sizes), len(parsed), len(counts)
+    scores = GroupScores(sizes, *(np.full((g, width), np.nan) for width in (o, o + 1, o + 1, c, c)))
+    for members, rows in by_size(sizes):
+        x = rewards[rows]
+        if weights is None:
+            _score_sorted(np.sort(x, axis=1), parsed, counts, success, scores, members)
+        else:
+            _score_weighted(x, weights[rows], parsed, counts, success, scores, members)
+    return scores
+
+
+def by_size(sizes: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield, for groups of one size n at a time, which they are and the positions of their samples, shape (groups, n).
+
+    Example:
+        >>> [(members.tolist(), rows.tolist()) for members, rows in by_size(np.array([1, 2, 1]))]
+        [([0, 2], [[0], [3]]), ([1], [[1, 2]])]
+    """
+    starts = np.cumsum(sizes) - sizes
+    for n in np.unique(sizes).tolist():
+        members = np.flatnonzero(sizes == n)
+        step = max(1, _CELLS // n)
+        for first in range(0, len(members), step):
+            some = members[first : first + step]
+            yield some, starts[some, None] + np.arange(n)
+
+
+def advantages_of(
+    rewards: Array,
+    sizes: Array,
+    objectives: Sequence[str | Objective],
+    *,
+    weights: Array | None = None,
+    baseline: Baseline = "leave_one_out",
+) -> Array:
+    """Return the advantages of all samples under every objective, NaN in groups that are too small: shape (M, O).
+
+    Args:
+        rewards: The rewards of all groups, group after group, shape (M,).
+        sizes: The size of each group.
+        objectives: Objectives or their strings.
+        weights: Importance weights, shape (M,).
+        baseline: As in `ordergrad.advantages`.
+
+    Example:
+        >>> advantages_of(np.array([0.0, 2.0, 5.0]), np.array([2, 1]), ["mean"])
+        array([[-2.], [ 2.], [nan]])
+    """
+    table = np.full((len(rewards), len(objectives)), np.nan)
+    for _, rows in by_size(sizes):
+        for column, objective in enumerate(map(parse, objectives)):
+            if rows.shape[1] >= smallest_group(objective, baseline):
+                weight = None if weights is None else weights[rows]
+                table[rows, column] = advantages(rewards[rows], objective, sample_weight=weight, baseline=baseline)
+    return table
+
+
+def _weights(objective: Objective, quantity: Quantity, n: int) -> Scan:
+    """Return the weights of a quantity, kept for groups of moderate size."""
+    return (_kept_scan if n <= _CACHED else scan)(objective, n, quantity)
+
+
+_kept_scan = lru_cache(maxsize=4096)(scan)
+
+
+def _score_sorted(
+    ordered: Array, objectives: tuple[Objective, ...], ks: tuple[int, ...], success: float, out: GroupScores, at: Array
+) -> None:
+    """Fill in the scores of groups of one size whose rewards are sorted."""
+    n = ordered.shape[1]
+    gaps, lowest = np.diff(ordered, axis=1), ordered[:, 0]
+    for column, objective in enumerate(objectives):
+        if n >= smallest_group(objective, "value"):
+            weights = _weights(objective, "value", n)
+            out.values[at, column] = weights.total * lowest + gaps @ weights.offset
+        if n >= smallest_group(objective, "leave_one_out"):
+            _add_signal(_climb(_weights(objective, "leave_one_out", n).slopes * gaps), column, out, at)
+    passes = np.count_nonzero(ordered >= success, axis=1)
+    for column, k in enumerate(ks):
+        if k <= n:
+            upper = _weights(parse(f"max@{k}"), "value", n).offset
+            out.best[at, column] = lowest + gaps @ upper
+            out.passed[at, column] = np.concatenate([[0.0], upper[::-1], [1.0]])[passes]
+    if n > 1:
+        centred = ordered - ordered.mean(axis=1, keepdims=True)
+        centred[gaps.max(axis=1) == 0] = 0
+        spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / (n - 1))
+        _add_signal(centred / (spread + _GRPO_EPSILON), len(objectives), out, at)
+
+
+def _climb(steps: Array) -> Array:
+    """Return centred running sums that start at a common level."""
+    a = np.zeros((len(steps), steps.shape[1] + 1))
+    np.cumsum(steps, axis=1, out=a[:, 1:])
+    a -= a.mean(axis=1, keepdims=True)
+    return a
+
+
+def _add_signal(a: Array, column: int, out: GroupScores, at: Array) -> None:
+    out.sums[at, column] = np.abs(a).sum(axis=1)
+    out.squares[at, column] = np.einsum("gi,gi->g", a, a)
+
+
+def _score_weighted(
+    x: Array,
+    weights: Array,
+    objectives: tuple[Objective, ...],
+    ks: tuple[int, ...],
+    success: float,
+    out: GroupScores,
+    at: Array,
+) -> None:
+    """Fill in the scores of groups of one size with importance weights; those of weight zero stay NaN."""
+    some = weights.sum(axis=1) > 0
+    x, weights, at, n = x[some], weights[some], at[some], x.shape[1]
+    share = n * weights / weights.sum(axis=1, keepdims=True)
+    for column, objective in enumerate(objectives):
+        if n >= smallest_group(objective, "value"):
+            out.values[at, column] = value(x, objective, sample_weight=weights)
+        if n >= smallest_group(objective, "leave_one_out"):
+            _add_signal(share * advantages(x, objective, sample_weight=weights), column, out, at)
+    if n > 1:
+        mean = (share * x).mean(axis=1, keepdims=True)
+        spread = np.sqrt((share * (x - mean) ** 2).sum(axis=1, keepdims=True) / (n - 1))
+        centred = np.where(np.ptp(x, axis=1, keepdims=True) > 0, x - mean, 0)
+        _add_signal(share * centred / (spread + _GRPO_EPSILON), len(objectives), out, at)
+    for column, k in enumerate(ks):
+        if k <= n:
+            out.best[at, column] = value(x, f"max@{k}", sample_weight=weights)
+            out.passed[at, column] = value((x >= success).astype(float), f"max@{k}", sample_weight=weights)

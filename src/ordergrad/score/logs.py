@@ -1,0 +1,289 @@
+"""A whole log: its files read piece by piece into a summary, and its advantages written beside its rows."""
+
+# pyright: reportUnknownMemberType=false
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
+from ordergrad.score.groups import advantages_of
+from ordergrad.score.reading import Columns, Problems, found_columns, read
+from ordergrad.score.summary import Summary
+from ordergrad.train.runs import RunError
+from ordergrad.weights import Baseline
+
+__all__ = ["Log", "Reading", "RowStore", "open_log", "read_log", "score_log", "write_advantages"]
+
+Array = NDArray[Any]
+Result = TypeVar("Result")
+_OPTIONS = {"group": "--group", "reward": "--reward", "mask": "--mask", "weight": "--weight", "step": "--step"}
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log that can be read.
+
+    Attributes:
+        name: What it is called in tables.
+        files: Its files, all of one kind, in order.
+        columns: The names of their columns.
+    """
+
+    name: str
+    files: list[Path]
+    columns: Columns
+
+
+@dataclass
+class Reading:
+    """What has come of reading a log.
+
+    Attributes:
+        log: The log.
+        problems: Its rows that could not be used.
+        scattered: Whether groups were not contiguous.
+        rows: The number of rows that could be parsed.
+        masked: The number of masked ones.
+    """
+
+    log: Log
+    problems: Problems
+    scattered: bool = False
+    rows: int = 0
+    masked: int = 0
+
+
+class RowStore:
+    """A table of numbers by row, NaN until it is put in, in a temporary file.
+
+    Attributes:
+        width: The number of columns.
+
+    Example:
+        >>> with RowStore(1) as store:
+        ...     store.put(np.array([3, 1]), np.array([[3.0], [1.0]]))
+        ...     store.get(0, 5).ravel()
+        array([nan,  1., nan,  3., nan])
+    """
+
+    def __init__(self, width: int, folder: Path | None = None) -> None:
+        self.width = width
+        self._file = tempfile.TemporaryFile(prefix="ordergrad-", dir=folder)  # noqa: SIM115
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def put(self, rows: Array, table: Array) -> None:
+        """Put in some rows, in any order."""
+        first, last = int(rows.min()), int(rows.max())
+        self._grow(last + 1)
+        shape = (last + 1 - first, self.width)
+        mapped = np.memmap(self._file, np.float64, "r+", first * self.width * 8, shape)
+        mapped[rows - first] = table
+
+    def get(self, start: int, stop: int) -> Array:
+        """Return consecutive rows."""
+        self._grow(stop)
+        self._file.seek(start * self.width * 8)
+        return np.frombuffer(self._file.read((stop - start) * self.width * 8)).reshape(-1, self.width)
+
+    def _grow(self, rows: int) -> None:
+        if rows > self._rows:
+            self._file.seek(0, 2)
+            self._file.write(np.full((rows - self._rows, self.width), np.nan).tobytes())
+            self._file.flush()
+            self._rows = rows
+
+
+def open_log(name: str, files: Sequence[Path], columns: Columns, *, default_step: str | None = None) -> Log:
+    """Return a log whose files all have the columns that are asked for.
+
+    Args:
+        name: What to call it.
+        files: Its files.
+        columns: The names of the columns.
+        default_step: The name of the step column where `columns` leaves it open and the first file has it.
+
+    Raises:
+        RunError: A file lacks a column, or the files are of different kinds.
+    """
+    if len({file.suffix.lower() for file in files}) > 1:
+        raise RunError(f"{name} holds files of different kinds: {', '.join(sorted({f.suffix for f in files}))}")
+    first = found_columns(files[0])
+    if columns.step is None and default_step in first:
+        columns = replace(columns, step=default_step)
+    for file in files:
+        found = first if file is files[0] else found_columns(file)
+        for role, column in columns.by_role().items():
+            if column not in found:
+                hint = ", or --ungrouped if all its rows are one group" if role == "group" else ""
+                raise RunError(
+                    f"{file} has no column {column!r}; it has {', '.join(found)}. Name the right one by "
+                    f"{_OPTIONS[role]}{hint}"
+                )
+    return Log(name, list(files), columns)
+
+
+def read_log(
+    log: Log,
+    use: Callable[[Reading, Iterator[Groups]], Result],
+    *,
+    skip_broken: bool = False,
+    positions: bool = False,
+    report: Callable[[int, float], None] = lambda rows, done: None,
+) -> tuple[Reading, Result]:
+    """Read the groups of a log and return what was made of them.
+
+    Args:
+        log: The log.
+        use: Makes something of the groups. If a group turns out not to be contiguous, what it has made until then is
+            forgotten, and it is called again.
+        skip_broken: Whether to go on without rows that cannot be used.
+        positions: Whether the groups should tell the position of their rows in the log.
+        report: Given the number of rows read so far and the share of the log.
+
+    Raises:
+        RunError: The log cannot be read, or has broken rows that are not to be skipped.
+    """
+    reading = Reading(log, Problems(skip_broken))
+    try:
+        return reading, use(reading, contiguous(_frames(reading, report, positions)))
+    except ScatteredError:
+        reading = Reading(log, Problems(skip_broken), scattered=True)
+        return reading, use(reading, partitioned(_frames(reading, report, positions)))
+
+
+def score_log(
+    log: Log,
+    objectives: Sequence[str],
+    *,
+    success: float = 1.0,
+    skip_broken: bool = False,
+    keep: bool = False,
+    store: "RowStore | None" = None,
+    baseline: Baseline = "leave_one_out",
+    report: Callable[[int, float], None] = lambda rows, done: None,
+) -> tuple[Reading, Summary]:
+    """Return how a log was read, and what it says about objectives.
+
+    Args:
+        log: The log.
+        objectives: Their strings.
+        success: A reward of at least this much counts as a success in pass@k.
+        skip_broken: Whether to go on without rows that cannot be used.
+        keep: Whether to keep the values of every group, to compare logs.
+        store: Takes the advantages of every row under every objective.
+        baseline: Of those advantages.
+        report: Given the number of rows read so far and the share of the log.
+
+    Raises:
+        RunError: The log cannot be read, or has broken rows that are not to be skipped.
+    """
+
+    def use(reading: Reading, groups: Iterator[Groups]) -> Summary:
+        summary = Summary(objectives, success, keep)
+        for some in groups:
+            weights, steps = some.extra.get("weight"), some.extra.get("step")
+            first = np.cumsum(some.sizes) - some.sizes
+            step = None if steps is None else steps[first]
+            summary.add(some.rewards, some.sizes, weights=weights, steps=step, keys=some.keys)
+            if store is not None:
+                table = advantages_of(some.rewards, some.sizes, objectives, weights=weights, baseline=baseline)
+                store.put(some.extra["position"], table)
+        return summary
+
+    return read_log(log, use, skip_broken=skip_broken, positions=store is not None, report=report)
+
+
+def _frames(reading: Reading, report: Callable[[int, float], None], positions: bool) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a log that count, with fingerprints, and count the others."""
+    files = reading.log.files
+    for index, file in enumerate(files):
+        for piece in read(file, reading.log.columns, reading.problems):
+            rows = fingerprints(piece.good)
+            if positions:
+                rows = rows.with_columns(position=pl.col("row").cast(pl.Int64) + reading.rows)
+            reading.rows += piece.rows
+            reading.masked += piece.masked
+            yield rows.drop("row")
+            report(reading.rows, (index + piece.done) / len(files))
+
+
+def write_advantages(log: Log, objectives: Sequence[str], store: RowStore, out: Path) -> int:
+    """Write the rows of a log with their advantages, and return their number.
+
+    The columns are called ``advantage(OBJECTIVE)``. Rows without an advantage, because they are masked, broken or in
+    too small a group, have none there; lines that could not be parsed are left out.
+
+    Args:
+        log: The log.
+        objectives: The objectives whose advantages are stored.
+        store: The advantages.
+        out: The file; its kind is the log's.
+    """
+    names = [f"advantage({objective})" for objective in objectives]
+    rows = 0
+
+    def frames() -> Iterator[pl.DataFrame]:
+        nonlocal rows
+        for file in log.files:
+            for piece in read(file, log.columns, Problems(skip=True)):
+                frame = piece.whole()
+                table = store.get(rows, rows + len(frame))
+                rows += len(frame)
+                columns = [pl.Series(name, column).fill_nan(None) for name, column in zip(names, table.T, strict=True)]
+                yield frame.with_columns(columns)
+
+    part = out.with_name(out.name + ".part")
+    try:
+        if out.suffix.lower() == ".parquet":
+            schema = dict(pl.read_parquet_schema(log.files[0])) | dict.fromkeys(names, pl.Float64())
+            _write_parquet(frames(), schema, part)
+        else:
+            _write_text(frames(), names, out.suffix.lower() == ".csv", part)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+    return rows
+
+
+def _write_text(frames: Iterator[pl.DataFrame], names: Sequence[str], as_csv: bool, out: Path) -> None:
+    with out.open("wb") as stream:
+        for index, frame in enumerate(frames):
+            if as_csv:
+                frame.write_csv(stream, include_header=index == 0)
+            elif len(frame):
+                lines = frame.select(_with_fields(names)).to_series()
+                stream.write(("\n".join(lines.to_list()) + "\n").encode())
+
+
+def _write_parquet(frames: Iterator[pl.DataFrame], schema: dict[str, Any], out: Path) -> None:
+    from polars.io.plugins import register_io_source
+
+    def source(*_: Any) -> Iterator[pl.DataFrame]:
+        return frames
+
+    register_io_source(source, schema=schema).sink_parquet(out)
+
+
+def _with_fields(names: Sequence[str]) -> pl.Expr:
+    """Return JSON objects, one a line, with more fields at their end."""
+    head = pl.col("line").str.strip_suffix("}").str.strip_chars_end()
+    fields: list[pl.Expr] = []
+    for index, name in enumerate(names):
+        comma = pl.lit(", ") if index else pl.when(head == "{").then(pl.lit("")).otherwise(pl.lit(", "))
+        number = pl.col(name).cast(pl.String).fill_null("null")
+        fields += [comma, pl.lit(json.dumps(name) + ": "), number]
+    return pl.concat_str([head, *fields, pl.lit("}")])

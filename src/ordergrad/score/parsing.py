@@ -1,0 +1,255 @@
+"""Parsers of log files: JSONL, CSV and Parquet in pieces of bounded size, with the place of every row.
+
+Polars parses. Only blocks of text that it refuses are read again with the standard library, which knows the line of
+what is wrong.
+"""
+
+# pyright: reportUnknownMemberType=false
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ordergrad.train.runs import RunError
+
+__all__ = ["Parsed", "csv_header", "json_object", "parse_csv", "parse_jsonl", "parse_parquet"]
+
+_BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Rows as they were parsed, before anyone looks at what they hold.
+
+    Attributes:
+        frame: The columns that matter, by what they are for.
+        place: ``line`` in a text file, ``row`` in a Parquet file.
+        done: The share of the file that has been read with them.
+        numbers: Returns the line or row of each, from 1.
+        whole: Reads the rows again with all columns; for JSONL the lines, as the column ``line``.
+        problems: The number of every line or row between them that could not be parsed, and why.
+    """
+
+    frame: pl.DataFrame
+    place: str
+    done: float
+    numbers: Callable[[], NDArray[np.int64]]
+    whole: Callable[[], pl.DataFrame]
+    problems: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+
+
+# Parquet
+
+
+def parse_parquet(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:
+    """Yield the rows of a Parquet file."""
+    lazy = pl.scan_parquet(file)
+    total = lazy.select(pl.len()).collect().item()
+    for start in range(0, total, _ROWS):
+        part = lazy.slice(start, _ROWS)
+        frame = part.select(pl.col(name).alias(role) for role, name in roles.items()).collect()
+        done = (start + frame.height) / total
+        yield Parsed(frame, "row", done, _from(start + 1, frame.height), part.collect)
+
+
+def _from(first: int, count: int) -> Callable[[], NDArray[np.int64]]:
+    return lambda: np.arange(first, first + count)
+
+
+# Text
+
+
+def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
+    """Yield whole records in blocks, with the line on which each begins and the share of the file read by then."""
+    rest, line, size = b"", 1, max(file.stat().st_size, 1)
+    with file.open("rb") as stream:
+        while data := stream.read(_BLOCK):
+            data = rest + data
+            cut = data.rfind(b"\n") + 1
+            odd = quoted and data.count(b'"', 0, cut) % 2
+            while cut and odd:  # a line end within quotes
+                before = data.rfind(b"\n", 0, cut - 1) + 1
+                odd ^= data.count(b'"', before, cut) % 2
+                cut = before
+            if len(data) - cut > _LONGEST:
+                raise RunError(f"{file}: what begins on line {line} does not end within {_LONGEST >> 20} MiB")
+            rest = data[cut:]
+            if cut:
+                yield data[:cut], line, stream.tell() / size
+                line += data.count(b"\n", 0, cut)
+    if rest:
+        yield rest, line, 1.0
+
+
+def _frame(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
+
+
+def _rows_in(block: bytes) -> int:
+    return block.count(b"\n") + (not block.endswith(b"\n"))
+
+
+# JSON lines
+
+
+def parse_jsonl(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:
+    """Yield the objects of a JSONL file, values as text."""
+    for block, line, done in _blocks(file, quoted=False):
+        yield _json_block(block, line, done, roles)
+
+
+def _json_block(block: bytes, line: int, done: float, roles: dict[str, str]) -> Parsed:
+    frame = _json_frame(block, roles)
+    if frame is not None and frame.height == _rows_in(block):
+        return Parsed(frame, "line", done, _from(line, frame.height), lambda: _as_lines(_split(block)))
+    lines = _split(block)
+    frames: list[pl.DataFrame] = []
+    kept: list[int] = []
+    problems: list[tuple[int, str]] = []
+    for start in range(0, len(lines), _LINES):
+        part = [i for i in range(start, min(start + _LINES, len(lines))) if lines[i].strip()]
+        frame = _json_frame(b"\n".join(lines[i] for i in part), roles) if part else None
+        if frame is not None and frame.height == len(part):
+            frames.append(frame)
+            kept += part
+            continue
+        rows: list[list[str | None]] = []
+        for i in part:
+            found = json_object(lines[i])
+            if isinstance(found, str):
+                problems.append((line + i, found))
+            else:
+                rows.append([_json_text(found.get(name)) for name in roles.values()])
+                kept.append(i)
+        frames.append(_frame(list(roles), rows))
+    every = pl.concat(frames) if frames else _frame(list(roles), [])
+    numbers: Callable[[], NDArray[np.int64]] = lambda: line + np.array(kept, np.int64)  # noqa: E731
+    return Parsed(every, "line", done, numbers, lambda: _as_lines([lines[i] for i in kept]), problems)
+
+
+def _json_frame(block: bytes, roles: dict[str, str]) -> pl.DataFrame | None:
+    """Return the columns as text, or None where Polars refuses a line."""
+    try:
+        frame = pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(roles.values(), pl.String))
+    except pl.exceptions.PolarsError:
+        return None
+    return frame.select(pl.col(name).alias(role) for role, name in roles.items())
+
+
+def json_object(line: bytes) -> dict[str, Any] | str:
+    """Return the object on a line, or why there is none; NaN and Infinity are read, the first of equal keys counts."""
+    try:
+        found = json.loads(line, object_pairs_hook=lambda pairs: dict(pairs) | dict(reversed(pairs)))
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at character {error.pos + 1}"
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    except RecursionError:
+        return "JSON nested too deeply"
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else "not a JSON object"
+
+
+def _json_text(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _split(block: bytes) -> list[bytes]:
+    return block.removesuffix(b"\n").split(b"\n")
+
+
+def _as_lines(lines: Sequence[bytes]) -> pl.DataFrame:
+    return pl.DataFrame({"line": [line.strip().decode() for line in lines]}, schema={"line": pl.String})
+
+
+# CSV
+
+
+def csv_header(file: Path) -> tuple[list[str], int]:
+    """Return the names in the first record, and the number of lines that it takes."""
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        reader = csv.reader(stream)
+        names = next(reader, list[str]())
+        return names, reader.line_num
+
+
+def parse_csv(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:
+    """Yield the records of a CSV file, values as text."""
+    names, head = csv_header(file)
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise RunError(f"{file} has several columns of the name {twice[0]}")
+    for block, line, done in _blocks(file, quoted=True):
+        if line == 1:
+            block, line = _without_lines(block, head), head + 1
+        if block.strip():
+            yield _csv_block(block, line, done, names, roles)
+
+
+def _without_lines(block: bytes, count: int) -> bytes:
+    position = 0
+    for _ in range(count):
+        end = block.find(b"\n", position)
+        position = len(block) if end < 0 else end + 1
+    return block[position:]
+
+
+def _csv_block(block: bytes, line: int, done: float, names: list[str], roles: dict[str, str]) -> Parsed:
+    frame = _csv_frame(block, names)
+    if frame is not None:
+        numbers: Callable[[], NDArray[np.int64]] = lambda: _csv_rows(block, line, len(names))[1]  # noqa: E731
+        problems: list[tuple[int, str]] = []
+    else:
+        rows, places, problems = _csv_rows(block, line, len(names))
+        frame, numbers = _frame(names, rows), lambda: places
+    by_role = frame.select(pl.col(name).alias(role) for role, name in roles.items())
+    return Parsed(by_role, "line", done, numbers, lambda: frame, problems)
+
+
+def _csv_frame(block: bytes, names: list[str]) -> pl.DataFrame | None:
+    """Return all columns as text, or None where Polars refuses a record or may have filled one up."""
+    if block.count(b'"') % 2:
+        return None
+    try:
+        frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(names, pl.String))
+    except pl.exceptions.PolarsError:
+        return None
+    width = len(names)
+    whole = width > 1 and b'"' not in block and block.count(b",") == frame.height * (width - 1)
+    return frame if whole or not frame[names[-1]].null_count() else None
+
+
+def _csv_rows(block: bytes, line: int, width: int) -> tuple[list[list[str | None]], NDArray[np.int64], list[Any]]:
+    """Return the records of a block, the line on which each begins, and what is wrong with the others."""
+    csv.field_size_limit(_LONGEST)
+    reader = csv.reader(io.StringIO(block.decode(errors="surrogateescape"), newline=""), strict=True)
+    rows: list[list[str | None]] = []
+    places: list[int] = []
+    problems: list[tuple[int, str]] = []
+    while True:
+        place = line + reader.line_num
+        try:
+            record = next(reader)
+        except StopIteration:
+            return rows, np.array(places, np.int64), problems
+        except csv.Error as error:
+            unclosed = "unexpected end" in str(error)
+            reason = "a quote is never closed; nothing after it was read" if unclosed else f"not CSV: {error}"
+            problems.append((place, reason))
+            continue
+        if not record:
+            continue
+        if len(record) != width:
+            problems.append((place, f"{len(record)} fields where the header has {width}"))
+        elif any("\udc80" <= character <= "\udcff" for text in record for character in text if not text.isascii()):
+            problems.append((place, "not UTF-8"))
+        else:
+            rows.append([text or None for text in record])
+            places.append(place)
