@@ -11,8 +11,10 @@ import jax
 import numpy as np
 import pytest
 import torch
+from measuring import generic
 
 import ordergrad as og
+import ordergrad.kernels.cpu
 from ordergrad.spec import parse
 from ordergrad.weights import scan
 
@@ -67,11 +69,12 @@ def call_of(name: str, side: str) -> Callable[[], Any]:
         def function(x: Any) -> Any:
             return jitted(x).block_until_ready()
 
-    return lambda: function(rewards)
+    call = lambda: function(rewards)  # noqa: E731
+    return call if side == "by hand" or name.endswith("kernel") else generic(call)
 
 
 @pytest.mark.parametrize("side", ["by hand", "ours"])
-@pytest.mark.parametrize("name", ["numpy", "torch", "torch-compiled", "jax-jitted"])
+@pytest.mark.parametrize("name", ["numpy", "numpy-kernel", "torch", "torch-kernel", "torch-compiled", "jax-jitted"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_advantages_of_64_groups_of_16(benchmark: Any, name: str, side: str) -> None:
     benchmark.group = f"advantages, (64, 16) float32, {name}"

@@ -35,8 +35,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import binom
 from scipy.stats import t as student
 
+import ordergrad as og
 from ordergrad.report.plots import new_figure, pass_curves, save, style
 from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
@@ -251,6 +253,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     save(pass_curves(curves, ks, "Countdown, held-out problems"), images / "llm_countdown.png")
     draw_training(size, out, images / "llm_countdown_training.png")
     draw_length(records, names, images / "llm_countdown_length.png")
+    draw_worth(size.settings.samples, images / "llm_countdown_worth.png")
     console.print(f"results: {results}/summary.json, runs.csv, differences.csv; pictures: {images}/llm_countdown*.png")
 
 
@@ -324,6 +327,38 @@ def draw_length(records: Sequence[Mapping[str, Any]], names: Sequence[str], path
                 axis.scatter(x, y, color=style(index + 1)[0], marker=marker, s=28, alpha=0.8, label=label)
         axis.set(xlabel="tokens of an answer", ylabel=name, ylim=(0, None))
     axes[0].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def worth(contender: str, p: float, n: int) -> float:
+    """Return what the update of a contender pays, on average, for a small rise of a prompt's success rate p.
+
+    With a score function of the success rate, (r - p) / (p (1 - p)), an update on a group of n is mean(A * score);
+    its expectation is the sum over the n + 1 numbers of successes. For an objective this is dJ/dp.
+    """
+    total = 0.0
+    for successes in range(n + 1):
+        rewards = (np.arange(n) < successes).astype(float)
+        if contender == GRPO:
+            a = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)
+        else:
+            a = og.advantages(rewards, contender)
+        score = (rewards - p) / (p * (1 - p))
+        total += float(binom.pmf(successes, n, p)) * float(np.mean(a * score))
+    return total
+
+
+def draw_worth(n: int, path: Path) -> None:
+    """Draw what a rise of the success rate is worth, relative to a prompt that is never solved yet."""
+    figure, (axis,) = new_figure(1, "What more success on a prompt is worth")
+    rates = np.linspace(0.001, 0.999, 400)
+    for index, contender in enumerate(CONTENDERS):
+        if stages(contender)[0] == stages(contender)[1]:
+            values = np.array([worth(contender, p, n) for p in rates])
+            colour, dash = style(index + 1)
+            axis.plot(rates, values / values[0], color=colour, linestyle=dash, linewidth=2, label=contender)
+    axis.set(xlabel="success rate of the prompt", ylabel="relative to success rate 0", xlim=(0, 1), ylim=(0, 1.5))
+    axis.legend(frameon=False, fontsize=8)
     save(figure, path)
 
 

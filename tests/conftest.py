@@ -1,8 +1,12 @@
 """Settings of the whole test-suite."""
 
 import os
+from importlib.util import find_spec
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
+
+if find_spec("numba"):  # every test goes the way of the kernel, and test_kernels.py compares it with the generic one
+    import ordergrad.kernels.cpu  # noqa: F401
 
 from hypothesis import HealthCheck, settings
 

@@ -41,13 +41,19 @@ def test_strings_are_sequences_of_ids():
 
 @given(st.lists(st.integers(0, 4), max_size=30))
 def test_members_are_every_position_once(ids):
-    members = group_members(ids)
-    assert sorted(np.concatenate([m.ravel() for m in members]).tolist() if members else []) == list(range(len(ids)))
-    for rows in members:
-        for row in rows:
-            assert len({ids[i] for i in row}) == 1
-            assert ids.count(ids[row[0]]) == len(row)
-            assert (np.diff(row) > 0).all()
+    order, sizes = group_members(ids)
+    assert sorted(order.tolist()) == list(range(len(ids)))
+    for rows in np.split(order, np.cumsum(sizes)[:-1]) if ids else []:
+        assert len({ids[i] for i in rows}) == 1
+        assert ids.count(ids[rows[0]]) == len(rows)
+        assert (np.diff(rows) > 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint64", "int64"])
+def test_whole_ids_of_any_range(dtype):
+    info = np.iinfo(dtype)
+    ids = np.array([info.max, info.min, info.max, info.max - 1, info.min, info.max], dtype)
+    assert_array_equal(group_members(ids)[0], group_members(ids.tolist())[0][[3, 4, 5, 0, 1, 2]])
 
 
 @given(
@@ -107,14 +113,53 @@ def test_shapes_of_everything_beside_the_rewards():
         og.group_advantages([1.0, 2.0], [0, 0], "mean", baseline="loo")
 
 
-def test_many_small_groups_are_few_calls(monkeypatch):
-    """One for each distinct size."""
+@pytest.fixture
+def without_kernel(monkeypatch):
+    monkeypatch.setattr("ordergrad.backend._cpu_kernel", lambda size: None)
+
+
+@pytest.mark.usefixtures("without_kernel")
+def test_many_groups_of_many_sizes_are_few_calls(monkeypatch):
+    """A class for each size up to 16, eight for each octave above."""
     from ordergrad import groups
 
-    shapes = []
-    monkeypatch.setattr(groups, "advantages", lambda x, *a, **k: shapes.append(x.shape) or og.advantages(x, *a, **k))
+    calls = []
+    together = groups._together
+    monkeypatch.setattr(groups, "_together", lambda *a: calls.append(a[-1]) or together(*a))
     rng = np.random.default_rng(0)
-    ids = rng.permutation(np.repeat(np.arange(2000), rng.integers(3, 8, 2000)))
-    a = og.group_advantages(rng.normal(size=len(ids)), ids, "max@2")
-    assert sorted(n for _, n in shapes) == [3, 4, 5, 6, 7]
-    assert_allclose(np.bincount(ids, a), 0, atol=1e-12)
+    sizes = rng.integers(3, 257, 1000)
+    ids = rng.permutation(np.repeat(np.arange(1000), sizes))
+    rewards = rng.normal(size=len(ids))
+    a = og.group_advantages(rewards, ids, "max@2")
+    assert len(calls) <= 14 + 4 * 8
+    assert all(own.max() <= 1.125 * own.min() for own in calls)
+    assert sum(len(own) for own in calls) == 1000
+    assert_allclose(np.bincount(ids, a), 0, atol=1e-11)
+    for g in range(0, 1000, 50):
+        assert_allclose(a[ids == g], og.advantages(rewards[ids == g], "max@2"), atol=1e-12)
+
+
+@pytest.mark.parametrize("small", ["error", "zero", "shrink"])
+@pytest.mark.parametrize("baseline", ["leave_one_out", "k_minus_one", "none"])
+@pytest.mark.parametrize("spec", ["cvar:0.3", "max@3", "mean"])
+def test_padded_groups_equal_groups_alone(without_kernel, spec, baseline, small):
+    rng = np.random.default_rng(1)
+    ids = rng.permutation(np.repeat(np.arange(30), rng.integers(4 if small == "error" else 1, 40, 30)))
+    rewards, mask = rng.normal(size=len(ids)), rng.random(len(ids)) < 0.9
+    for where in (None, mask | (small == "error")):
+        a = og.group_advantages(rewards, ids, spec, where=where, baseline=baseline, small=small)
+        for g in range(30):
+            own = {} if where is None else {"where": where[ids == g]}
+            alone = og.advantages(rewards[ids == g], spec, baseline=baseline, small=small, **own)
+            assert_allclose(a[ids == g], alone, atol=1e-12)
+
+
+@pytest.mark.usefixtures("without_kernel")
+def test_errors_find_the_group_among_padded_ones():
+    ids = np.repeat(np.arange(100), np.arange(100) % 60 + 40)
+    rewards = np.random.default_rng(0).normal(size=len(ids))
+    with pytest.raises(ValueError, match=r"group np.int64\(0\): k must satisfy 1 <= k < N; got k=40, N=40"):
+        og.group_advantages(rewards, ids, "max@40")
+    rewards[ids == 77] = np.inf
+    with pytest.raises(ValueError, match=r"group np.int64\(77\): rewards must be finite"):
+        og.group_advantages(rewards, ids, "max@4")

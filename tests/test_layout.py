@@ -11,13 +11,16 @@ import pytest
 import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
+KERNELS = ["kernels.cpu", "kernels.cuda"]
 CORE = ["objectives", "spec", "weights", "backend", "exact", "estimators", "groups"]
 """In order: each may import those before it only."""
 
-FRAMEWORKS = {"torch", "jax", "array_api_compat"}
+FRAMEWORKS = {"torch", "jax", "array_api_compat", "numba", "triton"}
 LIGHT = [
     "torch",
     "jax",
+    "numba",
+    "triton",
     "typer",
     "rich",
     "matplotlib",
@@ -44,7 +47,15 @@ def test_imports_of_the_core_point_one_way(name):
     allowed = {f"ordergrad.{other}" for other in CORE[: CORE.index(name)]}
     own = {module for module in imports(SOURCE / f"{name}.py") if module.split(".")[0] == "ordergrad"}
     modules = {".".join(module.split(".")[:2]) for module in own} - {"ordergrad"}
+    if name == "backend":  # which loads the kernels when they are wanted
+        allowed |= {"ordergrad.kernels"}
     assert modules <= allowed, f"{name} may not import {sorted(modules - allowed)}"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_import_nothing_of_the_package(name):
+    path = SOURCE / f"{name.replace('.', '/')}.py"
+    assert not [module for module in imports(path) if module.split(".")[0] == "ordergrad"]
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name != "backend"])

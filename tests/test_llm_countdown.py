@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from ordergrad import exact
 from ordergrad.train.llm_settings import LLMSettings
 
 pytestmark = [
@@ -65,7 +66,7 @@ def test_the_study_from_start_to_end(study, tmp_path):
         values = [float(row["pass@1"]) for row in runs if row["contender"] == contender and row["part"] == "study"]
         assert summary["study"][contender]["pass@1"][0] == pytest.approx(np.mean(values), abs=1e-4)
     assert {row["against"] for row in read(results / "differences.csv")} == {"grpo", "mean"}
-    for name in ("", "_training", "_length"):
+    for name in ("", "_training", "_length", "_worth"):
         assert matplotlib.image.imread(images / f"llm_countdown{name}.png").std() > 0.02
 
     with pytest.raises(SystemExit, match="already holds a run"):
@@ -80,3 +81,11 @@ def test_a_contender_is_tuned_for_what_it_optimises(study):
     assert study.aim("top:2@4") == "ordergrad/value"
     metrics = [{"reward": float(i)} for i in range(12)]
     assert study.last_part(metrics, "reward") == 10.5
+
+
+@pytest.mark.parametrize("contender", ["mean", "max@4", "top:2@4", "maxrl"])
+def test_the_worth_of_success_is_the_derivative_of_the_objective(study, contender):
+    objective = "maxrl@7" if contender == "maxrl" else contender
+    for p in (0.05, 0.4, 0.9):
+        up, down = (exact.value([0.0, 1.0], [1 - q, q], objective) for q in (p + 1e-6, p - 1e-6))
+        assert study.worth(contender, p, 8) == pytest.approx((up - down) / 2e-6, rel=1e-6)

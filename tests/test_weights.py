@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import ordergrad as og
 from ordergrad import objectives as o
+from ordergrad import weights
 from ordergrad.weights import components, scan, smallest_group, subset_weights
 
 QUANTITIES = ["value", "include_one", "excluded", "leave_one_out", "k_minus_one", "none"]
@@ -150,3 +151,35 @@ def test_results_are_the_callers_own():
         before = make().copy()
         make()[:] = 7
         np.testing.assert_array_equal(make(), before)
+
+
+@pytest.mark.parametrize("k", [40, 100])
+@pytest.mark.parametrize("kind", ["wang:1", "maxrl", "cvar:0.05", "noise", "one rank"])
+def test_interpolated_weights_equal_the_sum_over_ranks(kind, k):
+    """Relative to the sum of the terms' sizes, for every rank whose terms do not underflow."""
+    n = 64 * k + 1001
+    if kind == "noise":
+        alpha = np.random.default_rng(0).normal(size=k)
+    elif kind == "one rank":
+        alpha = np.eye(k)[k // 3]
+    else:
+        alpha = og.rank_weights(f"{kind}@{k}")
+    expected, scale = np.zeros(n), np.zeros(n)
+    for j in np.flatnonzero(alpha).tolist():
+        probabilities = weights._rank_probabilities(j + 1, k, n)
+        expected += alpha[j] * probabilities
+        scale += abs(alpha[j]) * probabilities
+    got = weights._interpolated_weights(alpha, n)
+    ordinary = scale > 1e-290
+    assert (np.abs(got - expected)[ordinary] / scale[ordinary]).max() < 1e-12
+    assert (np.abs(got[~ordinary]) < 1e-280).all()
+
+
+def test_many_ranks_of_a_large_group():
+    """The mean of the ranks' weights is that of the mean, by the way that sums over ranks cannot go."""
+    n = 300_000
+    equal = weights._interpolated_weights(np.full(500, 1 / 500), n)
+    assert np.abs(n * equal - 1).max() < 1e-12
+    dense = og.sample_weights("wang:1@500", n)
+    assert dense.sum() == pytest.approx(1, rel=1e-12)
+    assert (np.diff(dense) < 0).all()

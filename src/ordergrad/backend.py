@@ -5,7 +5,9 @@ against it. PyTorch and JAX are imported only when one of their arrays comes in;
 the array API standard.
 """
 
+import importlib.util
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +45,16 @@ class Backend:
         mean: Array -> means over the last axis, which is kept with length 1.
         constants: (make, like, *arguments) -> the tuple of host arrays that ``make(*arguments)`` returns, as arrays
             with the dtype and device of `like`; cached, and a constant to compilers.
-        counts: (counts, n) -> (the distinct values to prepare for, index of each count among them).
+        counts: (mask, sizes) -> (the numbers of valid samples to prepare for, index of each group's among them). The
+            sizes, a NumPy array, are counted where there is one, otherwise the mask; if it cannot be looked at, all
+            numbers from 0 on, and None for the index.
+        fused: (array, mask, slopes, offset, total, index) -> the scan of every group by a fused kernel; None where
+            there is none for such arrays, or where a sum on the host is not finite. Without a mask one scan serves all
+            groups; otherwise `index` is the row of each group, or None if that is its number of valid samples.
+        fused_ragged: (flat array, positions, sizes, row, at, slopes, offset, total) -> the same for groups of any
+            sizes: `positions` of the rewards of the first group, then of the second, ...; `row` of each group in
+            `total`, and where its slopes begin, `at`. Host arrays but for the first and the last three.
+        on_host: Array -> NumPy array of its values, or None where that would synchronise, copy or trace.
         is_finite: Array -> whether all values are finite, or None where looking would synchronise or trace.
         asarray: (values, like) -> boolean or floating array of this backend beside `like`.
     """
@@ -62,7 +73,10 @@ class Backend:
     total: Callable[[Array], Array]
     mean: Callable[[Array], Array]
     constants: Callable[..., tuple[Array, ...]]
-    counts: Callable[[Array, int], tuple[tuple[int, ...], Array]]
+    counts: Callable[[Array, Array | None], tuple[tuple[int, ...], Array | None]]
+    fused: Callable[..., Array | None]
+    fused_ragged: Callable[..., Array | None]
+    on_host: Callable[[Array], Array | None]
     is_finite: Callable[[Array], bool | None]
     asarray: Callable[[Any, Array], Array]
 
@@ -139,6 +153,29 @@ def _gaps(x: Array) -> Array:
     return x[..., 1:] - x[..., :-1]
 
 
+_LOADING_TAKES = 1.0
+"""Seconds to load the compiled kernel, about."""
+
+_waited = 0.0
+
+
+def _cpu_kernel(size: int) -> Any:
+    """Return the module of the CPU kernel, or None: it is loaded once work without it has taken as long as that takes.
+
+    The work is estimated by the number of calls and rewards, not measured: the same calls always go the same way.
+    """
+    global _waited
+    kernel = sys.modules.get("ordergrad.kernels.cpu")
+    if kernel is None and _waited >= 0:
+        _waited += 3e-5 + 3e-8 * size
+        if _waited > _LOADING_TAKES:
+            try:
+                from ordergrad.kernels import cpu as kernel
+            except ImportError:
+                _waited = -1.0
+    return kernel
+
+
 # NumPy
 
 
@@ -181,18 +218,69 @@ def _numpy_unsort(x: Array, order: Array) -> Array:
 
 def _numpy_cumulate(x: Array) -> Array:
     out = np.zeros((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
-    x.cumsum(-1, out=out[..., 1:])
+    out[..., 1:] = x.cumsum(-1, dtype=np.float64 if x.shape[-1] > 4096 else None)  # float32 sums of many drift away
     return out
 
 
 def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
     dtype = like.dtype
-    return _CONSTANTS.get((make, dtype, *arguments), lambda: tuple(np.asarray(c, dtype) for c in make(*arguments)))
+    return _CONSTANTS.get(
+        (make, dtype, *arguments), lambda: tuple(np.array(c, dtype, order="C") for c in make(*arguments))
+    )
 
 
-def _numpy_counts(counts: Array, n: int) -> tuple[tuple[int, ...], Array]:
-    distinct, index = np.unique(counts, return_inverse=True)
-    return tuple(distinct.tolist()), index.reshape(counts.shape)
+def _numpy_counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array]:
+    counts: Array = np.count_nonzero(mask, axis=-1) if sizes is None else sizes
+    if counts.ndim == 0:
+        return (int(counts),), np.zeros((), np.int64)
+    found = np.bincount(counts.reshape(-1))
+    return tuple(np.flatnonzero(found).tolist()), (np.cumsum(found > 0) - 1)[counts]
+
+
+def _all_counts(mask: Array) -> tuple[int, ...]:
+    return tuple(range(mask.shape[-1] + 1))
+
+
+def _numpy_fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
+    kernel = _cpu_kernel(x.size)
+    return None if kernel is None else _fused_on_host(kernel, x, mask, *plan, threads=kernel.default_threads())
+
+
+def _numpy_fused_ragged(x: Array, *groups_and_scans: Array) -> Array | None:
+    kernel = _cpu_kernel(x.size)
+    if kernel is None or not _computes(x.dtype):
+        return None
+    positions, sizes, row, at, *scans = groups_and_scans
+    groups = kernel.Groups(positions, sizes, row, at)
+    return kernel.scan_ragged(np.ascontiguousarray(x), groups, kernel.Weights(*scans), kernel.default_threads())
+
+
+def _computes(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" and dtype.itemsize in (4, 8) and dtype.isnative
+
+
+def _fused_on_host(
+    kernel: Any,
+    x: Array,
+    mask: Array | None,
+    slopes: Array,
+    offset: Array,
+    total: Array,
+    index: Array | None,
+    threads: int,
+) -> Array | None:
+    n = x.shape[-1]
+    if x.size == 0 or not _computes(x.dtype):
+        return None
+    flat = np.ascontiguousarray(x).reshape(-1, n)
+    weights = kernel.Weights(slopes.reshape(-1), offset.reshape(-1), total.reshape(-1))
+    if mask is None or index is None:
+        out = kernel.scan_groups(flat, weights, threads)
+    else:
+        row = index.reshape(-1)
+        groups = kernel.Groups(np.flatnonzero(mask), np.count_nonzero(mask, axis=-1).reshape(-1), row, row * (n - 1))
+        out = kernel.scan_ragged(flat.reshape(-1), groups, weights, threads)
+    return None if out is None else out.reshape(x.shape)
 
 
 _NUMPY = Backend(
@@ -211,6 +299,9 @@ _NUMPY = Backend(
     mean=lambda x: x.sum(-1, keepdims=True) / x.shape[-1],
     constants=_numpy_constants,
     counts=_numpy_counts,
+    fused=_numpy_fused,
+    fused_ragged=_numpy_fused_ragged,
+    on_host=lambda x: x,
     is_finite=lambda x: bool(np.isfinite(x).all()),
     asarray=lambda values, like: np.asarray(values),
 )
@@ -220,13 +311,49 @@ _BY_TYPE: dict[type, int] = {np.ndarray: 0, list: 0, tuple: 0}
 
 # PyTorch
 
+_HOST_DEVICES, _TRITON_DEVICES = ("cpu",), ("cuda",)
+
+
+_found: dict[str, bool] = {}
+
+
+def _has_triton() -> bool:
+    if "triton" not in _found:
+        _found["triton"] = importlib.util.find_spec("triton") is not None
+    return _found["triton"]
+
+
+cast(Any, _has_triton)._dynamo_marked_constant = True
+
+
+def _fused_on_gpu(
+    x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, index: Array | None
+) -> Array | None:
+    if not _has_triton() or index is not None or x.requires_grad or x.dtype.itemsize != 4:
+        return None
+    from ordergrad.kernels import cuda
+
+    return cuda.scan_groups(x, mask, slopes, offset, total) if x.shape[-1] <= cuda.LARGEST else None
+
+
+def _fused_ragged_on_gpu(x: Array, positions: Array, sizes: Array, *others: Array) -> Array | None:
+    if not _has_triton() or x.requires_grad or x.dtype.itemsize != 4:
+        return None
+    from ordergrad.kernels import cuda
+
+    return cuda.scan_ragged(x, positions, sizes, *others) if sizes.max(initial=0) <= cuda.LARGEST else None
+
 
 @lru_cache(maxsize=1)
 def _torch() -> Backend:
     import torch
     from array_api_compat import torch as xp
+    from torch.autograd import forward_ad
 
     compiler: Any = torch.compiler
+    hidden: Any = vars(torch)["_C"]
+    forward: Any = forward_ad
+    from_numpy: Callable[[Array], Array] = vars(torch)["from_numpy"]
     kept = (torch.float32, torch.float64)
 
     def floating(x: Array) -> Array:
@@ -260,6 +387,57 @@ def _torch() -> Backend:
             return tuple(c.squeeze(0) for c in found)
         return constants_on(make, like.dtype, like.device, *arguments)
 
+    def on_host(x: Array) -> Array | None:
+        """Return the NumPy view of a tensor in host memory that nothing differentiates, maps or traces; or None."""
+        kind: Any = x.__class__
+        if (
+            kind is not torch.Tensor
+            or x.device.type not in _HOST_DEVICES
+            or (x.requires_grad and torch.is_grad_enabled())
+        ):
+            return None
+        if hidden._len_torch_dispatch_stack() or hidden._get_tracing_state() or forward._current_level >= 0:
+            return None
+        try:
+            return x.detach().numpy()
+        except RuntimeError:  # a tensor of torch.func
+            return None
+
+    def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array | None]:
+        if sizes is None and compiler.is_compiling():
+            return _all_counts(mask), None
+        host = None if sizes is not None else on_host(mask)
+        if sizes is None and host is None:
+            return _all_counts(mask), None
+        distinct, index = _numpy_counts(host, sizes)
+        return distinct, asarray(index, mask)
+
+    def fused(x: Array, mask: Array | None, *plan: Array | None) -> Array | None:
+        if x.device.type in _TRITON_DEVICES:
+            return _fused_on_gpu(x, mask, *cast(Any, plan))
+        if compiler.is_compiling():
+            return None
+        kernel = _cpu_kernel(x.numel())
+        if kernel is None:
+            return None
+        host = [None if array is None else on_host(array) for array in (x, mask)]
+        if host[0] is None or (mask is not None and host[1] is None):
+            return None
+        host += [None if array is None else array.numpy() for array in plan]
+        out = _fused_on_host(kernel, *cast(Any, host), threads=torch.get_num_threads())
+        return None if out is None else from_numpy(out)
+
+    def fused_ragged(x: Array, *groups_and_scans: Array) -> Array | None:
+        if x.device.type in _TRITON_DEVICES:
+            return _fused_ragged_on_gpu(x, *groups_and_scans)
+        host, kernel = on_host(x), _cpu_kernel(x.numel())
+        if host is None or kernel is None:
+            return None
+        positions, sizes, row, at, *scans = groups_and_scans
+        groups, weights = kernel.Groups(positions, sizes, row, at), kernel.Weights(*(scan.numpy() for scan in scans))
+        out = kernel.scan_ragged(np.ascontiguousarray(host), groups, weights, torch.get_num_threads())
+        return None if out is None else from_numpy(out)
+
     def is_finite(x: Array) -> bool | None:
         if torch.compiler.is_compiling() or x.device.type != "cpu":
             return None
@@ -287,7 +465,10 @@ def _torch() -> Backend:
         total=lambda x: x.sum(-1),
         mean=lambda x: x.mean(-1, keepdim=True),
         constants=constants,
-        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        counts=counts,
+        fused=fused,
+        fused_ragged=fused_ragged,
+        on_host=on_host,
         is_finite=is_finite,
         asarray=asarray,
     )
@@ -317,6 +498,12 @@ def _jax() -> Backend:
     def cumulate(x: Array) -> Array:
         return jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
 
+    def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array | None]:
+        if sizes is None:
+            return _all_counts(mask), None
+        distinct, index = _numpy_counts(mask, sizes)
+        return distinct, jnp.asarray(index)
+
     return Backend(
         xp=jnp,
         floating=floating,
@@ -332,7 +519,10 @@ def _jax() -> Backend:
         total=lambda x: x.sum(-1),
         mean=lambda x: x.mean(-1, keepdims=True),
         constants=_numpy_constants,
-        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        counts=counts,
+        fused=lambda *arguments: None,
+        fused_ragged=lambda *arguments: None,
+        on_host=lambda x: None,
         is_finite=lambda x: None,
         asarray=lambda values, like: jnp.asarray(values),
     )
@@ -359,6 +549,14 @@ def _standard(xp: ModuleType) -> Backend:
             lambda: tuple(xp.asarray(np.array(c), dtype=like.dtype, device=like.device) for c in make(*arguments)),
         )
 
+    def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array]:
+        each = xp.sum(xp.astype(mask, xp.int64), axis=-1) if sizes is None else asarray(sizes, mask)
+        distinct, index = xp.unique_inverse(each)
+        return tuple(int(count) for count in distinct), xp.reshape(index, each.shape)
+
+    def asarray(values: Any, like: Array) -> Array:
+        return xp.asarray(values, device=like.device)
+
     return Backend(
         xp=xp,
         floating=floating,
@@ -374,7 +572,10 @@ def _standard(xp: ModuleType) -> Backend:
         total=lambda x: xp.sum(x, axis=-1),
         mean=lambda x: xp.mean(x, axis=-1, keepdims=True),
         constants=constants,
-        counts=lambda counts, n: (tuple(range(n + 1)), counts),
+        counts=counts,
+        fused=lambda *arguments: None,
+        fused_ragged=lambda *arguments: None,
+        on_host=lambda x: None,
         is_finite=lambda x: bool(xp.all(xp.isfinite(x))),
-        asarray=lambda values, like: xp.asarray(values, device=like.device),
+        asarray=asarray,
     )

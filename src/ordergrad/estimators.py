@@ -15,9 +15,10 @@ References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K, k-minus-one baseline)
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of
 from ordergrad.exact import advantages_under, value_under
@@ -28,9 +29,12 @@ from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_grou
 __all__ = [
     "Small",
     "advantages",
+    "filled_columns",
     "include_one",
     "leave_one_out",
     "order_statistics",
+    "padded_advantages",
+    "ragged_advantages",
     "rank_advantages",
     "value",
     "value_and_error",
@@ -95,8 +99,10 @@ def advantages(
         return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
+    group = _filled(group)
     probs = group.ops.detach(_probabilities(group, sample_weight, axis))
-    return _restore(group, rewards, axis, advantages_under(group.ops, group.x, probs, objective, largest_k(group.n)))
+    a = advantages_under(group.ops, group.x, probs, objective, largest_k(group.n))
+    return _restore(group, rewards, axis, _zeroed(group, a))
 
 
 def value(
@@ -134,12 +140,12 @@ def value(
         >>> float(value([0.0, 1.0, 0.0, 1.0], "max@2") * 6)
         5.0
     """
-    group = _arrange(rewards, axis, where)
+    group = _filled(_arrange(rewards, axis, where))
     if sample_weight is not None:
         probs = _probabilities(group, sample_weight, axis)
         return group.ops.cast(value_under(group.ops, group.x, probs, objective, largest_k(group.n)), rewards)
     ordered = group.ops.sort(group.x)
-    _, offset, total = _weights(group, objective, "value", small)
+    _, offset, total = _of_each(group, _plan(group, objective, "value", small))
     return group.ops.cast(_common(group.ops, ordered, offset, total), rewards)
 
 
@@ -180,14 +186,14 @@ def value_and_error(
     group = _arrange(rewards, axis, where)
     ops = group.ops
     if sample_weight is not None:
+        group = _filled(group)
         probs = _probabilities(group, sample_weight, axis)
         a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
         return v, ops.cast(ops.xp.sqrt(ops.total((probs * a) ** 2)), rewards)
     a = _scanned(group, objective, "leave_one_out", small)
     n = group.n
     if group.mask is not None:
-        n = ops.xp.astype(group.counts, a.dtype)
-        a = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
+        n = ops.xp.astype(_counts(group), a.dtype)
     return v, ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
 
 
@@ -304,14 +310,68 @@ def rank_advantages(
     return backend_of(rewards).xp.stack(ranks, axis=-1)
 
 
+def filled_columns(n: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of n columns are filled in rows of so many, shape (len(sizes), n)."""
+    return cast("NDArray[np.int64]", np.arange(n)) < sizes[:, None]
+
+
+def ragged_advantages(
+    ops: Backend,
+    flat: Array,
+    positions: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    objective: str | Objective,
+    baseline: Baseline,
+    small: Small,
+) -> Array | None:
+    """Return the advantages of groups of any sizes in a fused kernel, or None where there is none or a value is bad.
+
+    Args:
+        ops: The backend of `flat`.
+        flat: All rewards, shape (M,).
+        positions: The rewards of the first group, then of the second, ...: indices into `flat`. Others get 0.
+        sizes: The number of rewards in each group.
+        objective: An objective or its string.
+        baseline: As in `advantages`.
+        small: As in `advantages`.
+    """
+    _check_choice("baseline", baseline, _BASELINES)
+    _check_choice("small", small, _SMALL)
+    counts = np.bincount(sizes)
+    distinct = np.flatnonzero(counts)
+    try:
+        scans = [ops.constants(_scan, flat, objective, n, baseline, small) for n in distinct.tolist()]
+    except _TooSmallError:
+        return None
+    slopes, offset, total = zip(*scans, strict=True)
+    begin = np.cumsum(np.maximum(distinct - 1, 0)) - np.maximum(distinct - 1, 0)
+    row = (np.cumsum(counts > 0) - 1)[sizes]
+    weights = ops.xp.concat(slopes), ops.xp.concat(offset), ops.xp.stack(total)
+    return ops.fused_ragged(ops.detach(flat), positions, sizes, row, begin[row], *weights)
+
+
+def padded_advantages(
+    ops: Backend,
+    x: Array,
+    sizes: NDArray[np.int64],
+    objective: str | Objective,
+    baseline: Baseline,
+    small: Small,
+) -> Array:
+    """Return the advantages of groups that fill the first `sizes` columns of the rows of `x`; the others get 0."""
+    n = x.shape[-1]
+    group = _Group(ops, ops.detach(x), n, ops.asarray(filled_columns(n, sizes), x), sizes)
+    return _restore(group, x, -1, _scanned(group, objective, baseline, small))
+
+
 class _Group(NamedTuple):
-    """Rewards on the last axis, in the computing dtype; masked ones equal the highest valid one of their group."""
+    """Rewards on the last axis, in the computing dtype, and which are valid: `sizes` of them if the host knows."""
 
     ops: Backend
     x: Array
     n: int
     mask: Array | None
-    counts: Array | None
+    sizes: NDArray[np.int64] | None = None
 
 
 def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = False) -> _Group:
@@ -325,22 +385,34 @@ def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = Fals
         raise ValueError(f"rewards must hold at least one sample along axis {axis}; got shape {tuple(x.shape)}")
     x = ops.detach(x) if detach else x
     n = len(range(x.shape[axis]))  # a plain int also where compilers make sizes symbolic
-    mask = counts = None
+    mask = None
     if where is not None:
         mask = _beside("where", ops.asarray(where, x), x, ops, axis)
         if not ops.xp.isdtype(mask.dtype, "bool"):
             raise TypeError(f"where must be a mask of bools; got dtype {mask.dtype}")
     if axis != -1:
         x = ops.moveaxis(x, axis, -1)
+    return _Group(ops, x, n, mask)
+
+
+def _counts(group: _Group) -> Array:
+    """Return the number of valid samples of each group."""
+    if group.sizes is not None:
+        return group.ops.asarray(group.sizes, group.x)
+    xp = group.ops.xp
+    return xp.sum(xp.astype(group.mask, xp.int32), axis=-1)
+
+
+def _filled(group: _Group) -> _Group:
+    """Return the group with masked rewards equal to the highest valid one of their group, checked to be finite."""
+    ops, x, _, mask, _ = group
     if mask is not None:
-        xp = ops.xp
-        counts = xp.sum(xp.astype(mask, xp.int32), axis=-1)
-        zero = xp.zeros_like(x)
-        highest = xp.max(xp.where(mask, x, zero - xp.inf), axis=-1, keepdims=True)
-        x = xp.where(mask, x, xp.where(counts[..., None] > 0, highest, zero))
+        zero = ops.xp.zeros_like(x)
+        highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
+        x = ops.xp.where(mask, x, ops.xp.where(_counts(group)[..., None] > 0, highest, zero))
     if ops.is_finite(x) is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
-    return _Group(ops, x, n, mask, counts)
+    return group._replace(x=x)
 
 
 def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array:
@@ -370,18 +442,28 @@ def _probabilities(group: _Group, sample_weight: Array, axis: int) -> Array:
 
 
 def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
-    """Return a quantity of every sample: sort, scan, centre, unsort."""
+    """Return a quantity of every sample: sort, scan, centre, unsort; in a fused kernel where there is one."""
     ops = group.ops
+    plan = _plan(group, objective, quantity, small)
+    fused = ops.fused(group.x, group.mask, *plan)
+    if fused is not None:
+        return fused
+    group = _filled(group)
     ordered, order = ops.sort_with_order(group.x)
-    slopes, offset, total = _weights(group, objective, quantity, small)
+    slopes, offset, total = _of_each(group, plan)
     climb = ops.cumulate(slopes * ops.gaps(ordered))
-    if group.mask is None or group.counts is None:
+    if group.mask is None:
         a = ops.unsort(climb - ops.mean(climb), order)
     else:
         a = ops.unsort(climb, order)
-        valid = ops.xp.where(group.mask, a, ops.xp.zeros_like(a))
-        a = a - (ops.total(valid) / ops.xp.clip(ops.xp.astype(group.counts, a.dtype), 1, group.n))[..., None]
-    return a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None]
+        sums = ops.total(_zeroed(group, a))
+        a = a - (sums / ops.xp.clip(ops.xp.astype(_counts(group), a.dtype), 1, group.n))[..., None]
+    return _zeroed(group, a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None])
+
+
+def _zeroed(group: _Group, a: Array) -> Array:
+    """Return an array with 0 where the samples are masked."""
+    return a if group.mask is None else group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
 
 
 def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
@@ -389,35 +471,47 @@ def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
 
 
 def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:
-    if group.mask is not None:
-        a = group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
     return group.ops.cast(a if axis == -1 else group.ops.moveaxis(a, -1, axis), rewards)
 
 
-def _weights(
-    group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue
-) -> tuple[Array, Array, Array]:
-    """Return slopes, offset and total, one for all groups or one for each according to its valid samples."""
-    ops, x, n, _, counts = group
-    if counts is None:
+class _Plan(NamedTuple):
+    """Slopes, offset and total: one scan for all groups; or the rows, and which is each group's."""
+
+    slopes: Array
+    offset: Array
+    total: Array
+    rows: Array | None
+
+
+def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
+    """Return the scan of all groups, or one for each number of valid samples."""
+    ops, x, n, mask, sizes = group
+    if mask is None:
         try:
-            slopes, offset, total = ops.constants(_plan, x, objective, n, quantity, small)
+            slopes, offset, total = ops.constants(_scan, x, objective, n, quantity, small)
         except _TooSmallError as error:
             raise ValueError(f"{error} (rewards shape {tuple(x.shape)})") from None
-        return slopes, offset, total
-    if small == "error" and ops.is_finite(x) is not None:
+        return _Plan(slopes, offset, total, None)
+    distinct, index = ops.counts(mask, sizes)
+    if small == "error" and index is not None:
         need = smallest_group(parse(objective), quantity)
-        if bool(ops.xp.any(counts < need)):
+        if distinct[0] < need:
             raise ValueError(
                 f"where must leave at least {need} valid samples in every group for {objective}; got a group with "
-                f"{int(ops.xp.min(counts))} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
+                f"{distinct[0]} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
             )
-    distinct, index = ops.counts(counts, n)
-    flat = ops.xp.reshape(index, (-1,))
-    tables = ops.constants(_table, x, objective, n, quantity, small, distinct)
-    slopes, offset, total = (
-        ops.xp.reshape(ops.xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables
-    )
+    slopes, offset, total = ops.constants(_table, x, objective, n, quantity, small, distinct)
+    return _Plan(slopes, offset, total, index)
+
+
+def _of_each(group: _Group, plan: _Plan) -> tuple[Array, Array, Array]:
+    """Return slopes, offset and total for all groups, or stacked for each."""
+    *tables, index = plan
+    if group.mask is not None:
+        xp, index = group.ops.xp, _counts(group) if index is None else index
+        flat = xp.reshape(index, (-1,))
+        tables = [xp.reshape(xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables]
+    slopes, offset, total = tables
     return slopes, offset, total
 
 
@@ -430,7 +524,7 @@ class _TooSmallError(ValueError):
     """A group has too few samples for the comparison size."""
 
 
-def _plan(
+def _scan(
     objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
@@ -458,7 +552,7 @@ def _table(
     for row, count in enumerate(counts):
         gaps = slice(0, max(count - 1, 0))
         try:
-            slopes[row, gaps], offset[row, gaps], total[row] = _plan(objective, count, quantity, small)
+            slopes[row, gaps], offset[row, gaps], total[row] = _scan(objective, count, quantity, small)
         except _TooSmallError:
             slopes[row], offset[row], total[row] = np.nan, np.nan, np.nan
     return slopes, offset, total

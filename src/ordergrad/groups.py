@@ -1,13 +1,14 @@
 """Flat rewards with group ids: ragged groups without padding and without a loop over groups."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, backend_of
-from ordergrad.estimators import Small, advantages
+from ordergrad.backend import Array, Backend, backend_of
+from ordergrad.estimators import Small, advantages, filled_columns, padded_advantages, ragged_advantages
 from ordergrad.objectives import Objective
 from ordergrad.weights import Baseline
 
@@ -26,7 +27,8 @@ def group_advantages(
 ) -> Array:
     """Return the advantages of rewards that belong to groups of any sizes, in the order they came.
 
-    Groups of equal size are computed together, so the work is one call of `ordergrad.advantages` per distinct size.
+    All groups are computed together: in one call of a fused kernel where there is one, otherwise padded to one of a
+    few widths, so the work of the interpreter does not grow with their number.
 
     Args:
         rewards: All rewards, shape (M,).
@@ -60,44 +62,110 @@ def group_advantages(
             raise ValueError(f"{name} must have one entry per group id, shape ({count},); got shape {tuple(found)}")
     if count == 0:
         return ops.cast(flat, rewards)
-    members = group_members(group_ids)
+    order, sizes = group_members(group_ids)
+    valid = ops.on_host(columns["where"]) if where is not None else None
+    if sample_weight is None and (where is None or valid is not None):
+        positions, counts = order, sizes
+        if valid is not None:
+            chosen = valid[order]
+            positions, counts = order[chosen], np.add.reduceat(chosen, np.cumsum(sizes) - sizes, dtype=np.int64)
+        result = ragged_advantages(ops, flat, positions, counts, objective, baseline, small)
+        if result is not None:
+            return ops.cast(result, rewards)
+    run = partial(_together, ops, flat, columns, objective, baseline, small)
     parts: list[Array] = []
-    for rows in members:
-        index = ops.asarray(rows, flat)
+    place, done = np.empty(count, dtype=np.int64), 0
+    for rows, own in _classes(order, sizes, exact=sample_weight is not None):
         try:
-            part = advantages(
-                flat[index],
-                objective,
-                baseline=baseline,
-                small=small,
-                **{name: column[index] for name, column in columns.items()},
-            )
-        except ValueError as error:
-            raise ValueError(f"group {group_ids[int(rows[0, 0])]!r}: {error}") from error
-        parts.append(ops.xp.reshape(part, (-1,)))
-    place = np.empty(count, dtype=np.int64)
-    place[np.concatenate([rows.ravel() for rows in members])] = np.arange(count)
+            parts.append(run(rows, own))
+        except ValueError:
+            culprit = _culprit(run, rows, own)
+            try:
+                run(rows[culprit, None, : own[culprit]], own[culprit, None])
+            except ValueError as error:
+                raise ValueError(f"group {group_ids[int(rows[culprit, 0])]!r}: {error}") from error
+            raise
+        inside = filled_columns(rows.shape[1], own)
+        place[rows[inside]] = done + np.flatnonzero(inside)
+        done += rows.size
     return ops.cast(ops.xp.concat(parts)[ops.asarray(place, flat)], rewards)
 
 
-def group_members(group_ids: Sequence[Hashable] | NDArray[Any]) -> list[NDArray[np.int64]]:
-    """Return, for each distinct group size n, the positions of the members of those groups: shape (groups, n).
+def group_members(group_ids: Sequence[Hashable] | NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions of the members of one group after the other, ascending in each, and the group sizes.
 
     Example:
         >>> group_members(["a", "b", "a", "c", "c"])
-        [array([[1]]), array([[0, 2], [3, 4]])]
+        (array([0, 2, 1, 3, 4]), array([2, 1, 2]))
     """
     codes = _codes(group_ids)
-    order = np.argsort(codes, kind="stable")
+    bits = len(codes).bit_length()
+    keys = (codes << bits) | np.arange(len(codes))
+    keys.sort()
     sizes = np.bincount(codes)
-    starts = np.cumsum(sizes) - sizes
-    return [order[starts[sizes == n][:, None] + np.arange(n)] for n in np.unique(sizes).tolist()]
+    return keys & ((1 << bits) - 1), sizes[sizes > 0]
 
 
 def _codes(group_ids: Sequence[Hashable] | NDArray[Any]) -> NDArray[np.int64]:
-    """Return whole numbers 0, 1, ... that stand for the ids."""
+    """Return whole numbers from 0 on that stand for the ids, below a few times their number."""
     ids = np.asarray(group_ids) if hasattr(group_ids, "__array__") else None
+    if ids is not None and ids.dtype.kind in "iub" and ids.size:
+        lowest, highest = int(ids.min()), int(ids.max())
+        if highest - lowest <= 4 * len(ids):
+            return ids.astype(np.int64) - lowest if ids.dtype.kind != "u" else (ids - ids.min()).astype(np.int64)
     if ids is not None and ids.dtype.kind in "iubSU":
         return np.unique(ids, return_inverse=True)[1]
     known: dict[Hashable, int] = {}
     return np.fromiter((known.setdefault(i, len(known)) for i in group_ids), dtype=np.int64, count=len(group_ids))
+
+
+def _classes(
+    order: NDArray[np.int64], sizes: NDArray[np.int64], exact: bool
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the positions of groups of equal or similar size, each row padded with its last, and their sizes.
+
+    Sizes up to 16 have a class each, larger ones eight in every octave, unless all sizes must be `exact`.
+    """
+    starts = np.cumsum(sizes) - sizes
+    step = np.ones_like(sizes) if exact else 1 << np.maximum(np.frexp(sizes - 1.0)[1] - 4, 0)
+    width = -(-sizes // step) * step
+    for w in np.unique(width).tolist():
+        groups = np.flatnonzero(width == w)
+        own = sizes[groups]
+        yield order[starts[groups][:, None] + np.minimum(range(own.max()), own[:, None] - 1)], own
+
+
+def _together(
+    ops: Backend,
+    flat: Array,
+    columns: dict[str, Array],
+    objective: str | Objective,
+    baseline: Baseline,
+    small: Small,
+    rows: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+) -> Array:
+    """Return the advantages of the groups in the rows, flat; the padding gets anything."""
+    index = ops.asarray(rows, flat)
+    beside = {name: column[index] for name, column in columns.items()}
+    inside = filled_columns(rows.shape[1], sizes)
+    if beside or inside.all():
+        if not inside.all():
+            beside["where"] = beside["where"] & ops.asarray(inside, flat)
+        found = advantages(flat[index], objective, baseline=baseline, small=small, **beside)
+    else:
+        found = padded_advantages(ops, flat[index], sizes, objective, baseline, small)
+    return ops.xp.reshape(found, (-1,))
+
+
+def _culprit(run: Callable[..., Array], rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
+    """Return the row of the first group that fails."""
+    first, last = 0, len(rows)
+    while last - first > 1:
+        middle = (first + last) // 2
+        try:
+            run(rows[first:middle], sizes[first:middle])
+            first = middle
+        except ValueError:
+            last = middle
+    return first

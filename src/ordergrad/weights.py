@@ -15,7 +15,7 @@ References:
 
 import math
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -282,6 +282,9 @@ def subset_weights(alpha: Array, n: int) -> Array:
         return (np.append((n - m) * alpha, 0.0) + np.append(0.0, m * alpha)) / n
     starts = np.flatnonzero(np.diff(alpha, prepend=0.0))
     stops = np.append(starts[1:], k)
+    passes = min(3 * len(starts), np.count_nonzero(alpha))
+    if n > 64 * k and passes * n > 1e5 * k:
+        return _interpolated_weights(alpha, n)
     total = np.zeros(n)
     if 3 * len(starts) < np.count_nonzero(alpha):
         for start, stop in zip(starts, stops, strict=True):
@@ -326,6 +329,67 @@ def _tail_probabilities(b: int, k: int, n: int) -> tuple[Array, Array]:
     at_least[1:] = _running(np.add, position)
     fewer[:-1] = _running(np.add, position[::-1])[::-1]
     return at_least, fewer
+
+
+_NODES = np.cos(np.pi * (np.arange(16) + 0.5) / 16)
+_TO_COEFFICIENTS = np.cos(np.arange(16)[:, None] * np.arccos(_NODES)) * np.where(np.arange(16) == 0, 1, 2)[:, None] / 16
+_CHECKS = np.array([-0.998, -0.61, 0.07, 0.55, 0.998])
+
+
+def _interpolated_weights(alpha: Array, n: int) -> Array:
+    """Return w(n) for n much larger than K: a polynomial of degree K - 1 in m, piecewise by Chebyshev interpolation.
+
+    A piece is halved until the interpolant agrees with the weights to 1e-13 at five other points, relative to what
+    the terms add up to without their signs; the K ranks at each end and pieces below 64 are computed one by one.
+    """
+    k = len(alpha)
+    total = np.empty(n)
+    for ends in (np.arange(1, k + 2), np.arange(n - k, n + 1)):
+        total[ends - 1] = _weights_at(ends.astype(np.float64), alpha, n)[0]
+    edges = np.linspace(k + 2, n - k, max(n >> 15, 16) + 1).astype(np.int64)  # a piece: the ranks first <= m < last
+    first, last = edges[:-1], edges[1:]
+    while len(first):
+        short = last - first < 64
+        for a, b in zip(first[short].tolist(), last[short].tolist(), strict=True):
+            total[a - 1 : b - 1] = _weights_at(np.arange(a, b, dtype=np.float64), alpha, n)[0]
+        first, last = first[~short], last[~short]
+        centre, half = (first + last - 1) / 2, (last - 1 - first) / 2
+        values, _ = _weights_at((centre[:, None] + half[:, None] * _NODES).ravel(), alpha, n)
+        coefficients = values.reshape(-1, 16) @ _TO_COEFFICIENTS.T
+        exact, scale = _weights_at((centre[:, None] + half[:, None] * _CHECKS).ravel(), alpha, n)
+        got = np.polynomial.chebyshev.chebval(_CHECKS, coefficients.T)
+        good = (np.abs(got.ravel() - exact) <= 1e-13 * scale).reshape(-1, 5).all(axis=1)
+        for i in np.flatnonzero(good).tolist():
+            place = (cast("Array", np.arange(first[i], last[i])) - centre[i]) / half[i]
+            total[first[i] - 1 : last[i] - 1] = np.polynomial.chebyshev.chebval(place, coefficients[i])
+        first, last = first[~good], last[~good]
+        middle = (first + last) // 2
+        first, last = np.concatenate([first, middle]), np.concatenate([middle, last])
+    return total
+
+
+def _weights_at(m: Array, alpha: Array, n: int, block: int = 1 << 20) -> tuple[Array, Array]:
+    r"""Return $w_m(n)$ at some m, real but for the K at each end, and the same with the absolute terms.
+
+    The probabilities $p_j \propto \binom{m-1}{j-1} \binom{n-m}{K-j}$ run outward from the mode and are divided by
+    their sum, so no binomial coefficient is needed.
+    """
+    k = len(alpha)
+    rows = max(block // k, 1)
+    result = np.empty((2, len(m)))
+    j = np.arange(1, k, dtype=np.float64)
+    for at in range(0, len(m), rows):
+        here = m[at : at + rows, None]
+        with np.errstate(divide="ignore"):
+            ratios = np.maximum(here - j, 0) / j * ((k - j) / np.maximum(n - here - k + j + 1, 0))
+            rising = ratios >= 1
+            above = np.cumprod(np.where(rising, 1, ratios), axis=1)
+            below = np.cumprod(np.where(rising, 1 / ratios, 1)[:, ::-1], axis=1)[:, ::-1]
+        p = np.ones((len(here), k))
+        p[:, 1:] = above
+        p[:, :-1] *= below
+        result[:, at : at + rows] = np.stack([alpha, np.abs(alpha)]) @ p.T / p.sum(axis=1)
+    return k / n * result[0], k / n * result[1]
 
 
 def _running(operation: np.ufunc, values: Array, block: int = 1024) -> Array:
