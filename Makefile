@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
 
-.PHONY: run test test-verl bench study clean
+.PHONY: run test test-browser test-verl docs bench study clean
 
 # Train a risk-averse and a mean-seeking policy in the guarded maze and show who takes which way.
 run: $(VENV)/rl.stamp
@@ -14,11 +14,19 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -rs
+
+# The tests in a headless Chromium, which `make test` skips on a machine without one.
+test-browser: $(VENV)/dev.stamp
+	ORDERGRAD_NEED_BROWSER=1 $(BIN)/python -m pytest tests/test_browser.py tests/test_site.py
 
 # The tests of the adapters for verl and SkyRL, whose pins clash with those of the others, in their own environment.
 test-verl: $(VERL)/stamp
 	$(VERL)/bin/python -m pytest tests/test_verl.py tests/test_skyrl.py tests/test_recipes.py
+
+# The documentation site, in site/.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The committed benchmark table and plot, measured anew: about ten minutes, best on an idle machine.
 bench: $(VENV)/dev.stamp
@@ -30,7 +38,7 @@ study: $(VENV)/rl.stamp
 	$(BIN)/python experiments/guarded_maze.py --study --resume --results experiments/results/guarded_maze --images docs/images
 
 clean:
-	rm -rf $(VENV) $(VERL) build dist
+	rm -rf $(VENV) $(VERL) build dist site
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

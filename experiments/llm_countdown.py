@@ -41,8 +41,8 @@ from scipy.stats import t as student
 import ordergrad as og
 from ordergrad.report.plots import new_figure, pass_curves, save, style
 from ordergrad.train import llm
-from ordergrad.train.llm_command import pass_at_k
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
+from ordergrad.train.measures import pass_at, pass_at_k, read_successes, sizes
 from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
 
@@ -161,20 +161,20 @@ def best_rates(size: Size, out: Path) -> dict[str, float]:
 
 def measured(size: Size, out: Path) -> list[dict[str, Any]]:
     """Return one record per run of the study and of its length part."""
-    ks = llm.sizes(size.settings.eval_samples)
+    ks = sizes(size.settings.eval_samples)
     records: list[dict[str, Any]] = []
     for part, contenders in (("study", CONTENDERS), ("length", PENALISED)):
         for contender in contenders:
             for seed in range(size.settings.seeds):
                 folder = run_folder(out / part, contender, seed)
-                successes, samples = llm.read_successes(folder / EVALUATION)
+                successes, samples = read_successes(folder / EVALUATION)
                 metrics = read_metrics(folder / METRICS)
                 records.append(
                     {
                         "part": part,
                         "contender": contender,
                         "seed": seed,
-                        **{f"pass@{k}": float(llm.pass_at(successes, samples, k).mean()) for k in ks},
+                        **{f"pass@{k}": float(pass_at(successes, samples, k).mean()) for k in ks},
                         "length": float(np.loadtxt(folder / EVALUATION, delimiter=",", skiprows=1)[:, 3].mean()),
                         "entropy": last_part(metrics, "entropy"),
                         "reward_std_zero": last_part(metrics, "frac_reward_zero_std"),
@@ -207,12 +207,12 @@ def differences(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> l
 
 
 def start_curve(out: Path, ks: Sequence[int]) -> Any:
-    return pass_at_k([llm.read_successes(out / "warm-start" / EVALUATION)], ks)
+    return pass_at_k([read_successes(out / "warm-start" / EVALUATION)], ks)
 
 
 def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
     """Write and show the tables and pictures."""
-    ks = llm.sizes(size.settings.eval_samples)
+    ks = sizes(size.settings.eval_samples)
     records = measured(size, out)
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)
@@ -376,7 +376,7 @@ def main(argv: list[str] | None = None) -> None:
     command = f"python experiments/llm_countdown.py --size {options.size}"
     try:
         jobs = chosen_jobs(options.jobs, len(CONTENDERS))
-        open_folder(out, as_json(size.settings), resume=options.resume)
+        open_folder(out, as_json(size.settings), kind="study", resume=options.resume)
         run_study(size, out, jobs, console)
     except RunError as error:
         raise SystemExit(f"Error: {error}") from None

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from ordergrad import advantages
 from ordergrad.cli import app
 from ordergrad.train import countdown, small_lm
-from ordergrad.train.llm import check, pass_at, prepare, read_successes, run, train
-from ordergrad.train.llm_command import pass_at_k
+from ordergrad.train.llm import check, prepare, run, train
 from ordergrad.train.llm_settings import LLMSettings
+from ordergrad.train.measures import pass_at, pass_at_k, read_successes
 from ordergrad.train.runs import RunError, read_metrics, run_folder
 from ordergrad.train.tasks import load_task
 

@@ -23,7 +23,8 @@ import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.report.plots import learning_curves, return_distributions, save
 from ordergrad.train import rl_command as command
-from ordergrad.train.evaluation import fresh_episodes, read_returns, values_of
+from ordergrad.train.evaluation import fresh_episodes
+from ordergrad.train.measures import read_returns, values_of
 from ordergrad.train.parallel import train_all
 from ordergrad.train.rl import build, check, restore, run, seed_of, train
 from ordergrad.train.rl import save as save_model

@@ -12,6 +12,7 @@ except ImportError as error:  # pragma: no cover
 
 from ordergrad.advise.command import advise
 from ordergrad.report import explain as explaining
+from ordergrad.report.command import report
 from ordergrad.score.command import score
 from ordergrad.train.llm_command import llm
 from ordergrad.train.rl_command import rl
@@ -27,6 +28,7 @@ train_app.command("llm")(llm)
 app.add_typer(train_app, name="train")
 app.command()(score)
 app.command()(advise)
+app.command("report")(report)
 console = Console(highlight=False)
 _PICTURES = (".png", ".svg", ".pdf")
 

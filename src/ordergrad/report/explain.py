@@ -14,7 +14,17 @@ from ordergrad.objectives import Elementary, Objective
 from ordergrad.spec import parse
 from ordergrad.weights import largest_k, rank_weights, sample_weights, spectrum
 
-__all__ = ["Explanation", "compare", "draw", "explain", "save_comparison", "save_figure", "shares", "spark"]
+__all__ = [
+    "Explanation",
+    "compare",
+    "draw",
+    "explain",
+    "population_spectrum",
+    "save_comparison",
+    "save_figure",
+    "shares",
+    "spark",
+]
 
 Array = NDArray[np.float64]
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -204,7 +214,7 @@ def save_figure(explanation: Explanation, path: Path) -> None:
     phi = spectrum(objective, u, k=k)
     left.fill_between(u, phi, color=_BLUE, alpha=0.25, linewidth=0)
     left.plot(u, phi, color=_BLUE, linewidth=2, label=f"comparison size {k}")
-    limit = _population_spectrum(objective, u)
+    limit = population_spectrum(objective, u)
     if limit is not None:
         left.plot(u, limit, color=_ORANGE, linewidth=1.5, linestyle="--", label="population")
     left.axhline(0, color=_GREY, linewidth=0.8)
@@ -234,7 +244,7 @@ def save_comparison(explanations: Sequence[Explanation], path: Path) -> None:
     plots.save(plots.spectra(weights, f"Groups of {explanations[0].n}"), path)
 
 
-def _population_spectrum(objective: Objective, u: Array) -> Array | None:
+def population_spectrum(objective: Objective, u: Array) -> Array | None:
     """Return the spectrum with every level at its population limit, None where there is no such function."""
     levels = [part for _, part in objective.terms() if _is_level(part)]
     if not levels:

@@ -1,4 +1,4 @@
-"""Figures of training runs; colours (Okabe and Ito) and line styles are distinct for colour-blind readers too.
+"""Figures of runs; colours (Okabe and Ito) and line styles are distinct for colour-blind readers too.
 
 References:
     Okabe and Ito (2008). Color Universal Design: how to make figures and presentations that are friendly to
@@ -18,11 +18,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curves", "new_figure", "pass_curves", "return_distributions", "save", "spectra", "style"]
+__all__ = [
+    "COLOURS",
+    "DASHES",
+    "draw_curve",
+    "draw_histogram",
+    "draw_metric",
+    "draw_pass_curves",
+    "draw_quantiles",
+    "learning_curves",
+    "new_figure",
+    "on_one_grid",
+    "pass_curves",
+    "return_distributions",
+    "save",
+    "spectra",
+    "style",
+    "tidy",
+]
 
 Array = NDArray[Any]
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5))
+"""Lengths of dashes and gaps, in line widths."""
 
 
 def return_distributions(returns: Mapping[str, Array], title: str = "") -> "Figure":
@@ -33,19 +51,10 @@ def return_distributions(returns: Mapping[str, Array], title: str = "") -> "Figu
         title: Above the figure.
     """
     figure, (left, right) = new_figure(2, title)
-    everything = np.concatenate(list(returns.values()))
-    everything = everything[np.isfinite(everything)]
-    edges = np.histogram_bin_edges(everything, bins=40) if len(everything) else np.linspace(0, 1, 41)
-    for index, (objective, values) in enumerate(returns.items()):
-        colour, dash = style(index)
-        finite = np.sort(values[np.isfinite(values)])
-        density = np.histogram(finite, edges)[0] / max(len(finite), 1)
-        left.stairs(density, edges, color=colour, fill=True, alpha=0.18)
-        left.stairs(density, edges, color=colour, linestyle=dash, linewidth=1.8, label=objective)
-        levels = (np.arange(len(finite)) + 0.5) / max(len(finite), 1)
-        right.plot(levels, finite, color=colour, linestyle=dash, linewidth=2, label=objective)
+    draw_histogram(left, returns)
+    draw_quantiles(right, returns)
     left.set(xlabel="return of an episode", ylabel="share of episodes", title="Distribution")
-    right.set(xlabel="quantile level (0: worst episode)", ylabel="return", title="Quantile function", xlim=(0, 1))
+    right.set(xlabel="quantile level (0: worst episode)", ylabel="return", title="Quantile function")
     _legend(right, "trained on")
     return figure
 
@@ -62,16 +71,8 @@ def learning_curves(
     """
     figure, panels = new_figure(len(metrics), title)
     for metric, panel in zip(metrics, panels, strict=True):
-        for index, (objective, seeds) in enumerate(runs.items()):
-            colour, dash = style(index)
-            grid, curves = _on_one_grid([(steps, columns[metric]) for steps, columns in seeds])
-            if not len(grid):
-                continue
-            if len(curves) > 1:
-                panel.fill_between(grid, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.2, linewidth=0)
-            panel.plot(grid, curves.mean(axis=0), color=colour, linestyle=dash, linewidth=2, label=objective)
+        draw_metric(panel, runs, metric)
         panel.set(xlabel="environment steps", title=metric)
-        panel.xaxis.set_major_formatter(_steps)
     panels[0].set_ylabel("over the last 100 episodes")
     _legend(panels[-1], "trained on")
     return figure
@@ -86,14 +87,7 @@ def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "")
         title: Above the figure.
     """
     figure, (panel,) = new_figure(1, title)
-    for index, (objective, curve) in enumerate(curves.items()):
-        colour, dash = style(index)
-        panel.fill_between(ks, curve[:, 1], curve[:, 2], color=colour, alpha=0.15, linewidth=0)
-        panel.plot(
-            ks, curve[:, 0], color=colour, linestyle=dash, linewidth=2, marker="o", markersize=3, label=objective
-        )
-    panel.set_xscale("log", base=2)
-    panel.set_xticks(list(ks), [str(k) for k in ks])
+    draw_pass_curves(panel, {name: (ks, curve) for name, curve in curves.items()})
     panel.set(xlabel="tries k", ylabel="pass@k", ylim=(0, None))
     _legend(panel, "trained on")
     return figure
@@ -106,9 +100,9 @@ def spectra(weights: Mapping[str, tuple[Array, Array]], title: str = "") -> "Fig
         weights: For each objective its spectrum at equally spaced levels from 0 to 1, and its sample weights.
         title: Above the figure.
     """
-    figure, (left, right) = _figure(2, title)
+    figure, (left, right) = new_figure(2, title)
     for index, (objective, (phi, w)) in enumerate(weights.items()):
-        colour, dash = _style(index)
+        colour, dash = style(index)
         left.plot(np.linspace(0, 1, len(phi)), phi, color=colour, linestyle=dash, linewidth=2, label=objective)
         right.plot(np.arange(1, len(w) + 1), w, color=colour, linestyle=dash, linewidth=1.5, marker="o", markersize=3.5)
     for panel in (left, right):
@@ -124,6 +118,102 @@ def save(figure: "Figure", path: Path) -> None:
     figure.savefig(path)
 
 
+def draw_histogram(axis: "Axes", samples: Mapping[str, Array], bins: int = 40) -> tuple[Array, dict[str, Array]]:
+    """Draw histograms on common bins; return the bins' edges and for each sample the share of its values in them."""
+    finite = {name: values[np.isfinite(values)] for name, values in samples.items()}
+    everything = np.concatenate(list(finite.values()))
+    edges = np.histogram_bin_edges(everything, bins=bins) if len(everything) else np.linspace(0, 1, bins + 1)
+    shares: dict[str, Array] = {}
+    for index, (name, values) in enumerate(finite.items()):
+        colour, dash = style(index)
+        if not len(values):
+            continue
+        shares[name] = np.histogram(values, edges)[0] / len(values)
+        mark = f"series-{index}"
+        axis.stairs(shares[name], edges, color=colour, fill=True, alpha=0.18, gid=mark)
+        axis.stairs(shares[name], edges, color=colour, linestyle=dash, linewidth=1.8, label=name, gid=mark)
+    return edges, shares
+
+
+def draw_quantiles(axis: "Axes", samples: Mapping[str, Array]) -> None:
+    """Draw the quantile function of each sample, every one of its values a point."""
+    for index, (name, values) in enumerate(samples.items()):
+        finite = np.sort(values[np.isfinite(values)])
+        if len(finite):
+            draw_curve(axis, index, name, (np.arange(len(finite)) + 0.5) / len(finite), finite)
+    axis.set_xlim(0, 1)
+
+
+def draw_curve(
+    axis: "Axes", index: int, name: str, x: Array, y: Array, band: tuple[Array, Array] | None = None, marker: str = ""
+) -> None:
+    """Draw one curve in the colour and style of its index, with a band around it if there is one.
+
+    The parts carry the identifier ``series-INDEX``, which an SVG file keeps.
+    """
+    colour, dash = style(index)
+    mark = f"series-{index}"
+    if band is not None:
+        axis.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0, gid=mark)
+    axis.plot(x, y, color=colour, linestyle=dash, linewidth=2, marker=marker, markersize=3, label=name, gid=mark)
+
+
+def draw_metric(
+    axis: "Axes", runs: Mapping[str, Sequence[tuple[Array, Mapping[str, Array]]]], metric: str
+) -> dict[str, tuple[Array, Array]]:
+    """Draw a metric over training, the mean over seeds and their range; return the steps and curves of each run."""
+    drawn: dict[str, tuple[Array, Array]] = {}
+    for index, (name, seeds) in enumerate(runs.items()):
+        grid, curves = on_one_grid([(steps, columns[metric]) for steps, columns in seeds if metric in columns])
+        if not len(grid):
+            continue
+        band = (curves.min(axis=0), curves.max(axis=0)) if len(curves) > 1 else None
+        draw_curve(axis, index, name, grid, curves.mean(axis=0), band)
+        drawn[name] = grid, curves
+    axis.xaxis.set_major_formatter(_steps)
+    return drawn
+
+
+def draw_pass_curves(axis: "Axes", curves: Mapping[str, tuple[Sequence[int], Array]]) -> None:
+    """Draw curves over the number of tries k, on a scale that doubles, with their intervals.
+
+    Args:
+        axis: Where to draw.
+        curves: For each name the numbers of tries and the values with the ends of their intervals, shape (len(ks), 3).
+    """
+    for index, (name, (ks, curve)) in enumerate(curves.items()):
+        if len(ks):
+            draw_curve(axis, index, name, np.asarray(ks), curve[:, 0], (curve[:, 1], curve[:, 2]), "o")
+    axis.set_xscale("log", base=2)
+    ticks = sorted({k for ks, _ in curves.values() for k in ks})
+    axis.set_xticks(ticks, [str(k) for k in ticks])
+    axis.minorticks_off()
+
+
+def tidy(axis: "Axes") -> None:
+    """Leave out the frame's upper and right side, and draw a faint grid behind everything."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25, linewidth=0.6)
+    axis.set_axisbelow(True)
+
+
+def style(index: int) -> tuple[str, Any]:
+    """Return the colour and the line style of the index-th curve."""
+    dashes = DASHES[index % len(DASHES)]
+    return COLOURS[index % len(COLOURS)], (0, dashes) if dashes else "-"
+
+
+def on_one_grid(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Return common steps (where all curves are known) and the curves there, shape (curves, steps)."""
+    known = [(steps[np.isfinite(values)], values[np.isfinite(values)]) for steps, values in curves]
+    if not known or any(len(steps) == 0 for steps, _ in known):
+        return np.zeros(0), np.zeros((0, 0))
+    first, last = max(steps[0] for steps, _ in known), min(steps[-1] for steps, _ in known)
+    grid = known[0][0]
+    grid = grid[(grid >= first) & (grid <= last)]
+    return grid, np.array([np.interp(grid, steps, values) for steps, values in known])
+
+
 def new_figure(panels: int, title: str = "") -> "tuple[Figure, list[Axes]]":
     """Return a figure with panels side by side, and the panels."""
     from matplotlib.figure import Figure
@@ -131,17 +221,10 @@ def new_figure(panels: int, title: str = "") -> "tuple[Figure, list[Axes]]":
     figure = Figure(figsize=(4.8 * panels, 3.6), dpi=150, layout="constrained")
     axes: list[Any] = list(np.ravel(figure.subplots(1, panels, squeeze=False)))
     for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25, linewidth=0.6)
-        axis.set_axisbelow(True)
+        tidy(axis)
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold")
     return figure, axes
-
-
-def style(index: int) -> tuple[str, Any]:
-    """Return the colour and the dashes of the curve with this number."""
-    return _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
 
 
 def _legend(axis: "Axes", title: str) -> None:
@@ -151,14 +234,3 @@ def _legend(axis: "Axes", title: str) -> None:
 
 def _steps(x: float, _: object) -> str:
     return f"{x / 1e6:g}M" if abs(x) >= 1e6 else f"{x / 1e3:g}k" if abs(x) >= 1e3 else f"{x:g}"
-
-
-def _on_one_grid(curves: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """Return common steps (where all curves are known) and the curves there, shape (curves, steps)."""
-    known = [(steps[np.isfinite(values)], values[np.isfinite(values)]) for steps, values in curves]
-    if not known or any(len(steps) == 0 for steps, _ in known):
-        return np.zeros(0), np.zeros((0, 0))
-    first, last = max(steps[0] for steps, _ in known), min(steps[-1] for steps, _ in known)
-    grid = known[0][0]
-    grid = grid[(grid >= first) & (grid <= last)]
-    return grid, np.array([np.interp(grid, steps, values) for steps, values in known])

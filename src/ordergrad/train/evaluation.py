@@ -1,10 +1,8 @@
-"""What trained policies are worth: fresh episodes, and the value of every objective under every policy."""
+"""Fresh episodes of a trained policy, and the file that keeps them."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 
-import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +10,11 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.estimators import value_and_error
 from ordergrad.train.runs import RunError, write_csv
 
-__all__ = ["Value", "fresh_episodes", "read_returns", "values_of", "write_returns"]
+__all__ = ["fresh_episodes", "write_returns"]
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Value:
-    """The value of one objective under the policies trained on another.
-
-    Attributes:
-        trained: The objective that was trained.
-        evaluated: The objective that was measured.
-        value: The mean over seeds of the unbiased estimate from each seed's episodes.
-        low: Lower end of the 95% confidence interval.
-        high: Upper end.
-        seeds: Number of seeds. The interval is Student's over seeds; with one seed it covers the sampling of
-            episodes only (normal, jackknife error).
-        by_seed: The estimate for each seed.
-    """
-
-    trained: str
-    evaluated: str
-    value: float
-    low: float
-    high: float
-    seeds: int
-    by_seed: tuple[float, ...]
 
 
 def fresh_episodes(
@@ -111,39 +84,3 @@ def _resets_next_step(vector: Any) -> bool:
 def write_returns(path: Path, returns: Array, lengths: Array) -> None:
     """Write the episodes of an evaluation."""
     write_csv(path, ("return", "length"), zip(returns.tolist(), lengths.tolist(), strict=True))
-
-
-def read_returns(path: Path) -> Array:
-    """Return the returns of an evaluation."""
-    with path.open(newline="") as file:
-        return np.array([float(row["return"]) for row in csv.DictReader(file)])
-
-
-def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str]) -> list[Value]:
-    """Return the value of every objective under every trained policy, with 95% confidence intervals.
-
-    Args:
-        returns: For each trained objective, the returns of fresh episodes for each of its seeds.
-        objectives: What to measure.
-
-    Example:
-        >>> [entry] = values_of({"mean": [np.array([1.0, 3.0]), np.array([2.0, 4.0])]}, ["mean"])
-        >>> entry.value, round(entry.low, 2), round(entry.high, 2)
-        (2.5, -3.85, 8.85)
-    """
-    from scipy.stats import t
-
-    table: list[Value] = []
-    for trained, groups in returns.items():
-        for objective in objectives:
-            pairs = [value_and_error(group, objective) for group in groups]
-            by_seed = np.array([float(v) for v, _ in pairs])
-            s = len(by_seed)
-            half = (
-                float(t.ppf(0.975, s - 1) * by_seed.std(ddof=1) / np.sqrt(s))
-                if s > 1
-                else 1.959963984540054 * float(pairs[0][1])
-            )
-            centre = float(by_seed.mean())
-            table.append(Value(trained, objective, centre, centre - half, centre + half, s, tuple(by_seed.tolist())))
-    return table

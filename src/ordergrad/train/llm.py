@@ -20,7 +20,6 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import GRPOConfig, GRPOTrainer
 
 from ordergrad.adapters.trl import OrderGradGRPOTrainer
-from ordergrad.estimators import value
 from ordergrad.objectives import Objective
 from ordergrad.spec import anneal, parse
 from ordergrad.train import countdown, small_lm
@@ -29,7 +28,7 @@ from ordergrad.train.runs import EVALUATION, METRICS, RunError, trim_metrics, wr
 from ordergrad.train.tasks import Task, brevity, countdown_level, load_task
 from ordergrad.weights import smallest_group
 
-__all__ = ["check", "evaluate", "pass_at", "prepare", "read_successes", "run", "sizes", "train"]
+__all__ = ["check", "evaluate", "prepare", "run", "train"]
 
 Array = NDArray[Any]
 _DONE = "finished.json"
@@ -330,32 +329,3 @@ def _complete(
     answers = tokenizer.batch_decode(new, skip_special_tokens=True)
     lengths = (new != tokenizer.pad_token_id).sum(1).tolist()
     return ([[{"role": "assistant", "content": a}] for a in answers] if chat else answers), lengths
-
-
-def read_successes(path: Path) -> tuple[Array, int]:
-    """Return the successes on each held-out problem, and the completions each of them had."""
-    table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
-    return table[:, 1].astype(int), int(table[0, 2])
-
-
-def sizes(samples: int) -> list[int]:
-    """Return the k of pass@k that are reported: the powers of two up to the number of samples.
-
-    Example:
-        >>> sizes(64)
-        [1, 2, 4, 8, 16, 32, 64]
-    """
-    return [1 << i for i in range(samples.bit_length()) if 1 << i <= samples]
-
-
-def pass_at(successes: Array, samples: int, k: int) -> Array:
-    """Return the unbiased estimate of pass@k for every problem, shape of `successes`.
-
-    Source: Chen et al. (2021), "Evaluating large language models trained on code", equation 1.
-
-    Example:
-        >>> pass_at(np.array([0, 1, 4]), 4, 2)
-        array([0. , 0.5, 1. ])
-    """
-    outcomes = (np.arange(samples) < successes[:, None]).astype(np.float64)
-    return np.asarray(value(outcomes, f"max@{k}"))

@@ -1,24 +1,22 @@
 """The command `ordergrad train llm`: checks, a progress bar, training, a table and a figure of pass@k."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from ordergrad.train.llm_settings import LLMSettings, as_json
+from ordergrad.train.measures import pass_at_k, read_successes, sizes
 from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.runs import EVALUATION, RunError, open_folder, run_folder, write_csv
 
 __all__ = ["llm"]
 
-Array = NDArray[Any]
 _DEFAULTS = LLMSettings(())
 _NEEDED = ("torch", "trl", "transformers", "datasets", "peft", "matplotlib")
 
@@ -135,7 +133,6 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
 def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     """Write and show pass@k of every trained model, with 95% intervals."""
     from ordergrad.report.plots import pass_curves, save
-    from ordergrad.train.llm import read_successes, sizes
 
     ks = sizes(settings.eval_samples)
     contenders = list(settings.objectives)
@@ -154,34 +151,3 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     console.print(table)
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
     console.print(f"Written: {out}/results.csv, pass_at_k.png")
-
-
-def pass_at_k(runs: Sequence[tuple[Array, int]], ks: Sequence[int]) -> Array:
-    """Return pass@k, and the ends of its 95% interval, for each k: shape (len(ks), 3).
-
-    The interval is Student's over seeds; of one seed, the normal one over problems.
-
-    Args:
-        runs: For each seed the successes on each problem, and the completions that each problem had.
-        ks: The numbers of tries.
-
-    Example:
-        >>> pass_at_k([(np.array([0, 2, 4]), 4)], [1])[0, 0]
-        np.float64(0.5)
-    """
-    from scipy.stats import t
-
-    from ordergrad.train.llm import pass_at
-
-    rows: list[tuple[float, float, float]] = []
-    for k in ks:
-        problems = np.array([pass_at(successes, samples, k) for successes, samples in runs])
-        seeds = problems.mean(1)
-        s = len(seeds)
-        if s > 1:
-            half = float(t.ppf(0.975, s - 1)) * float(seeds.std(ddof=1)) / s**0.5
-        else:
-            half = 1.959963984540054 * float(problems[0].std(ddof=1)) / len(problems[0]) ** 0.5
-        middle = float(seeds.mean())
-        rows.append((middle, max(middle - half, 0.0), min(middle + half, 1.0)))
-    return np.array(rows)

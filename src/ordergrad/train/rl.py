@@ -30,7 +30,8 @@ from stable_baselines3.common.preprocessing import is_image_space
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
 from ordergrad.spec import anneal, parse
-from ordergrad.train.evaluation import fresh_episodes, read_returns, write_returns
+from ordergrad.train.evaluation import fresh_episodes, write_returns
+from ordergrad.train.measures import read_returns
 from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, watched
 from ordergrad.train.runs import (
     CHECKPOINT,

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ordergrad.train.measures import metric_columns, read_returns, values_of
 from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
 from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
 from ordergrad.train.runs import (
@@ -143,7 +144,6 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
 def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
     """Write and show the table of values and the figures."""
     from ordergrad.report.plots import learning_curves, return_distributions, save
-    from ordergrad.train.evaluation import read_returns, values_of
 
     folders = {name: [run_folder(folder, name, seed) for seed in range(settings.seeds)] for name in settings.objectives}
     returns = {name: [read_returns(path / EVALUATION) for path in paths] for name, paths in folders.items()}
@@ -159,20 +159,12 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
     together = {name: np.concatenate(groups) for name, groups in returns.items()}
     save(return_distributions(together, settings.env_id), folder / "returns.png")
     metrics = {name: [read_metrics(path / METRICS) for path in paths] for name, paths in folders.items()}
-    curves = {name: [_columns(run, watched(settings)) for run in runs] for name, runs in metrics.items()}
+    curves = {name: [metric_columns(run) for run in runs] for name, runs in metrics.items()}
     save(learning_curves(curves, watched(settings)[:4], settings.env_id), folder / "learning.png")
     for name, runs in metrics.items():
         for seed, run in enumerate(runs):
             _warn(console, f"{name} seed {seed}", run[-1])
     console.print(f"Written: {plain(str(folder))}/results.csv, results.json, returns.png, learning.png")
-
-
-def _columns(run: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """Return the steps of a run and its metrics as arrays, NaN where there is none."""
-    steps = np.array([row["step"] for row in run], dtype=float)
-    return steps, {
-        name: np.array([np.nan if row.get(name) is None else row[name] for row in run], dtype=float) for name in names
-    }
 
 
 def _table(settings: RLSettings, values: Sequence[Any]) -> Table:

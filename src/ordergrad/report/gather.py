@@ -1,0 +1,147 @@
+"""The folders of runs, read into the sections of a report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ordergrad.report import llm_section, rl_section, score_section
+from ordergrad.report.section import Cell, Section, Table
+from ordergrad.train.runs import RunError
+
+__all__ = ["Run", "Source", "open_run", "sections", "side_by_side"]
+
+_CONFIG = "config.json"
+_HINT = "give the folder that `ordergrad train` or `ordergrad score` wrote (its --out)"
+Loaded = rl_section.Policies | llm_section.Models | score_section.Logs
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run came from.
+
+    Attributes:
+        kind: The command that made it, such as ``train rl``.
+        settings: Its settings.
+        versions: The versions of its packages.
+        command: The exact command line; None in folders of earlier versions.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run, read.
+
+    Attributes:
+        folder: The folder.
+        source: Where it came from.
+        content: What it holds.
+    """
+
+    folder: Path
+    source: Source
+    content: Loaded
+
+
+def open_run(folder: Path) -> Run:
+    """Read the folder of a run, finished or not.
+
+    Raises:
+        RunError: It is not the folder of a run, or its files are damaged.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder} is not a folder; {_HINT}")
+    config = folder / _CONFIG
+    if not config.exists():
+        raise RunError(f"{folder} is not the folder of a run, for it has no {_CONFIG}; {_HINT}")
+    try:
+        content = json.loads(config.read_text())
+        settings, versions = dict(content["settings"]), dict(content["versions"])
+        kind = str(content.get("kind") or ("train rl" if "env_id" in settings else "train llm"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{config} is not the configuration of a run ({type(error).__name__}: {error}); {_HINT}"
+        ) from error
+    loaders = {"train rl": rl_section.load, "train llm": llm_section.load, "score": score_section.load}
+    if kind not in loaders:
+        raise RunError(f"{config} is of the kind {kind!r}; known are {', '.join(loaders)}")
+    try:
+        loaded = loaders[kind](folder, settings)
+    except RunError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise RunError(f"a file in {folder} is damaged ({type(error).__name__}: {error})") from error
+    return Run(folder, Source(kind, settings, versions, content.get("command")), loaded)
+
+
+def sections(runs: Mapping[str, Run]) -> list[Section]:
+    """Return what to say of runs by name: of those that can be compared together, then of each."""
+    found: list[Section] = []
+    for kind in dict.fromkeys(run.source.kind for run in runs.values()):
+        group = {name: run for name, run in runs.items() if run.source.kind == kind}
+        if len(group) > 1:
+            found += _together(group)
+    return found + [_section(name, run.content, run.source.command) for name, run in runs.items()]
+
+
+def side_by_side(runs: Mapping[str, Run]) -> list[Table]:
+    """Return the settings of the runs of each kind and the versions of all, one column for each run."""
+    kinds = list(dict.fromkeys(run.source.kind for run in runs.values()))
+    tables: list[Table] = []
+    for kind in kinds:
+        settings = {
+            name: {key: _text(value) for key, value in run.source.settings.items()}
+            for name, run in runs.items()
+            if run.source.kind == kind
+        }
+        tables.append(_beside("Settings" if len(kinds) == 1 else f"Settings of {kind}", "setting", settings))
+    return [*tables, _beside("Versions", "version", {name: run.source.versions for name, run in runs.items()})]
+
+
+def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]]) -> Table:
+    """Return a table with a column for each run, in which differences are marked."""
+    keys = dict.fromkeys(key for values in by_run.values() for key in values)
+    rows: list[tuple[Cell, ...]] = []
+    for key in keys:
+        cells = [values.get(key, "–") for values in by_run.values()]
+        rows.append((Cell(key, key), *(Cell(text, text, len(set(cells)) > 1) for text in cells)))
+    return Table(title, (what, *by_run), tuple(rows), "Marked: not the same in all runs." if len(by_run) > 1 else "")
+
+
+def _together(group: Mapping[str, Run]) -> Sequence[Section]:
+    contents = {name: run.content for name, run in group.items()}
+    title = "Together: " + ", ".join(group)
+    joined: Loaded | None
+    if all(isinstance(content, rl_section.Policies) for content in contents.values()):
+        joined = rl_section.together({n: c for n, c in contents.items() if isinstance(c, rl_section.Policies)})
+    elif all(isinstance(content, llm_section.Models) for content in contents.values()):
+        joined = llm_section.together({n: c for n, c in contents.items() if isinstance(c, llm_section.Models)})
+    else:
+        joined = score_section.together({n: c for n, c in contents.items() if isinstance(c, score_section.Logs)})
+    if joined is None:
+        return [
+            Section(
+                title,
+                "not drawn in one picture",
+                ("These runs are of different tasks; each has a section of its own.",),
+            )
+        ]
+    return [_section(title, joined, None)]
+
+
+def _section(title: str, content: Loaded, command: str | None) -> Section:
+    if isinstance(content, rl_section.Policies):
+        return rl_section.section(title, content, command)
+    if isinstance(content, llm_section.Models):
+        return llm_section.section(title, content, command)
+    return score_section.section(title, content, command)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)

@@ -1,0 +1,172 @@
+"""What evaluations of trained policies and models say: values of objectives and pass@k, with their intervals."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordergrad.estimators import value, value_and_error
+
+__all__ = [
+    "Value",
+    "interval",
+    "metric_columns",
+    "pass_at",
+    "pass_at_k",
+    "read_returns",
+    "read_successes",
+    "sizes",
+    "values_of",
+]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """The value of one objective under the policies trained on another.
+
+    Attributes:
+        trained: The objective that was trained.
+        evaluated: The objective that was measured.
+        value: The mean over seeds of the unbiased estimate from each seed's episodes.
+        low: Lower end of the 95% confidence interval.
+        high: Upper end.
+        seeds: Number of seeds. The interval is Student's over seeds; with one seed it covers the sampling of
+            episodes only (normal, jackknife error).
+        by_seed: The estimate for each seed.
+    """
+
+    trained: str
+    evaluated: str
+    value: float
+    low: float
+    high: float
+    seeds: int
+    by_seed: tuple[float, ...]
+
+
+def read_returns(path: Path) -> Array:
+    """Return the returns of an evaluation."""
+    with path.open(newline="") as file:
+        return np.array([float(row["return"]) for row in csv.DictReader(file)])
+
+
+def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str]) -> list[Value]:
+    """Return the value of every objective under every trained policy, with 95% confidence intervals.
+
+    Args:
+        returns: For each trained objective, the returns of fresh episodes for each of its seeds.
+        objectives: What to measure.
+
+    Example:
+        >>> [entry] = values_of({"mean": [np.array([1.0, 3.0]), np.array([2.0, 4.0])]}, ["mean"])
+        >>> entry.value, round(entry.low, 2), round(entry.high, 2)
+        (2.5, -3.85, 8.85)
+    """
+    from scipy.stats import t
+
+    table: list[Value] = []
+    for trained, groups in returns.items():
+        for objective in objectives:
+            pairs = [value_and_error(group, objective) for group in groups]
+            by_seed = np.array([float(v) for v, _ in pairs])
+            s = len(by_seed)
+            half = (
+                float(t.ppf(0.975, s - 1) * by_seed.std(ddof=1) / np.sqrt(s))
+                if s > 1
+                else 1.959963984540054 * float(pairs[0][1])
+            )
+            centre = float(by_seed.mean())
+            table.append(Value(trained, objective, centre, centre - half, centre + half, s, tuple(by_seed.tolist())))
+    return table
+
+
+def read_successes(path: Path) -> tuple[Array, int]:
+    """Return the successes on each held-out problem, and the completions each of them had."""
+    table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+    return table[:, 1].astype(int), int(table[0, 2])
+
+
+def sizes(samples: int) -> list[int]:
+    """Return the k of pass@k that are reported: the powers of two up to the number of samples.
+
+    Example:
+        >>> sizes(64)
+        [1, 2, 4, 8, 16, 32, 64]
+    """
+    return [1 << i for i in range(samples.bit_length()) if 1 << i <= samples]
+
+
+def pass_at(successes: Array, samples: int, k: int) -> Array:
+    """Return the unbiased estimate of pass@k for every problem, shape of `successes`.
+
+    Source: Chen et al. (2021), "Evaluating large language models trained on code", equation 1.
+
+    Example:
+        >>> pass_at(np.array([0, 1, 4]), 4, 2)
+        array([0. , 0.5, 1. ])
+    """
+    outcomes = (np.arange(samples) < successes[:, None]).astype(np.float64)
+    return np.asarray(value(outcomes, f"max@{k}"))
+
+
+def pass_at_k(runs: Sequence[tuple[Array, int]], ks: Sequence[int]) -> Array:
+    """Return pass@k, and the ends of its 95% interval, for each k: shape (len(ks), 3).
+
+    The interval is Student's over seeds; of one seed, the normal one over problems.
+
+    Args:
+        runs: For each seed the successes on each problem, and the completions that each problem had.
+        ks: The numbers of tries.
+
+    Example:
+        >>> pass_at_k([(np.array([0, 2, 4]), 4)], [1])[0, 0]
+        np.float64(0.5)
+    """
+    return np.array([interval([pass_at(successes, samples, k) for successes, samples in runs], (0.0, 1.0)) for k in ks])
+
+
+def interval(runs: Sequence[Array], bounds: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float, float]:
+    """Return the mean of the runs' means, and the ends of its 95% interval.
+
+    The interval is Student's over runs; of one run, the normal one over its values.
+
+    Args:
+        runs: The values of each run, such as one for every problem.
+        bounds: What the ends are clipped to.
+
+    Example:
+        >>> interval([np.array([1.0, 3.0]), np.array([2.0, 4.0])])[0]
+        2.5
+    """
+    from scipy.stats import t
+
+    means = np.array([run.mean() for run in runs])
+    s = len(means)
+    if s > 1:
+        half = float(t.ppf(0.975, s - 1)) * float(means.std(ddof=1)) / s**0.5
+    else:
+        half = 1.959963984540054 * float(runs[0].std(ddof=1)) / len(runs[0]) ** 0.5
+    middle = float(means.mean())
+    return middle, max(middle - half, bounds[0]), min(middle + half, bounds[1])
+
+
+def metric_columns(run: Sequence[Mapping[str, Any]]) -> tuple[Array, dict[str, Array]]:
+    """Return the steps of a run and its metrics as arrays, NaN where a row has no number.
+
+    Example:
+        >>> metric_columns([{"step": 1}, {"step": 2, "mean": 0.5}])[1]["mean"]
+        array([nan, 0.5])
+    """
+    names = dict.fromkeys(name for row in run for name in row)
+    columns = {
+        name: np.array([row[name] if isinstance(row.get(name), (int, float)) else np.nan for row in run], dtype=float)
+        for name in names
+    }
+    return np.array([row["step"] for row in run], dtype=float), columns
