@@ -26,9 +26,9 @@ train_app = typer.Typer(no_args_is_help=True, help="Train on an objective, and c
 train_app.command("rl")(rl)
 train_app.command("llm")(llm)
 app.add_typer(train_app, name="train")
-app.command("report")(report)
 app.command()(score)
 app.command()(advise)
+app.command("report")(report)
 console = Console(highlight=False)
 _PICTURES = (".png", ".svg", ".pdf")
 
