@@ -32,6 +32,7 @@ docs: $(VENV)/docs.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json
 	$(BIN)/python benchmarks/table.py .benchmarks.json benchmarks/results.md
+	$(BIN)/python benchmarks/stages.py > benchmarks/stages.md
 
 # The full study of the guarded maze: every objective and ablation, all seeds.
 study: $(VENV)/rl.stamp

@@ -111,6 +111,8 @@ def test_shapes_of_everything_beside_the_rewards():
         og.group_advantages([1.0, 2.0], [[0], [0]], "mean")
     with pytest.raises(ValueError, match="baseline must be one of"):
         og.group_advantages([1.0, 2.0], [0, 0], "mean", baseline="loo")
+    with pytest.raises(TypeError, match="where must be a mask of bools"):
+        og.group_advantages([1.0, 2.0], [0, 0], "mean", where=[1, 0])
 
 
 @pytest.fixture

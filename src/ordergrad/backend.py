@@ -53,7 +53,8 @@ class Backend:
             groups; otherwise `index` is the row of each group, or None if that is its number of valid samples.
         fused_ragged: (flat array, positions, sizes, row, at, slopes, offset, total) -> the same for groups of any
             sizes: `positions` of the rewards of the first group, then of the second, ...; `row` of each group in
-            `total`, and where its slopes begin, `at`. Host arrays but for the first and the last three.
+            `total`, and where its slopes begin, `at`. Host arrays but for the first and the last three. None if there
+            is no kernel for any array.
         on_host: Array -> NumPy array of its values, or None where that would synchronise, copy or trace.
         is_finite: Array -> whether all values are finite, or None where looking would synchronise or trace.
         asarray: (values, like) -> boolean or floating array of this backend beside `like`.
@@ -75,7 +76,7 @@ class Backend:
     constants: Callable[..., tuple[Array, ...]]
     counts: Callable[[Array, Array | None], tuple[tuple[int, ...], Array | None]]
     fused: Callable[..., Array | None]
-    fused_ragged: Callable[..., Array | None]
+    fused_ragged: Callable[..., Array | None] | None
     on_host: Callable[[Array], Array | None]
     is_finite: Callable[[Array], bool | None]
     asarray: Callable[[Any, Array], Array]
@@ -521,7 +522,7 @@ def _jax() -> Backend:
         constants=_numpy_constants,
         counts=counts,
         fused=lambda *arguments: None,
-        fused_ragged=lambda *arguments: None,
+        fused_ragged=None,
         on_host=lambda x: None,
         is_finite=lambda x: None,
         asarray=lambda values, like: jnp.asarray(values),
@@ -574,7 +575,7 @@ def _standard(xp: ModuleType) -> Backend:
         constants=constants,
         counts=counts,
         fused=lambda *arguments: None,
-        fused_ragged=lambda *arguments: None,
+        fused_ragged=None,
         on_host=lambda x: None,
         is_finite=lambda x: bool(xp.all(xp.isfinite(x))),
         asarray=asarray,

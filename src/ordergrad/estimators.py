@@ -337,6 +337,8 @@ def ragged_advantages(
     """
     _check_choice("baseline", baseline, _BASELINES)
     _check_choice("small", small, _SMALL)
+    if ops.fused_ragged is None:
+        return None
     counts = np.bincount(sizes)
     distinct = np.flatnonzero(counts)
     try:

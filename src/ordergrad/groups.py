@@ -64,7 +64,7 @@ def group_advantages(
         return ops.cast(flat, rewards)
     order, sizes = group_members(group_ids)
     valid = ops.on_host(columns["where"]) if where is not None else None
-    if sample_weight is None and (where is None or valid is not None):
+    if sample_weight is None and (where is None or (valid is not None and valid.dtype == np.bool_)):
         positions, counts = order, sizes
         if valid is not None:
             chosen = valid[order]
