@@ -28,6 +28,17 @@ TARGETS = [
 """Advantages, the peer, and the largest ratio of our time to its."""
 
 
+STYLES = {
+    KERNEL: ("-", "#D55E00"),
+    "ours, NumPy": ("--", "#D55E00"),
+    "np.sort": ("-", "#0072B2"),
+    "np.argsort": ("--", "#0072B2"),
+    "copy": (":", "#000000"),
+    "GRPO": ("-.", "#009E73"),
+    "PKPO": ("-.", "#CC79A7"),
+}
+
+
 def main(source: str, target: str) -> None:
     run = json.loads(Path(source).read_text())
     groups: dict[str, Group] = defaultdict(dict)
@@ -134,11 +145,9 @@ def curves(groups: dict[str, Group], target: Path) -> None:
                 points[stats["curve"]][name].append((stats["at"], stats["median"]))
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     labels = ("group size N, about a million rewards, float32", "number of groups of 16, float32")
-    styles = ["-", "--", "-", "--", ":", "-.", "-."]
-    colours = ["#D55E00", "#D55E00", "#0072B2", "#0072B2", "#000000", "#009E73", "#CC79A7"]
     for axis, kind, label in zip(axes, points, labels, strict=True):
-        for (name, line), style, colour in zip(points[kind].items(), styles, colours, strict=True):
-            x, y = zip(*sorted(line), strict=True)
+        for name, (style, colour) in STYLES.items():
+            x, y = zip(*sorted(points[kind][name]), strict=True)
             axis.loglog(x, [1e3 * t for t in y], style, color=colour, label=name, linewidth=1.8)
         axis.set(xlabel=label, ylabel="time of a call, ms")
         axis.grid(alpha=0.25)
