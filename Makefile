@@ -28,7 +28,7 @@ test-verl: $(VERL)/stamp
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The committed benchmark table and plot, measured anew: about ten minutes, best on an idle machine.
+# The committed benchmark table and plot, measured anew: some minutes, best on an idle machine.
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json
 	$(BIN)/python benchmarks/table.py .benchmarks.json benchmarks/results.md

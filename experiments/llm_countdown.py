@@ -6,7 +6,8 @@ and, given 64 tries, most of them. Then TRL post-trains it, everything equal but
 1. *tune*: every contender at every learning rate, half as long, with one seed apart from those of the study; it gets
    the rate at which it does best what it optimises, over the last sixth of training;
 2. *study*: every contender at its rate, five seeds, pass@k on a thousand held-out problems;
-3. *length*: GRPO and top:2@4 once more, with a second reward function that charges for every token.
+3. *length*: GRPO and top:2@4 once more, with a second reward function that charges for every token;
+4. *long*: four of them once more, twice as long, two seeds.
 
     python experiments/llm_countdown.py --results experiments/results/llm_countdown --images docs/images
     python experiments/llm_countdown.py --size large        # some 100 million parameters, longer problems: one GPU
@@ -48,6 +49,8 @@ from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, rea
 
 CONTENDERS = ("mean", GRPO, "max@4", "top:2@4", "maxrl", "max@4..mean")
 PENALISED = (GRPO, "top:2@4")
+LONGER = ("mean", GRPO, "top:2@4", "max@4")
+PARTS = {"study": CONTENDERS, "length": PENALISED, "long": LONGER}
 TUNING_SEED = 100
 
 
@@ -118,7 +121,7 @@ def aim(contender: str) -> str:
     return "reward" if contender == GRPO or stages(contender)[1] == "mean" else "ordergrad/value"
 
 
-# The three parts ----------------------------------------------------------------------------------------------------
+# The parts ----------------------------------------------------------------------------------------------------
 
 
 def run_study(size: Size, out: Path, jobs: int, console: Console) -> None:
@@ -138,6 +141,8 @@ def run_study(size: Size, out: Path, jobs: int, console: Console) -> None:
     train_part("study", partial(rated_run, rates), base, out, jobs, console)
     penalised = replace(base, objectives=PENALISED, length_penalty=size.length_penalty)
     train_part("length", partial(rated_run, rates), penalised, out, jobs, console)
+    longer = replace(base, objectives=LONGER, steps=2 * base.steps, seeds=min(2, base.seeds))
+    train_part("long", partial(rated_run, rates), longer, out, jobs, console)
 
 
 def tuning(size: Size, out: Path) -> list[tuple[str, float, float, float, float]]:
@@ -160,12 +165,12 @@ def best_rates(size: Size, out: Path) -> dict[str, float]:
 
 
 def measured(size: Size, out: Path) -> list[dict[str, Any]]:
-    """Return one record per run of the study and of its length part."""
+    """Return one record per run of every part but the tuning."""
     ks = sizes(size.settings.eval_samples)
     records: list[dict[str, Any]] = []
-    for part, contenders in (("study", CONTENDERS), ("length", PENALISED)):
+    for part, contenders in PARTS.items():
         for contender in contenders:
-            for seed in range(size.settings.seeds):
+            for seed in range(min(2, size.settings.seeds) if part == "long" else size.settings.seeds):
                 folder = run_folder(out / part, contender, seed)
                 successes, samples = read_successes(folder / EVALUATION)
                 metrics = read_metrics(folder / METRICS)
@@ -243,8 +248,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
         "length_penalty": size.length_penalty,
         "start": {name: round(float(row[0]), 5) for name, row in zip(names, start_curve(out, ks), strict=True)},
         "columns": ["mean", "low", "high"],
-        "study": {c: spread(records, "study", c, names) for c in CONTENDERS},
-        "length": {c: spread(records, "length", c, names) for c in PENALISED},
+        **{part: {c: spread(records, part, c, names) for c in contenders} for part, contenders in PARTS.items()},
     }
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     show(records, names, start_curve(out, ks), console)
@@ -267,12 +271,13 @@ def show(records: Sequence[Mapping[str, Any]], names: Sequence[str], start: Any,
     for heading in ("trained on", *names, "tokens", "entropy"):
         table.add_column(heading, justify="left" if heading == "trained on" else "right")
     table.add_row("warm start", *(f"{100 * row[0]:.1f}" for row in start), "", "")
-    for part, contenders in (("study", CONTENDERS), ("length", PENALISED)):
+    notes = {"study": "", "length": ", penalised", "long": ", twice as long"}
+    for part, contenders in PARTS.items():
         for c in contenders:
             cells = [interval(column(records, part, c, name)) for name in names]
             length, entropy = (np.mean(column(records, part, c, name)) for name in ("length", "entropy"))
             table.add_row(
-                c + (", penalised" if part == "length" else ""),
+                c + notes[part],
                 *(f"{100 * middle:.1f} ± {50 * (high - low):.1f}" for middle, low, high in cells),
                 f"{length:.2f}",
                 f"{entropy:.3f}",

@@ -53,7 +53,7 @@ def test_the_study_from_start_to_end(study, tmp_path):
     arguments = ["--out", str(out), "--results", str(results), "--images", str(images), "--jobs", "1"]
     study.main(arguments)
     runs = read(results / "runs.csv")
-    assert len(runs) == (len(study.CONTENDERS) + len(study.PENALISED)) * 2
+    assert len(runs) == sum(map(len, study.PARTS.values())) * 2
     tuning = read(results / "tuning.csv")
     assert {(row["contender"], float(row["learning_rate"])) for row in tuning} == {
         (contender, rate) for contender in study.CONTENDERS for rate in (3e-4, 1e-3)
