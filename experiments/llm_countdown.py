@@ -6,7 +6,7 @@ and, given 64 tries, most of them. Then TRL post-trains it, everything equal but
 1. *tune*: every contender at every learning rate, half as long, with one seed apart from those of the study; it gets
    the rate at which it does best what it optimises, over the last sixth of training;
 2. *study*: every contender at its rate, five seeds, pass@k on a thousand held-out problems;
-3. *length*: GRPO and top:2@4 once more, with a second reward function that charges for every token;
+3. *length*: the mean, GRPO and top:2@4 once more, with a second reward function that charges for every token;
 4. *long*: four of them once more, twice as long, two seeds.
 
     python experiments/llm_countdown.py --results experiments/results/llm_countdown --images docs/images
@@ -48,7 +48,7 @@ from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
 
 CONTENDERS = ("mean", GRPO, "max@4", "top:2@4", "maxrl", "max@4..mean")
-PENALISED = (GRPO, "top:2@4")
+PENALISED = ("mean", GRPO, "top:2@4")
 LONGER = ("mean", GRPO, "top:2@4", "max@4")
 PARTS = {"study": CONTENDERS, "length": PENALISED, "long": LONGER}
 TUNING_SEED = 100
