@@ -330,7 +330,7 @@ def draw_length(records: Sequence[Mapping[str, Any]], names: Sequence[str], path
                 x, y = column(records, part, c, "length"), column(records, part, c, name)
                 label = f"{c}, penalised" if part == "length" else c
                 axis.scatter(x, y, color=style(index + 1)[0], marker=marker, s=28, alpha=0.8, label=label)
-        axis.set(xlabel="tokens of an answer", ylabel=name, ylim=(0, None))
+        axis.set(xlabel="tokens of an answer", ylabel=name, xlim=(0, None), ylim=(-0.02, None))
     axes[0].legend(frameon=False, fontsize=8)
     save(figure, path)
 

@@ -29,7 +29,6 @@ app.add_typer(train_app, name="train")
 app.command()(score)
 app.command()(advise)
 app.command("report")(report)
-console = Console(highlight=False)
 _PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -55,8 +54,9 @@ def explain(
         results = explaining.compare(list(dict.fromkeys(objective)), n)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    console = Console(highlight=False)
     if len(results) == 1:
-        _show_one(results[0])
+        _show_one(results[0], console)
     else:
         console.print(_comparison_table(results))
     if plot is not None:
@@ -67,17 +67,13 @@ def explain(
         console.print(f"picture written to {plot}")
 
 
-def _show_one(result: explaining.Explanation) -> None:
+def _show_one(result: explaining.Explanation, console: Console) -> None:
     console.print(f"[bold]{result.objective}[/bold]  group size N = {result.n}, comparison size K = {result.k}")
     for coefficient, text, sentence in result.terms:
-        console.print(f"  {coefficient:g} × {text}: {sentence}", highlight=False)
-    console.print(
-        "\n[bold]Spectrum[/bold]: the weight of each quantile of the reward, worst on the left", highlight=False
-    )
-    console.print(
-        explaining.draw(result.objective, result.k, width=max(20, min(console.width - 12, 72))), highlight=False
-    )
-    console.print(_mass_line(result), highlight=False)
+        console.print(f"  {coefficient:g} × {text}: {sentence}")
+    console.print("\n[bold]Spectrum[/bold]: the weight of each quantile of the reward, worst on the left")
+    console.print(explaining.draw(result.objective, result.k, width=max(20, min(console.width - 12, 72))))
+    console.print(_mass_line(result))
     console.print(_weight_table(result))
     console.print(_risk_table(result))
 
@@ -85,19 +81,20 @@ def _show_one(result: explaining.Explanation) -> None:
 def _comparison_table(results: list[explaining.Explanation]) -> Table:
     """Return the table of several objectives, one a row."""
     title = f"What objectives weigh, worst outcomes on the left, in groups of {results[0].n}"
-    table = Table(title=title, title_justify="left")
+    caption = "value: of normal rewards, at this K and in the population that the objective is named after"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("objective", overflow="fold")
     table.add_column("K", justify="right")
     table.add_column("spectrum", min_width=20, no_wrap=True)
-    for heading in ("worst 10%", "between", "best 10%", "normal reward", "at K = ∞"):
-        table.add_column(heading, justify="right")
+    for heading in ("worst 10%", "best 10%", "value", "K = ∞"):
+        table.add_column(heading, justify="right", min_width=7)
     for result in results:
         _, finite, population = result.risks[0]
         table.add_row(
             str(result.objective),
             str(result.k),
             explaining.spark(result.objective, result.k),
-            *(f"{share:.1%}" for share in explaining.shares(result.objective, result.k)),
+            *(f"{share:.1%}" for share in explaining.shares(result.objective, result.k)[::2]),
             f"{round(finite, 4) + 0:.4f}",
             "" if population is None else f"{round(population, 4) + 0:.4f}",
         )

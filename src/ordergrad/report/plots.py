@@ -89,7 +89,8 @@ def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "")
     figure, (panel,) = new_figure(1, title)
     draw_pass_curves(panel, {name: (ks, curve) for name, curve in curves.items()})
     panel.set(xlabel="tries k", ylabel="pass@k", ylim=(0, None))
-    _legend(panel, "trained on")
+    figure.set_figwidth(6.4)
+    figure.legend(title="trained on", loc="outside right upper", frameon=False, fontsize=9, alignment="left")
     return figure
 
 
