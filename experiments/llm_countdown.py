@@ -37,13 +37,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binom
-from scipy.stats import t as student
 
 import ordergrad as og
 from ordergrad.report.plots import new_figure, pass_curves, save, style
 from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
-from ordergrad.train.measures import pass_at, pass_at_k, read_successes, sizes
+from ordergrad.train.measures import interval, pass_at, pass_at_k, read_successes, sizes
 from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
 
@@ -189,11 +188,9 @@ def measured(size: Size, out: Path) -> list[dict[str, Any]]:
     return records
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean and its 95% interval (Student, over seeds)."""
-    x = np.asarray(values)
-    half = float(student.ppf(0.975, len(x) - 1)) * float(x.std(ddof=1)) / len(x) ** 0.5
-    return float(x.mean()), float(x.mean()) - half, float(x.mean()) + half
+def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of one value a seed, and its 95% interval."""
+    return interval([np.array([value]) for value in values])
 
 
 def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name: str) -> list[float]:
@@ -207,7 +204,7 @@ def differences(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> l
         for contender in CONTENDERS:
             for name in names if contender != against else ():
                 ours, theirs = (np.array(column(records, "study", c, name)) for c in (contender, against))
-                rows.append((contender, against, name, *interval(list(ours - theirs))))
+                rows.append((contender, against, name, *over_seeds(list(ours - theirs))))
     return rows
 
 
@@ -253,7 +250,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     show(records, names, start_curve(out, ks), console)
     curves = {"warm start": start_curve(out, ks)}
-    curves |= {c: np.array([interval(column(records, "study", c, name)) for name in names]) for c in CONTENDERS}
+    curves |= {c: np.array([over_seeds(column(records, "study", c, name)) for name in names]) for c in CONTENDERS}
     save(pass_curves(curves, ks, "Countdown, held-out problems"), images / "llm_countdown.png")
     draw_training(size, out, images / "llm_countdown_training.png")
     draw_length(records, names, images / "llm_countdown_length.png")
@@ -262,7 +259,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
 
 
 def spread(records: Sequence[Mapping[str, Any]], part: str, contender: str, names: Sequence[str]) -> dict[str, Any]:
-    found = {name: interval(column(records, part, contender, name)) for name in (*names, "length", "entropy")}
+    found = {name: over_seeds(column(records, part, contender, name)) for name in (*names, "length", "entropy")}
     return {name: [round(x, 5) for x in values] for name, values in found.items()}
 
 
@@ -274,7 +271,7 @@ def show(records: Sequence[Mapping[str, Any]], names: Sequence[str], start: Any,
     notes = {"study": "", "length": ", penalised", "long": ", twice as long"}
     for part, contenders in PARTS.items():
         for c in contenders:
-            cells = [interval(column(records, part, c, name)) for name in names]
+            cells = [over_seeds(column(records, part, c, name)) for name in names]
             length, entropy = (np.mean(column(records, part, c, name)) for name in ("length", "entropy"))
             table.add_row(
                 c + notes[part],
