@@ -4,6 +4,7 @@ Rank 0 writes one JSON object with a record per case to FOLDER/result.json.
 """
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -81,7 +82,8 @@ def main(folder: Path) -> None:
     if rank == 0:
         (folder / "result.json").write_text(json.dumps(result))
     trainer.accelerator.wait_for_everyone()
-    torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # the destructors of gloo and DDP may wait for ever for a process that has already left
 
 
 if __name__ == "__main__":
