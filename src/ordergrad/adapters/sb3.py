@@ -232,9 +232,14 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         old = self._stretch
         self._stretch = {name: np.concatenate([old[name], new]) if old else new for name, new in chunk.items()}
 
+    def _ranks(self, returns: Array) -> tuple[Array, Array]:
+        """Return the advantages of episodes, and the slopes of f between neighbours of the sorted returns."""
+        slopes = scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
+        return np.asarray(advantages(returns, self.objective, small="shrink")), slopes
+
     def _advantages(self, returns: Array) -> Array:
         """Return the advantages of episodes, in their unit."""
-        a = np.asarray(advantages(returns, self.objective, small="shrink"))
+        a, _ = self._ranks(returns)
         total = self.stats["total"] + len(a)
         mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + float(np.sum(a * a))) / total
         self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
@@ -266,7 +271,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
     def _train_on_everything(self, returns: Array, finite: Array, last_values: Array) -> None:
         s = self._stretch
         order = np.argsort(returns)
-        slopes = scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
+        _, slopes = self._ranks(returns)
         a = self._advantages(returns)
         if self.credit == "terminal":
             rewards = np.zeros(finite.shape)

@@ -1,0 +1,545 @@
+"""Risky regions of continuous control: what the mean, its Gini and variance penalties and CVaR make of them.
+
+Two tasks in the style of Luo et al. (2023), both with noise of mean zero and heavy tails:
+
+- *pendulum*: balance a pole on a cart (MuJoCo). Right of the middle every step is paid a little better, and at random.
+- *lander*: land on the moon (Box2D). Coming to rest right of the middle of the pad is paid at random.
+
+All contenders meet the same PPO, the same settings and the same episodes; they differ by what becomes of the returns:
+
+    mean                 the returns themselves
+    mean-c*gini          the mean less c times the mean difference of two episodes
+    cvar:0.1             the mean of the worst tenth of the episodes
+    mean-c*variance      Tamar et al. (2012), the peer: the sampled gradient of mean and variance
+
+Everything but the mean is annealed: from the mean to itself over the first part of training.
+
+1. *tune*: the weights c of Gini and variance, each from a small set and with a seed apart from those of the study: the
+   one whose policy has the largest CVaR of the worst tenth;
+2. *study*: every contender, five seeds, on thousands of fresh episodes;
+3. *edge* (pendulum): a bonus that grows until the risky side is worth its risk.
+
+    python experiments/risky_control.py pendulum --results experiments/results/risky_control --images docs/images
+    python experiments/risky_control.py lander --results experiments/results/risky_control --images docs/images
+
+Ctrl-C stops, `--resume` goes on with the runs that are not finished. Needs `pip install "ordergrad[rl]"
+"gymnasium[mujoco]"`. Results and what they mean: docs/studies/risky_control.md.
+
+References:
+    Luo, Liu, Poupart and Pan (2023). An alternative to variance: Gini deviation for risk-averse policy gradient.
+        NeurIPS 36, arXiv 2307.08873.
+    Tamar, Di Castro and Mannor (2012). Policy gradients with variance related risk criteria. ICML, arXiv 1206.6404.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.logger import Logger
+
+import ordergrad as og
+import ordergrad.envs  # noqa: F401 (registers the tasks)
+from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
+from ordergrad.report.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
+from ordergrad.train.measures import interval, metric_columns
+from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.rl import seed_of
+from ordergrad.train.runs import (
+    EVALUATION,
+    METRICS,
+    RunError,
+    open_folder,
+    read_metrics,
+    run_folder,
+    write_csv,
+)
+
+TUNING_SEED = 100
+TAIL = "cvar:0.1"
+VARIANCE = re.compile(r"mean-([\d.]+)\*variance")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One task and how every contender is trained on it."""
+
+    env_id: str
+    env_args: dict[str, Any] = field(default_factory=dict)
+    contenders: tuple[str, ...] = ("mean", "gini", TAIL, "variance")  # gini and variance: with their tuned weights
+    weights: dict[str, tuple[float, ...]] = field(default_factory=dict)  # to choose from
+    edge: tuple[float, ...] = ()  # bonuses
+    seeds: int = 5
+    edge_seeds: int = 3
+    steps: int = 240_000
+    annealed: float = 0.3  # share of the steps over which the mean turns into the objective
+    credit: str = "telescoped"
+    envs: int = 64
+    rollout: int = 100
+    min_episodes: int = 48
+    learning_rate: float = 3e-3  # falls linearly to 0
+    batch_size: int = 640
+    epochs: int = 6
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    entropy: float = 0.0
+    episodes: int = 4000  # fresh ones, for each policy
+
+
+TASKS = {
+    "pendulum": Settings(
+        "ordergrad/RiskyPendulum-v0",
+        {"max_episode_steps": 50, "bonus": 0.4, "freedom": 3.0},
+        weights={"gini": (0.25, 0.5, 1.0), "variance": (0.003, 0.01, 0.03)},
+        edge=(0.0, 0.8, 1.6),
+    ),
+    "lander": Settings(
+        "ordergrad/RiskyLander-v0",
+        {"freedom": 3.0},
+        weights={"gini": (0.25, 0.5, 1.0), "variance": (0.003, 0.01, 0.03)},
+    ),
+}
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+class MeanVarianceBuffer(OrderGradRolloutBuffer):
+    """The peer: advantages of the mean less c times the variance of returns, from the same episodes.
+
+    Tamar et al. (2012): the gradient of the variance is E[(R^2 - 2 E[R] R) grad log p]. Here E[R] is the average of the
+    batch, and the baseline makes the advantages average to 0, so that an episode gets R - m - c ((R - m)^2 - s^2).
+    """
+
+    penalty = 0.0
+
+    def _ranks(self, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n, apart = len(returns), returns - returns.mean()
+        a = apart - self.penalty * (apart**2 - np.mean(apart**2))
+        low, high = np.sort(apart)[:-1], np.sort(apart)[1:]
+        return a * n / (n - 1), (1 - self.penalty * (low + high)) * n / (n - 1)
+
+
+def penalty_of(contender: str) -> float | None:
+    """Return the c of mean-c*variance; None for an objective of ranks."""
+    match = VARIANCE.fullmatch(contender)
+    return float(match[1]) if match else None
+
+
+def build(settings: Settings, contender: str, seed: int) -> OrderGradPPO:
+    """Return an untrained model with its environments."""
+    env = make_environments(settings, settings.envs)
+    model = OrderGradPPO(
+        "MlpPolicy",
+        env,
+        objective="mean",
+        credit=settings.credit,
+        min_episodes=settings.min_episodes,
+        unit_scale=True,
+        rollout_buffer_class=OrderGradRolloutBuffer if penalty_of(contender) is None else MeanVarianceBuffer,
+        n_steps=settings.rollout,
+        batch_size=settings.batch_size,
+        n_epochs=settings.epochs,
+        gamma=settings.gamma,
+        gae_lambda=settings.gae_lambda,
+        ent_coef=settings.entropy,
+        learning_rate=lambda remaining: settings.learning_rate * remaining,
+        seed=seed,
+        device="cpu",
+    )
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    env.seed(seed_of(seed, 1))
+    return model
+
+
+def make_environments(settings: Settings, count: int) -> Any:
+    return make_vec_env(
+        lambda: gym.make(settings.env_id, **settings.env_args),
+        count,
+        monitor_kwargs={"info_keywords": ("risky_share",)},
+    )
+
+
+class Recorder(BaseCallback):
+    """Turn the mean into the contender, write metrics after every rollout, and stop where asked."""
+
+    def __init__(self, settings: Settings, contender: str, folder: Path, stop: Any, report: Any):
+        super().__init__()
+        self.settings, self.contender, self.folder, self.stop, self.report = settings, contender, folder, stop, report
+        self.stopped = False
+
+    def _on_rollout_start(self) -> None:
+        buffer: Any = self.model.rollout_buffer
+        annealing = self.settings.annealed * self.settings.steps
+        t = min(1.0, self.num_timesteps / annealing) if annealing else 1.0
+        penalty = penalty_of(self.contender)
+        if penalty is None:
+            buffer.objective = og.anneal("mean", self.contender, t) if t < 1 else og.parse(self.contender)
+        else:
+            buffer.penalty = t * penalty
+        self.stopped = self.stop()
+
+    def _on_step(self) -> bool:
+        return not self.stopped
+
+    def _on_rollout_end(self) -> None:
+        recent = list(self.model.ep_info_buffer)
+        if len(recent) < 2:
+            return
+        returns = np.array([episode["r"] for episode in recent])
+        row = {
+            "step": self.num_timesteps,
+            "mean": float(returns.mean()),
+            TAIL: float(og.value(returns, TAIL, small="shrink")),
+            "risky": float(np.mean([episode["risky_share"] for episode in recent])),
+            "length": float(np.mean([episode["l"] for episode in recent])),
+        }
+        row = {name: float(f"{x:.5g}") if name != "step" else x for name, x in row.items()}
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        self.report(row)
+
+
+def run(settings: Settings, contender: str, seed: int, folder: Path, stop: Any, report: Any) -> bool:
+    """Train and test one policy, unless that is done; a run that was stopped begins anew."""
+    if (folder / EVALUATION).exists():
+        return True
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
+    model = build(settings, contender, seed)
+    recorder = Recorder(settings, contender, folder, stop, report)
+    try:
+        model.learn(settings.steps, recorder)
+    finally:
+        model.get_env().close()
+    if not recorder.stopped:
+        write_csv(folder / EVALUATION, ("return", "length", "risky"), fresh_episodes(model, settings, seed))
+    return not recorder.stopped
+
+
+def fresh_episodes(model: OrderGradPPO, settings: Settings, seed: int) -> list[tuple[float, int, float]]:
+    """Return return, length and risky share of episodes in which the policy acts at random, as in training."""
+    env = make_environments(settings, min(100, settings.episodes))
+    env.seed(seed_of(seed, 2))
+    ended: list[tuple[float, int, float]] = []
+
+    def watch(found: dict[str, Any], _: Any) -> None:
+        if found["done"]:
+            episode = found["info"]["episode"]
+            ended.append((episode["r"], episode["l"], episode["risky_share"]))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, 2))
+        evaluate_policy(model.policy, env, settings.episodes, deterministic=False, callback=watch)
+    env.close()
+    return ended
+
+
+# The parts ----------------------------------------------------------------------------------------------------------
+
+
+def tuning_contenders(settings: Settings) -> tuple[str, ...]:
+    return tuple(f"mean-{c:g}*{name}" for name, choice in settings.weights.items() for c in choice)
+
+
+def tune_run(settings: Settings, contender: str, seed: int, folder: Path, stop: Any, report: Any) -> bool:
+    return run(settings, contender, TUNING_SEED + seed, folder, stop, report)
+
+
+def edge_settings(settings: Settings, bonus: float) -> Settings:
+    return replace(settings, env_args=settings.env_args | {"bonus": bonus}, seeds=settings.edge_seeds)
+
+
+def train_part(
+    name: str,
+    run_one: Callable[..., bool],
+    settings: Settings,
+    contenders: Sequence[str],
+    out: Path,
+    jobs: int,
+    console: Console,
+) -> None:
+    """Train one part, its runs side by side under one progress display."""
+    console.print(f"[bold]{name}[/]: {len(contenders)} contenders x {settings.seeds} seeds x {settings.steps:,} steps")
+    work, every = partial(run_one, settings), (contenders, settings.seeds, settings.steps)
+    if not train_under_progress(work, *every, out / name, jobs, console, shown):
+        raise KeyboardInterrupt
+
+
+def shown(row: Mapping[str, Any], contender: str) -> str:
+    return f"mean {row['mean']:7.1f}  {TAIL} {row[TAIL]:7.1f}  risky {row['risky']:4.0%}"
+
+
+def run_task(settings: Settings, out: Path, jobs: int, console: Console) -> dict[str, str]:
+    """Train everything that is not there yet; return the contenders with their chosen weights by short name."""
+    train_part("tune", tune_run, replace(settings, seeds=1), tuning_contenders(settings), out, jobs, console)
+    chosen = choose(settings, out)
+    names = tuple(chosen.values())
+    train_part("study", run, settings, names, out, jobs, console)
+    for bonus in settings.edge:
+        train_part(f"edge/{bonus:g}", run, edge_settings(settings, bonus), names, out, jobs, console)
+    return chosen
+
+
+def tuning(settings: Settings, out: Path) -> list[dict[str, Any]]:
+    """Return what came of every weight, with the seed of the tuning."""
+    return [
+        {"contender": c} | measure(read_episodes(run_folder(out / "tune", c, 0)), (c,))
+        for c in tuning_contenders(settings)
+    ]
+
+
+def choose(settings: Settings, out: Path) -> dict[str, str]:
+    """Return the string of each contender: its weight is the one with the largest CVaR in tuning."""
+    found = tuning(settings, out)
+    chosen: dict[str, str] = {}
+    for name in settings.contenders:
+        rows = [row for row in found if row["contender"].endswith(f"*{name}")]
+        chosen[name] = max(rows, key=lambda row: row[TAIL])["contender"] if rows else name
+    return chosen
+
+
+# What came out ------------------------------------------------------------------------------------------------------
+
+Episodes = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Returns, lengths and risky shares."""
+
+
+def read_episodes(folder: Path) -> Episodes:
+    returns, lengths, risky = np.loadtxt(folder / EVALUATION, delimiter=",", skiprows=1, ndmin=2).T
+    return returns, lengths, risky
+
+
+def value_of(returns: np.ndarray, contender: str) -> float:
+    """Return what a contender maximises, estimated without bias."""
+    penalty = penalty_of(contender)
+    if penalty is None:
+        return float(og.value(returns, contender))
+    return float(returns.mean() - penalty * returns.var(ddof=1))
+
+
+def measure(episodes: Episodes, contenders: Sequence[str]) -> dict[str, float]:
+    """Return every measure of one policy: the contenders' values and what else there is to know."""
+    returns, lengths, risky = episodes
+    values = {name: value_of(returns, name) for name in dict.fromkeys(("mean", TAIL, *contenders))}
+    return values | {
+        "gini": float(og.value(returns, "gini")),
+        "std": float(returns.std(ddof=1)),
+        "risky": float(risky.mean()),
+        "length": float(lengths.mean()),
+    }
+
+
+def measured(settings: Settings, names: Sequence[str], out: Path) -> list[dict[str, Any]]:
+    """Return one record per run of the study and of the edge."""
+    parts = {"study": settings} | {f"edge/{bonus:g}": edge_settings(settings, bonus) for bonus in settings.edge}
+    return [
+        {"part": part, "bonus": its.env_args.get("bonus", 0.0), "contender": c, "seed": seed}
+        | measure(read_episodes(run_folder(out / part, c, seed)), names)
+        for part, its in parts.items()
+        for c in names
+        for seed in range(its.seeds)
+    ]
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of one value a seed, and its 95% interval."""
+    return interval([np.array([value]) for value in values])
+
+
+def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name: str) -> list[float]:
+    return [r[name] for r in records if r["part"] == part and r["contender"] == contender]
+
+
+def leads(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return, on each contender's own measure, its lead over every other one, seed by seed, with its interval."""
+    rows: list[tuple[Any, ...]] = []
+    for ours in names:
+        for theirs in names:
+            if ours != theirs:
+                lead = np.subtract(*(column(records, "study", c, ours) for c in (ours, theirs)))
+                rows.append((ours, theirs, *over_seeds(list(lead))))
+    return rows
+
+
+def two_extremes(settings: Settings, names: Sequence[str], draws: int = 200_000) -> dict[str, dict[str, float]]:
+    """Return the measures of two ideal policies of the pendulum, which always or never stand on the risky side."""
+    steps, rng = settings.env_args["max_episode_steps"], np.random.default_rng(0)
+    pay: Any = gym.make(settings.env_id, **settings.env_args).unwrapped
+    freedom, noise, bonus = pay.pay.freedom, pay.pay.noise, pay.pay.bonus
+    unit = noise * np.sqrt((freedom - 2) / freedom)
+    total = sum(unit * rng.standard_t(freedom, draws) for _ in range(steps)) + steps * (1 + bonus)
+    full, none = np.full(draws, float(steps)), np.zeros(draws)
+    return {
+        "always": measure((np.asarray(total), full, none + 1), names),
+        "never": measure((full, full, none), names),
+    }
+
+
+def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Sequence[Path], command: str) -> None:
+    """Write the tables and pictures of one task."""
+    out, results, images = folders
+    names = tuple(chosen.values())
+    records = measured(settings, names, out)
+    results.mkdir(parents=True, exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
+    write_csv(results / "runs.csv", tuple(records[0]), [[*map(short, r.values())] for r in records])
+    tuned = tuning(settings, out)
+    keys = ("contender", "mean", TAIL, "gini", "std", "risky", "length")
+    write_csv(results / "tuning.csv", keys, [[short(row[key]) for key in keys] for row in tuned])
+    rows = [[*map(short, row)] for row in leads(records, names)]
+    write_csv(results / "leads.csv", ("measure_and_contender", "against", "lead", "low", "high"), rows)
+    pooled = {c: np.concatenate([read_episodes(folder)[0] for folder in seeds_of(settings, out, c)]) for c in names}
+    levels = np.concatenate([[0.001, 0.005], np.arange(1, 100) / 100, [0.995, 0.999]])
+    quantiles = [[short(q), *(short(float(np.quantile(pooled[c], q))) for c in names)] for q in levels]
+    write_csv(results / "quantiles.csv", ("level", *names), quantiles)
+    metrics = {c: [metric_columns(read_metrics(f / METRICS)) for f in seeds_of(settings, out, c)] for c in names}
+    write_csv(results / "curves.csv", ("contender", "seed", "step", "mean", TAIL, "risky"), curve_rows(metrics))
+    keys = tuple(dict.fromkeys(("mean", *names, TAIL, "gini", "std", "risky", "length")))
+    summary: dict[str, Any] = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: version(p) for p in ("ordergrad", "numpy", "torch", "gymnasium", "stable-baselines3")},
+            **{p: version(p) for p in {"pendulum": ("mujoco",), "lander": ("box2d",)}[task]},
+        },
+        "settings": asdict(settings),
+        "chosen": dict(chosen),
+        "columns": ["mean", "low", "high"],
+    }
+    if task == "pendulum":
+        summary["extremes"] = {
+            name: {key: round(found[key], 3) for key in keys} for name, found in two_extremes(settings, names).items()
+        }
+    for part in dict.fromkeys(record["part"] for record in records):
+        summary[part] = {c: {k: rounded(over_seeds(column(records, part, c, k))) for k in keys} for c in names}
+    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    draw(task, names, levels, quantiles, metrics, images / f"risky_{task}.png")
+    if settings.edge:
+        draw_edge(settings, names, records, images / f"risky_{task}_edge.png")
+
+
+def seeds_of(settings: Settings, out: Path, contender: str) -> list[Path]:
+    return [run_folder(out / "study", contender, seed) for seed in range(settings.seeds)]
+
+
+def short(x: Any) -> Any:
+    return f"{x:.5g}" if isinstance(x, float) else x
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    return [round(x, 4) for x in values]
+
+
+def curve_rows(metrics: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[tuple[Any, ...]]:
+    return [
+        (c, seed, int(step), *(short(float(columns[name][i])) for name in ("mean", TAIL, "risky")))
+        for c, runs in metrics.items()
+        for seed, (steps, columns) in enumerate(runs)
+        for i, step in enumerate(steps)
+    ]
+
+
+def draw(task: str, names: Sequence[str], levels: Any, quantiles: Any, metrics: Any, path: Path) -> None:
+    """Draw the distributions of returns and how they came about."""
+    titles = {"pendulum": "Risky pendulum", "lander": "Risky lander"}
+    figure, (left, middle, right) = new_figure(3, titles[task])
+    table = np.array(quantiles, dtype=float)
+    for index, name in enumerate(names):
+        draw_curve(left, index, name, levels, table[:, 1 + index])
+    draw_metric(middle, metrics, "risky")
+    draw_metric(right, metrics, TAIL)
+    share = {"pendulum": "steps on the risky side", "lander": "landings on the risky side"}[task]
+    left.set(xlim=(0, 1), xlabel="quantile level (0: worst episode)", title="Returns of fresh episodes")
+    middle.set(ylim=(0, 1), xlabel="environment steps", title=f"Share of {share}")
+    right.set(xlabel="environment steps", title=f"{TAIL} of the last 100 episodes")
+    left.legend(title="trained on", frameon=False, fontsize=8, alignment="left")
+    save(figure, path)
+
+
+def draw_edge(settings: Settings, names: Sequence[str], records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what the contenders do as the risky side is paid better and better."""
+    figure, panels = new_figure(2, "The price of safety")
+    bonuses = sorted({record["bonus"] for record in records})
+    for panel, name in zip(panels, ("risky", "mean"), strict=True):
+        for index, contender in enumerate(names):
+            found = np.array(
+                [
+                    over_seeds([r[name] for r in records if r["bonus"] == bonus and r["contender"] == contender])
+                    for bonus in bonuses
+                ]
+            )
+            band = (found[:, 1], found[:, 2])
+            draw_curve(panel, index, contender, np.array(bonuses), found[:, 0], band, "o")
+        panel.set(xlabel="bonus of a step on the risky side")
+    panels[0].set(title="Share of steps on the risky side", ylim=(0, 1))
+    panels[1].set(title="Mean return")
+    panels[1].legend(title="trained on", frameon=False, fontsize=8, alignment="left")
+    save(figure, path)
+
+
+def show(settings: Settings, names: Sequence[str], out: Path, console: Console) -> None:
+    records = measured(settings, names, out)
+    keys = tuple(dict.fromkeys(("mean", *names, "std", "risky", "length")))
+    table = Table(title="Fresh episodes; 95% intervals over seeds", title_justify="left")
+    for heading in ("part", "trained on", *keys):
+        table.add_column(heading, justify="left" if heading in ("part", "trained on") else "right")
+    for part in dict.fromkeys(record["part"] for record in records):
+        for c in names:
+            cells = [over_seeds(column(records, part, c, key)) for key in keys]
+            table.add_row(part, c, *(f"{middle:.4g} ± {high - middle:.2g}" for middle, _, high in cells))
+    console.print(table)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train risk-averse and mean-seeking policies in continuous control.")
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--out", type=Path, help="folder of the runs [runs/risky_control/TASK]")
+    parser.add_argument("--results", type=Path, help="tables go to RESULTS/TASK [the folder of the runs]")
+    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
+    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
+    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
+    options = parser.parse_args(argv)
+    console, settings = Console(highlight=False), TASKS[options.task]
+    out: Path = options.out or Path("runs") / "risky_control" / options.task
+    results = out if options.results is None else options.results / options.task
+    words = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
+    try:
+        jobs = chosen_jobs(options.jobs, len(settings.contenders) * settings.seeds)
+        open_folder(out, asdict(settings), kind="study", resume=options.resume)
+        chosen = run_task(settings, out, jobs, console)
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        raise SystemExit(130) from None
+    command = " ".join(["python experiments/risky_control.py", *words])
+    report(settings, options.task, chosen, (out, results, options.images or out), command)
+    show(settings, tuple(chosen.values()), out, console)
+    console.print(f"results: {results}/summary.json, runs.csv, leads.csv; pictures: risky_{options.task}*.png")
+
+
+if __name__ == "__main__":
+    main()
