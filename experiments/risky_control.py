@@ -56,26 +56,32 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecNormalize
 
 import ordergrad as og
-import ordergrad.envs  # noqa: F401 (registers the tasks)
+import ordergrad.envs
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
-from ordergrad.report.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
+from ordergrad.report.plots import draw_curve, draw_metric, new_figure, save
 from ordergrad.train.measures import interval, metric_columns
 from ordergrad.train.progress import chosen_jobs, train_under_progress
-from ordergrad.train.rl import seed_of
+from ordergrad.train.rl import load_policy, seed_of
 from ordergrad.train.runs import (
+    CHECKPOINT,
     EVALUATION,
     METRICS,
     RunError,
     open_folder,
+    read_checkpoint,
     read_metrics,
     run_folder,
+    write_checkpoint,
     write_csv,
 )
 
 TUNING_SEED = 100
 TAIL = "cvar:0.1"
+Start = Path | None
+"""A checkpoint to begin with."""
 VARIANCE = re.compile(r"mean-([\d.]+)\*variance")
 
 
@@ -90,7 +96,8 @@ class Settings:
     edge: tuple[float, ...] = ()  # bonuses
     seeds: int = 5
     edge_seeds: int = 3
-    steps: int = 240_000
+    steps: int = 200_000
+    start_steps: int = 0  # of one policy, trained on the mean without noise, with which all contenders begin
     annealed: float = 0.3  # share of the steps over which the mean turns into the objective
     credit: str = "telescoped"
     envs: int = 64
@@ -102,20 +109,31 @@ class Settings:
     gamma: float = 0.99
     gae_lambda: float = 0.95
     entropy: float = 0.0
-    episodes: int = 4000  # fresh ones, for each policy
+    episodes: int = 2000  # fresh ones, for each policy
 
 
 TASKS = {
     "pendulum": Settings(
         "ordergrad/RiskyPendulum-v0",
-        {"max_episode_steps": 50, "bonus": 0.4, "freedom": 3.0},
-        weights={"gini": (0.25, 0.5, 1.0), "variance": (0.003, 0.01, 0.03)},
-        edge=(0.0, 0.8, 1.6),
+        {"max_episode_steps": 50, "bonus": 0.8, "freedom": 3.0},
+        weights={"gini": (0.5, 1.0), "variance": (0.003, 0.01)},
+        edge=(0.0, 2.0),
     ),
     "lander": Settings(
         "ordergrad/RiskyLander-v0",
-        {"freedom": 3.0},
-        weights={"gini": (0.25, 0.5, 1.0), "variance": (0.003, 0.01, 0.03)},
+        {"max_episode_steps": 500, "freedom": 3.0},
+        weights={"gini": (0.5, 1.0), "variance": (0.003, 0.01)},
+        steps=200_000,
+        start_steps=500_000,
+        envs=32,
+        rollout=128,
+        min_episodes=24,
+        learning_rate=1e-3,
+        batch_size=512,
+        gamma=0.999,
+        gae_lambda=0.98,
+        entropy=0.01,
+        episodes=1000,
     ),
 }
 
@@ -171,12 +189,14 @@ def build(settings: Settings, contender: str, seed: int) -> OrderGradPPO:
     return model
 
 
-def make_environments(settings: Settings, count: int) -> Any:
-    return make_vec_env(
-        lambda: gym.make(settings.env_id, **settings.env_args),
+def make_environments(settings: Settings, count: int) -> VecNormalize:
+    """Return environments with normalised observations; returns stay what they are."""
+    env = make_vec_env(
+        lambda: gym.make(settings.env_id, disable_env_checker=True, **settings.env_args),
         count,
         monitor_kwargs={"info_keywords": ("risky_share",)},
     )
+    return VecNormalize(env, norm_reward=False)
 
 
 class Recorder(BaseCallback):
@@ -219,20 +239,39 @@ class Recorder(BaseCallback):
         self.report(row)
 
 
-def run(settings: Settings, contender: str, seed: int, folder: Path, stop: Any, report: Any) -> bool:
-    """Train and test one policy, unless that is done; a run that was stopped begins anew."""
+def save_start(model: OrderGradPPO, path: Path) -> None:
+    """Write what a contender begins with: the policy's weights and how observations are normalised."""
+    seen = model.get_vec_normalize_env().obs_rms
+    tensors = {f"policy/{name}": x.numpy(force=True) for name, x in model.policy.state_dict().items()}
+    write_checkpoint(path, tensors | {"seen/mean": seen.mean, "seen/var": seen.var}, {"count": seen.count})
+
+
+def load_start(model: OrderGradPPO, path: Path) -> None:
+    tensors, state = read_checkpoint(path)
+    load_policy(model, tensors)
+    seen = model.get_vec_normalize_env().obs_rms
+    seen.mean, seen.var, seen.count = tensors["seen/mean"], tensors["seen/var"], state["count"]
+
+
+def run(
+    settings: Settings, start: Path | None, contender: str, seed: int, folder: Path, stop: Any, report: Any
+) -> bool:
+    """Train and test one policy, unless that is done, and return whether it is; a run that was stopped begins anew."""
     if (folder / EVALUATION).exists():
         return True
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / METRICS).unlink(missing_ok=True)
     model = build(settings, contender, seed)
+    if start is not None:
+        load_start(model, start)
     recorder = Recorder(settings, contender, folder, stop, report)
     try:
         model.learn(settings.steps, recorder)
     finally:
         model.get_env().close()
     if not recorder.stopped:
+        save_start(model, folder / CHECKPOINT)
         write_csv(folder / EVALUATION, ("return", "length", "risky"), fresh_episodes(model, settings, seed))
     return not recorder.stopped
 
@@ -240,6 +279,7 @@ def run(settings: Settings, contender: str, seed: int, folder: Path, stop: Any, 
 def fresh_episodes(model: OrderGradPPO, settings: Settings, seed: int) -> list[tuple[float, int, float]]:
     """Return return, length and risky share of episodes in which the policy acts at random, as in training."""
     env = make_environments(settings, min(100, settings.episodes))
+    env.training, env.obs_rms = False, model.get_vec_normalize_env().obs_rms
     env.seed(seed_of(seed, 2))
     ended: list[tuple[float, int, float]] = []
 
@@ -262,43 +302,42 @@ def tuning_contenders(settings: Settings) -> tuple[str, ...]:
     return tuple(f"mean-{c:g}*{name}" for name, choice in settings.weights.items() for c in choice)
 
 
-def tune_run(settings: Settings, contender: str, seed: int, folder: Path, stop: Any, report: Any) -> bool:
-    return run(settings, contender, TUNING_SEED + seed, folder, stop, report)
+def run_apart(settings: Settings, start: Start, contender: str, seed: int, *rest: Any) -> bool:
+    return run(settings, start, contender, TUNING_SEED + seed, *rest)
 
 
 def edge_settings(settings: Settings, bonus: float) -> Settings:
     return replace(settings, env_args=settings.env_args | {"bonus": bonus}, seeds=settings.edge_seeds)
 
 
-def train_part(
-    name: str,
-    run_one: Callable[..., bool],
-    settings: Settings,
-    contenders: Sequence[str],
-    out: Path,
-    jobs: int,
-    console: Console,
-) -> None:
-    """Train one part, its runs side by side under one progress display."""
-    console.print(f"[bold]{name}[/]: {len(contenders)} contenders x {settings.seeds} seeds x {settings.steps:,} steps")
-    work, every = partial(run_one, settings), (contenders, settings.seeds, settings.steps)
-    if not train_under_progress(work, *every, out / name, jobs, console, shown):
-        raise KeyboardInterrupt
-
-
-def shown(row: Mapping[str, Any], contender: str) -> str:
-    return f"mean {row['mean']:7.1f}  {TAIL} {row[TAIL]:7.1f}  risky {row['risky']:4.0%}"
+def calm_settings(settings: Settings) -> Settings:
+    calm = settings.env_args | {"bonus": 0.0, "noise": 0.0}
+    return replace(settings, env_args=calm, steps=settings.start_steps, seeds=1)
 
 
 def run_task(settings: Settings, out: Path, jobs: int, console: Console) -> dict[str, str]:
     """Train everything that is not there yet; return the contenders with their chosen weights by short name."""
-    train_part("tune", tune_run, replace(settings, seeds=1), tuning_contenders(settings), out, jobs, console)
+
+    def train_part(part: str, its: Settings, contenders: Sequence[str], run_one: Callable[..., bool] = run) -> None:
+        console.print(f"[bold]{part}[/]: {len(contenders)} contenders x {its.seeds} seeds x {its.steps:,} steps")
+        work = partial(run_one, its, None if part == "start" else start)
+        if not train_under_progress(work, contenders, its.seeds, its.steps, out / part, jobs, console, shown):
+            raise KeyboardInterrupt
+
+    start = run_folder(out / "start", "mean", 0) / CHECKPOINT if settings.start_steps else None
+    if start is not None:
+        train_part("start", calm_settings(settings), ("mean",), run_apart)
+    train_part("tune", replace(settings, seeds=1), tuning_contenders(settings), run_apart)
     chosen = choose(settings, out)
     names = tuple(chosen.values())
-    train_part("study", run, settings, names, out, jobs, console)
+    train_part("study", settings, names)
     for bonus in settings.edge:
-        train_part(f"edge/{bonus:g}", run, edge_settings(settings, bonus), names, out, jobs, console)
+        train_part(f"edge/{bonus:g}", edge_settings(settings, bonus), names)
     return chosen
+
+
+def shown(row: Mapping[str, Any], contender: str) -> str:
+    return f"mean {row['mean']:7.1f}  {TAIL} {row[TAIL]:7.1f}  risky {row['risky']:4.0%}"
 
 
 def tuning(settings: Settings, out: Path) -> list[dict[str, Any]]:
