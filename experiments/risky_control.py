@@ -421,7 +421,7 @@ def leads(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tu
     return rows
 
 
-def two_extremes(settings: Settings, names: Sequence[str], draws: int = 200_000) -> dict[str, dict[str, float]]:
+def two_extremes(settings: Settings, names: Sequence[str], draws: int = 100_000) -> dict[str, dict[str, float]]:
     """Return the measures of two ideal policies of the pendulum, which always or never stand on the risky side."""
     steps, rng = settings.env_args["max_episode_steps"], np.random.default_rng(0)
     pay: Any = gym.make(settings.env_id, **settings.env_args).unwrapped

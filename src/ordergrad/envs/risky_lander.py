@@ -6,8 +6,8 @@ References:
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false, reportUnknownParameterType=false
-# (Gymnasium leaves the types of its Box2D environments open)
+# pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false
+# (Gymnasium leaves some types of its Box2D environments open, and lets others be inferred too narrowly)
 
 import math
 from typing import Any
@@ -76,9 +76,9 @@ class RiskyLander(LunarLander):
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take one step."""
-        observation, reward, terminated, truncated, info = super().step(action)
+        observation, reward, terminated, truncated, _ = super().step(action)
         landed = not self.lander.awake
         risky = bool(landed and observation[0] > self.threshold)
         pay = self.pay.draw(self.np_random) if risky else 0.0
-        info = info | {"landed": landed, "risky": risky, "risky_share": float(risky)}
+        info: dict[str, Any] = {"landed": landed, "risky": risky, "risky_share": float(risky)}
         return observation, float(reward) + pay, terminated, truncated, info

@@ -5,8 +5,8 @@ References:
         NeurIPS 36, arXiv 2307.08873.
 """
 
-# pyright: reportUnknownMemberType=false
-# (Gymnasium leaves some types of its MuJoCo environments open)
+# pyright: reportUnknownMemberType=false, reportIncompatibleMethodOverride=false
+# (Gymnasium leaves some types of its MuJoCo environments open, and lets others be inferred too narrowly)
 
 import math
 from typing import Any
@@ -83,10 +83,11 @@ class RiskyPendulum(InvertedPendulumEnv):
 
     def step(self, action: npt.ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take one step."""
-        observation, reward, terminated, truncated, info = super().step(np.asarray(action))
+        found: tuple[Any, ...] = super().step(np.asarray(action))
+        observation, reward, terminated, truncated, plain = found
         risky = bool(observation[0] > self.threshold)
         self._steps += 1
         self._inside += risky
         pay = self.pay.draw(self.np_random) if risky else 0.0
-        info = info | {"risky": risky, "risky_share": self._inside / self._steps}
-        return observation, float(reward) + pay, terminated, truncated, info
+        info: dict[str, Any] = {**plain, "risky": risky, "risky_share": self._inside / self._steps}
+        return observation, reward + pay, terminated, truncated, info

@@ -1,0 +1,146 @@
+"""The study of risky regions, every part of it, with policies that learn nothing in so few steps; and the peer."""
+
+import csv
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*mini-batch size.*:UserWarning")
+
+TINY = {"envs": 8, "seeds": 2, "edge_seeds": 2, "episodes": 24, "epochs": 1, "batch_size": 200, "annealed": 0.0}
+
+
+@pytest.fixture
+def study(monkeypatch):
+    path = Path(__file__).parents[1] / "experiments" / "risky_control.py"
+    spec = importlib.util.spec_from_file_location("risky_control", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "risky_control", module)
+    spec.loader.exec_module(module)
+    tasks = {
+        "pendulum": {"steps": 800, "rollout": 50, "min_episodes": 12, "edge": (0.0,)},
+        "lander": {"steps": 2400, "rollout": 150, "min_episodes": 12, "start_steps": 1200},
+    }
+    for name, sizes in tasks.items():
+        monkeypatch.setitem(module.TASKS, name, replace(module.TASKS[name], **TINY, **sizes))
+    return module
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("task", ["pendulum", "lander"])
+def test_the_study_from_start_to_end(study, tmp_path, task):
+    out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
+    arguments = [task, "--out", str(out), "--results", str(results), "--images", str(images), "--jobs", "1"]
+    study.main(arguments)
+    settings, results = study.TASKS[task], results / task
+    runs = read(results / "runs.csv")
+    assert len(runs) == 4 * 2 * (1 + len(settings.edge))
+
+    summary = json.loads((results / "summary.json").read_text())
+    chosen, tuned = summary["chosen"], read(results / "tuning.csv")
+    assert list(chosen) == ["mean", "gini", "cvar:0.1", "variance"]
+    for name in ("gini", "variance"):
+        candidates = [row for row in tuned if row["contender"].endswith(name)]
+        assert len(candidates) == len(settings.weights[name])
+        assert max(candidates, key=lambda row: float(row["cvar:0.1"]))["contender"] == chosen[name]
+    for contender in chosen.values():
+        values = [float(row["mean"]) for row in runs if row["contender"] == contender and row["part"] == "study"]
+        assert summary["study"][contender]["mean"][0] == pytest.approx(np.mean(values), rel=1e-4)
+        returns = np.concatenate([study.read_episodes(f)[0] for f in study.seeds_of(settings, out, contender)])
+        middle = next(row for row in read(results / "quantiles.csv") if float(row["level"]) == 0.5)
+        assert float(middle[contender]) == pytest.approx(np.median(returns), rel=1e-4)
+    leads = read(results / "leads.csv")
+    assert len(leads) == 4 * 3
+    assert len({row["seed"] for row in read(results / "curves.csv")}) == 2
+    for name in ("", "_edge") if settings.edge else ("",):
+        assert matplotlib.image.imread(images / f"risky_{task}{name}.png").std() > 0.02
+
+    with pytest.raises(SystemExit, match="already holds a run"):
+        study.main(arguments)
+    before = (results / "runs.csv").read_text()
+    study.main([*arguments, "--resume"])
+    assert (results / "runs.csv").read_text() == before
+
+
+def test_every_contender_begins_with_the_start_and_ends_elsewhere(study, tmp_path):
+    settings = study.TASKS["lander"]
+    study.run(study.calm_settings(settings), None, "mean", 7, tmp_path / "start", lambda: False, lambda _: None)
+    model = study.build(settings, "cvar:0.1", 0)
+    before = {name: x.clone() for name, x in model.policy.state_dict().items()}
+    study.load_start(model, tmp_path / "start" / study.CHECKPOINT)
+    study.save_start(model, tmp_path / "again")
+    first, again = (study.read_checkpoint(path) for path in (tmp_path / "start" / study.CHECKPOINT, tmp_path / "again"))
+    assert first[1] == again[1]
+    for name, array in first[0].items():
+        np.testing.assert_array_equal(array, again[0][name])
+    assert any((before[name] != x).any() for name, x in model.policy.state_dict().items())
+
+
+def test_a_run_that_is_stopped_is_no_finished_run(study, tmp_path):
+    settings = study.TASKS["pendulum"]
+    assert not study.run(settings, None, "mean", 0, tmp_path, lambda: True, lambda _: None)
+    assert not (tmp_path / study.EVALUATION).exists()
+    rows = []
+    assert study.run(settings, None, "mean", 0, tmp_path, lambda: False, rows.append)
+    assert rows[-1]["step"] == 800
+    returns, lengths, risky = study.read_episodes(tmp_path)
+    assert len(returns) == settings.episodes
+    assert ((risky >= 0) & (risky <= 1)).all()
+    assert ((lengths >= 1) & (lengths <= 50)).all()
+
+
+def buffer_of(study, contender):
+    model = study.build(study.TASKS["pendulum"], contender, 0)
+    return model.rollout_buffer
+
+
+def test_the_peer_is_the_sampled_gradient_of_mean_and_variance(study):
+    """Tamar et al. (2012), equation for the gradient of the variance, with the batch's own mean, and a baseline."""
+    returns = np.random.default_rng(0).standard_t(3, size=40)
+    buffer = buffer_of(study, "mean-0.3*variance")
+    buffer.penalty = 0.3
+    a, slopes = buffer._ranks(returns)
+    score = np.random.default_rng(1).normal(size=(40, 5))  # grad log p of each episode
+    score -= score.mean(axis=0)  # then every baseline is the same
+    of_mean = (returns[:, None] * score).mean(axis=0)
+    of_variance = (returns[:, None] ** 2 * score).mean(axis=0) - 2 * returns.mean() * of_mean
+    np.testing.assert_allclose((a[:, None] * score).mean(axis=0), (of_mean - 0.3 * of_variance) * 40 / 39)
+    assert a.sum() == pytest.approx(0, abs=1e-12)
+    order = np.argsort(returns)
+    np.testing.assert_allclose(np.diff(a[order]), slopes * np.diff(returns[order]))
+
+
+def test_without_a_penalty_the_peer_is_the_mean(study):
+    returns = np.random.default_rng(0).normal(size=30)
+    for ours, theirs in zip(
+        buffer_of(study, "mean-0.3*variance")._ranks(returns), buffer_of(study, "mean")._ranks(returns), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs)
+
+
+def test_values_of_contenders(study):
+    returns = np.array([1.0, 2.0, 4.0])
+    assert study.value_of(returns, "mean-0.5*variance") == pytest.approx(7 / 3 - 0.5 * np.var(returns, ddof=1))
+    assert study.value_of(returns, "mean-0.5*gini") == pytest.approx(7 / 3 - 0.5 * 2)
+
+
+def test_the_ideal_policies_of_the_pendulum(study):
+    settings = replace(study.TASKS["pendulum"], env_args={"max_episode_steps": 40, "bonus": 0.5, "freedom": np.inf})
+    with pytest.raises(ValueError, match="finite"):
+        study.two_extremes(replace(settings, env_args=settings.env_args | {"noise": np.inf}), ("mean",))
+    settings = replace(settings, env_args=settings.env_args | {"freedom": 400.0})  # all but normal
+    ideal = study.two_extremes(settings, ("mean-gini",), draws=50_000)
+    assert [ideal["never"][name] for name in ("mean", "mean-gini")] == pytest.approx([40, 40])
+    spread = 10 * 40**0.5
+    assert ideal["always"]["mean"] == pytest.approx(60, abs=5 * spread / 50_000**0.5)
+    assert ideal["always"]["gini"] == pytest.approx(2 * spread / np.pi**0.5, rel=0.02)
