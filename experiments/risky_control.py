@@ -1,23 +1,26 @@
 """Risky regions of continuous control: what the mean, its Gini and variance penalties and CVaR make of them.
 
-Two tasks in the style of Luo et al. (2023), both with noise of mean zero and heavy tails:
+Two tasks in the style of Luo et al. (2023):
 
-- *pendulum*: balance a pole on a cart (MuJoCo). Right of the middle every step is paid a little better, and at random.
-- *lander*: land on the moon (Box2D). Coming to rest right of the middle of the pad is paid at random.
+- *pendulum*: balance a pole on a cart (MuJoCo). Right of the middle every step is paid better, and at random, with heavy
+  tails: the mean should go there, a measure of risk should not.
+- *lander*: land on the moon (Box2D). Coming to rest right of the middle of the pad is paid at random, on average nothing:
+  the mean does not care, a measure of risk does.
 
-All contenders meet the same PPO, the same settings and the same episodes; they differ by what becomes of the returns:
+All contenders begin with the same policy, one that balances or lands (learned without noise, or by imitating the pilot
+that comes with Gymnasium), and meet the same PPO and settings; they differ by what becomes of the returns:
 
     mean                 the returns themselves
     mean-c*gini          the mean less c times the mean difference of two episodes
     cvar:0.1             the mean of the worst tenth of the episodes
     mean-c*variance      Tamar et al. (2012), the peer: the sampled gradient of mean and variance
 
-Everything but the mean is annealed: from the mean to itself over the first part of training.
+Everything but the mean is annealed: from the mean to itself over the first fifth of training.
 
 1. *tune*: the weights c of Gini and variance, each from a small set and with a seed apart from those of the study: the
    one whose policy has the largest CVaR of the worst tenth;
 2. *study*: every contender, five seeds, on thousands of fresh episodes;
-3. *edge* (pendulum): a bonus that grows until the risky side is worth its risk.
+3. *edge* (pendulum): no bonus, and one that is worth the risk to some and not to others.
 
     python experiments/risky_control.py pendulum --results experiments/results/risky_control --images docs/images
     python experiments/risky_control.py lander --results experiments/results/risky_control --images docs/images
@@ -96,9 +99,10 @@ class Settings:
     edge: tuple[float, ...] = ()  # bonuses
     seeds: int = 5
     edge_seeds: int = 3
-    steps: int = 200_000
-    start_steps: int = 0  # of one policy, trained on the mean without noise, with which all contenders begin
-    annealed: float = 0.3  # share of the steps over which the mean turns into the objective
+    steps: int = 240_000
+    calm: int = 0  # steps of training on the mean without noise that lead to the policy all contenders begin with
+    imitated: int = 0  # or episodes of Gymnasium's heuristic pilot, which that policy has learned to imitate
+    annealed: float = 0.2  # share of the steps over which the mean turns into the objective
     credit: str = "telescoped"
     envs: int = 64
     rollout: int = 100
@@ -115,25 +119,25 @@ class Settings:
 TASKS = {
     "pendulum": Settings(
         "ordergrad/RiskyPendulum-v0",
-        {"max_episode_steps": 50, "bonus": 0.8, "freedom": 3.0},
-        weights={"gini": (0.5, 1.0), "variance": (0.003, 0.01)},
+        {"max_episode_steps": 50, "bonus": 1.0, "freedom": 3.0},
+        weights={"gini": (0.5, 1.0), "variance": (0.01, 0.03)},
         edge=(0.0, 2.0),
+        calm=100_000,
     ),
     "lander": Settings(
         "ordergrad/RiskyLander-v0",
-        {"max_episode_steps": 500, "freedom": 3.0},
+        {"max_episode_steps": 500},
         weights={"gini": (0.5, 1.0), "variance": (0.003, 0.01)},
-        steps=200_000,
-        start_steps=500_000,
-        envs=32,
+        imitated=200,
+        steps=400_000,
         rollout=128,
         min_episodes=24,
-        learning_rate=1e-3,
+        learning_rate=7e-4,
         batch_size=512,
+        epochs=4,
         gamma=0.999,
         gae_lambda=0.98,
-        entropy=0.01,
-        episodes=1000,
+        episodes=500,
     ),
 }
 
@@ -253,6 +257,36 @@ def load_start(model: OrderGradPPO, path: Path) -> None:
     seen.mean, seen.var, seen.count = tensors["seen/mean"], tensors["seen/var"], state["count"]
 
 
+def imitate(settings: Settings, path: Path, passes: int = 20, batch: int = 512) -> None:
+    """Write a policy that has learned, by maximum likelihood, to do what Gymnasium's heuristic pilot does."""
+    from gymnasium.envs.box2d.lunar_lander import heuristic
+
+    model = build(settings, "mean", TUNING_SEED)
+    env = gym.make(settings.env_id, disable_env_checker=True, **settings.env_args)
+    rows: list[tuple[np.ndarray, int]] = []
+    for episode in range(settings.imitated):
+        observation, _ = env.reset(seed=seed_of(TUNING_SEED, 3, episode))
+        ended = False
+        while not ended:
+            rows.append((observation, heuristic(env.unwrapped, observation)))
+            observation, _, terminated, truncated, _ = env.step(rows[-1][1])
+            ended = terminated or truncated
+    env.close()
+    observations, actions = np.array([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+    normalizer = model.get_vec_normalize_env()
+    normalizer.obs_rms.update(observations)
+    inputs = torch.as_tensor(normalizer.normalize_obs(observations))
+    optimizer = torch.optim.Adam(model.policy.parameters(), lr=1e-3)
+    for _ in range(passes):
+        for index in torch.randperm(len(inputs)).split(batch):
+            _, log_probability, _ = model.policy.evaluate_actions(inputs[index], actions[index])
+            optimizer.zero_grad()
+            (-log_probability.mean()).backward()
+            optimizer.step()
+    model.get_env().close()
+    save_start(model, path)
+
+
 def run(
     settings: Settings, start: Path | None, contender: str, seed: int, folder: Path, stop: Any, report: Any
 ) -> bool:
@@ -311,22 +345,28 @@ def edge_settings(settings: Settings, bonus: float) -> Settings:
 
 
 def calm_settings(settings: Settings) -> Settings:
-    calm = settings.env_args | {"bonus": 0.0, "noise": 0.0}
-    return replace(settings, env_args=calm, steps=settings.start_steps, seeds=1)
+    env_args = settings.env_args | {"bonus": 0.0, "noise": 0.0}
+    return replace(settings, env_args=env_args, steps=settings.calm, seeds=1, annealed=0.0)
 
 
 def run_task(settings: Settings, out: Path, jobs: int, console: Console) -> dict[str, str]:
     """Train everything that is not there yet; return the contenders with their chosen weights by short name."""
+    start: Start = None
 
     def train_part(part: str, its: Settings, contenders: Sequence[str], run_one: Callable[..., bool] = run) -> None:
         console.print(f"[bold]{part}[/]: {len(contenders)} contenders x {its.seeds} seeds x {its.steps:,} steps")
-        work = partial(run_one, its, None if part == "start" else start)
+        work = partial(run_one, its, start)
         if not train_under_progress(work, contenders, its.seeds, its.steps, out / part, jobs, console, shown):
             raise KeyboardInterrupt
 
-    start = run_folder(out / "start", "mean", 0) / CHECKPOINT if settings.start_steps else None
-    if start is not None:
+    if settings.imitated:
+        start = out / "start" / CHECKPOINT
+        console.print(f"[bold]start[/]: a policy that imitates the heuristic pilot in {settings.imitated} episodes")
+        if not start.exists():
+            imitate(settings, start)
+    elif settings.calm:
         train_part("start", calm_settings(settings), ("mean",), run_apart)
+        start = run_folder(out / "start", "mean", 0) / CHECKPOINT
     train_part("tune", replace(settings, seeds=1), tuning_contenders(settings), run_apart)
     chosen = choose(settings, out)
     names = tuple(chosen.values())
@@ -567,7 +607,7 @@ def main(argv: list[str] | None = None) -> None:
     words = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
     try:
         jobs = chosen_jobs(options.jobs, len(settings.contenders) * settings.seeds)
-        open_folder(out, asdict(settings), kind="study", resume=options.resume)
+        open_folder(out, asdict(settings), kind="study", resume=options.resume, may_change=("edge", "edge_seeds"))
         chosen = run_task(settings, out, jobs, console)
     except RunError as error:
         raise SystemExit(f"Error: {error}") from None

@@ -5,7 +5,7 @@ References:
         NeurIPS 36, arXiv 2307.08873.
 """
 
-# pyright: reportUnknownMemberType=false, reportIncompatibleMethodOverride=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportIncompatibleMethodOverride=false
 # (Gymnasium leaves some types of its MuJoCo environments open, and lets others be inferred too narrowly)
 
 import math
@@ -83,8 +83,7 @@ class RiskyPendulum(InvertedPendulumEnv):
 
     def step(self, action: npt.ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take one step."""
-        found: tuple[Any, ...] = super().step(np.asarray(action))
-        observation, reward, terminated, truncated, plain = found
+        observation, reward, terminated, truncated, plain = super().step(np.asarray(action))
         risky = bool(observation[0] > self.threshold)
         self._steps += 1
         self._inside += risky
