@@ -2,10 +2,10 @@
 
 Two tasks in the style of Luo et al. (2023):
 
-- *pendulum*: balance a pole on a cart (MuJoCo). Right of the middle every step is paid better, and at random, with heavy
-  tails: the mean should go there, a measure of risk should not.
-- *lander*: land on the moon (Box2D). Coming to rest right of the middle of the pad is paid at random, on average nothing:
-  the mean does not care, a measure of risk does.
+- *pendulum*: balance a pole on a cart (MuJoCo). Right of the middle every step is paid better, and at random, with
+  heavy tails: the mean should go there, a measure of risk should not.
+- *lander*: land on the moon (Box2D). Coming to rest right of the middle of the pad is paid at random, on average
+  nothing: the mean does not care, a measure of risk does.
 
 All contenders begin with the same policy, one that balances or lands (learned without noise, or by imitating the pilot
 that comes with Gymnasium), and meet the same PPO and settings; they differ by what becomes of the returns:

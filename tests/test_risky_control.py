@@ -24,8 +24,8 @@ def study(monkeypatch):
     monkeypatch.setitem(sys.modules, "risky_control", module)
     spec.loader.exec_module(module)
     tasks = {
-        "pendulum": {"steps": 800, "rollout": 50, "min_episodes": 12, "edge": (0.0,)},
-        "lander": {"steps": 2400, "rollout": 150, "min_episodes": 12, "start_steps": 1200},
+        "pendulum": {"steps": 800, "rollout": 50, "min_episodes": 12, "edge": (0.0,), "calm": 400},
+        "lander": {"steps": 2400, "rollout": 150, "min_episodes": 4, "imitated": 2},
     }
     for name, sizes in tasks.items():
         monkeypatch.setitem(module.TASKS, name, replace(module.TASKS[name], **TINY, **sizes))
@@ -74,16 +74,43 @@ def test_the_study_from_start_to_end(study, tmp_path, task):
 
 def test_every_contender_begins_with_the_start_and_ends_elsewhere(study, tmp_path):
     settings = study.TASKS["lander"]
-    study.run(study.calm_settings(settings), None, "mean", 7, tmp_path / "start", lambda: False, lambda _: None)
+    study.imitate(settings, tmp_path / "start")
     model = study.build(settings, "cvar:0.1", 0)
-    before = {name: x.clone() for name, x in model.policy.state_dict().items()}
-    study.load_start(model, tmp_path / "start" / study.CHECKPOINT)
+    study.load_start(model, tmp_path / "start")
     study.save_start(model, tmp_path / "again")
-    first, again = (study.read_checkpoint(path) for path in (tmp_path / "start" / study.CHECKPOINT, tmp_path / "again"))
+    first, again = (study.read_checkpoint(tmp_path / name) for name in ("start", "again"))
     assert first[1] == again[1]
     for name, array in first[0].items():
         np.testing.assert_array_equal(array, again[0][name])
-    assert any((before[name] != x).any() for name, x in model.policy.state_dict().items())
+    study.run(settings, tmp_path / "start", "cvar:0.1", 0, tmp_path / "run", lambda: False, lambda _: None)
+    last, _ = study.read_checkpoint(tmp_path / "run" / study.CHECKPOINT)
+    moved = [name for name, array in first[0].items() if (array != last[name]).any()]
+    assert len(moved) > len(first[0]) / 2
+
+
+def test_the_imitation_does_what_the_pilot_does(study, tmp_path):
+    from gymnasium.envs.box2d.lunar_lander import heuristic
+
+    settings = replace(study.TASKS["lander"], imitated=20)
+    study.imitate(settings, tmp_path / "start")
+    model = study.build(settings, "mean", 0)
+    study.load_start(model, tmp_path / "start")
+    env = study.gym.make(settings.env_id)
+    observation, _ = env.reset(seed=1)
+    same = []
+    for _ in range(100):
+        action = heuristic(env.unwrapped, observation)
+        normalised = model.get_vec_normalize_env().normalize_obs(observation)
+        same.append(int(model.predict(normalised, deterministic=True)[0]) == action)
+        observation, _, ended, _, _ = env.step(action)
+        if ended:
+            break
+    assert np.mean(same) > 0.6
+
+
+def test_a_calm_pendulum_has_neither_bonus_nor_noise(study):
+    calm = study.calm_settings(study.TASKS["pendulum"])
+    assert (calm.env_args["bonus"], calm.env_args["noise"], calm.steps) == (0.0, 0.0, 400)
 
 
 def test_a_run_that_is_stopped_is_no_finished_run(study, tmp_path):
