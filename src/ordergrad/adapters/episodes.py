@@ -66,12 +66,21 @@ class EpisodeRanking:
             raise ValueError(f"discount must satisfy 0 < discount <= 1; got {discount}")
         if patience < 1:
             raise ValueError(f"patience must satisfy patience >= 1; got {patience}")
-        self.objective: Objective = parse(objective)
+        self.objective = objective
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience = patience
         self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0, "total": 0, "scale": 0.0}
         self._warned = False
+
+    @property
+    def objective(self) -> Objective:
+        """What is optimised. May be assigned, an objective or its string."""
+        return self._objective
+
+    @objective.setter
+    def objective(self, objective: str | Objective) -> None:
+        self._objective = parse(objective)
 
     @property
     def need(self) -> int:

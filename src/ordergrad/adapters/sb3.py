@@ -131,7 +131,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
 
     @objective.setter
     def objective(self, objective: str | Objective) -> None:
-        self.ranking.objective = parse(objective)
+        self.ranking.objective = objective
 
     def reset(self) -> None:
         """Begin a rollout. One that was broken off leaves gaps: the episodes it was in are not ranked."""
