@@ -354,7 +354,8 @@ def test_saving_and_loading(tmp_path):
     model.save(tmp_path / "model")
     loaded = OrderGradPPO.load(tmp_path / "model", env=env, device="cpu")
     assert str(loaded.rollout_buffer.objective) == "0.5*mean+0.5*cvar:0.25"
-    assert (loaded.rollout_buffer.credit, loaded.rollout_buffer.min_episodes) == ("telescoped", 5)
+    ranking = loaded.rollout_buffer.ranking
+    assert (ranking.credit, ranking.min_episodes) == ("telescoped", 5)
     assert (loaded.normalize_advantage, loaded.vf_coef) == (True, 0.5)
     for old, new in zip(model.policy.parameters(), loaded.policy.parameters(), strict=True):
         assert torch.equal(old, new)
