@@ -1,4 +1,4 @@
-"""Sampled conditions: exact weights and tails by enumeration, the published code as an oracle, resuming, the wrapper."""
+"""Sampled conditions: exact weights and tails by enumeration, the published code, resuming, the wrapper."""
 
 import importlib
 import json
@@ -214,7 +214,7 @@ def published():
 
 @pytest.mark.parametrize("tail", [0.05, 0.2])
 def test_updates_agree_with_the_published_package(published, tail):
-    """On the same samples and weights, without ties; it interpolates quantiles, so that the tails differ by an episode."""
+    """On the same samples and weights, without ties; it interpolates quantiles: tails differ by an episode."""
 
     class Published(published.CEM):
         def pdf(self, x, phi):
