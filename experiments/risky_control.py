@@ -63,6 +63,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import ordergrad as og
 import ordergrad.envs
+from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
 from ordergrad.report.plots import draw_curve, draw_metric, new_figure, save
 from ordergrad.train.measures import interval, metric_columns
@@ -145,7 +146,7 @@ TASKS = {
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-class MeanVarianceBuffer(OrderGradRolloutBuffer):
+class MeanVarianceRanking(EpisodeRanking):
     """The peer: advantages of the mean less c times the variance of returns, from the same episodes.
 
     Tamar et al. (2012): the gradient of the variance is E[(R^2 - 2 E[R] R) grad log p]. Here E[R] is the average of the
@@ -154,11 +155,23 @@ class MeanVarianceBuffer(OrderGradRolloutBuffer):
 
     penalty = 0.0
 
-    def _ranks(self, returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _ranked(self, returns: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
         n, apart = len(returns), returns - returns.mean()
-        a = apart - self.penalty * (apart**2 - np.mean(apart**2))
-        low, high = np.sort(apart)[:-1], np.sort(apart)[1:]
-        return a * n / (n - 1), (1 - self.penalty * (low + high)) * n / (n - 1)
+        return (apart - self.penalty * (apart**2 - np.mean(apart**2))) * n / (n - 1)
+
+    def _slopes(self, returns: np.ndarray) -> np.ndarray:
+        n, apart = len(returns), np.sort(returns) - returns.mean()
+        return (1 - self.penalty * (apart[:-1] + apart[1:])) * n / (n - 1)
+
+
+class MeanVarianceBuffer(OrderGradRolloutBuffer):
+    """The buffer of the peer."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        r = self.ranking
+        self.ranking = MeanVarianceRanking("mean", r.credit, r.discount, r.min_episodes, r.unit_scale, r.patience)
+        self.stats = self.ranking.stats
 
 
 def penalty_of(contender: str) -> float | None:
@@ -219,7 +232,7 @@ class Recorder(BaseCallback):
         if penalty is None:
             buffer.objective = og.anneal("mean", self.contender, t) if t < 1 else og.parse(self.contender)
         else:
-            buffer.penalty = t * penalty
+            buffer.ranking.penalty = t * penalty
         self.stopped = self.stop()
 
     def _on_step(self) -> bool:

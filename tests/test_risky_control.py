@@ -11,6 +11,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from ordergrad.adapters.episodes import EpisodeRanking
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*mini-batch size.*:UserWarning")
 
 TINY = {"envs": 8, "seeds": 2, "edge_seeds": 2, "episodes": 24, "epochs": 1, "batch_size": 200, "annealed": 0.0}
@@ -126,33 +128,41 @@ def test_a_run_that_is_stopped_is_no_finished_run(study, tmp_path):
     assert ((lengths >= 1) & (lengths <= 50)).all()
 
 
-def buffer_of(study, contender):
-    model = study.build(study.TASKS["pendulum"], contender, 0)
-    return model.rollout_buffer
-
-
 def test_the_peer_is_the_sampled_gradient_of_mean_and_variance(study):
     """Tamar et al. (2012), equation for the gradient of the variance, with the batch's own mean, and a baseline."""
     returns = np.random.default_rng(0).standard_t(3, size=40)
-    buffer = buffer_of(study, "mean-0.3*variance")
-    buffer.penalty = 0.3
-    a, slopes = buffer._ranks(returns)
+    ranking = study.MeanVarianceRanking(credit="telescoped", unit_scale=False)
+    ranking.penalty = 0.3
+    a = ranking.advantages(returns)
     score = np.random.default_rng(1).normal(size=(40, 5))  # grad log p of each episode
     score -= score.mean(axis=0)  # then every baseline is the same
     of_mean = (returns[:, None] * score).mean(axis=0)
     of_variance = (returns[:, None] ** 2 * score).mean(axis=0) - 2 * returns.mean() * of_mean
     np.testing.assert_allclose((a[:, None] * score).mean(axis=0), (of_mean - 0.3 * of_variance) * 40 / 39)
     assert a.sum() == pytest.approx(0, abs=1e-12)
-    order = np.argsort(returns)
-    np.testing.assert_allclose(np.diff(a[order]), slopes * np.diff(returns[order]))
+    telescoped = ranking.telescoped(returns, np.full(40, returns[0]), returns)
+    np.testing.assert_allclose(telescoped, a - a[0])
 
 
 def test_without_a_penalty_the_peer_is_the_mean(study):
     returns = np.random.default_rng(0).normal(size=30)
-    for ours, theirs in zip(
-        buffer_of(study, "mean-0.3*variance")._ranks(returns), buffer_of(study, "mean")._ranks(returns), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs)
+    peer, mean = study.MeanVarianceRanking(credit="telescoped"), EpisodeRanking("mean", credit="telescoped")
+    np.testing.assert_allclose(peer.advantages(returns), mean.advantages(returns))
+    steps = returns, returns - 1.0, returns + 2.0
+    np.testing.assert_allclose(peer.telescoped(*steps), mean.telescoped(*steps))
+
+
+def test_the_peer_is_what_is_trained_and_annealed(study, tmp_path):
+    settings = replace(study.TASKS["pendulum"], annealed=0.5)
+    model = study.build(settings, "mean-0.4*variance", 0)
+    recorder = study.Recorder(settings, "mean-0.4*variance", tmp_path, lambda: False, lambda _: None)
+    model.learn(settings.steps, recorder)
+    ranking = model.rollout_buffer.ranking
+    assert isinstance(ranking, study.MeanVarianceRanking)
+    assert ranking.penalty == 0.4
+    assert ranking.stats["total"] > 0
+    assert model.rollout_buffer.stats is ranking.stats
+    assert type(study.build(settings, "cvar:0.1", 0).rollout_buffer.ranking) is EpisodeRanking
 
 
 def test_values_of_contenders(study):
