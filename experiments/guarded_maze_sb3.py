@@ -12,10 +12,12 @@ Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/gu
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import guarded_maze as study
 import numpy as np
 import torch
 from gymnasium import spaces
+from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
@@ -30,7 +33,8 @@ from torch import nn
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.envs import guarded_maze as maze
-from ordergrad.train.runs import METRICS, write_json
+from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.runs import METRICS, RunError, open_folder, read_metrics, run_folder, write_json
 
 RESULT = "result.json"
 
