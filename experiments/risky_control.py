@@ -128,9 +128,10 @@ TASKS = {
     "lander": Settings(
         "ordergrad/RiskyLander-v0",
         {"max_episode_steps": 500},
-        weights={"gini": (0.5, 1.0), "variance": (0.003, 0.01)},
+        contenders=("mean", "gini", TAIL),
+        weights={"gini": (1.0,)},
         imitated=200,
-        steps=400_000,
+        steps=300_000,
         rollout=128,
         min_episodes=24,
         learning_rate=7e-4,
@@ -345,8 +346,15 @@ def fresh_episodes(model: OrderGradPPO, settings: Settings, seed: int) -> list[t
 # The parts ----------------------------------------------------------------------------------------------------------
 
 
+def candidates(settings: Settings, name: str) -> tuple[str, ...]:
+    """Return a contender with each of the weights to choose from."""
+    return tuple(f"mean-{c:g}*{name}" for c in settings.weights.get(name, ())) or (name,)
+
+
 def tuning_contenders(settings: Settings) -> tuple[str, ...]:
-    return tuple(f"mean-{c:g}*{name}" for name, choice in settings.weights.items() for c in choice)
+    """Return every candidate of the contenders that have several."""
+    found = (candidates(settings, name) for name in settings.contenders)
+    return tuple(c for several in found if len(several) > 1 for c in several)
 
 
 def run_apart(settings: Settings, start: Start, contender: str, seed: int, *rest: Any) -> bool:
@@ -380,7 +388,8 @@ def run_task(settings: Settings, out: Path, jobs: int, console: Console) -> dict
     elif settings.calm:
         train_part("start", calm_settings(settings), ("mean",), run_apart)
         start = run_folder(out / "start", "mean", 0) / CHECKPOINT
-    train_part("tune", replace(settings, seeds=1), tuning_contenders(settings), run_apart)
+    if several := tuning_contenders(settings):
+        train_part("tune", replace(settings, seeds=1), several, run_apart)
     chosen = choose(settings, out)
     names = tuple(chosen.values())
     train_part("study", settings, names)
@@ -403,12 +412,8 @@ def tuning(settings: Settings, out: Path) -> list[dict[str, Any]]:
 
 def choose(settings: Settings, out: Path) -> dict[str, str]:
     """Return the string of each contender: its weight is the one with the largest CVaR in tuning."""
-    found = tuning(settings, out)
-    chosen: dict[str, str] = {}
-    for name in settings.contenders:
-        rows = [row for row in found if row["contender"].endswith(f"*{name}")]
-        chosen[name] = max(rows, key=lambda row: row[TAIL])["contender"] if rows else name
-    return chosen
+    tails = {row["contender"]: row[TAIL] for row in tuning(settings, out)}
+    return {n: max(candidates(settings, n), key=lambda c: tails.get(c, 0.0)) for n in settings.contenders}
 
 
 # What came out ------------------------------------------------------------------------------------------------------
@@ -496,9 +501,9 @@ def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Se
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)
     write_csv(results / "runs.csv", tuple(records[0]), [[*map(short, r.values())] for r in records])
-    tuned = tuning(settings, out)
-    keys = ("contender", "mean", TAIL, "gini", "std", "risky", "length")
-    write_csv(results / "tuning.csv", keys, [[short(row[key]) for key in keys] for row in tuned])
+    if tuned := tuning(settings, out):
+        keys = ("contender", "mean", TAIL, "gini", "std", "risky", "length")
+        write_csv(results / "tuning.csv", keys, [[short(row[key]) for key in keys] for row in tuned])
     rows = [[*map(short, row)] for row in leads(records, names)]
     write_csv(results / "leads.csv", ("measure_and_contender", "against", "lead", "low", "high"), rows)
     pooled = {c: np.concatenate([read_episodes(folder)[0] for folder in seeds_of(settings, out, c)]) for c in names}
