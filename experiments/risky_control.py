@@ -20,7 +20,8 @@ Everything but the mean is annealed: from the mean to itself over the first fift
 1. *tune*: the weights c of Gini and variance, each from a small set and with a seed apart from those of the study: the
    one whose policy has the largest CVaR of the worst tenth;
 2. *study*: every contender, five seeds, on thousands of fresh episodes;
-3. *edge* (pendulum): no bonus, and one that is worth the risk to some and not to others.
+3. *edge* (pendulum): a bonus that is worth the risk to some and not to others;
+4. *long* (lander): two contenders once more, twice as long.
 
     python experiments/risky_control.py pendulum --results experiments/results/risky_control --images docs/images
     python experiments/risky_control.py lander --results experiments/results/risky_control --images docs/images
@@ -47,6 +48,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,7 @@ class Settings:
     contenders: tuple[str, ...] = ("mean", "gini", TAIL, "variance")  # gini and variance: with their tuned weights
     weights: dict[str, tuple[float, ...]] = field(default_factory=dict)  # to choose from
     edge: tuple[float, ...] = ()  # bonuses
+    longer: tuple[str, ...] = ()  # contenders that are trained twice as long, too
     seeds: int = 5
     edge_seeds: int = 3
     steps: int = 240_000
@@ -122,7 +125,7 @@ TASKS = {
         "ordergrad/RiskyPendulum-v0",
         {"max_episode_steps": 50, "bonus": 1.0, "freedom": 3.0},
         weights={"gini": (0.5, 1.0), "variance": (0.01, 0.03)},
-        edge=(0.0, 2.0),
+        edge=(2.0,),
         calm=100_000,
     ),
     "lander": Settings(
@@ -130,6 +133,7 @@ TASKS = {
         {"max_episode_steps": 500},
         contenders=("mean", "gini", TAIL),
         weights={"gini": (1.0,)},
+        longer=("mean", "gini"),
         imitated=200,
         steps=300_000,
         rollout=128,
@@ -395,6 +399,8 @@ def run_task(settings: Settings, out: Path, jobs: int, console: Console) -> dict
     train_part("study", settings, names)
     for bonus in settings.edge:
         train_part(f"edge/{bonus:g}", edge_settings(settings, bonus), names)
+    if settings.longer:
+        train_part("long", replace(settings, steps=2 * settings.steps), [chosen[name] for name in settings.longer])
     return chosen
 
 
@@ -447,14 +453,18 @@ def measure(episodes: Episodes, contenders: Sequence[str]) -> dict[str, float]:
     }
 
 
-def measured(settings: Settings, names: Sequence[str], out: Path) -> list[dict[str, Any]]:
-    """Return one record per run of the study and of the edge."""
-    parts = {"study": settings} | {f"edge/{bonus:g}": edge_settings(settings, bonus) for bonus in settings.edge}
+def measured(settings: Settings, chosen: Mapping[str, str], out: Path) -> list[dict[str, Any]]:
+    """Return one record per run of the study, of the edge and of the longer training."""
+    names = tuple(chosen.values())
+    parts = {"study": (settings, names)}
+    parts |= {f"edge/{bonus:g}": (edge_settings(settings, bonus), names) for bonus in settings.edge}
+    if settings.longer:
+        parts["long"] = settings, tuple(chosen[name] for name in settings.longer)
     return [
         {"part": part, "bonus": its.env_args.get("bonus", 0.0), "contender": c, "seed": seed}
         | measure(read_episodes(run_folder(out / part, c, seed)), names)
-        for part, its in parts.items()
-        for c in names
+        for part, (its, trained) in parts.items()
+        for c in trained
         for seed in range(its.seeds)
     ]
 
@@ -468,14 +478,17 @@ def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name
     return [r[name] for r in records if r["part"] == part and r["contender"] == contender]
 
 
-def leads(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
+def trained_in(records: Sequence[Mapping[str, Any]], part: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(record["contender"] for record in records if record["part"] == part))
+
+
+def leads(records: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
     """Return, on each contender's own measure, its lead over every other one, seed by seed, with its interval."""
     rows: list[tuple[Any, ...]] = []
-    for ours in names:
-        for theirs in names:
-            if ours != theirs:
-                lead = np.subtract(*(column(records, "study", c, ours) for c in (ours, theirs)))
-                rows.append((ours, theirs, *over_seeds(list(lead))))
+    for part in dict.fromkeys(record["part"] for record in records):
+        for ours, theirs in permutations(trained_in(records, part), 2):
+            lead = np.subtract(*(column(records, part, c, ours) for c in (ours, theirs)))
+            rows.append((part, ours, theirs, *over_seeds(list(lead))))
     return rows
 
 
@@ -497,15 +510,15 @@ def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Se
     """Write the tables and pictures of one task."""
     out, results, images = folders
     names = tuple(chosen.values())
-    records = measured(settings, names, out)
+    records = measured(settings, chosen, out)
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)
     write_csv(results / "runs.csv", tuple(records[0]), [[*map(short, r.values())] for r in records])
     if tuned := tuning(settings, out):
         keys = ("contender", "mean", TAIL, "gini", "std", "risky", "length")
         write_csv(results / "tuning.csv", keys, [[short(row[key]) for key in keys] for row in tuned])
-    rows = [[*map(short, row)] for row in leads(records, names)]
-    write_csv(results / "leads.csv", ("measure_and_contender", "against", "lead", "low", "high"), rows)
+    rows = [[*map(short, row)] for row in leads(records)]
+    write_csv(results / "leads.csv", ("part", "measure_and_contender", "against", "lead", "low", "high"), rows)
     pooled = {c: np.concatenate([read_episodes(folder)[0] for folder in seeds_of(settings, out, c)]) for c in names}
     levels = np.concatenate([[0.001, 0.005], np.arange(1, 100) / 100, [0.995, 0.999]])
     quantiles = [[short(q), *(short(float(np.quantile(pooled[c], q))) for c in names)] for q in levels]
@@ -531,7 +544,8 @@ def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Se
             name: {key: round(found[key], 3) for key in keys} for name, found in two_extremes(settings, names).items()
         }
     for part in dict.fromkeys(record["part"] for record in records):
-        summary[part] = {c: {k: rounded(over_seeds(column(records, part, c, k))) for k in keys} for c in names}
+        trained = trained_in(records, part)
+        summary[part] = {c: {k: rounded(over_seeds(column(records, part, c, k))) for k in keys} for c in trained}
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     draw(task, names, levels, quantiles, metrics, images / f"risky_{task}.png")
     if settings.edge:
@@ -597,14 +611,14 @@ def draw_edge(settings: Settings, names: Sequence[str], records: Sequence[Mappin
     save(figure, path)
 
 
-def show(settings: Settings, names: Sequence[str], out: Path, console: Console) -> None:
-    records = measured(settings, names, out)
-    keys = tuple(dict.fromkeys(("mean", *names, "std", "risky", "length")))
+def show(settings: Settings, chosen: Mapping[str, str], out: Path, console: Console) -> None:
+    records = measured(settings, chosen, out)
+    keys = tuple(dict.fromkeys(("mean", *chosen.values(), "std", "risky", "length")))
     table = Table(title="Fresh episodes; 95% intervals over seeds", title_justify="left")
     for heading in ("part", "trained on", *keys):
         table.add_column(heading, justify="left" if heading in ("part", "trained on") else "right")
     for part in dict.fromkeys(record["part"] for record in records):
-        for c in names:
+        for c in trained_in(records, part):
             cells = [over_seeds(column(records, part, c, key)) for key in keys]
             table.add_row(part, c, *(f"{middle:.4g} ± {high - middle:.2g}" for middle, _, high in cells))
     console.print(table)
@@ -625,7 +639,9 @@ def main(argv: list[str] | None = None) -> None:
     words = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
     try:
         jobs = chosen_jobs(options.jobs, len(settings.contenders) * settings.seeds)
-        open_folder(out, asdict(settings), kind="study", resume=options.resume, may_change=("edge", "edge_seeds"))
+        open_folder(
+            out, asdict(settings), kind="study", resume=options.resume, may_change=("edge", "edge_seeds", "longer")
+        )
         chosen = run_task(settings, out, jobs, console)
     except RunError as error:
         raise SystemExit(f"Error: {error}") from None
@@ -634,7 +650,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(130) from None
     command = " ".join(["python experiments/risky_control.py", *words])
     report(settings, options.task, chosen, (out, results, options.images or out), command)
-    show(settings, tuple(chosen.values()), out, console)
+    show(settings, chosen, out, console)
     console.print(f"results: {results}/summary.json, runs.csv, leads.csv; pictures: risky_{options.task}*.png")
 
 

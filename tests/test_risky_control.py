@@ -46,7 +46,8 @@ def test_the_study_from_start_to_end(study, tmp_path, task):
     study.main(arguments)
     settings, results = study.TASKS[task], results / task
     runs = read(results / "runs.csv")
-    assert len(runs) == len(settings.contenders) * 2 * (1 + len(settings.edge))
+    assert len(runs) == 2 * (len(settings.contenders) * (1 + len(settings.edge)) + len(settings.longer))
+    assert {row["part"] for row in runs} == {"study", "edge/0" if task == "pendulum" else "long"}
 
     summary = json.loads((results / "summary.json").read_text())
     chosen = summary["chosen"]
@@ -64,7 +65,13 @@ def test_the_study_from_start_to_end(study, tmp_path, task):
         middle = next(row for row in read(results / "quantiles.csv") if float(row["level"]) == 0.5)
         assert float(middle[contender]) == pytest.approx(np.median(returns), rel=1e-4)
     leads = read(results / "leads.csv")
-    assert len(leads) == len(chosen) * (len(chosen) - 1)
+    ours, theirs = (
+        np.array([float(r["mean"]) for r in runs if r["part"] == "study" and r["contender"] == c])
+        for c in ("mean", "cvar:0.1")
+    )
+    lead = next(row for row in leads if row["measure_and_contender"] == "mean" and row["against"] == "cvar:0.1")
+    assert float(lead["lead"]) == pytest.approx(np.mean(ours - theirs), abs=0.05)
+    assert len([row for row in leads if row["part"] == "study"]) == len(chosen) * (len(chosen) - 1)
     assert task == "pendulum" or chosen["gini"] == "mean-1*gini"
     assert len({row["seed"] for row in read(results / "curves.csv")}) == 2
     for name in ("", "_edge") if settings.edge else ("",):
