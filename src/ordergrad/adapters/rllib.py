@@ -179,7 +179,7 @@ class WholeEpisodes:
         rewards = np.concatenate([np.asarray(chunk.get_rewards(), np.float64) for chunk in chunks])
         total = float(rewards @ self.ranking.discount ** np.arange(len(rewards)))
         if not np.isfinite(total):
-            self.stats["nonfinite"] += 1
+            self.ranking.leave_out(1)
             return
         whole = chunks[0]
         for chunk in chunks[1:]:

@@ -332,7 +332,8 @@ class _Recorder(BaseCallback):
         window: int = 100,
     ):
         super().__init__()
-        self.folder, self.watched, self.stop, self.report = folder, watched(settings), stop, report
+        self.folder, self.settings, self.watched = folder, settings, watched(settings)
+        self.stop, self.report = stop, report
         self.objective, self.annealing = parse(objective), settings.anneal * settings.steps
         self.spacing = -(-settings.steps // checkpoints)
         self.stopping = False
@@ -370,9 +371,20 @@ class _Recorder(BaseCallback):
         self.returns.extend(finite.tolist())
         self.lengths.extend(buffer.lengths.tolist())
         self.episodes += len(buffer.ended)
+        self._check_ends(buffer.ranking.patience * buffer.buffer_size)
         if len(finite):
             top = _number(finite.max()) or 0.0
             self.best = top if self.best is None else max(self.best, top)
+
+    def _check_ends(self, most: int) -> None:
+        """Stop a run that cannot learn anything, as no episode has ended yet and no time limit will end one."""
+        steps = self.model.num_timesteps // self.training_env.num_envs
+        if self.episodes == 0 and steps >= most and self.training_env.get_attr("spec")[0].max_episode_steps is None:
+            raise RunError(
+                f"no episode of {self.settings.env_id} has ended in {steps} steps of {self.training_env.num_envs} "
+                f"environments, and returns are known only when one ends: limit their length by --env-arg "
+                f"max_episode_steps=N, or raise --rollout ({self.settings.rollout} now) if they are longer than that"
+            )
 
     def update(self) -> None:
         """Write the metrics of the update that has just been made."""
