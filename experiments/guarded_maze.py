@@ -4,7 +4,8 @@ A plain policy gradient on 400 episodes a batch, with the advantages of an Order
 gets stuck here: as long as a policy seldom reaches the goal, its tail consists of timeouts whatever it does. The recipe
 adds
 
-1. *guard oversampling*: guards in 80% of the training episodes instead of 20%;
+1. *guard oversampling*: guards in 80% of the training episodes instead of 20%, or as often as a cross-entropy sampler
+   finds them in the worst episodes (`ordergrad.conditions`);
 2. *an annealed objective*: from the mean to the CVaR of the worst 5%, `og.anneal("mean", "cvar:0.05", t)`;
 3. *tempered importance weights*: omega^t, so that early training simply sees more guards and late training is unbiased
    by them. A guard that was never met has not changed the episode, so such an episode has weight 1;
@@ -71,7 +72,8 @@ class Settings:
     objective: str = RISK
     annealed: bool = True  # from the mean to the objective, over `ramp` of the updates
     ramp: float = 0.65
-    guard_sampling: float | None = 0.8  # probability of a guard in training; None: by cross-entropy
+    guard_sampling: float | None = 0.8  # probability of a guard in training; None: found by cross-entropy
+    elite: float = 0.05  # share of the episodes that an update of the cross-entropy sampler rests on, at least
     weighting: str = "tempered"  # "tempered": omega^t, "full": omega, "none": 1
     only_if_met: bool = True  # weigh only episodes that touched the guard zone
     entropy: float = 0.05  # falls linearly to 0
@@ -89,6 +91,7 @@ RECIPE = Settings()
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("the whole recipe", RECIPE),
     "cross-entropy": ("guards by cross-entropy", replace(RECIPE, guard_sampling=None)),
+    "wide-elite": ("... from the worst 20%", replace(RECIPE, guard_sampling=None, elite=0.2)),
     "no-oversampling": ("guards at the true 20%", replace(RECIPE, guard_sampling=TRUE_GUARD_PROBABILITY)),
     "no-annealing": ("CVaR from the start", replace(RECIPE, annealed=False)),
     "full-weights": ("full weights at once", replace(RECIPE, weighting="full")),
@@ -169,7 +172,8 @@ def make_sampler(settings: Settings, seed: int) -> ConditionSampler | None:
     """What seeks out the conditions of the worst episodes, if the probability of a guard is not given."""
     if settings.guard_sampling is not None:
         return None
-    return ConditionSampler(Bernoulli(TRUE_GUARD_PROBABILITY), seed=seed, every=settings.episodes)
+    reference = Bernoulli(TRUE_GUARD_PROBABILITY)
+    return ConditionSampler(reference, seed=seed, tail=0.05, elite=settings.elite, every=settings.episodes)
 
 
 def draw_guards(
@@ -825,7 +829,9 @@ def main(argv: list[str] | None = None) -> None:
     elif options.study:
         most = options.seeds or 10
         runs = [(variant, seed) for seed in range((most + 1) // 2) for variant in VARIANTS]
-        runs += [(variant, seed) for seed in range((most + 1) // 2, most) for variant in ("mean", "recipe")]
+        runs += [
+            (variant, seed) for seed in range((most + 1) // 2, most) for variant in ("mean", "recipe", "cross-entropy")
+        ]
 
     if not options.bound:
         jobs = still_to_do(runs, folder, options.resume, options.overwrite)

@@ -46,7 +46,8 @@ class Settings:
     maze: study.Settings = study.RECIPE  # objective, annealing, guards, weights; the rest is of no account here
     algorithm: str = "ppo"
     credit: str = "episode"
-    steps: int = 3_000_000
+    episodes: int = 60_000  # in all
+    most_steps: int = 8_000_000  # where a policy is stuck
     envs: int = 400
     rollout: int = 16
     epochs: int = 4
@@ -131,17 +132,23 @@ class Schedule(BaseCallback):
     def __init__(self, settings: Settings, folder: Path, stop: Callable[[], bool], report: Callable[[Any], None]):
         super().__init__()
         self.settings, self.folder, self.stop, self.report = settings, folder, stop, report
+        self.progress = 0.0
+
+    def _on_training_start(self) -> None:
+        rate = self.settings.learning_rate
+        self.model.lr_schedule = lambda _: rate * (1 - self.progress)
 
     def _on_rollout_start(self) -> None:
         s, model, envs = self.settings, self.model, self.training_env
-        progress = model.num_timesteps / s.steps
+        by_episodes, by_steps = model.rollout_buffer.stats["total"] / s.episodes, model.num_timesteps / s.most_steps
+        self.progress = progress = min(1.0, max(by_episodes, by_steps))
         t = min(1.0, progress / s.maze.ramp)
         model.rollout_buffer.objective = og.anneal("mean", s.maze.objective, t if s.maze.annealed else 1.0)
         model.ent_coef = s.entropy * (1 - progress)
         envs.set_attr("temper", t)
 
     def _on_step(self) -> bool:
-        return not self.stop()
+        return self.progress < 1 and not self.stop()
 
     def _on_rollout_end(self) -> None:
         buffer = self.model.rollout_buffer
@@ -161,7 +168,6 @@ def build(s: Settings, seed: int) -> OrderGradPPO | OrderGradA2C:
         "min_episodes": s.maze.episodes,
         "unit_scale": True,
         "n_steps": s.rollout,
-        "learning_rate": lambda left: s.learning_rate * left,
         "max_grad_norm": s.clip,
         "gamma": 1.0,
         "gae_lambda": 0.95,
@@ -197,7 +203,7 @@ def train(
     (folder / METRICS).unlink(missing_ok=True)
     settings, begin = variants[variant][1], time.perf_counter()
     model = build(settings, seed)
-    model.learn(settings.steps, Schedule(settings, folder, stop, report))
+    model.learn(settings.most_steps, Schedule(settings, folder, stop, report))
     if stop():
         return False
     seconds = time.perf_counter() - begin

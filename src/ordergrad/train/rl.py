@@ -6,6 +6,7 @@ run's seed and the step, so that resuming twice gives the same run twice.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownLambdaType=false
 # (Gymnasium and Stable-Baselines3 leave many of their types open)
 
 import difflib
@@ -149,7 +150,7 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         "gamma": settings.gamma,
         "gae_lambda": settings.gae_lambda,
         "ent_coef": settings.entropy,
-        "learning_rate": lambda remaining: rate * remaining,  # pyright: ignore[reportUnknownLambdaType]
+        "learning_rate": lambda remaining: rate * remaining,
         "seed": seed,
         "device": "cpu",
     }
