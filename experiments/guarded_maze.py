@@ -104,6 +104,8 @@ VARIANTS: dict[str, tuple[str, Settings]] = {
     "mean": ("the mean", replace(RECIPE, objective="mean", guard_sampling=TRUE_GUARD_PROBABILITY)),
 }
 
+NAMES = {variant: what for variant, (what, _) in VARIANTS.items()}
+
 
 # Episodes -----------------------------------------------------------------------------------------------------------
 
@@ -551,13 +553,13 @@ def load_records(folder: Path, runs: list[tuple[str, int]]) -> list[dict[str, An
     return [json.loads(record_path(folder, *run).read_text()) for run in runs]
 
 
-def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def summarise(records: list[dict[str, Any]], names: dict[str, str] = NAMES) -> dict[str, dict[str, Any]]:
     """Median, smallest and largest of every measure over the seeds of each variant."""
     summary: dict[str, dict[str, Any]] = {}
     for variant in dict.fromkeys(record["variant"] for record in records):
         mine = [record for record in records if record["variant"] == variant]
         results = [record["result"] for record in mine]
-        row: dict[str, Any] = {"what": VARIANTS[variant][0], "seeds": len(results)}
+        row: dict[str, Any] = {"what": names[variant], "seeds": len(results)}
         for name in ("mean", "cvar", "safe", "touched", "reached"):
             values = np.array([result[name] for result in results])
             row[name] = [round(float(x), 4) for x in (np.median(values), values.min(), values.max())]
@@ -718,7 +720,9 @@ def draw_film(path: Path, folder: Path, records: list[dict[str, Any]]) -> None:
     flat[0].save(path, save_all=True, append_images=flat[1:], duration=180, loop=0, optimize=True)
 
 
-def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None) -> None:
+def draw_ablation(
+    path: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None, names: dict[str, str] = NAMES
+) -> None:
     """Every seed of every variant as a dot, the median as a bar."""
     import matplotlib as mpl
 
@@ -751,7 +755,7 @@ def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, An
         ax.grid(axis="x", color=GRID_LINE, lw=0.7)
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(labelsize=9, colors=INK, length=0)
-    axes[0].set_yticks(range(len(variants)), [VARIANTS[variant][0] for variant in variants])
+    axes[0].set_yticks(range(len(variants)), [names[variant] for variant in variants])
     axes[0].invert_yaxis()
     axes[0].set_xlim(-76, 0)
     axes[1].set_xlim(-35, 7)

@@ -389,7 +389,7 @@ def test_the_cross_entropy_variant_samples_guards_of_the_worst_episodes(study, t
     guard, omega = study.draw_guards(400, settings, conditions, np.random.default_rng(0))
     assert guard.mean() > 0.7
     np.testing.assert_allclose(omega[guard], 0.2 / (0.2 * 0.2 + 0.8))
-    first, curve = study.train(settings, seed=1)
+    _, curve = study.train(settings, seed=1)
     assert curve == study.train(settings, seed=1)[1]
     assert len(curve) == 2
 
