@@ -29,9 +29,9 @@ def header(run: dict[str, Any]) -> Iterator[str]:
         "",
         f"Written from `python -m pytest benchmarks/test_sb3.py --benchmark-enable --benchmark-only` on "
         f"{run['datetime'][:10]}: one of {os.cpu_count()} cores of {cpu}, Python {platform.python_version()}, "
-        f"{packages}. Environment steps per second of the whole of `learn`, collecting and training, with the settings "
-        "of `ordergrad train rl`; all contenders take turns in one process. The share is that of plain PPO in the same "
-        "round: median over rounds, quartiles in brackets.",
+        f"{packages}. Environment steps per second of processor time of the whole of `learn`, collecting and training, "
+        "with the settings of `ordergrad train rl`; all contenders take turns in one process with one thread. The "
+        "share is that of plain PPO's in the same round: median over rounds, quartiles in brackets.",
         "",
         f"| environment | trainer | steps per second | share of plain PPO | at least {WANTED:.0%} |",
         "|---|---|---:|---:|---|",
