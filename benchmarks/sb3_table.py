@@ -31,8 +31,9 @@ def header(run: dict[str, Any]) -> Iterator[str]:
         f"{run['datetime'][:10]}: one of {os.cpu_count()} cores of {cpu}, Python {platform.python_version()}, "
         f"{packages}. Environment steps per second of processor time of the whole of `learn`, collecting and training, "
         "with the settings of `ordergrad train rl`; all contenders take turns in one process with one thread. The "
-        "share is that of plain PPO's over all rounds; in brackets, the quartiles of single rounds. With `episode` credit "
-        "a round trains on the episodes that ended in it: in Pendulum one or two of each environment, hence their width.",
+        "share is that of plain PPO's over all rounds; in brackets, the quartiles of single rounds. With `episode` "
+        "credit a round trains on the episodes that ended in it: in Pendulum one or two of each environment, hence "
+        "their width.",
         "",
         f"| environment | trainer | steps per second | share of plain PPO | at least {WANTED:.0%} |",
         "|---|---|---:|---:|---|",
