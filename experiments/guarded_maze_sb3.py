@@ -47,8 +47,8 @@ class Settings:
     """One training run. The defaults are the recipe, as far as PPO goes."""
 
     maze: study.Settings = study.RECIPE  # objective, annealing, guards, weights; the rest is of no account here
-    episodes: int = 80_000  # in all
-    most_steps: int = 6_000_000  # where a policy is stuck
+    episodes: int = 100_000  # in all, as many as the loop has
+    most_steps: int = 3_000_000  # where a policy is stuck
     envs: int = 400
     rollout: int = 16
     batch: int = 1600
