@@ -70,7 +70,6 @@ def with_maze(**changes: Any) -> Settings:
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("PPO, the recipe", RECIPE),
     "cross-entropy": ("PPO, guards by cross-entropy", with_maze(guard_sampling=None)),
-    "no-oversampling": ("PPO, guards at their true 20%", with_maze(guard_sampling=study.TRUE_GUARD_PROBABILITY)),
     "mean": ("PPO, the mean objective", with_maze(objective="mean", guard_sampling=study.TRUE_GUARD_PROBABILITY)),
 }
 NAMES = {variant: what for variant, (what, _) in VARIANTS.items()}

@@ -20,6 +20,7 @@ from gymnasium import spaces
 from typer.testing import CliRunner
 
 import ordergrad as og
+from ordergrad import cli
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.report.plots import learning_curves, return_distributions, save
 from ordergrad.train import rl_command as command
@@ -323,6 +324,13 @@ def test_fresh_episodes_are_whole_and_do_not_favour_short_ones():
         fresh_episodes(Still(), "Countdown-v0", {}, 10, seed=0, longest=5)
 
 
+def test_values_leave_out_what_is_not_finite():
+    groups = [np.array([1.0, np.nan, 3.0]), np.array([np.inf, 2.0, 4.0, -np.inf]), np.array([np.nan, 5.0])]
+    [mean] = values_of({"mean": groups, "max@2": [np.array([np.nan, 1.0])]}, ["mean"])
+    assert (mean.trained, mean.seeds, mean.by_seed) == ("mean", 2, (2.0, 3.0))
+    assert values_of({"mean": groups[2:]}, ["mean"]) == []
+
+
 def test_values_of_one_seed_have_the_error_of_their_episodes():
     returns = np.arange(10.0)
     [entry] = values_of({"mean": [returns]}, ["mean"])
@@ -414,6 +422,9 @@ def test_nothing_but_nan_rewards_is_an_error_that_keeps_the_policies(tmp_path):
     assert "only 0 of 30 fresh episodes have a finite return" in output
     assert "rewards of Faulty-v0 are NaN or infinite" in output
     assert (run_folder(tmp_path / "out", "cvar:0.1", 0) / "checkpoint.safetensors").exists()
+    page = tmp_path / "page.html"
+    assert CliRunner().invoke(cli.app, ["report", str(tmp_path / "out"), "--out", str(page)]).exit_code == 0
+    assert page.exists()
 
 
 def test_too_few_episodes_for_k_rank_at_a_smaller_one_and_are_told_of(tmp_path):
