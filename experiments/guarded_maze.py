@@ -91,7 +91,7 @@ RECIPE = Settings()
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("the whole recipe", RECIPE),
     "cross-entropy": ("guards by cross-entropy", replace(RECIPE, guard_sampling=None)),
-    "wide-elite": ("... from the worst 20%", replace(RECIPE, guard_sampling=None, elite=0.2)),
+    "wide-elite": ("cross-entropy, worst 20%", replace(RECIPE, guard_sampling=None, elite=0.2)),
     "no-oversampling": ("guards at the true 20%", replace(RECIPE, guard_sampling=TRUE_GUARD_PROBABILITY)),
     "no-annealing": ("CVaR from the start", replace(RECIPE, annealed=False)),
     "full-weights": ("full weights at once", replace(RECIPE, weighting="full")),
