@@ -70,6 +70,7 @@ def with_maze(**changes: Any) -> Settings:
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("PPO, the recipe", RECIPE),
     "cross-entropy": ("PPO, guards by cross-entropy", with_maze(guard_sampling=None)),
+    "longer": ("PPO, the recipe, twice as long", replace(RECIPE, episodes=200_000, most_steps=6_000_000)),
     "mean": ("PPO, the mean objective", with_maze(objective="mean", guard_sampling=study.TRUE_GUARD_PROBABILITY)),
 }
 NAMES = {variant: what for variant, (what, _) in VARIANTS.items()}
