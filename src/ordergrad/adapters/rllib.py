@@ -106,7 +106,8 @@ def use(
         )
     config.learners(learner_class=learner, learner_config_dict={_SETTINGS: settings})
     if credit == "episode":
-        config.training(use_critic=False)
+        ppo: Any = config
+        ppo.training(use_critic=False)
     return config
 
 
@@ -210,7 +211,7 @@ class WholeEpisodes:
                 gains = np.asarray(episode.get_rewards(), np.float64) * self.ranking.discount ** np.arange(n)
                 after = np.cumsum(gains)
                 rewards = self.ranking.telescoped(returns, after - gains, after)
-            episode.set_rewards(new_data=rewards, at_indices=slice(0, n))
+            episode.rewards = InfiniteLookbackBuffer(rewards, lookback=0)
             episode.is_terminated, episode.is_truncated = True, False  # nothing of f(R) comes after a time limit
 
 
@@ -274,12 +275,13 @@ class RanksEpisodes(Learner):
             ValueError: There are no episodes, but a batch.
         """
         if training_data is None:
-            episodes, refs = kwargs.pop("episodes", None), kwargs.pop("episodes_refs", None)
-            training_data = TrainingData(episodes=episodes, episodes_refs=refs)
+            given = {name: kwargs.pop(name, None) for name in ("episodes", "episodes_refs")}
+            training_data = TrainingData(**given)
         training_data.solve_refs()
         if args or training_data.episodes is None:
             raise ValueError("training_data must hold episodes: a batch of steps has no whole returns to rank")
-        episodes = self._whole.take(training_data.episodes)
+        sampled: Any = training_data.episodes
+        episodes: list[Any] = self._whole.take(sampled)
         stats = {name: float(number) for name, number in self.ranking.stats.items()}
         self.metrics.log_dict(stats, key=(DEFAULT_MODULE_ID, "ordergrad"), window=1)
         if not episodes:
