@@ -24,8 +24,12 @@ with warnings.catch_warnings():  # one of its own classes inherits from a deprec
     warnings.simplefilter("ignore", DeprecationWarning)
     from torchrl.collectors import Collector
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.*VanillaWeightUpdater.*:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)  # environments raise it when they close
 
 
 def make_env(env=Walk, n_envs=2, made=None, **kwargs):
