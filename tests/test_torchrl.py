@@ -12,9 +12,11 @@ from tensordict.nn import TensorDictModule
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
 from torchrl.envs import GymWrapper, SerialEnv
 from torchrl.modules import ProbabilisticActor
+from torchrl.modules.llm import TransformersWrapper
 from torchrl.objectives import ClipPPOLoss, ReinforceLoss
-from torchrl.objectives.llm import MCAdvantage
+from torchrl.objectives.llm import GRPOLoss, MCAdvantage
 from torchrl.objectives.value import GAE
+from trl_toy import language_model, score, tokenizer
 from walk import Gamble, Walk
 
 import ordergrad as og
@@ -428,3 +430,38 @@ def test_mc_advantage_is_not_divided_by_the_spread_and_leaves_out_nan():
     np.testing.assert_allclose(out["advantage"].ravel(), [expected[0], 0, *expected[1:]], rtol=1e-6)
     assert ours.get_stats()["nonfinite_trajectories"] == 1
     assert ours.get_stats()["written_groups"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:size_average and reduce args:UserWarning")  # of TorchRL's wrapper
+def test_one_step_on_a_language_model_is_the_reference_gradient():
+    """Two prompts, six completions each, of different lengths, through GRPOLoss."""
+    model, objective = language_model().eval(), "cvar:0.5@4"
+    actor = TransformersWrapper(
+        model, tokenizer=tokenizer(), input_mode="tokens", generate=False, return_log_probs=True, pad_output=True
+    )
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(1, 11, (12, 8), generator=generator)
+    tokens[:6, :3], tokens[6:, :3] = torch.tensor([2, 3, 4]), torch.tensor([4, 2, 2])
+    mask = torch.arange(8) < torch.randint(4, 9, (12, 1), generator=generator)
+    tokens[~mask] = 0
+    rewards = torch.tensor([score(row[3:][kept[3:]].tolist()) for row, kept in zip(tokens, mask, strict=True)])
+    data = TensorDict(
+        {
+            "id": torch.arange(12) // 6,
+            "tokens": {"full": tokens, "prompt": tokens[:, :3]},
+            "masks": {"all_attention_mask": mask},
+            "next": {"reward": rewards[:, None, None], "done": torch.ones(12, 1, dtype=torch.bool)},
+        },
+        [12],
+    )
+    data["log_probs"] = actor(data.select("tokens", "masks"))["log_probs"].select("full").to_tensordict().detach()
+    transform = OrderGradMCAdvantage(6, objective, prompt_key="id")
+    groups = [transform.inv(one) for one in data.split(1)]
+    loss = GRPOLoss(actor, masking_strategy="sft", entropy_bonus=False)
+    ours = gradient(loss(torch.cat([group for group in groups if group is not None])).loss_objective, model)
+    a = og.advantages(rewards.reshape(2, 6), objective).ravel()
+    logits = model(tokens, attention_mask=mask.long()).logits[:, :-1]
+    log_probs = torch.log_softmax(logits, -1).gather(-1, tokens[:, 1:, None]).squeeze(-1)[:, 2:]
+    reference = gradient(-(a * (log_probs * mask[:, 3:]).sum(-1)).mean(), model)
+    assert float(ours @ reference / (ours.norm() * reference.norm())) == pytest.approx(1, abs=1e-6)
+    assert float(ours.norm() / reference.norm()) == pytest.approx(12 / int(mask[:, 3:].sum()), rel=1e-4)

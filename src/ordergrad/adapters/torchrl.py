@@ -25,7 +25,7 @@ References:
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
-# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportIncompatibleMethodOverride=false
+# pyright: reportUnknownParameterType=false, reportMissingTypeStubs=false, reportIncompatibleVariableOverride=false
 # (TorchRL leaves many of its types open)
 
 import warnings
@@ -147,11 +147,12 @@ class OrderGradAdvantage(GAE):
         mask, result = column(chosen), column(a).to(reward.dtype)
         if self.value_network is not None or self.ranking.credit != "episode":
             terminated = tensordict.get(terminated_key, None)
+            gae: Any = super()
             tensordict.set(reward_key, column(shaped).to(reward.dtype))
             if self.ranking.credit != "episode":  # nothing of f(R) comes after a time limit
                 tensordict.set(terminated_key, tensordict.get(("next", keys.done)))
             try:
-                super().forward(tensordict, params=params, target_params=target_params, time_dim=time_dim)
+                gae.forward(tensordict, params=params, target_params=target_params, time_dim=time_dim)
             finally:
                 tensordict.set(reward_key, reward)
                 if terminated is None:
