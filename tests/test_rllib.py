@@ -121,6 +121,8 @@ def stats_of(learner):
 def test_one_step_is_the_reference_gradient(objective, continuous, mode, critic):
     config = make_config(env_config={"continuous": continuous}, objective=objective, n_envs=1)
     config.env_runners(batch_mode=mode).training(use_critic=critic, vf_loss_coeff=0.0)
+    if mode == "complete_episodes":
+        config.debugging(seed=None)
     learner, runner, kept = make_learner(config)
     chunks = [e for _ in range(1 if mode == "truncate_episodes" else 30) for e in runner.sample()]
     episodes = [e[:] for e in chunks if e.is_done]
@@ -189,10 +191,16 @@ def test_two_env_runners_train_and_a_checkpoint_restores(local_ray, tmp_path):
     restored.stop()
 
 
-def test_a_learner_of_its_own_process(local_ray):
-    algorithm = make_config(steps=100, objective="cvar:0.3").learners(num_learners=1).build_algo()
-    logged = algorithm.train()["learners"][MODULE]["ordergrad"]
-    assert logged["episodes"] > 5
+def test_a_learner_of_its_own_process_waits_for_enough_episodes(local_ray):
+    config = make_config(n_envs=1, steps=60, objective="cvar:0.3", min_episodes=25).learners(num_learners=1)
+    config.env_runners(num_env_runners=2, batch_mode="complete_episodes").debugging(seed=None)
+    algorithm = config.build_algo()
+    results = [algorithm.train()["learners"][MODULE] for _ in range(4)]
+    counts = [result["ordergrad"]["episodes"] for result in results]
+    assert counts[0] == 0 < results[0]["ordergrad"]["waiting"]
+    assert all(n == 0 or n >= 25 for n in counts)
+    assert sum(counts) > 0
+    assert results[-1]["ordergrad"]["open"] == results[-1]["ordergrad"]["abandoned"] == 0
     algorithm.stop()
 
 
@@ -347,7 +355,7 @@ def test_bad_input_is_an_error_before_training():
     several: Any = make_config().multi_agent(policies={"a", "b"}, policy_mapping_fn=lambda *_: "a")
     with pytest.raises(ValueError, match="single agent"):
         several.build_learner(env=Walk())
-    with pytest.warns(UserWarning, match="favours short ones"):
+    with pytest.warns(UserWarning, match="favours short ones.*same chance events.*Set batch_mode='truncate_episodes'"):
         make_learner(make_config().env_runners(batch_mode="complete_episodes"))
     learner, _, _ = make_learner(make_config())
     with pytest.raises(ValueError, match="must hold episodes"):

@@ -349,6 +349,8 @@ def test_bad_input_is_an_error_before_training():
         OrderGradAdvantage(credit="step")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="one column, shape \\(4, 1\\); got \\(4, 2\\)"):
         OrderGradAdvantage()(TensorDict({"next": {"reward": torch.zeros(4, 2), "done": torch.ones(4, 1)}}, [4]))
+    with pytest.raises(KeyError, match=r"the batch must hold \('next', 'done'\)"):
+        OrderGradAdvantage()(TensorDict({"next": {"reward": torch.zeros(4, 1)}}, [4]))
     with pytest.raises(ValueError, match="grpo_size must be at least 9 for max@8; got 8"):
         OrderGradMCAdvantage(8, "max@8")
 

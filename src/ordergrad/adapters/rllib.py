@@ -255,18 +255,32 @@ class RanksEpisodes(Learner):
             raise ValueError("config must be of a single agent: the returns of several agents are not comparable")
         if not config.add_default_connectors_to_learner_pipeline:
             raise ValueError("add_default_connectors_to_learner_pipeline must be True; got False")
-        if config.batch_mode == "complete_episodes" and config.num_envs_per_env_runner > 1:
-            warnings.warn(
-                "with batch_mode='complete_episodes' and several environments per env runner, RLlib drops the episodes "
-                "that end last, which favours short ones: set batch_mode='truncate_episodes' (the learner puts the "
-                "chunks together) or num_envs_per_env_runner=1",
-                stacklevel=2,
-            )
+        if config.batch_mode == "complete_episodes":
+            self._warn_of_complete_episodes(config)
         super().build()
         self.ranking = EpisodeRanking(**config.learner_config_dict[_SETTINGS])
         self._whole = WholeEpisodes(self.ranking)
         pipeline: Any = self._learner_connector
         pipeline.append(RankedAdvantages())
+
+    def _warn_of_complete_episodes(self, config: Any) -> None:
+        wrong: list[str] = []
+        if config.num_envs_per_env_runner > 1:
+            wrong.append(
+                "with several environments per env runner RLlib drops the episodes that end last, which favours short "
+                f"ones (num_envs_per_env_runner={config.num_envs_per_env_runner})"
+            )
+        if config.seed is not None:
+            wrong.append(
+                "with a seed RLlib resets environments to it before every episode, so that all episodes of an env "
+                f"runner meet the same chance events (seed={config.seed})"
+            )
+        if wrong:
+            warnings.warn(
+                f"batch_mode='complete_episodes': {'; '.join(wrong)}. "
+                "Set batch_mode='truncate_episodes': the learner puts the chunks of episodes together",
+                stacklevel=3,
+            )
 
     def update(self, *args: Any, training_data: TrainingData | None = None, **kwargs: Any) -> Any:
         """Update on the episodes that have ended, or not at all while they are too few; see `Learner.update`.

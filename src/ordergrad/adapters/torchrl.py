@@ -126,10 +126,14 @@ class OrderGradAdvantage(GAE):
             time_dim: The axis of time. Default: that named ``"time"``, or the last.
 
         Raises:
+            KeyError: The batch holds no rewards, or no ends.
             ValueError: The rewards have more than one column.
         """
         keys = self.tensor_keys
         reward_key, terminated_key = ("next", keys.reward), ("next", keys.terminated)
+        for key in (reward_key, ("next", keys.done)):
+            if key not in tensordict.keys(include_nested=True):
+                raise KeyError(f"the batch must hold {key}; see set_keys")
         reward = tensordict.get(reward_key)
         if reward.shape[len(tensordict.batch_size) :] != (1,):
             raise ValueError(
@@ -314,7 +318,7 @@ class _Steps(NamedTuple):
         """Take what is needed of a batch; `first`, `began` and `ended` have one entry per piece of an episode."""
         size, rank = tensordict.batch_size, len(tensordict.batch_size)
 
-        def rows(key: Any) -> NDArray[Any] | None:
+        def rows(key: Any) -> Any:
             found = tensordict.get(key, None)
             if found is None:
                 return None
@@ -322,8 +326,6 @@ class _Steps(NamedTuple):
 
         reward, done = rows(("next", reward_key)), rows(("next", done_key))
         ids, valid, init = rows(_IDS), rows(_MASK), rows("is_init")
-        assert reward is not None
-        assert done is not None
         valid = np.ones_like(done) if valid is None else valid
         new, gap = np.ones_like(done), np.zeros_like(done)
         new[:, 1:] = done[:, :-1]
