@@ -130,46 +130,45 @@ class OrderGradAdvantage(GAE):
             ValueError: The rewards have more than one column.
         """
         keys = self.tensor_keys
-        reward_key, terminated_key = ("next", keys.reward), ("next", keys.terminated)
-        for key in (reward_key, ("next", keys.done)):
+        for key in (("next", keys.reward), ("next", keys.done)):
             if key not in tensordict.keys(include_nested=True):
                 raise KeyError(f"the batch must hold {key}; see set_keys")
-        reward = tensordict.get(reward_key)
+        reward = tensordict.get(("next", keys.reward))
         if reward.shape[len(tensordict.batch_size) :] != (1,):
             raise ValueError(
                 f"rewards must have one column, shape {(*tensordict.batch_size, 1)}; got {tuple(reward.shape)}"
             )
-        axis = self._get_time_dim(time_dim, tensordict)
-        steps = _Steps.of(tensordict, keys.reward, keys.done, axis)
-        chosen, a, shaped = self._rank(steps)
-
-        def column(x: NDArray[Any]) -> torch.Tensor:
-            """Return one number or truth for each step, shaped as the rewards."""
-            back = torch.as_tensor(x.reshape(steps.shape), device=reward.device).movedim(-1, axis)
-            return back.unsqueeze(-1)
-
-        mask, result = column(chosen), column(a).to(reward.dtype)
+        steps = _Steps.of(tensordict, keys.reward, keys.done, self._get_time_dim(time_dim, tensordict))
+        mask, a, shaped = (steps.column(x).to(reward.device) for x in self._rank(steps))
+        result = a.to(reward.dtype)
         if self.value_network is not None or self.ranking.credit != "episode":
-            terminated = tensordict.get(terminated_key, None)
-            gae: Any = super()
-            tensordict.set(reward_key, column(shaped).to(reward.dtype))
-            if self.ranking.credit != "episode":  # nothing of f(R) comes after a time limit
-                tensordict.set(terminated_key, tensordict.get(("next", keys.done)))
-            try:
-                gae.forward(tensordict, params=params, target_params=target_params, time_dim=time_dim)
-            finally:
-                tensordict.set(reward_key, reward)
-                if terminated is None:
-                    tensordict.exclude(terminated_key, inplace=True)
-                else:
-                    tensordict.set(terminated_key, terminated)
-            target = tensordict.get(keys.value_target)
-            tensordict.set(keys.value_target, torch.where(mask, target, 0.0))
+            estimate = self._estimate(
+                tensordict, shaped.to(reward.dtype), params=params, target_params=target_params, time_dim=time_dim
+            )
+            tensordict.set(keys.value_target, torch.where(mask, tensordict.get(keys.value_target), 0.0))
             if self.ranking.credit != "episode":
-                result = torch.where(mask, tensordict.get(keys.advantage), 0.0)
+                result = torch.where(mask, estimate, 0.0)
         tensordict.set(keys.advantage, result)
         tensordict.set(_MASK, mask.squeeze(-1))
         return tensordict
+
+    def _estimate(self, tensordict: TensorDictBase, shaped: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return what GAE makes of other rewards, and leave the critic's values and targets in the batch."""
+        keys = self.tensor_keys
+        own = {name: tensordict.get(("next", name), None) for name in (keys.reward, keys.terminated)}
+        tensordict.set(("next", keys.reward), shaped)
+        if self.ranking.credit != "episode":  # nothing of f(R) comes after a time limit
+            tensordict.set(("next", keys.terminated), tensordict.get(("next", keys.done)))
+        gae: Any = super()
+        try:
+            gae.forward(tensordict, **options)
+        finally:
+            for name, entry in own.items():
+                if entry is None:
+                    tensordict.exclude(("next", name), inplace=True)
+                else:
+                    tensordict.set(("next", name), entry)
+        return tensordict.get(keys.advantage)
 
     def get_extra_state(self) -> dict[str, float]:
         """Return the counts, which `state_dict` keeps."""
@@ -215,7 +214,7 @@ class OrderGradAdvantage(GAE):
 
     def _count(self, steps: "_Steps", count: int, nonfinite: int, cut: int, chosen: NDArray[np.bool_]) -> None:
         taken, valid = int(chosen.sum()) if count > 1 else 0, int(steps.valid.sum())
-        self.stats |= {"episodes": count, "steps": taken, "left_out": 1 - taken / max(valid, 1)}
+        self.stats |= {"episodes": count if count > 1 else 0, "steps": taken, "left_out": 1 - taken / max(valid, 1)}
         self.stats["nonfinite"] += nonfinite
         self.stats["abandoned"] += cut
         if count < self.ranking.need:
@@ -304,6 +303,7 @@ class _Steps(NamedTuple):
     """The steps of a batch on the host, row after row in the order of time, and the episodes they belong to."""
 
     shape: tuple[int, ...]
+    axis: int
     reward: NDArray[np.float64]
     ids: NDArray[np.int64] | None
     valid: NDArray[np.bool_]
@@ -335,12 +335,17 @@ class _Steps(NamedTuple):
         first = np.flatnonzero(new | gap)
         last = np.append(first[1:], new.size) - 1
         began = valid.ravel()[first] & ~gap.ravel()[first]
+        if ids is not None:  # steps that are not in the order of time fall into many pieces of one id
+            _, same, pieces = np.unique(ids.ravel()[first], return_inverse=True, return_counts=True)
+            padding = np.bincount(same, ~valid.ravel()[first])
+            began &= (pieces - padding)[same] == 1
         if init is not None:
             began &= init.ravel()[first]
         is_last = np.zeros(new.size, bool)
         is_last[last] = True
         return cls(
             (*(size[i] for i in range(rank) if i != axis), size[axis]),
+            axis,
             reward.astype(np.float64).ravel(),
             None if ids is None else ids.ravel(),
             valid.ravel(),
@@ -350,3 +355,7 @@ class _Steps(NamedTuple):
             began,
             done.ravel()[last] & valid.ravel()[last],
         )
+
+    def column(self, x: NDArray[Any]) -> torch.Tensor:
+        """Return one number for each step, shaped as the rewards."""
+        return torch.as_tensor(x.reshape(self.shape)).movedim(-1, self.axis).unsqueeze(-1)
