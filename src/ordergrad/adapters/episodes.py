@@ -92,11 +92,21 @@ class EpisodeRanking:
         """What advantages are divided by."""
         return (self.stats["scale"] or 1.0) if self.unit_scale else 1.0
 
-    def advantages(self, returns: Array) -> Array:
-        """Return the advantages of a group of at least two finite returns, shape (N,), at the largest K it allows."""
+    def advantages(self, returns: Array, weight: Array | None = None) -> Array:
+        """Return the advantages of a group of at least two finite returns, shape (N,), at the largest K it allows.
+
+        Args:
+            returns: The group.
+            weight: Importance weights of its episodes, positive. Each advantage is then multiplied by its episode's
+                share in the loss, N ω/Σω. If all are 1, or there are none, the estimator is the unbiased one.
+        """
+        if weight is not None and (weight == 1).all():
+            weight = None
         self.stats["shrunk"] += len(returns) < self.need
-        self.stats["value"] = float(value(returns, self.objective, small="shrink"))
-        a = np.asarray(advantages(returns, self.objective, small="shrink"))
+        self.stats["value"] = float(value(returns, self.objective, sample_weight=weight, small="shrink"))
+        a = np.asarray(advantages(returns, self.objective, sample_weight=weight, small="shrink"))
+        if weight is not None:
+            a = a * (len(a) * weight / weight.sum())
         total = self.stats["total"] + len(a)
         mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + float(np.sum(a * a))) / total
         self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}

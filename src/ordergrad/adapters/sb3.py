@@ -19,6 +19,11 @@ episodes out would favour short ones, and ranking what a rollout has seen of the
 then its steps wait (``episode``; PPO's ratio accounts for updates in between), or are bootstrapped by the critic.
 While too few episodes have ended for the comparison size, nothing is updated and the next rollout adds to them.
 
+Episodes under other conditions than the true ones carry their importance weight ω in ``info["ordergrad_weight"]``, as
+`ordergrad.envs.SampledConditions` puts it there. With ``episode`` credit, A is that of the weighted returns, times
+E ω/Σω: self-normalised, so consistent rather than unbiased. The other two credits raise an error, because their critic
+would learn the values under the sampled conditions.
+
 References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
     Schulman et al. (2016). High-Dimensional Continuous Control Using Generalized Advantage Estimation.
@@ -45,7 +50,8 @@ from ordergrad.spec import parse
 __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 
 Array = NDArray[Any]
-_FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains")
+_FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "weights")
+_WEIGHT = "ordergrad_weight"
 _TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
 
@@ -82,9 +88,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         ready: Whether the last rollout led to a ranking, so that there is something to train on.
         stats: Of the last rollout: ``episodes`` ranked, ``waiting`` for a ranking, ``steps`` to train on, ``open``
             steps kept back, ``stale`` share of steps from before the last update, the ``value`` of the objective;
-            and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut
-            short or too long), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the root mean
-            square ``scale`` of their advantages.
+            and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns, or a weight that is
+            not positive and finite), ``abandoned`` (cut short or too long), ``shrunk`` (rankings at a smaller K),
+            ``total`` episodes ranked and the root mean square ``scale`` of their advantages.
         ended: Returns of the episodes that ended in the last rollout, whether ranked or not.
         lengths: Their lengths.
     """
@@ -113,10 +119,10 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             )
         self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, unit_scale, patience)
         self.stats, self.discount = self.ranking.stats, discount
-        self.gains = np.zeros((buffer_size, n_envs))
+        self.gains, self.weights = np.zeros((buffer_size, n_envs)), np.ones((buffer_size, n_envs))
         self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
         self.ready = False
-        self._observed: Array | None = None
+        self._observed: tuple[Array, Array | None] | None = None
         self._pending = False
         self._stretch: dict[str, Array] = {}
         self._running, self._power = np.zeros(n_envs), np.ones(n_envs)
@@ -139,11 +145,25 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             self._abandon(np.ones(self.n_envs, bool))
         super().reset()
         self.gains = np.zeros((self.buffer_size, self.n_envs))
+        self.weights = np.ones((self.buffer_size, self.n_envs))
         self._observed, self._pending = None, True
 
-    def observe(self, rewards: Array) -> None:
-        """Take the true rewards of the step that is added next, shape (n_envs,); `RecordRewards` calls this."""
-        self._observed = np.array(rewards, dtype=np.float64)
+    def observe(self, rewards: Array, weights: Array | None = None) -> None:
+        """Take the true rewards of the step that is added next; `RecordRewards` calls this.
+
+        Args:
+            rewards: Shape (n_envs,).
+            weights: The importance weights of the episodes that end with it, shape (n_envs,); the others' are not
+                looked at. None: all are 1.
+
+        Raises:
+            ValueError: There are weights, and the credit is not ``episode``.
+        """
+        if weights is not None and self.ranking.credit != "episode":
+            raise ValueError(
+                f"info['{_WEIGHT}'] needs credit='episode', which has no critic; got credit={self.ranking.credit!r}"
+            )
+        self._observed = np.array(rewards, dtype=np.float64), weights
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """Add a step; its true rewards must have been observed.
@@ -156,7 +176,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
                 "OrderGradRolloutBuffer needs the true rewards: use OrderGradPPO or OrderGradA2C, "
                 "or pass learn(..., callback=RecordRewards())"
             )
-        self.gains[self.pos] = self._observed
+        self.gains[self.pos], weights = self._observed
+        if weights is not None:
+            self.weights[self.pos] = weights
         self._observed = None
         super().add(*args, **kwargs)
 
@@ -171,7 +193,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._append(np.asarray(dones, bool))
         s = self._stretch
         ended = s["ends"] & s["usable"]
-        finite = ended & np.isfinite(s["total"])
+        finite = ended & np.isfinite(s["total"]) & np.isfinite(s["weights"]) & (s["weights"] > 0)
         need, patience = self.ranking.need, self.ranking.patience
         count, rows = int(finite.sum()), len(s["ends"])
         out_of_patience = rows >= patience * self.buffer_size
@@ -183,7 +205,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             returns = s["total"][finite]
             last = last_values.detach().cpu().numpy().astype(np.float64).ravel()
             if self.ranking.credit == "episode":
-                self._train_on_episodes(returns, finite, last)
+                self._train_on_episodes(returns, s["weights"][finite], finite, last)
             else:
                 self._train_on_everything(returns, finite, last)
         else:
@@ -232,9 +254,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         old = self._stretch
         self._stretch = {name: np.concatenate([old[name], new]) if old else new for name, new in chunk.items()}
 
-    def _train_on_episodes(self, returns: Array, finite: Array, last_values: Array) -> None:
+    def _train_on_episodes(self, returns: Array, weight: Array, finite: Array, last_values: Array) -> None:
         s = self._stretch
-        a = self.ranking.advantages(returns)
+        a = self.ranking.advantages(returns, weight)
         key = s["episode"] * self.n_envs + np.arange(self.n_envs)
         ranked = key[finite]
         order = np.argsort(ranked)
@@ -306,7 +328,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
 
 
 class RecordRewards(BaseCallback):
-    """Tell an `OrderGradRolloutBuffer` the true rewards, and log what it did under ``ordergrad/``.
+    """Tell an `OrderGradRolloutBuffer` the true rewards and weights, and log what it did under ``ordergrad/``.
 
     Rewards are those that the environments return, before ``VecNormalize`` scales them and before the algorithm adds
     the critic's value at time limits. `OrderGradPPO` and `OrderGradA2C` bring it along.
@@ -315,7 +337,12 @@ class RecordRewards(BaseCallback):
     def _on_step(self) -> bool:
         normalizer = self.model.get_vec_normalize_env()
         buffer: Any = self.locals["rollout_buffer"]
-        buffer.observe(self.locals["rewards"] if normalizer is None else normalizer.get_original_reward())
+        infos, weights = self.locals["infos"], None
+        ended = [i for i in np.flatnonzero(self.locals["dones"]) if _WEIGHT in infos[i]]
+        if ended:
+            weights = np.ones(len(infos))
+            weights[ended] = [infos[i][_WEIGHT] for i in ended]
+        buffer.observe(self.locals["rewards"] if normalizer is None else normalizer.get_original_reward(), weights)
         return True
 
     def _on_rollout_end(self) -> None:
