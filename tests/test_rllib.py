@@ -73,14 +73,15 @@ def train(learner, runner, updates, steps):
     ]
 
 
-def synthetic(rewards, start=0, done="terminated", key="a", outputs=None):
-    """Return an episode, or a chunk of one."""
+def synthetic(rewards, start=0, done="terminated", key="a", outputs=None, info=None):
+    """Return an episode, or a chunk of one, with its last info."""
     n = len(rewards)
     return SingleAgentEpisode(
         id_=key,
         observations=[np.array([start + t], np.float32) for t in range(n + 1)],
         actions=[0] * n,
         rewards=list(rewards),
+        infos=[{}] * n + [info or {}],
         terminated=done == "terminated",
         truncated=done == "truncated",
         extra_model_outputs={Columns.ACTION_LOGP: [0.0] * n} | (outputs or {}),
@@ -260,9 +261,9 @@ def test_whole_returns_are_ranked_whatever_the_cuts():
         batches.append(take(chunks))
         return batches[-1]
 
-    def rank(returns):
+    def rank(returns, weights):
         ranked.extend(returns)
-        return advantages(returns)
+        return advantages(returns, weights)
 
     learner._whole.take, learner.ranking.advantages = spy, rank
     sampled = 0
@@ -339,6 +340,23 @@ def test_a_chunk_whose_beginning_is_missing_is_never_ranked():
     assert whole.stats["abandoned"] == 1
     whole.take([synthetic([1.0], start=7, key="d")])
     assert whole.stats["abandoned"] == 2
+
+
+def test_importance_weights_of_episodes():
+    returns, weights = np.array([1.0, 4.0, 2.0, 0.0, 7.0]), np.array([0.5, 2.0, 1.0, 0.25, 1.5])
+    rows = list(zip("abcde", returns, weights, strict=True))
+    whole = WholeEpisodes(EpisodeRanking("cvar:0.4"))
+    chunks = [synthetic([r / 2], done=None, key=k) for k, r, _ in rows]
+    bad = [synthetic([3.0], key=str(w), info={"ordergrad_weight": w}) for w in (0.0, np.nan, np.inf)]
+    ends = [synthetic([r / 2], start=1, key=k, info={"ordergrad_weight": w}) for k, r, w in rows]
+    episodes = whole.take([*chunks, *bad, *ends])
+    a = og.advantages(returns, "cvar:0.4", sample_weight=weights) * 5 * weights / weights.sum()
+    got = [e.extra_model_outputs["ordergrad_advantages"].data for e in episodes]
+    np.testing.assert_allclose(got, np.column_stack([a, a]), rtol=1e-6)
+    assert whole.stats["nonfinite"] == 3
+    whole = WholeEpisodes(EpisodeRanking(credit="terminal"))
+    with pytest.raises(ValueError, match=r"\['ordergrad_weight'\] needs credit='episode'"):
+        whole.take([synthetic([1.0], info={"ordergrad_weight": 2.0})])
 
 
 def test_bad_input_is_an_error_before_training():

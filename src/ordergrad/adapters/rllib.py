@@ -17,6 +17,9 @@ ways to hand a rank's credit to the steps:
 ``telescoped``
     The same total spread over the steps, $f(C_t) - f(C_{t-1})$ with $C_t$ the return so far; GAE and critic as usual.
 
+With ``episode`` credit, importance weights of episodes in ``info["ordergrad_weight"]`` are heeded, as in
+`ordergrad.adapters.sb3`.
+
 References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
 """
@@ -41,7 +44,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from ordergrad.adapters.episodes import Credit, EpisodeRanking
+from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 
@@ -125,6 +128,7 @@ class WholeEpisodes:
         self._begun: dict[str, int] = {}
         self._ended: list[SingleAgentEpisode] = []
         self._returns: list[float] = []
+        self._weights: list[float] = []
         self._iteration = self._waiting_since = 0
 
     def take(self, chunks: Iterable[SingleAgentEpisode]) -> list[SingleAgentEpisode]:
@@ -152,11 +156,12 @@ class WholeEpisodes:
             )
         if count >= self.ranking.need or (out_of_patience and count >= 2):
             episodes = self._ended
-            self._give_credit(episodes, np.array(self._returns))
+            self._give_credit(episodes, np.array(self._returns), np.array(self._weights))
             stale = np.concatenate([_model_output(e, "weights_seq_no", default=newest) for e in episodes]) < newest
             self.stats |= {"episodes": count, "waiting": 0, "steps": len(stale), "stale": float(np.mean(stale))}
         if episodes or out_of_patience:
-            self._ended, self._returns, self._waiting_since = [], [], self._iteration
+            self._ended, self._returns, self._weights = [], [], []
+            self._waiting_since = self._iteration
         self.stats["open"] = sum(len(chunk) for chunks in self._open.values() for chunk in chunks)
         return episodes
 
@@ -179,7 +184,11 @@ class WholeEpisodes:
     def _finish(self, chunks: list[SingleAgentEpisode]) -> None:
         rewards = np.concatenate([np.asarray(chunk.get_rewards(), np.float64) for chunk in chunks])
         total = float(rewards @ self.ranking.discount ** np.arange(len(rewards)))
-        if not np.isfinite(total):
+        info: dict[str, Any] = chunks[-1].get_infos(-1)
+        if WEIGHT in info:
+            self.ranking.check_weighted()
+        weight = float(info.get(WEIGHT, 1.0))
+        if not (np.isfinite(total) and 0 < weight < np.inf):
             self.stats["nonfinite"] += 1
             return
         whole = chunks[0]
@@ -187,6 +196,7 @@ class WholeEpisodes:
             whole.concat_episode(chunk)
         self._ended.append(whole)
         self._returns.append(total)
+        self._weights.append(weight)
 
     def _abandon(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -195,9 +205,11 @@ class WholeEpisodes:
             self._begun.pop(key, None)
             self._broken.add(key)
 
-    def _give_credit(self, episodes: list[SingleAgentEpisode], returns: NDArray[np.float64]) -> None:
+    def _give_credit(
+        self, episodes: list[SingleAgentEpisode], returns: NDArray[np.float64], weights: NDArray[np.float64]
+    ) -> None:
         """Put the advantages beside the steps, or into the rewards."""
-        a = self.ranking.advantages(returns)
+        a = self.ranking.advantages(returns, weights)
         for i, episode in enumerate(episodes):
             n = len(episode)
             if self.ranking.credit == "episode":
