@@ -32,7 +32,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,7 @@ def grid(reward: str, cells: int = 4000) -> Grid:
     return Grid(r[order], (p / p.sum())[order], scores(z[order]))
 
 
+@cache
 def exact_gradient(reward: str, objective: str) -> Array:
     """Return the gradient of an objective; without @K, of the population's.
 
@@ -301,11 +302,9 @@ def measure(
     settings: Settings,
 ) -> list[Measured]:
     """Measure the estimators of every goal on the same simulated groups; for the levels, GCVaR too."""
-    cache: dict[str, Array] = {}
-    for _, names in wanted:
-        for objective, _ in names:
-            cache.setdefault(objective, exact_gradient(reward, objective))
-    sums = [Sums(np.stack([cache[objective] for objective, _ in names], axis=1)) for _, names in wanted]
+    sums = [
+        Sums(np.stack([exact_gradient(reward, objective) for objective, _ in names], axis=1)) for _, names in wanted
+    ]
     tails = [Sums(expected_gcvar(grid(reward, 40_000), n, q)[:, None]) for q in levels]
     for group in simulated_groups(reward, n, settings):
         for (_, names), total in zip(wanted, sums, strict=True):
@@ -435,27 +434,25 @@ def curve(rows: Sequence[Measured], goal: str, n: int, baseline: str, reward: st
     return sorted(found, key=size_of)
 
 
-def best_size(rows: Sequence[Measured], goal: str, n: int, batch: int, reward: str) -> tuple[int, float]:
-    """Return the comparison size of the least error of a batch of groups, and the error."""
-    found = curve(rows, goal, n, "leave_one_out", reward)
-    best = min(found, key=lambda row: error_of(row, batch))
-    return size_of(best), error_of(best, batch)
-
-
 def choices(
     rows: Sequence[Measured], settings: Settings, batches: Sequence[int] = (1, 4, 16, 64)
 ) -> list[tuple[Any, ...]]:
-    """Return for every reward, level, N and batch the best K and its error, beside K = N - 1 and GCVaR."""
+    """Return for every reward, level, N and batch the best K and its error, those of two plain rules, and GCVaR's.
+
+    The rules are K = N - 1, and the smallest K of the grid that is at least 1/q.
+    """
     table: list[tuple[Any, ...]] = []
     for reward in REWARDS:
         for q in settings.levels:
             for n in settings.groups:
                 goal = f"cvar:{q:g}"
-                largest = curve(rows, goal, n, "leave_one_out", reward)[-1]
+                ours = curve(rows, goal, n, "leave_one_out", reward)
+                plain_size = next((row for row in ours if size_of(row) >= 1 / q), ours[-1])
                 (tail,) = pick(rows, reward=reward, estimator=f"gcvar:{q:g}", n=n)
                 for batch in batches:
-                    k, error = best_size(rows, goal, n, batch, reward)
-                    table.append((reward, goal, n, batch, k, error, error_of(largest, batch), error_of(tail, batch)))
+                    best = min(ours, key=lambda row: error_of(row, batch))
+                    errors = [error_of(row, batch) for row in (best, ours[-1], plain_size, tail)]
+                    table.append((reward, goal, n, batch, size_of(best), *errors))
     return table
 
 
@@ -547,7 +544,7 @@ def show(rows: Sequence[Measured], table: Sequence[tuple[Any, ...]], settings: S
         )
     console.print(shown)
     best = Table(title="Best K by N and groups in a batch", title_justify="left")
-    for heading in ("reward", "goal", "N", "groups", "best K", "error", "K = N - 1", "GCVaR"):
+    for heading in ("reward", "goal", "N", "groups", "best K", "error", "K = N - 1", "K = 1/q", "GCVaR"):
         best.add_column(heading)
     for reward, goal, size, batch, k, *errors in table:
         if goal == f"cvar:{q:g}":
@@ -589,7 +586,17 @@ def main(argv: list[str] | None = None) -> None:
     for name, rows in (("cvar", lower), ("max", upper), ("objectives", instead)):
         write_csv(results / f"{name}.csv", fields, [[plain(x) for x in vars(row).values()] for row in rows])
     write_csv(results / "advise.csv", tuple(predictions[0]), [[plain(x) for x in r.values()] for r in predictions])
-    header = ("reward", "goal", "n", "groups", "best_k", "error", "error_at_largest_k", "error_of_gcvar")
+    header = (
+        "reward",
+        "goal",
+        "n",
+        "groups",
+        "best_k",
+        "error",
+        "error_at_largest_k",
+        "error_at_1/q",
+        "error_of_gcvar",
+    )
     write_csv(results / "best_k.csv", header, [[plain(x) for x in row] for row in table])
     summary = {
         "command": "python experiments/cvar_estimators.py" + (" --quick" if options.quick else ""),

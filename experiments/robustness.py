@@ -390,6 +390,8 @@ def draw_bandit(rows: Sequence[tuple[Any, ...]], settings: Bandit, path: Path) -
         axis.set(title=title, ylim=(0, 1.02), xlabel="size of an outlier" if along == "size" else "share of outliers")
         if along == "size":
             axis.set_xscale("symlog", linthresh=1)
+            axis.set_xlim(0, None)
+            axis.minorticks_off()
             axis.set_xticks(settings.sizes, [f"{size:g}" for size in settings.sizes])
         else:
             axis.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
@@ -507,7 +509,8 @@ def report_bandit(settings: Bandit, results: Path, images: Path, console: Consol
     with Progress(console=console) as progress:
         task = progress.add_task("corruptions of the bandit", total=len(scenarios(settings)))
         rows = run_bandit(settings, lambda: progress.advance(task))
-    header = ("kind", "share", "size", "contender", "end", "low", "high", "training", "low", "high", "above_0.9")
+    header = ("kind", "share", "size", "contender", "end", "low", "high")
+    header += ("training", "training_low", "training_high", "above_0.9")
     write_csv(results / "bandit.csv", header, [[plain(x) for x in row] for row in rows])
     header = ("objective", "share", "best_arm", "decoy")
     write_csv(results / "preferred.csv", header, [[plain(x) for x in row] for row in preferred(settings)])
