@@ -13,6 +13,9 @@ the others drawn at random; *fitted*, the b that minimises E[A^2] on some other 
 same kept within [0, 1]; *better*, the baseline with the smaller E[A^2] on those. Noise is exact for 0/1 rewards and
 otherwise simulated, all rules on the same groups.
 
+For max@K of 0/1 rewards, a bound on every rule there could be: of all functions of the other rewards of the group, made
+with the success rate known, the one whose worse ratio of the two kinds of scores is the least.
+
     python experiments/baseline_choice.py --results experiments/results/baseline_choice --images docs/images
     python experiments/baseline_choice.py --quick
 
@@ -64,6 +67,8 @@ class Settings:
 
 
 QUICK = replace(Settings(), groups=(4, 8), simulated=4000, draws=500)
+BOUNDS = tuple((n, k, p) for n, k in ((4, 2), (8, 2), (8, 4), (8, 7)) for p in (0.1, 0.3, 0.5, 0.7, 0.9, 0.95))
+"""Group size, comparison size and success rate of the bounds."""
 LAWS = (
     *("bernoulli:0.02", "bernoulli:0.1", "bernoulli:0.5", "bernoulli:0.9", "graded", "uniform", "normal", "student:3"),
     *("exponential", "-exponential", "lognormal:1", "-lognormal:1", "outliers"),
@@ -228,6 +233,91 @@ def measure(name: str, n: int, settings: Settings) -> list[Cell]:
     return cells
 
 
+# A bound on every baseline ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Groups of n rewards of 0 and 1 with success rate p, and the include-one averages of max@k.
+
+    A baseline is any function of how many of the n - 1 other rewards are 1: n numbers.
+
+    Attributes:
+        n: The group size.
+        k: The comparison size.
+        p: The success rate.
+        q: The averages of a failure and of a success, by the number of other successes: (2, n).
+    """
+
+    n: int
+    k: int
+    p: float
+    q: Array
+
+    def free(self, b: Array) -> float:
+        """Return E[A^2] / N for a baseline."""
+        chance = binom.pmf(np.arange(self.n), self.n - 1, self.p)
+        weights = np.array([1 - self.p, self.p])
+        return float(self.k**2 / self.n * (weights @ (self.q - b) ** 2 @ chance))
+
+    def narrow(self, b: Array) -> float:
+        """Return the variance along the one parameter of a policy of two outcomes."""
+        ones, score = np.arange(self.n + 1), math.sqrt((1 - self.p) / self.p)
+        a = self.k * (self.q - b)
+        success, failure = np.append(0.0, a[1]) * score, -np.append(a[0], 0.0) / score
+        estimate = (ones * success + (self.n - ones) * failure) / self.n
+        chance = binom.pmf(ones, self.n, self.p)
+        return float(chance @ (estimate - chance @ estimate) ** 2)
+
+
+def binary(n: int, k: int, p: float) -> Binary:
+    rewards = np.arange(n) < np.arange(n)[:, None]  # the last one is the sample, before it so many successes
+    q = [og.include_one(np.where(np.arange(n) == n - 1, x, rewards.astype(float)), f"max@{k}")[:, -1] for x in (0, 1)]
+    return Binary(n, k, p, np.stack(q))
+
+
+def given(name: str, at: Binary) -> Array:
+    """Return one of our baselines as a function of the number of other successes."""
+    failures = (np.arange(at.n) < np.arange(at.n)[:, None]).astype(float)
+    a = og.advantages(failures, f"max@{at.k}", baseline=name)[:, -1]  # type: ignore[arg-type]
+    return at.q[0] - a / at.k
+
+
+def quadratic(f: Any, n: int) -> tuple[float, Array, Array]:
+    """Return value, gradient and Hessian at 0 of a quadratic function of n numbers."""
+    unit, zero = np.eye(n), f(np.zeros(n))
+    slope = np.array([(f(e) - f(-e)) / 2 for e in unit])
+    bend = np.array([[f(a + b) - f(a) - f(b) + zero for b in unit] for a in unit])
+    return zero, slope, bend
+
+
+def least_ratio(at: Binary, points: int = 1001) -> float:
+    """Return what the larger of the two ratios to the better baseline cannot fall below, whatever the baseline.
+
+    The minimum over baselines of any mean of the two ratios is such a number (weak duality); the largest is returned.
+    """
+    parts = []
+    for f in (at.free, at.narrow):
+        better = min(f(given(name, at)) for name in ("leave_one_out", "k_minus_one"))
+        parts.append([x / better for x in quadratic(f, at.n)])
+    bound = 0.0
+    for share in np.linspace(0, 1, points)[1:-1]:
+        zero, slope, bend = (share * a + (1 - share) * b for a, b in zip(*parts, strict=True))
+        best = -np.linalg.solve(bend, slope)
+        bound = max(bound, float(zero + slope @ best + best @ bend @ best / 2))
+    return bound
+
+
+def bounds() -> list[tuple[Any, ...]]:
+    """Return n, k, p, the ratios of k-minus-one to leave-one-out for both kinds of scores, and the bound."""
+    rows: list[tuple[Any, ...]] = []
+    for n, k, p in BOUNDS:
+        at = binary(n, k, p)
+        loo, kmo = (given(name, at) for name in ("leave_one_out", "k_minus_one"))
+        rows.append((n, k, p, at.free(kmo) / at.free(loo), at.narrow(kmo) / at.narrow(loo), least_ratio(at)))
+    return rows
+
+
 # What came out ------------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +448,9 @@ def main(argv: list[str] | None = None) -> None:
             for cell in cells
         ],
     )
+    least = bounds()
+    header = ("n", "k", "p", "kmo_over_loo_free", "kmo_over_loo_narrow", "least_worse_ratio")
+    write_csv(results / "bounds.csv", header, [(*row[:3], *(f"{x:.4g}" for x in row[3:])) for row in least])
     header = ("scores", "rule", "cells", "worse", "median", "90%", "largest", "smallest")
     write_csv(results / "rules.csv", header, [(*row[:4], *(f"{x:.4g}" for x in row[4:])) for row in rows])
     summary = {
@@ -378,6 +471,11 @@ def main(argv: list[str] | None = None) -> None:
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     draw(cells, images / "baseline_choice.png")
     show(rows, cells, console)
+    for n, k, p, free, narrow, bound in least:
+        console.print(
+            f"max@{k}, N = {n}, success rate {p}: k-minus-one has {free:.3f} (free) and {narrow:.3f} (narrow) times "
+            f"the variance; no baseline keeps both ratios to the better one below {bound:.3f}"
+        )
     console.print(f"results: {results}; picture: {images}/baseline_choice.png")
 
 

@@ -8,6 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.optimize import minimize
 from studies import load, read
 
 import ordergrad as og
@@ -89,6 +90,33 @@ def test_the_same_rewards_want_different_baselines():
         assert low <= cell.best <= high
 
 
+def test_quadratics_of_a_baseline_are_the_noise_of_the_estimates():
+    at = study.binary(8, 4, 0.5)
+    cells = [cell for cell in study.measure("bernoulli:0.5", 8, TINY) if cell.objective == "max@4"]
+    loo, kmo = (study.given(name, at) for name in ("leave_one_out", "k_minus_one"))
+    for cell, noise in zip(sorted(cells, key=lambda cell: cell.geometry), (at.free, at.narrow), strict=True):
+        assert cell.kmo_over_loo == pytest.approx(noise(kmo) / noise(loo), rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "k", "p"), [(4, 2, 0.5), (4, 2, 0.9), (8, 4, 0.9)])
+def test_no_baseline_beats_the_bound_and_one_meets_it(n, k, p):
+    at = study.binary(n, k, p)
+    bound = study.least_ratio(at)
+    given = [study.given(name, at) for name in ("leave_one_out", "k_minus_one")]
+    better = [min(f(b) for b in given) for f in (at.free, at.narrow)]
+
+    def ratios(b):
+        return np.array([f(b) / least for f, least in zip((at.free, at.narrow), better, strict=True)])
+
+    constraint = {"type": "ineq", "fun": lambda x: x[-1] - ratios(x[:-1])}
+    start = np.append(given[0], ratios(given[0]).max())
+    found = minimize(lambda x: x[-1], start, constraints=constraint, method="SLSQP", options={"maxiter": 1000})
+    assert ratios(found.x[:-1]).max() == pytest.approx(bound, rel=2e-3)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        assert ratios(found.x[:-1] + 0.05 * rng.normal(size=n)).max() >= bound * (1 - 1e-9)
+
+
 def test_the_fitted_share_minimises_what_it_is_fitted_to():
     x, p = study.law("normal")
     at = study.groups(p, 4, replace(TINY, simulated=500))
@@ -107,6 +135,7 @@ def test_the_study_from_start_to_end(monkeypatch, tmp_path):
         assert min(float(cell["leave_one_out"]), float(cell["k_minus_one"])) == 1
     for row in read(tmp_path / "rules.csv"):
         assert 0 <= int(row["worse"]) <= int(row["cells"])
+    assert all(float(row["least_worse_ratio"]) > 0 for row in read(tmp_path / "bounds.csv"))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert 0 < summary["irreconcilable"] < summary["pairs"]
     assert matplotlib.image.imread(tmp_path / "baseline_choice.png").std() > 0.02
