@@ -173,7 +173,6 @@ class CartPole:
     """The training runs."""
 
     seeds: int = 5
-    clean_seeds: int = 3
     steps: int = 100_000
     envs: int = 32
     rollout: int = 64
@@ -320,10 +319,9 @@ def run(
 def run_cartpole(settings: CartPole, out: Path, jobs: int, console: Console) -> None:
     """Train everything that is not there yet."""
     for name, part in PARTS.items():
-        seeds = settings.seeds if part.corrupted else settings.clean_seeds
-        console.print(f"[bold]{name}[/]: {len(part.contenders)} contenders x {seeds} seeds x {settings.steps} steps")
+        console.print(f"[bold]{name}[/]: {len(part.contenders)} contenders x {settings.seeds} seeds x {settings.steps} steps")
         train = partial(run, part, settings)
-        if not train_under_progress(train, part.contenders, seeds, settings.steps, out / name, jobs, console, shown):
+        if not train_under_progress(train, part.contenders, settings.seeds, settings.steps, out / name, jobs, console, shown):
             raise KeyboardInterrupt
 
 
@@ -343,15 +341,11 @@ def returns_of(out: Path, part: str, contender: str, seeds: int) -> list[Array]:
     return [read_returns(run_folder(out / part, contender, seed) / EVALUATION) for seed in range(seeds)]
 
 
-def seeds_of(part: Part, settings: CartPole) -> int:
-    return settings.seeds if part.corrupted else settings.clean_seeds
-
-
 def cartpole_table(settings: CartPole, out: Path) -> list[tuple[Any, ...]]:
     """Return part, contender, measure, value, interval, and the value of each seed."""
     rows: list[tuple[Any, ...]] = []
     for name, part in PARTS.items():
-        returns = {c: returns_of(out, name, c, seeds_of(part, settings)) for c in part.contenders}
+        returns = {c: returns_of(out, name, c, settings.seeds) for c in part.contenders}
         for v in values_of(returns, MEASURED):
             rows.append((name, v.trained, v.evaluated, v.value, v.low, v.high, *v.by_seed))
     return rows
@@ -361,7 +355,7 @@ def leads(settings: CartPole, out: Path) -> list[tuple[Any, ...]]:
     """Return every contender's lead in clean mean return over the mean objective, seed by seed, with its interval."""
     rows: list[tuple[Any, ...]] = []
     for name, part in PARTS.items():
-        returns = {c: returns_of(out, name, c, seeds_of(part, settings)) for c in part.contenders}
+        returns = {c: returns_of(out, name, c, settings.seeds) for c in part.contenders}
         scores = {c: np.array([run.mean() for run in runs]) for c, runs in returns.items()}
         for contender in part.contenders:
             if contender != "mean":
@@ -409,7 +403,7 @@ def draw_cartpole(settings: CartPole, out: Path, path: Path) -> None:
         runs: dict[str, list[Any]] = {
             c: [
                 metric_columns(read_metrics(run_folder(out / name, c, seed) / METRICS))
-                for seed in range(seeds_of(part, settings))
+                for seed in range(settings.seeds)
             ]
             if c in part.contenders
             else []
@@ -467,7 +461,7 @@ def main(argv: list[str] | None = None) -> None:
     bandit, cartpole = Bandit(), CartPole()
     if options.quick:
         bandit = replace(bandit, seeds=20, updates=150)
-        cartpole = replace(cartpole, seeds=2, clean_seeds=2, steps=16_384, episodes=100)
+        cartpole = replace(cartpole, seeds=2, steps=16_384, episodes=100)
     run_all(bandit, cartpole, options, console)
 
 
