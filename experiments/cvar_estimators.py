@@ -456,6 +456,58 @@ def choices(
     return table
 
 
+TAIL_SAMPLES = (3.0, 10.0, 30.0, 100.0, 300.0, math.inf)
+
+
+def digest(rows: Sequence[Measured], table: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """Return what all cases say together, as cases with medians and extremes."""
+    own = {(r.reward, r.goal, r.n, size_of(r)): r for r in rows if r.baseline == "leave_one_out" and "@" in r.estimator}
+    rules: dict[str, Any] = {}
+    for low, high in zip((0.0, *TAIL_SAMPLES), TAIL_SAMPLES, strict=False):
+        inside = [r for r in table if low <= level(r[1]) * r[2] * r[3] < high]
+        pairs = [(r[6] / r[5], r[7] / r[5], r[8] / r[6]) for r in inside]
+        rules[f"below {high:g}"] = {
+            name: middle_and_ends([pair[i] for pair in pairs])
+            for i, name in enumerate(("largest K over best", "1/q over best", "gcvar over largest K"))
+            if pairs
+        }
+    tails: dict[str, Any] = {}
+    for low, high in ((1.0, 3.0), (3.0, 10.0), (10.0, 30.0), (30.0, math.inf)):
+        found = [
+            r for r in rows if r.estimator.startswith("gcvar") and r.noise > 0 and low < level(r.goal) * r.n <= high
+        ]
+        with_ours = [(r, own[r.reward, r.goal, r.n, r.n - 1]) for r in found]
+        tails[f"up to {high:g}"] = {
+            name: middle_and_ends([getattr(r, name) / getattr(o, name) for r, o in with_ours])
+            for name in ("snr", "noise", "bias")
+            if with_ours
+        }
+    others_over: dict[str, Any] = {}
+    for baseline in BASELINES[1:]:
+        found = [r for r in rows if r.baseline == baseline and size_of(r) < r.n]
+        ratio = [(r.noise / own[r.reward, r.goal, r.n, size_of(r)].noise) ** 2 for r in found]
+        others_over[baseline] = {"variance": middle_and_ends(ratio), "better by 1%": sum(x < 0.99 for x in ratio)}
+        by_size = [x / size_of(r) for x, r in zip(ratio, found, strict=True)]
+        others_over[baseline]["variance over K"] = [
+            *middle_and_ends(by_size),
+            round(float(np.quantile(by_size, 0.75)), 4),
+        ]
+    return {
+        "columns": ["cases", "median", "least", "largest"],
+        "error of a batch, by tail samples": rules,
+        "gcvar over ours at K = N - 1, by tail samples of a group": tails,
+        "baselines over leave_one_out": others_over,
+    }
+
+
+def level(goal: str) -> float:
+    return float(goal.split(":")[1])
+
+
+def middle_and_ends(values: Sequence[float]) -> list[float]:
+    return [len(values), *(round(float(x), 4) for x in (np.median(values), np.min(values), np.max(values)))]
+
+
 def draw(rows: Sequence[Measured], settings: Settings, path: Path) -> None:
     """Draw bias against K, noise by baseline, and the error of batches: what K to take."""
     n = 64 if 64 in settings.groups else settings.groups[-1]
@@ -609,6 +661,7 @@ def main(argv: list[str] | None = None) -> None:
         "settings": {**vars(settings)},
         "estimators": len(lower) + len(upper) + len(instead),
         "largest_deviation": round(largest_deviation([*lower, *upper, *instead]), 3),
+        "digest": digest(lower, table),
         "largest_noise_error": round(max(row.noise_error / row.noise for row in lower if row.noise > 0), 5),
     }
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

@@ -101,6 +101,11 @@ def test_the_study_from_start_to_end(monkeypatch, tmp_path):
     assert ("cvar:0.1@16", "leave_one_out") not in kinds
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["largest_deviation"] < 4.5
+    for found in summary["digest"]["error of a batch, by tail samples"].values():
+        assert all(values[2] >= 1 for name, values in found.items() if name.endswith("best"))
+    cases, middle, least, largest = summary["digest"]["baselines over leave_one_out"]["none"]["variance"]
+    assert cases == len(study.REWARDS) * (len(study.sizes(16)) - 1)
+    assert 1 < least <= middle <= largest
     best = read(tmp_path / "best_k.csv")
     assert all(float(row["error"]) <= float(row["error_at_largest_k"]) for row in best)
     for name in ("cvar_estimators", "cvar_objectives"):
