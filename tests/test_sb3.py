@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -10,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from walk import Walk
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards
@@ -17,37 +17,6 @@ from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import SampledConditions
 
 torch.set_num_threads(1)
-
-
-class Walk(gym.Env):
-    """Episodes of random length; the reward depends on state and action. Ends by termination or truncation."""
-
-    observation_space = spaces.Box(-10, 10, (2,), np.float32)
-
-    def __init__(self, continuous=False, mean_length=6.0, end="both", rewards=None):
-        self.action_space = spaces.Box(-1, 1, (2,), np.float32) if continuous else spaces.Discrete(3)
-        self.mean_length, self.end, self.rewards = mean_length, end, rewards
-        self.finished: list[float] = []
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.state = self.np_random.normal(size=2).astype(np.float32)
-        self.total, self.steps = 0.0, 0
-        return self.state, {}
-
-    def step(self, action):
-        self.state = (0.5 * self.state + self.np_random.normal(size=2)).astype(np.float32)
-        reward = float(self.state[0] * np.sum(action) + self.state[1])
-        if self.rewards is not None:
-            reward = self.rewards(self, reward)
-        reward = float(np.float32(reward))
-        self.total += reward
-        self.steps += 1
-        stop = bool(self.np_random.random() < 1 / self.mean_length)
-        truncated = stop and (self.end == "truncated" or (self.end == "both" and self.np_random.random() < 0.5))
-        if stop:
-            self.finished.append(self.total)
-        return self.state, reward, stop and not truncated, truncated, {}
 
 
 def make(n_envs=4, **kwargs):
@@ -289,7 +258,8 @@ def test_weights_of_one_are_no_weights():
 def test_episodes_with_weights_that_are_none_are_left_out_and_counted(bad):
     env = make_weighted(weight=lambda env: bad if env.drawn < 0.2 else 1 + env.drawn)
     model = make_model(env=env, objective="cvar:0.3")
-    model.learn(128 * 3)
+    with pytest.warns(UserWarning, match="a weight that is not positive and finite"):
+        model.learn(128 * 3)
     stats = model.rollout_buffer.stats
     assert stats["nonfinite"] > 0
     finished = sum(len(e.unwrapped.finished) for e in env.envs)
@@ -432,10 +402,27 @@ def test_k_above_the_number_of_episodes_waits_then_shrinks():
 def test_non_finite_returns_are_left_out_and_counted(credit, bad):
     env = make(rewards=lambda env, r: bad if env.steps == 3 and env.state[0] > 1 else r)
     model = make_model(env=env, credit=credit, vf_coef=0.5)
-    model.learn(128 * 3)
+    with pytest.warns(UserWarning, match="NaN or infinite return.*check the rewards of the environment"):
+        model.learn(128 * 3)
     finished = np.concatenate([e.unwrapped.finished for e in env.envs])
     assert model.rollout_buffer.stats["nonfinite"] == np.sum(~np.isfinite(finished)) > 0
     assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_rewards_that_are_all_nan_change_nothing_and_are_counted(credit):
+    env = make(rewards=lambda env, r: np.nan)
+    model = make_model(env=env, credit=credit, patience=2)
+    before = [p.clone() for p in model.policy.parameters()]
+    with pytest.warns(UserWarning, match="an episode ended with a NaN|only 0 episodes ended in 64 steps") as warned:
+        model.learn(128 * 6)
+    assert len(warned) == 2
+    finished = sum(len(e.unwrapped.finished) for e in env.envs)
+    stats = model.rollout_buffer.stats
+    assert finished - stats["abandoned"] <= stats["nonfinite"] <= finished
+    assert stats["nonfinite"] > 20
+    for old, new in zip(before, model.policy.parameters(), strict=True):
+        assert torch.equal(old, new)
 
 
 def test_telescoped_rewards_add_up_to_the_transformed_return():

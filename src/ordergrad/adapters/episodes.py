@@ -16,7 +16,11 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import scan, smallest_group
 
-__all__ = ["Credit", "EpisodeRanking"]
+__all__ = ["WEIGHT", "Credit", "EpisodeRanking"]
+
+WEIGHT = "ordergrad_weight"
+"""Where the last info of an episode has its importance weight; see `ordergrad.envs.SampledConditions`."""
+
 
 Credit = Literal["episode", "terminal", "telescoped"]
 Array = NDArray[Any]
@@ -71,7 +75,7 @@ class EpisodeRanking:
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience = patience
         self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0, "total": 0, "scale": 0.0}
-        self._warned = False
+        self._warned: set[str] = set()
 
     @property
     def objective(self) -> Objective:
@@ -134,6 +138,27 @@ class EpisodeRanking:
         """Return the slopes of f between neighbours of the sorted returns, shape (N - 1,)."""
         return scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
 
+    def leave_out(self, count: int) -> None:
+        """Count episodes that cannot be ranked, for a return or a weight that is no finite number; warn once."""
+        self.stats["nonfinite"] += count
+        if count:
+            self._warn_once(
+                "nonfinite",
+                "an episode ended with a NaN or infinite return, or a weight that is not positive and finite, and is "
+                "left out, as others will be (see nonfinite in the metrics): check the rewards of the environment",
+            )
+
+    def check_weighted(self) -> None:
+        """Check that importance weights fit the credit.
+
+        Raises:
+            ValueError: The credit is not ``episode``: its critic would learn the values under the sampled conditions.
+        """
+        if self.credit != "episode":
+            raise ValueError(
+                f"info[{WEIGHT!r}] needs credit='episode', which has no critic; got credit={self.credit!r}"
+            )
+
     def complain(self, count: int, where: str, remedy: str) -> None:
         """Warn, once, of too few episodes.
 
@@ -142,12 +167,14 @@ class EpisodeRanking:
             where: In what.
             remedy: What to change, beside K.
         """
-        if not self._warned:
-            warnings.warn(
-                f"only {count} episodes ended in {where}, but {self.objective} needs {self.need}: {remedy}",
-                stacklevel=4,
-            )
-        self._warned = True
+        self._warn_once(
+            "few", f"only {count} episodes ended in {where}, but {self.objective} needs {self.need}: {remedy}"
+        )
+
+    def _warn_once(self, topic: str, message: str) -> None:
+        if topic not in self._warned:
+            warnings.warn(message, stacklevel=5)
+        self._warned.add(topic)
 
 
 def _transform(x: Array, knots: Array, slopes: Array) -> Array:
