@@ -19,9 +19,9 @@ Everything but the mean is annealed: from the mean to itself over the first fift
 
 1. *tune*: the weights c of Gini and variance, each from a small set and with a seed apart from those of the study: the
    one whose policy has the largest CVaR of the worst tenth;
-2. *study*: every contender, five seeds, on thousands of fresh episodes;
-3. *edge* (pendulum): a bonus that is worth the risk to some and not to others;
-4. *long* (lander): two contenders once more, twice as long.
+2. *study*: every contender, five seeds, on hundreds or thousands of fresh episodes each;
+3. *edge* (pendulum): a bonus that is worth the risk to some and not to others, three seeds;
+4. *long* (lander): two contenders once more, twice as long, three seeds.
 
     python experiments/risky_control.py pendulum --results experiments/results/risky_control --images docs/images
     python experiments/risky_control.py lander --results experiments/results/risky_control --images docs/images
@@ -102,7 +102,7 @@ class Settings:
     edge: tuple[float, ...] = ()  # bonuses
     longer: tuple[str, ...] = ()  # contenders that are trained twice as long, too
     seeds: int = 5
-    edge_seeds: int = 3
+    edge_seeds: int = 3  # of the last two parts
     steps: int = 240_000
     calm: int = 0  # steps of training on the mean without noise that lead to the policy all contenders begin with
     imitated: int = 0  # or episodes of Gymnasium's heuristic pilot, which that policy has learned to imitate
@@ -369,6 +369,10 @@ def edge_settings(settings: Settings, bonus: float) -> Settings:
     return replace(settings, env_args=settings.env_args | {"bonus": bonus}, seeds=settings.edge_seeds)
 
 
+def long_settings(settings: Settings) -> Settings:
+    return replace(settings, steps=2 * settings.steps, seeds=settings.edge_seeds)
+
+
 def calm_settings(settings: Settings) -> Settings:
     env_args = settings.env_args | {"bonus": 0.0, "noise": 0.0}
     return replace(settings, env_args=env_args, steps=settings.calm, seeds=1, annealed=0.0)
@@ -400,7 +404,7 @@ def run_task(settings: Settings, out: Path, jobs: int, console: Console) -> dict
     for bonus in settings.edge:
         train_part(f"edge/{bonus:g}", edge_settings(settings, bonus), names)
     if settings.longer:
-        train_part("long", replace(settings, steps=2 * settings.steps), [chosen[name] for name in settings.longer])
+        train_part("long", long_settings(settings), [chosen[name] for name in settings.longer])
     return chosen
 
 
@@ -459,7 +463,7 @@ def measured(settings: Settings, chosen: Mapping[str, str], out: Path) -> list[d
     parts = {"study": (settings, names)}
     parts |= {f"edge/{bonus:g}": (edge_settings(settings, bonus), names) for bonus in settings.edge}
     if settings.longer:
-        parts["long"] = settings, tuple(chosen[name] for name in settings.longer)
+        parts["long"] = long_settings(settings), tuple(chosen[name] for name in settings.longer)
     return [
         {"part": part, "bonus": its.env_args.get("bonus", 0.0), "contender": c, "seed": seed}
         | measure(read_episodes(run_folder(out / part, c, seed)), names)
