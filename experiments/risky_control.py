@@ -67,7 +67,7 @@ import ordergrad as og
 import ordergrad.envs
 from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
-from ordergrad.report.plots import draw_curve, draw_metric, new_figure, save
+from ordergrad.report.plots import draw_curve, draw_metric, new_figure, save, style
 from ordergrad.train.measures import interval, metric_columns
 from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.rl import load_policy, seed_of
@@ -510,6 +510,19 @@ def two_extremes(settings: Settings, names: Sequence[str], draws: int = 100_000)
     }
 
 
+def signals(settings: Settings, names: Sequence[str], out: Path) -> dict[str, float]:
+    """Return how an episode's advantage is correlated with its risky share, under policies trained on the mean.
+
+    It says how much an update of an objective of ranks can learn about the risky side; averaged over seeds.
+    """
+    found: dict[str, float] = {}
+    for name in names:
+        if penalty_of(name) is None:
+            pairs = [read_episodes(folder) for folder in seeds_of(settings, out, "mean")]
+            found[name] = float(np.mean([np.corrcoef(og.advantages(r, name), risky)[0, 1] for r, _, risky in pairs]))
+    return found
+
+
 def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Sequence[Path], command: str) -> None:
     """Write the tables and pictures of one task."""
     out, results, images = folders
@@ -542,6 +555,7 @@ def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Se
         "settings": asdict(settings),
         "chosen": dict(chosen),
         "columns": ["mean", "low", "high"],
+        "signals": {name: round(x, 4) for name, x in signals(settings, names, out).items()},
     }
     if task == "pendulum":
         summary["extremes"] = {
@@ -553,7 +567,7 @@ def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Se
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     draw(task, names, levels, quantiles, metrics, images / f"risky_{task}.png")
     if settings.edge:
-        draw_edge(settings, names, records, images / f"risky_{task}_edge.png")
+        draw_edge(names, records, images / f"risky_{task}_edge.png")
 
 
 def seeds_of(settings: Settings, out: Path, contender: str) -> list[Path]:
@@ -594,24 +608,21 @@ def draw(task: str, names: Sequence[str], levels: Any, quantiles: Any, metrics: 
     save(figure, path)
 
 
-def draw_edge(settings: Settings, names: Sequence[str], records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw what the contenders do as the risky side is paid better and better."""
-    figure, panels = new_figure(2, "The price of safety")
+def draw_edge(names: Sequence[str], records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what every policy does where the risky side is paid more, beside the study."""
+    figure, panels = new_figure(2, "What a bonus on the risky side does")
     bonuses = sorted({record["bonus"] for record in records})
     for panel, name in zip(panels, ("risky", "mean"), strict=True):
-        for index, contender in enumerate(names):
-            found = np.array(
-                [
-                    over_seeds([r[name] for r in records if r["bonus"] == bonus and r["contender"] == contender])
-                    for bonus in bonuses
-                ]
-            )
-            band = (found[:, 1], found[:, 2])
-            draw_curve(panel, index, contender, np.array(bonuses), found[:, 0], band, "o")
-        panel.set(xlabel="bonus of a step on the risky side")
-    panels[0].set(title="Share of steps on the risky side", ylim=(0, 1))
-    panels[1].set(title="Mean return")
-    panels[1].legend(title="trained on", frameon=False, fontsize=8, alignment="left")
+        for place, contender in enumerate(names):
+            for shift, (bonus, marker) in enumerate(zip(bonuses, "o^sD", strict=False)):
+                found = [r[name] for r in records if r["bonus"] == bonus and r["contender"] == contender]
+                x = np.full(len(found), place + 0.3 * (shift - (len(bonuses) - 1) / 2))
+                label = f"bonus {bonus:g}" if place == 0 else None
+                panel.scatter(x, found, color=style(place)[0], marker=marker, s=36, alpha=0.75, label=label)
+        panel.set_xticks(range(len(names)), names, fontsize=8)
+    panels[0].set(title="Share of steps on the risky side, each seed", ylim=(0, 1))
+    panels[1].set(title="Mean return, each seed")
+    panels[1].legend(frameon=False, fontsize=9)
     save(figure, path)
 
 
