@@ -518,9 +518,14 @@ def signals(settings: Settings, names: Sequence[str], out: Path) -> dict[str, fl
     found: dict[str, float] = {}
     for name in names:
         if penalty_of(name) is None:
-            pairs = [read_episodes(folder) for folder in seeds_of(settings, out, "mean")]
-            found[name] = float(np.mean([np.corrcoef(og.advantages(r, name), risky)[0, 1] for r, _, risky in pairs]))
+            episodes = [read_episodes(folder) for folder in seeds_of(settings, out, "mean")]
+            found[name] = float(np.mean([correlation(og.advantages(r, name), risky) for r, _, risky in episodes]))
     return found
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the correlation of two samples, 0 if one of them is constant."""
+    return 0.0 if a.std() == 0 or b.std() == 0 else float(np.corrcoef(a, b)[0, 1])
 
 
 def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Sequence[Path], command: str) -> None:
