@@ -77,9 +77,11 @@ def deep_sea(
     def step(key: jax.Array, state: State, action: jax.Array) -> tuple[Any, ...]:
         row, column = state[0] + 1, jnp.maximum(state[1] + 2 * action - 1, 0)
         done = row == depth
-        found = (column == depth) & (jax.random.uniform(key) < odds)
+        found = column == depth
+        if odds < 1:
+            found &= jax.random.uniform(key) < odds
         reward = guide / depth * action + done * (found * treasure + (column == 0) * decoy)
-        return observe(row, column), jnp.stack([row, column]), reward, done, {}
+        return observe(row, column), jnp.stack([row, column]).astype(state.dtype), reward, done, {}
 
     return Environment(reset, step, depth * depth, 2, depth)
 
@@ -165,8 +167,8 @@ def loss(params: Params, episodes: Episodes, advantages: jax.Array, entropy: jax
     """Return the mean over episodes of -A log p(episode), its gradient exactly unbiased, less the entropy bonus."""
     logits_t = apply(params, episodes.obs_t)
     adv_t = jnp.broadcast_to(advantages[:, None], episodes.w_t.shape)
-    policy = jax.vmap(policy_gradient_loss)(logits_t, episodes.a_t, adv_t, episodes.w_t).mean()
-    return policy + entropy * jax.vmap(entropy_loss)(logits_t, episodes.w_t).sum() / episodes.w_t.sum()
+    policy = jax.vmap(policy_gradient_loss)(logits_t, episodes.a_t, adv_t, episodes.w_t)
+    return jnp.mean(policy + entropy * jax.vmap(entropy_loss)(logits_t, episodes.w_t))
 
 
 def advantages_at(settings: Settings, returns: jax.Array, t: jax.Array) -> jax.Array:
@@ -204,12 +206,28 @@ def train(
     return params, metrics
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def train_seeds(
     environment: Environment, settings: Settings, learning_rate: jax.Array, entropy: jax.Array, seeds: jax.Array
 ) -> tuple[Params, dict[str, jax.Array]]:
-    """Return all that `train` returns, with one more axis in front: the seeds, each with its rate and bonus."""
-    return jax.vmap(partial(train, environment, settings))(learning_rate, entropy, seeds)
+    """Return all that `train` returns, with one more axis in front: the seeds, each with its rate and bonus.
+
+    Raises:
+        ValueError: The episodes of the first policy do not end, or K does not fit the episodes of an update.
+    """
+    first = init(jax.random.key(0), (environment.observation, *settings.hidden, environment.actions))
+    keys = jax.random.split(jax.random.key(0), settings.episodes)
+    returns = jax.jit(play, static_argnums=0)(environment, first, keys).returns
+    if endless := int(jnp.isnan(returns).sum()):
+        raise ValueError(
+            f"every episode must end within horizon={environment.horizon} steps; got {endless} of {len(returns)} that "
+            f"did not: raise the horizon, or end episodes at a time limit"
+        )
+    return _train_seeds(environment, settings, learning_rate, entropy, seeds)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _train_seeds(environment: Environment, settings: Settings, *of_each: jax.Array) -> tuple[Params, Any]:
+    return jax.vmap(partial(train, environment, settings))(*of_each)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
