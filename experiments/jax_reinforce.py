@@ -21,6 +21,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -91,8 +92,9 @@ def deep_sea(
 
 def init(key: jax.Array, sizes: tuple[int, ...]) -> Params:
     """Return the weights of a network whose last layer is zero: the first policy is the uniform one."""
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
-    weights = [jax.random.normal(k, pair) / pair[0] ** 0.5 for k, pair in zip(jax.random.split(key, 9), pairs)]  # noqa: B905
+    pairs = list(pairwise(sizes))
+    keys = jax.random.split(key, len(pairs))
+    weights = [jax.random.normal(k, pair) / pair[0] ** 0.5 for k, pair in zip(keys, pairs, strict=True)]
     weights[-1] = jnp.zeros(pairs[-1])
     return [(w, jnp.zeros(w.shape[1])) for w in weights]
 

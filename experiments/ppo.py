@@ -20,6 +20,7 @@ import argparse
 import csv
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -121,13 +122,14 @@ def surrogate(policy: Policy, played: Episodes, a: torch.Tensor, chosen: torch.T
     return -(gain + args.entropy * distribution.entropy()).mean()
 
 
-def train(args: Args, folder: Path) -> Policy:
+def make_envs(args: Args) -> gym.vector.VectorEnv:
+    envs = gym.make_vec(args.env_id, num_envs=args.episodes, vectorization_mode="sync")
+    return gym.wrappers.vector.NormalizeObservation(envs) if args.normalize else envs
+
+
+def train(args: Args, envs: gym.vector.VectorEnv, folder: Path, log: Callable[[Path, dict[str, float]], None]) -> Policy:
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the networks are small
-    vector = {"num_envs": args.episodes, "vectorization_mode": "sync"}
-    envs = gym.make_vec(args.env_id, **vector)
-    if args.normalize:
-        envs = gym.wrappers.vector.NormalizeObservation(envs)
     policy = Policy(envs.single_observation_space, envs.single_action_space, args.hidden)
     optimizer = torch.optim.Adam(policy.parameters(), lr=args.learning_rate)
     spread, steps, begin = 0.0, 0, time.perf_counter()
@@ -169,12 +171,11 @@ def train(args: Args, folder: Path) -> Policy:
             }
             log(folder, row)
     finally:
-        envs.close()
         save_file(policy.state_dict(), folder / "policy.safetensors")
     return policy
 
 
-def log(folder: Path, row: dict[str, float]) -> None:
+def write_and_show(folder: Path, row: dict[str, float]) -> None:
     """Add a line to the metrics, and show it now and then."""
     with (folder / "metrics.csv").open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -216,10 +217,13 @@ def main(argv: list[str] | None = None) -> None:
     except FileExistsError:
         raise SystemExit(f"Error: {folder} already holds a run; choose another --out") from None
     (folder / "args.json").write_text(json.dumps(asdict(args), indent=1) + "\n")
+    envs = make_envs(args)
     try:
-        train(args, folder)
+        train(args, envs, folder, write_and_show)
     except KeyboardInterrupt:
         raise SystemExit(f"\nStopped; the policy and the metrics so far are in {folder}") from None
+    finally:
+        envs.close()
     print(f"\npolicy and metrics: {folder}")
 
 

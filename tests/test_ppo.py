@@ -146,14 +146,14 @@ def test_a_schedule_ranks_by_the_objective_between(ppo, tmp_path):
 
 
 def test_ctrl_c_keeps_the_policy_and_the_metrics(ppo, tmp_path, monkeypatch):
-    log = ppo.log
+    write = ppo.write_and_show
 
     def stop(folder, row):
-        log(folder, row)
+        write(folder, row)
         if row["update"] == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ppo, "log", stop)
+    monkeypatch.setattr(ppo, "write_and_show", stop)
     with pytest.raises(SystemExit, match="Stopped; the policy and the metrics so far"):
         ppo.main(["--env-id", "Countdown-v0", "--episodes", "8", "--out", str(tmp_path / "run")])
     assert len(rows(tmp_path / "run")) == 2
