@@ -127,7 +127,9 @@ def make_envs(args: Args) -> gym.vector.VectorEnv:
     return gym.wrappers.vector.NormalizeObservation(envs) if args.normalize else envs
 
 
-def train(args: Args, envs: gym.vector.VectorEnv, folder: Path, log: Callable[[Path, dict[str, float]], None]) -> Policy:
+def train(
+    args: Args, envs: gym.vector.VectorEnv, folder: Path, log: Callable[[Path, dict[str, float]], None]
+) -> Policy:
     torch.manual_seed(args.seed)
     torch.set_num_threads(1)  # the networks are small
     policy = Policy(envs.single_observation_space, envs.single_action_space, args.hidden)
