@@ -8,7 +8,7 @@ their advantages only; one has an entropy bonus. In parts, each a set of blocks 
 2. *study*: every contender, twenty seeds, dives of ten steps;
 3. *where it ends*: other depths and reward scales at the same settings, and, tuned anew, rewards of one kind only, a
    reward on the way, a treasure that is seldom there, and plain gradient steps instead of Adam;
-4. *car*: MountainCarContinuous, where standing still is the decoy, with `ppo.py`.
+4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, and MountainCarContinuous, where every push costs.
 
     python experiments/exploration.py --results experiments/results/exploration --images docs/images
 
@@ -28,7 +28,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -52,7 +52,7 @@ from ordergrad.train.evaluation import write_returns
 from ordergrad.train.llm_settings import stages
 from ordergrad.train.measures import interval, read_returns
 from ordergrad.train.progress import train_under_progress
-from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, run_folder, write_csv
+from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
 
 BEST_OF = "max@16"  # the measure of what can be found in a few tries
 FOUND = 0.05  # a policy has found the treasure if so many of its episodes end there
@@ -79,9 +79,10 @@ CONTENDERS = {
     "top:2@16": Contender("top:2@16"),
     "max@16..mean": Contender("max@16..mean"),
 }
+GYM_CONTENDERS = {name: CONTENDERS[name] for name in ("mean", "mean + bonus", "max@8")}
+GYM_CONTENDERS["max@8..mean"] = Contender("max@8..mean")
 FEW = ("mean", "mean + bonus", "max@4", "max@16", "max@16..mean")
 NO_BONUS = ("mean", "max@4", "max@16", "max@16..mean")
-CAR = ("mean", "max@8", "max@8..mean")
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,17 @@ class Size:
     depths: tuple[int, ...] = (6, 8, 12, 14)
     scales: tuple[float, ...] = (0.1, 10.0)
     fresh: int = 4096
+    lake_seeds: int = 10
+    lake_tuning_seeds: int = 3
+    lake_rates: tuple[float, ...] = (1e-3, 3e-3)
+    lake_bonuses: tuple[float, ...] = (0.03, 0.3)
+    lake_updates: int = 60
     car_seeds: int = 5
     car_updates: int = 40
-    car_episodes: int = 16
-    car_rates: tuple[float, ...] = (1e-3, 3e-3)
-    car_fresh: int = 96
+    gym_fresh: int = 256
 
 
-SIZES = {"study": Size(), "large": Size(seeds=50, tuning_seeds=20, car_seeds=20, car_updates=100)}
+SIZES = {"study": Size(), "large": Size(seeds=50, tuning_seeds=20, lake_seeds=30, car_seeds=20, car_updates=100)}
 
 
 @dataclass(frozen=True)
@@ -210,35 +214,71 @@ def train_blocks(size: Size, out: Path, console: Console) -> None:
             progress.advance(bar)
 
 
-# The car ------------------------------------------------------------------------------------------------------------
+# Gymnasium ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GymTask:
+    """An environment of Gymnasium, how it is trained, and what counts as having found its goal."""
+
+    args: Args
+    contenders: tuple[str, ...]
+    seeds: int
+    goal: float  # a return beyond it
+    tuning_seeds: int = 0  # none: at the settings of args
+    rates: tuple[float, ...] = ()
+    bonuses: tuple[float, ...] = ()
+
+    def grid(self, name: str) -> list[tuple[float, float]]:
+        bonuses = self.bonuses if GYM_CONTENDERS[name].bonus else (0.0,)
+        return list(product(self.rates, bonuses)) or [(self.args.learning_rate, 0.0)]
+
+
+def gym_tasks(size: Size) -> dict[str, GymTask]:
+    ice = json.dumps({"is_slippery": False, "reward_schedule": [TREASURE, 1, 0], "max_episode_steps": 20})
+    lake = Args("FrozenLake8x8-v1", ice, episodes=64, updates=size.lake_updates)
+    car = Args("MountainCarContinuous-v0", episodes=16, updates=size.car_updates, normalize=True)
+    tuning = (size.lake_tuning_seeds, size.lake_rates, size.lake_bonuses)
+    return {
+        "lake": GymTask(lake, tuple(GYM_CONTENDERS), size.lake_seeds, 1.5, *tuning),
+        "car": GymTask(car, ("mean", "max@8"), size.car_seeds, 0.0),
+    }
 
 
 class Stopped(Exception):
     """Ctrl-C was pressed."""
 
 
-def car_run(
-    size: Size, rates: Mapping[str, float], first: int, objective: str, seed: int, folder: Path, stop: Any, report: Any
+def gym_run(
+    task: GymTask,
+    fresh: int,
+    settings: Mapping[str, tuple[float, float]],
+    first: int,
+    name: str,
+    seed: int,
+    folder: Path,
+    stop: Any,
+    report: Any,
 ) -> bool:
-    """Train and evaluate one policy of MountainCarContinuous."""
+    """Train and evaluate one policy with the single-file PPO."""
     if (folder / EVALUATION).exists():
         return True
-    begin, end = stages(objective)
-    args = Args(
-        "MountainCarContinuous-v0",
-        end,
-        begin if begin != end else "",
-        first + seed,
-        episodes=size.car_episodes,
-        updates=size.car_updates,
-        learning_rate=rates[objective],
-        normalize=True,
+    begin, end = stages(GYM_CONTENDERS[name].objective)
+    rate, bonus = settings[name]
+    args = replace(
+        task.args,
+        objective=end,
+        anneal_from=begin if begin != end else "",
+        seed=first + seed,
+        learning_rate=rate,
+        entropy=bonus,
     )
 
     def log(folder: Path, row: dict[str, float]) -> None:
+        row = {"step": row["update"]} | {key: float(x) for key, x in row.items()}
         with (folder / METRICS).open("a") as file:
-            file.write(json.dumps({"step": row["update"]} | {name: float(x) for name, x in row.items()}) + "\n")
-        report({"step": row["update"], "mean": float(row["mean"])})
+            file.write(json.dumps(row) + "\n")
+        report(row)
         if stop():
             raise Stopped
 
@@ -247,42 +287,50 @@ def car_run(
     envs = make_envs(args)
     try:
         policy = train_ppo(args, envs, folder, log)
-        envs.update_running_mean = False
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1_000_003 + seed)
-            rounds = -(-size.car_fresh // size.car_episodes)
-            fresh = [play(envs, policy, args, 1_000_003 + seed if i == 0 else None) for i in range(rounds)]
+        if args.normalize:
+            envs.update_running_mean = False
+        torch.manual_seed(1_000_003 + args.seed)
+        rounds = range(-(-fresh // args.episodes))
+        played = [play(envs, policy, args, 1_000_003 + args.seed if i == 0 else None) for i in rounds]
     except Stopped:
         return False
     finally:
         envs.close()
-    returns = np.concatenate([one.returns for one in fresh])
-    lengths = np.concatenate([np.bincount(one.episode, minlength=size.car_episodes) for one in fresh])
-    write_returns(folder / EVALUATION, returns, lengths)
+    lengths = [np.bincount(one.episode, minlength=args.episodes) for one in played]
+    write_returns(folder / EVALUATION, np.concatenate([one.returns for one in played]), np.concatenate(lengths))
     return True
 
 
-def car_returns(folder: Path, contender: str, seeds: int) -> list[np.ndarray]:
-    return [read_returns(run_folder(folder, contender, seed) / EVALUATION) for seed in range(seeds)]
+def gym_returns(folder: Path, name: str, seeds: int) -> list[np.ndarray]:
+    return [read_returns(run_folder(folder, name, seed) / EVALUATION) for seed in range(seeds)]
 
 
-def train_cars(size: Size, out: Path, jobs: int, console: Console) -> None:
-    shown = lambda row, contender: f"mean {row['mean']:.1f}"  # noqa: E731
-    for rate in size.car_rates:
-        run = partial(car_run, size, dict.fromkeys(CAR, rate), 100)
-        if not train_under_progress(run, CAR, 1, size.car_updates, out / f"car-tune/{rate:g}", jobs, console, shown):
+def tuned_gym(out: Path, key: str, task: GymTask) -> dict[str, tuple[float, float]]:
+    """Return for each contender the learning rate and bonus that are best for what it ends on."""
+
+    def aimed(name: str, setting: tuple[float, float]) -> float:
+        folder = out / f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
+        aim = stages(GYM_CONTENDERS[name].objective)[1]
+        return float(np.mean([og.value(own, aim) for own in gym_returns(folder, name, task.tuning_seeds)]))
+
+    if not task.tuning_seeds:
+        return {name: task.grid(name)[0] for name in task.contenders}
+    return {name: max(task.grid(name), key=partial(aimed, name)) for name in task.contenders}
+
+
+def train_gym(size: Size, out: Path, jobs: int, console: Console) -> None:
+    def train(task: GymTask, names: Sequence[str], seeds: int, settings: Any, first: int, folder: Path) -> None:
+        run = partial(gym_run, task, size.gym_fresh, settings, first)
+        shown = lambda row, name: f"mean {row['mean']:.2f}"  # noqa: E731
+        if not train_under_progress(run, names, seeds, task.args.updates, folder, jobs, console, shown):
             raise KeyboardInterrupt
-    run = partial(car_run, size, car_rates(size, out), 0)
-    if not train_under_progress(run, CAR, size.car_seeds, size.car_updates, out / "car", jobs, console, shown):
-        raise KeyboardInterrupt
 
-
-def car_rates(size: Size, out: Path) -> dict[str, float]:
-    def aimed(contender: str, rate: float) -> float:
-        [returns] = car_returns(out / f"car-tune/{rate:g}", contender, 1)
-        return float(og.value(returns, stages(contender)[1]))
-
-    return {c: max(size.car_rates, key=partial(aimed, c)) for c in CAR}
+    for key, task in gym_tasks(size).items():
+        for setting in sorted({s for name in task.contenders for s in task.grid(name)}) if task.tuning_seeds else ():
+            names = [name for name in task.contenders if setting in task.grid(name)]
+            folder = out / f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
+            train(task, names, task.tuning_seeds, dict.fromkeys(names, setting), 100, folder)
+        train(task, task.contenders, task.seeds, tuned_gym(out, key, task), 0, out / "gym" / key)
 
 
 # What came out ------------------------------------------------------------------------------------------------------
@@ -364,13 +412,25 @@ def tuning_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
     return rows
 
 
-def car_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
-    """Return for each policy of the car its mean, best of 8 and the share of episodes that arrive."""
+def gym_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
+    """Return for each policy its settings, its mean, its best of 8 and the share of episodes that reach the goal."""
     return [
-        (c, seed, f"{own.mean():.4g}", f"{og.value(own, 'max@8'):.4g}", f"{(own > 0).mean():.4g}")
-        for c in CAR
-        for seed, own in enumerate(car_returns(out / "car", c, size.car_seeds))
+        (key, name, seed, *tuned_gym(out, key, task)[name], *(round(x, 4) for x in values))
+        for key, task in gym_tasks(size).items()
+        for name in task.contenders
+        for seed, own in enumerate(gym_returns(out / "gym" / key, name, task.seeds))
+        for values in [(own.mean(), float(og.value(own, "max@8")), (own > task.goal).mean())]
     ]
+
+
+def gym_cell(returns: Sequence[np.ndarray], goal: float) -> dict[str, list[float]]:
+    found = {
+        "found": share(np.array([(own > goal).mean() > FOUND for own in returns])),
+        "mean": over_seeds(np.array([own.mean() for own in returns])),
+        "max@8": over_seeds(np.array([float(og.value(own, "max@8")) for own in returns])),
+        "goal": over_seeds(np.array([(own > goal).mean() for own in returns])),
+    }
+    return {name: [round(float(x), 4) for x in values] for name, values in found.items()}
 
 
 def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
@@ -384,7 +444,8 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     write_csv(results / "tuning.csv", header, tuning_rows(size, out))
     header = ("task", "contender", "against", "measure", "lead", "low", "high")
     write_csv(results / "differences.csv", header, leads(records, size))
-    write_csv(results / "car.csv", ("contender", "seed", "mean", "max@8", "arrived"), car_rows(size, out))
+    header = ("task", "contender", "seed", "learning_rate", "bonus", "mean", "max@8", "goal")
+    write_csv(results / "gym.csv", header, gym_rows(size, out))
     cells = {t: {c: cell(records, t, c) for c in task.contenders} for t, task in tasks(size).items()}
     summary = {
         "command": command,
@@ -397,43 +458,31 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
         "size": asdict(size),
         "columns": ["mean over seeds", "low", "high"],
         "tasks": cells,
-        "car": {
-            "learning_rates": car_rates(size, out),
-            **{c: car_cell(car_returns(out / "car", c, size.car_seeds)) for c in CAR},
+        "gym": {
+            key: {name: gym_cell(gym_returns(out / "gym" / key, name, t.seeds), t.goal) for name in t.contenders}
+            for key, t in gym_tasks(size).items()
         },
     }
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    show(cells, summary["car"], console)
-    draw(size, out, records, cells, images / "exploration.png")
-    draw_car(size, out, images / "exploration_car.png")
+    show(cells, summary["gym"], console)
+    draw(size, out, cells, images / "exploration.png")
+    draw_gym(size, out, images / "exploration_gym.png")
     console.print(f"results: {results}/summary.json, *.csv; pictures: {images}/exploration*.png")
 
 
-def car_cell(returns: Sequence[np.ndarray]) -> dict[str, list[float]]:
-    found = {
-        "found": share(np.array([(own > 0).mean() > 0.5 for own in returns])),
-        "mean": over_seeds(np.array([own.mean() for own in returns])),
-        "max@8": over_seeds(np.array([float(og.value(own, "max@8")) for own in returns])),
-    }
-    return {name: [round(x, 4) for x in values] for name, values in found.items()}
+def show(cells: Mapping[str, Any], gyms: Mapping[str, Any], console: Console) -> None:
+    for every, best, reached in ((cells, BEST_OF, "treasure"), (gyms, "max@8", "goal")):
+        table = Table(title="95% intervals over seeds", title_justify="left")
+        for heading in ("task", "trained on", "found by", "mean", best, reached):
+            table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
+        for task, own in every.items():
+            for name, c in own.items():
+                spread = (f"{c[key][0]:.2f} ± {(c[key][2] - c[key][1]) / 2:.2f}" for key in ("mean", best))
+                table.add_row(task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}")
+        console.print(table)
 
 
-def show(cells: Mapping[str, Any], car: Mapping[str, Any], console: Console) -> None:
-    table = Table(title="Twenty seeds unless said; 95% intervals", title_justify="left")
-    for heading in ("task", "trained on", "found it", "mean", BEST_OF, "treasure"):
-        table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
-    for task, own in cells.items():
-        for contender, c in own.items():
-            spread = (f"{c[name][0]:.2f} ± {(c[name][2] - c[name][1]) / 2:.2f}" for name in ("mean", BEST_OF))
-            table.add_row(task, contender, f"{c['found'][0]:.0%}", *spread, f"{c['treasure'][0]:.0%}")
-    for contender in CAR:
-        c = car[contender]
-        spread = (f"{c[name][0]:.1f} ± {(c[name][2] - c[name][1]) / 2:.1f}" for name in ("mean", "max@8"))
-        table.add_row("car (max@8)", contender, f"{c['found'][0]:.0%}", *spread, "")
-    console.print(table)
-
-
-def draw(size: Size, out: Path, records: Sequence[Mapping[str, Any]], cells: Mapping[str, Any], path: Path) -> None:
+def draw(size: Size, out: Path, cells: Mapping[str, Any], path: Path) -> None:
     """Draw training, where the final episodes end, and the share of seeds that find the treasure by depth."""
     figure, (left, middle, right) = new_figure(3, "")
     for index, contender in enumerate(FEW):
@@ -461,22 +510,20 @@ def draw(size: Size, out: Path, records: Sequence[Mapping[str, Any]], cells: Map
     save(figure, path)
 
 
-def draw_car(size: Size, out: Path, path: Path) -> None:
-    """Draw every run of the car over training, and the quantiles of the final episodes."""
-    figure, (left, right) = new_figure(2, "MountainCarContinuous")
-    for index, contender in enumerate(CAR):
-        colour, dash = style(index)
-        for seed in range(size.car_seeds):
-            lines = (run_folder(out / "car", contender, seed) / METRICS).read_text().splitlines()
-            rows = [json.loads(line) for line in lines]
-            label = contender if seed == 0 else None
-            x, y = [row["step"] for row in rows], [row["mean"] for row in rows]
-            left.plot(x, y, color=colour, linestyle=dash, linewidth=1.3, label=label)
-        returns = np.sort(np.concatenate(car_returns(out / "car", contender, size.car_seeds)))
-        draw_curve(right, index, contender, (np.arange(len(returns)) + 0.5) / len(returns), returns)
-    left.set(xlabel="update", ylabel="mean return of the update's episodes", title="Training, every seed")
-    right.set(xlabel="quantile level", ylabel="return", title="Final policies, all episodes", xlim=(0, 1))
-    left.legend(frameon=False, fontsize=8)
+def draw_gym(size: Size, out: Path, path: Path) -> None:
+    """Draw the mean return of every run over training."""
+    every = gym_tasks(size)
+    figure, axes = new_figure(len(every), "")
+    for axis, (key, task) in zip(axes, every.items(), strict=True):
+        for index, name in enumerate(task.contenders):
+            colour, dash = style(index if name != "max@8" else 2)
+            runs = [read_metrics(run_folder(out / "gym" / key, name, seed) / METRICS) for seed in range(task.seeds)]
+            curves = np.array([[row["mean"] for row in rows] for rows in runs])
+            steps = np.arange(1, curves.shape[1] + 1)
+            axis.plot(steps, curves.T, color=colour, linewidth=0.6, alpha=0.35)
+            axis.plot(steps, curves.mean(axis=0), color=colour, linestyle=dash, linewidth=2.2, label=name)
+        axis.set(xlabel="update", ylabel="mean return of the update's episodes", title=task.args.env_id)
+        axis.legend(frameon=False, fontsize=8)
     save(figure, path)
 
 
@@ -486,7 +533,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of the runs [runs/exploration-SIZE]")
     parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
     parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
-    parser.add_argument("--jobs", type=int, default=1, help="runs of the car side by side")
+    parser.add_argument("--jobs", type=int, default=1, help="runs of PPO side by side")
     parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
     options = parser.parse_args(argv)
     console, size = Console(highlight=False), SIZES[options.size]
@@ -495,7 +542,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         open_folder(out, asdict(size), kind="study", resume=options.resume)
         train_blocks(size, out, console)
-        train_cars(size, out, options.jobs, console)
+        train_gym(size, out, options.jobs, console)
     except RunError as error:
         raise SystemExit(f"Error: {error}") from None
     except KeyboardInterrupt:

@@ -38,6 +38,7 @@ from ordergrad.weights import smallest_group
 @dataclass(frozen=True)
 class Args:
     env_id: str = "CartPole-v1"
+    env_args: str = "{}"  # keyword arguments of the environment, JSON
     objective: str = "cvar:0.2"
     anneal_from: str = ""  # an objective that turns into `objective` over the first half of training
     seed: int = 0
@@ -123,7 +124,9 @@ def surrogate(policy: Policy, played: Episodes, a: torch.Tensor, chosen: torch.T
 
 
 def make_envs(args: Args) -> gym.vector.VectorEnv:
-    envs = gym.make_vec(args.env_id, num_envs=args.episodes, vectorization_mode="sync")
+    envs = gym.make_vec(args.env_id, args.episodes, "sync", **json.loads(args.env_args))
+    if isinstance(envs.single_observation_space, gym.spaces.Discrete):
+        envs = gym.wrappers.vector.FlattenObservation(envs)  # one-hot
     return gym.wrappers.vector.NormalizeObservation(envs) if args.normalize else envs
 
 
@@ -196,11 +199,11 @@ def check(args: Args) -> None:
     for name in ("episodes", "updates", "longest", "learning_rate", "epochs", "minibatches", "hidden"):
         if getattr(args, name) <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive; got {getattr(args, name)}")
-    with gym.make(args.env_id) as env:
+    with gym.make(args.env_id, **json.loads(args.env_args)) as env:
         if not isinstance(env.action_space, (gym.spaces.Discrete, gym.spaces.Box)):
             raise ValueError(f"{args.env_id} must have Discrete or Box actions; got {env.action_space}")
-        if not isinstance(env.observation_space, gym.spaces.Box):
-            raise ValueError(f"{args.env_id} must have Box observations; got {env.observation_space}")
+        if not isinstance(env.observation_space, (gym.spaces.Discrete, gym.spaces.Box)):
+            raise ValueError(f"{args.env_id} must have Discrete or Box observations; got {env.observation_space}")
 
 
 def main(argv: list[str] | None = None) -> None:
