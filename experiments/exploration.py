@@ -8,7 +8,8 @@ their advantages only; one has an entropy bonus. In parts, each a set of blocks 
 2. *study*: every contender, twenty seeds, dives of ten steps;
 3. *where it ends*: other depths and reward scales at the same settings, and, tuned anew, rewards of one kind only, a
    reward on the way, a treasure that is seldom there, and plain gradient steps instead of Adam;
-4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, and MountainCarContinuous, where every push costs.
+4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, one of them beside the start or as the map comes,
+   and MountainCarContinuous, where every push costs.
 
     python experiments/exploration.py --results experiments/results/exploration --images docs/images
 
@@ -79,9 +80,9 @@ CONTENDERS = {
     "top:2@16": Contender("top:2@16"),
     "max@16..mean": Contender("max@16..mean"),
 }
-GYM_CONTENDERS = {name: CONTENDERS[name] for name in ("mean", "mean + bonus", "max@8")}
-GYM_CONTENDERS["max@8..mean"] = Contender("max@8..mean")
+GYM = ("mean", "mean + bonus", "max@16", "max@16..mean")
 FEW = ("mean", "mean + bonus", "max@4", "max@16", "max@16..mean")
+RESCALED = ("mean + bonus", "max@16", "max@16..mean")
 NO_BONUS = ("mean", "max@4", "max@16", "max@16..mean")
 
 
@@ -102,9 +103,9 @@ class Size:
     fresh: int = 4096
     lake_seeds: int = 10
     lake_tuning_seeds: int = 3
-    lake_rates: tuple[float, ...] = (1e-3, 3e-3)
+    lake_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     lake_bonuses: tuple[float, ...] = (0.03, 0.3)
-    lake_updates: int = 60
+    lake_updates: int = 80
     car_seeds: int = 5
     car_updates: int = 40
     gym_fresh: int = 256
@@ -129,7 +130,8 @@ def tasks(size: Size) -> dict[str, Task]:
     found = {"main": Task(deep_sea(d), tuple(CONTENDERS))}
     found |= {f"depth {n}": Task(deep_sea(n), FEW, settings_of="main") for n in size.depths}
     found |= {
-        f"rewards x {c:g}": Task(deep_sea(d, TREASURE * c, c), FEW, unit=c, settings_of="main") for c in size.scales
+        f"rewards x {c:g}": Task(deep_sea(d, TREASURE * c, c), RESCALED, unit=c, settings_of="main")
+        for c in size.scales
     }
     return found | {
         "no decoy": Task(deep_sea(d, decoy=0.0), FEW),
@@ -217,6 +219,9 @@ def train_blocks(size: Size, out: Path, console: Console) -> None:
 # Gymnasium ----------------------------------------------------------------------------------------------------------
 
 
+LAKE_WITH_A_DECOY = ["SFFFFFFF", "HFFFFFFF", *["FFFFFFFF"] * 5, "FFFFFFFG"]
+
+
 @dataclass(frozen=True)
 class GymTask:
     """An environment of Gymnasium, how it is trained, and what counts as having found its goal."""
@@ -225,23 +230,25 @@ class GymTask:
     contenders: tuple[str, ...]
     seeds: int
     goal: float  # a return beyond it
-    tuning_seeds: int = 0  # none: at the settings of args
+    settings_of: str = ""  # the task whose tuned settings are used
+    tuning_seeds: int = 0  # none: at the learning rate of args
     rates: tuple[float, ...] = ()
     bonuses: tuple[float, ...] = ()
 
     def grid(self, name: str) -> list[tuple[float, float]]:
-        bonuses = self.bonuses if GYM_CONTENDERS[name].bonus else (0.0,)
-        return list(product(self.rates, bonuses)) or [(self.args.learning_rate, 0.0)]
+        return list(product(self.rates, self.bonuses if CONTENDERS[name].bonus else (0.0,)))
 
 
 def gym_tasks(size: Size) -> dict[str, GymTask]:
-    ice = json.dumps({"is_slippery": False, "reward_schedule": [TREASURE, 1, 0], "max_episode_steps": 20})
-    lake = Args("FrozenLake8x8-v1", ice, episodes=64, updates=size.lake_updates)
-    car = Args("MountainCarContinuous-v0", episodes=16, updates=size.car_updates, normalize=True)
+    ice = {"is_slippery": False, "reward_schedule": [TREASURE, 1, 0], "max_episode_steps": 24}
+    lake = Args("FrozenLake8x8-v1", json.dumps(ice), episodes=64, updates=size.lake_updates)
+    decoy = replace(lake, env_id="FrozenLake-v1", env_args=json.dumps(ice | {"desc": LAKE_WITH_A_DECOY}))
+    car = Args("MountainCarContinuous-v0", episodes=20, updates=size.car_updates, normalize=True)
     tuning = (size.lake_tuning_seeds, size.lake_rates, size.lake_bonuses)
     return {
-        "lake": GymTask(lake, tuple(GYM_CONTENDERS), size.lake_seeds, 1.5, *tuning),
-        "car": GymTask(car, ("mean", "max@8"), size.car_seeds, 0.0),
+        "decoy-lake": GymTask(decoy, GYM, size.lake_seeds, 1.5, "", *tuning),
+        "lake": GymTask(lake, GYM, size.lake_seeds, 1.5, "decoy-lake"),
+        "car": GymTask(car, ("mean", "max@16"), size.car_seeds, 0.0),
     }
 
 
@@ -263,7 +270,7 @@ def gym_run(
     """Train and evaluate one policy with the single-file PPO."""
     if (folder / EVALUATION).exists():
         return True
-    begin, end = stages(GYM_CONTENDERS[name].objective)
+    begin, end = stages(CONTENDERS[name].objective)
     rate, bonus = settings[name]
     args = replace(
         task.args,
@@ -305,16 +312,19 @@ def gym_returns(folder: Path, name: str, seeds: int) -> list[np.ndarray]:
     return [read_returns(run_folder(folder, name, seed) / EVALUATION) for seed in range(seeds)]
 
 
-def tuned_gym(out: Path, key: str, task: GymTask) -> dict[str, tuple[float, float]]:
+def tuned_gym(size: Size, out: Path, key: str) -> dict[str, tuple[float, float]]:
     """Return for each contender the learning rate and bonus that are best for what it ends on."""
+    task = gym_tasks(size)[key]
 
     def aimed(name: str, setting: tuple[float, float]) -> float:
         folder = out / f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
-        aim = stages(GYM_CONTENDERS[name].objective)[1]
+        aim = stages(CONTENDERS[name].objective)[1]
         return float(np.mean([og.value(own, aim) for own in gym_returns(folder, name, task.tuning_seeds)]))
 
+    if task.settings_of:
+        return tuned_gym(size, out, task.settings_of)
     if not task.tuning_seeds:
-        return {name: task.grid(name)[0] for name in task.contenders}
+        return dict.fromkeys(task.contenders, (task.args.learning_rate, 0.0))
     return {name: max(task.grid(name), key=partial(aimed, name)) for name in task.contenders}
 
 
@@ -326,11 +336,11 @@ def train_gym(size: Size, out: Path, jobs: int, console: Console) -> None:
             raise KeyboardInterrupt
 
     for key, task in gym_tasks(size).items():
-        for setting in sorted({s for name in task.contenders for s in task.grid(name)}) if task.tuning_seeds else ():
+        for setting in sorted({s for name in task.contenders for s in task.grid(name)}):
             names = [name for name in task.contenders if setting in task.grid(name)]
             folder = out / f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
             train(task, names, task.tuning_seeds, dict.fromkeys(names, setting), 100, folder)
-        train(task, task.contenders, task.seeds, tuned_gym(out, key, task), 0, out / "gym" / key)
+        train(task, task.contenders, task.seeds, tuned_gym(size, out, key), 0, out / "gym" / key)
 
 
 # What came out ------------------------------------------------------------------------------------------------------
@@ -413,13 +423,13 @@ def tuning_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
 
 
 def gym_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
-    """Return for each policy its settings, its mean, its best of 8 and the share of episodes that reach the goal."""
+    """Return for each policy its settings, its mean, its best of 16 and the share of episodes that reach the goal."""
     return [
-        (key, name, seed, *tuned_gym(out, key, task)[name], *(round(x, 4) for x in values))
+        (key, name, seed, *tuned_gym(size, out, key)[name], *(round(x, 4) for x in values))
         for key, task in gym_tasks(size).items()
         for name in task.contenders
         for seed, own in enumerate(gym_returns(out / "gym" / key, name, task.seeds))
-        for values in [(own.mean(), float(og.value(own, "max@8")), (own > task.goal).mean())]
+        for values in [(own.mean(), float(og.value(own, BEST_OF)), (own > task.goal).mean())]
     ]
 
 
@@ -427,7 +437,7 @@ def gym_cell(returns: Sequence[np.ndarray], goal: float) -> dict[str, list[float
     found = {
         "found": share(np.array([(own > goal).mean() > FOUND for own in returns])),
         "mean": over_seeds(np.array([own.mean() for own in returns])),
-        "max@8": over_seeds(np.array([float(og.value(own, "max@8")) for own in returns])),
+        BEST_OF: over_seeds(np.array([float(og.value(own, BEST_OF)) for own in returns])),
         "goal": over_seeds(np.array([(own > goal).mean() for own in returns])),
     }
     return {name: [round(float(x), 4) for x in values] for name, values in found.items()}
@@ -444,7 +454,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     write_csv(results / "tuning.csv", header, tuning_rows(size, out))
     header = ("task", "contender", "against", "measure", "lead", "low", "high")
     write_csv(results / "differences.csv", header, leads(records, size))
-    header = ("task", "contender", "seed", "learning_rate", "bonus", "mean", "max@8", "goal")
+    header = ("task", "contender", "seed", "learning_rate", "bonus", "mean", BEST_OF, "goal")
     write_csv(results / "gym.csv", header, gym_rows(size, out))
     cells = {t: {c: cell(records, t, c) for c in task.contenders} for t, task in tasks(size).items()}
     summary = {
@@ -471,13 +481,13 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
 
 
 def show(cells: Mapping[str, Any], gyms: Mapping[str, Any], console: Console) -> None:
-    for every, best, reached in ((cells, BEST_OF, "treasure"), (gyms, "max@8", "goal")):
+    for every, reached in ((cells, "treasure"), (gyms, "goal")):
         table = Table(title="95% intervals over seeds", title_justify="left")
-        for heading in ("task", "trained on", "found by", "mean", best, reached):
+        for heading in ("task", "trained on", "found by", "mean", BEST_OF, reached):
             table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
         for task, own in every.items():
             for name, c in own.items():
-                spread = (f"{c[key][0]:.2f} ± {(c[key][2] - c[key][1]) / 2:.2f}" for key in ("mean", best))
+                spread = (f"{c[key][0]:.2f} ± {(c[key][2] - c[key][1]) / 2:.2f}" for key in ("mean", BEST_OF))
                 table.add_row(task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}")
         console.print(table)
 
@@ -515,14 +525,14 @@ def draw_gym(size: Size, out: Path, path: Path) -> None:
     every = gym_tasks(size)
     figure, axes = new_figure(len(every), "")
     for axis, (key, task) in zip(axes, every.items(), strict=True):
-        for index, name in enumerate(task.contenders):
-            colour, dash = style(index if name != "max@8" else 2)
+        for name in task.contenders:
+            colour, dash = style(FEW.index(name))
             runs = [read_metrics(run_folder(out / "gym" / key, name, seed) / METRICS) for seed in range(task.seeds)]
             curves = np.array([[row["mean"] for row in rows] for rows in runs])
             steps = np.arange(1, curves.shape[1] + 1)
             axis.plot(steps, curves.T, color=colour, linewidth=0.6, alpha=0.35)
             axis.plot(steps, curves.mean(axis=0), color=colour, linestyle=dash, linewidth=2.2, label=name)
-        axis.set(xlabel="update", ylabel="mean return of the update's episodes", title=task.args.env_id)
+        axis.set(xlabel="update", ylabel="mean return of the update's episodes", title=f"{key} ({task.args.env_id})")
         axis.legend(frameon=False, fontsize=8)
     save(figure, path)
 
