@@ -54,6 +54,7 @@ from ordergrad.train.llm_settings import stages
 from ordergrad.train.measures import interval, read_returns
 from ordergrad.train.progress import train_under_progress
 from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
+from ordergrad.weights import Baseline
 
 BEST_OF = "max@16"  # the measure of what can be found in a few tries
 FOUND = 0.05  # a policy has found the treasure if so many of its episodes end there
@@ -65,7 +66,7 @@ class Contender:
     """What takes part: an objective, or a schedule of two, perhaps with an entropy bonus."""
 
     objective: str
-    baseline: og.estimators.Baseline = "leave_one_out"
+    baseline: Baseline = "leave_one_out"
     bonus: bool = False
 
 

@@ -33,6 +33,7 @@ from rich.table import Table
 
 import ordergrad as og
 from ordergrad.train.llm_settings import stages
+from ordergrad.weights import Baseline
 
 Params = list[tuple[jax.Array, jax.Array]]
 State = Any
@@ -147,7 +148,7 @@ class Settings:
     """What is static: it fixes shapes and the compiled program."""
 
     objective: str = "max@8"  # "max@8..mean" turns from the first into the second
-    baseline: og.estimators.Baseline = "leave_one_out"
+    baseline: Baseline = "leave_one_out"
     episodes: int = 64
     updates: int = 1000
     hidden: tuple[int, ...] = ()  # none: with one-hot observations, a table of logits
