@@ -200,8 +200,8 @@ def tuned(out: Path, task: str, name: str) -> tuple[float, float]:
 
 def train_blocks(size: Size, out: Path, console: Console) -> None:
     every = tasks(size)
-    jobs = [("tune", t, c) for t, task in every.items() if not task.settings_of for c in task.contenders]
-    jobs += [("study", t, c) for t, task in every.items() for c in task.contenders]
+    parts = [(("study",) if task.settings_of else ("tune", "study"), name) for name, task in every.items()]
+    jobs = [(part, name, c) for each, name in parts for part in each for c in every[name].contenders]
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("deep sea", total=len(jobs))
