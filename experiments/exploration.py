@@ -5,7 +5,7 @@ their advantages only; one has an entropy bonus. In parts, each a set of blocks 
 
 1. *tune*: every contender at every learning rate (the bonus at every coefficient too) on seeds apart from those of the
    study; it gets what is best for the objective it ends on, and among equals the larger mean;
-2. *study*: every contender, twenty seeds, dives of ten steps;
+2. *study*: every contender, sixteen seeds, dives of ten steps;
 3. *where it ends*: other depths and reward scales at the same settings, and, tuned anew, rewards of one kind only, a
    reward on the way, a treasure that is seldom there, and plain gradient steps instead of Adam;
 4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, one of them beside the start or as the map comes,
@@ -93,8 +93,8 @@ class Size:
 
     updates: int = 1000
     episodes: int = 64
-    seeds: int = 20
-    tuning_seeds: int = 8
+    seeds: int = 16
+    tuning_seeds: int = 5
     rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
     plain_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)  # of plain gradient steps
     bonuses: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
