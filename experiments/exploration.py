@@ -138,7 +138,7 @@ def tasks(size: Size) -> dict[str, Task]:
         "no decoy": Task(deep_sea(d, decoy=0.0), FEW),
         "reward on the way": Task(deep_sea(d, treasure=0.0, decoy=0.0, guide=TREASURE), FEW),
         "rare treasure": Task(deep_sea(d // 2, odds=0.05), FEW),
-        "plain steps": Task(deep_sea(d), NO_BONUS, optimizer="sgd"),
+        "plain steps": Task(sea, NO_BONUS, optimizer="sgd"),
     }
 
 
