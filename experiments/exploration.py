@@ -128,18 +128,16 @@ class Task:
 
 def tasks(size: Size) -> dict[str, Task]:
     d = size.depth
-    found = {"main": Task(deep_sea(d), tuple(CONTENDERS))}
-    found |= {f"depth {n}": Task(deep_sea(n), FEW, settings_of="main") for n in size.depths}
-    found |= {
-        f"rewards x {c:g}": Task(deep_sea(d, TREASURE * c, c), RESCALED, unit=c, settings_of="main")
-        for c in size.scales
-    }
-    return found | {
-        "no decoy": Task(deep_sea(d, decoy=0.0), FEW),
-        "reward on the way": Task(deep_sea(d, treasure=0.0, decoy=0.0, guide=TREASURE), FEW),
-        "rare treasure": Task(deep_sea(d // 2, odds=0.05), FEW),
-        "plain steps": Task(sea, NO_BONUS, optimizer="sgd"),
-    }
+    sea, settings = deep_sea(d), {"settings_of": "main"}
+    found = {"main": Task(sea, tuple(CONTENDERS))}
+    found |= {f"depth {n}": Task(deep_sea(n), FEW, **settings) for n in size.depths}
+    found["no decoy"] = Task(deep_sea(d, decoy=0.0), FEW)
+    found["reward on the way"] = Task(deep_sea(d, treasure=0.0, decoy=0.0, guide=TREASURE), FEW)
+    for scale in size.scales:
+        found[f"rewards x {scale:g}"] = Task(deep_sea(d, TREASURE * scale, scale), RESCALED, scale, **settings)
+    found["rare treasure"] = Task(deep_sea(d // 2, odds=0.05), FEW)
+    found["plain steps"] = Task(sea, NO_BONUS, optimizer="sgd")
+    return found
 
 
 # Blocks of runs -----------------------------------------------------------------------------------------------------
