@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -10,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from walk import Walk
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards
@@ -17,37 +17,6 @@ from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import SampledConditions
 
 torch.set_num_threads(1)
-
-
-class Walk(gym.Env):
-    """Episodes of random length; the reward depends on state and action. Ends by termination or truncation."""
-
-    observation_space = spaces.Box(-10, 10, (2,), np.float32)
-
-    def __init__(self, continuous=False, mean_length=6.0, end="both", rewards=None):
-        self.action_space = spaces.Box(-1, 1, (2,), np.float32) if continuous else spaces.Discrete(3)
-        self.mean_length, self.end, self.rewards = mean_length, end, rewards
-        self.finished: list[float] = []
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.state = self.np_random.normal(size=2).astype(np.float32)
-        self.total, self.steps = 0.0, 0
-        return self.state, {}
-
-    def step(self, action):
-        self.state = (0.5 * self.state + self.np_random.normal(size=2)).astype(np.float32)
-        reward = float(self.state[0] * np.sum(action) + self.state[1])
-        if self.rewards is not None:
-            reward = self.rewards(self, reward)
-        reward = float(np.float32(reward))
-        self.total += reward
-        self.steps += 1
-        stop = bool(self.np_random.random() < 1 / self.mean_length)
-        truncated = stop and (self.end == "truncated" or (self.end == "both" and self.np_random.random() < 0.5))
-        if stop:
-            self.finished.append(self.total)
-        return self.state, reward, stop and not truncated, truncated, {}
 
 
 def make(n_envs=4, **kwargs):

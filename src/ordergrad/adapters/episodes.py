@@ -16,7 +16,11 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import scan, smallest_group
 
-__all__ = ["Credit", "EpisodeRanking"]
+__all__ = ["WEIGHT", "Credit", "EpisodeRanking"]
+
+WEIGHT = "ordergrad_weight"
+"""Where the last info of an episode has its importance weight; see `ordergrad.envs.SampledConditions`."""
+
 
 Credit = Literal["episode", "terminal", "telescoped"]
 Array = NDArray[Any]
@@ -125,6 +129,17 @@ class EpisodeRanking:
         with np.errstate(invalid="ignore"):
             rewards = _transform(after, knots, slopes) - _transform(before, knots, slopes)
         return np.where(np.isfinite(rewards), rewards, 0.0) / self.unit
+
+    def check_weighted(self) -> None:
+        """Check that importance weights fit the credit.
+
+        Raises:
+            ValueError: The credit is not ``episode``: its critic would learn the values under the sampled conditions.
+        """
+        if self.credit != "episode":
+            raise ValueError(
+                f"info[{WEIGHT!r}] needs credit='episode', which has no critic; got credit={self.credit!r}"
+            )
 
     def complain(self, count: int, where: str, remedy: str) -> None:
         """Warn, once, of too few episodes.

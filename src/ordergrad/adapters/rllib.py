@@ -17,6 +17,9 @@ ways to hand a rank's credit to the steps:
 ``telescoped``
     The same total spread over the steps, $f(C_t) - f(C_{t-1})$ with $C_t$ the return so far; GAE and critic as usual.
 
+With ``episode`` credit, importance weights of episodes in ``info["ordergrad_weight"]`` are heeded, as in
+`ordergrad.adapters.sb3`.
+
 References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
 """
@@ -41,7 +44,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from ordergrad.adapters.episodes import Credit, EpisodeRanking
+from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 
@@ -106,7 +109,8 @@ def use(
         )
     config.learners(learner_class=learner, learner_config_dict={_SETTINGS: settings})
     if credit == "episode":
-        config.training(use_critic=False)
+        ppo: Any = config
+        ppo.training(use_critic=False)
     return config
 
 
@@ -124,6 +128,7 @@ class WholeEpisodes:
         self._begun: dict[str, int] = {}
         self._ended: list[SingleAgentEpisode] = []
         self._returns: list[float] = []
+        self._weights: list[float] = []
         self._iteration = self._waiting_since = 0
 
     def take(self, chunks: Iterable[SingleAgentEpisode]) -> list[SingleAgentEpisode]:
@@ -151,11 +156,12 @@ class WholeEpisodes:
             )
         if count >= self.ranking.need or (out_of_patience and count >= 2):
             episodes = self._ended
-            self._give_credit(episodes, np.array(self._returns))
+            self._give_credit(episodes, np.array(self._returns), np.array(self._weights))
             stale = np.concatenate([_model_output(e, "weights_seq_no", default=newest) for e in episodes]) < newest
             self.stats |= {"episodes": count, "waiting": 0, "steps": len(stale), "stale": float(np.mean(stale))}
         if episodes or out_of_patience:
-            self._ended, self._returns, self._waiting_since = [], [], self._iteration
+            self._ended, self._returns, self._weights = [], [], []
+            self._waiting_since = self._iteration
         self.stats["open"] = sum(len(chunk) for chunks in self._open.values() for chunk in chunks)
         return episodes
 
@@ -178,7 +184,11 @@ class WholeEpisodes:
     def _finish(self, chunks: list[SingleAgentEpisode]) -> None:
         rewards = np.concatenate([np.asarray(chunk.get_rewards(), np.float64) for chunk in chunks])
         total = float(rewards @ self.ranking.discount ** np.arange(len(rewards)))
-        if not np.isfinite(total):
+        info: dict[str, Any] = chunks[-1].get_infos(-1)
+        if WEIGHT in info:
+            self.ranking.check_weighted()
+        weight = float(info.get(WEIGHT, 1.0))
+        if not (np.isfinite(total) and 0 < weight < np.inf):
             self.stats["nonfinite"] += 1
             return
         whole = chunks[0]
@@ -186,6 +196,7 @@ class WholeEpisodes:
             whole.concat_episode(chunk)
         self._ended.append(whole)
         self._returns.append(total)
+        self._weights.append(weight)
 
     def _abandon(self, keys: Iterable[str]) -> None:
         for key in keys:
@@ -194,9 +205,11 @@ class WholeEpisodes:
             self._begun.pop(key, None)
             self._broken.add(key)
 
-    def _give_credit(self, episodes: list[SingleAgentEpisode], returns: NDArray[np.float64]) -> None:
+    def _give_credit(
+        self, episodes: list[SingleAgentEpisode], returns: NDArray[np.float64], weights: NDArray[np.float64]
+    ) -> None:
         """Put the advantages beside the steps, or into the rewards."""
-        a = self.ranking.advantages(returns)
+        a = self.ranking.advantages(returns, weights)
         for i, episode in enumerate(episodes):
             n = len(episode)
             if self.ranking.credit == "episode":
@@ -210,7 +223,7 @@ class WholeEpisodes:
                 gains = np.asarray(episode.get_rewards(), np.float64) * self.ranking.discount ** np.arange(n)
                 after = np.cumsum(gains)
                 rewards = self.ranking.telescoped(returns, after - gains, after)
-            episode.set_rewards(new_data=rewards, at_indices=slice(0, n))
+            episode.rewards = InfiniteLookbackBuffer(rewards, lookback=0)
             episode.is_terminated, episode.is_truncated = True, False  # nothing of f(R) comes after a time limit
 
 
@@ -254,18 +267,32 @@ class RanksEpisodes(Learner):
             raise ValueError("config must be of a single agent: the returns of several agents are not comparable")
         if not config.add_default_connectors_to_learner_pipeline:
             raise ValueError("add_default_connectors_to_learner_pipeline must be True; got False")
-        if config.batch_mode == "complete_episodes" and config.num_envs_per_env_runner > 1:
-            warnings.warn(
-                "with batch_mode='complete_episodes' and several environments per env runner, RLlib drops the episodes "
-                "that end last, which favours short ones: set batch_mode='truncate_episodes' (the learner puts the "
-                "chunks together) or num_envs_per_env_runner=1",
-                stacklevel=2,
-            )
+        if config.batch_mode == "complete_episodes":
+            self._warn_of_complete_episodes(config)
         super().build()
         self.ranking = EpisodeRanking(**config.learner_config_dict[_SETTINGS])
         self._whole = WholeEpisodes(self.ranking)
         pipeline: Any = self._learner_connector
         pipeline.append(RankedAdvantages())
+
+    def _warn_of_complete_episodes(self, config: Any) -> None:
+        wrong: list[str] = []
+        if config.num_envs_per_env_runner > 1:
+            wrong.append(
+                "with several environments per env runner RLlib drops the episodes that end last, which favours short "
+                f"ones (num_envs_per_env_runner={config.num_envs_per_env_runner})"
+            )
+        if config.seed is not None:
+            wrong.append(
+                "with a seed RLlib resets environments to it before every episode, so that all episodes of an env "
+                f"runner meet the same chance events (seed={config.seed})"
+            )
+        if wrong:
+            warnings.warn(
+                f"batch_mode='complete_episodes': {'; '.join(wrong)}. "
+                "Set batch_mode='truncate_episodes': the learner puts the chunks of episodes together",
+                stacklevel=3,
+            )
 
     def update(self, *args: Any, training_data: TrainingData | None = None, **kwargs: Any) -> Any:
         """Update on the episodes that have ended, or not at all while they are too few; see `Learner.update`.
@@ -274,12 +301,13 @@ class RanksEpisodes(Learner):
             ValueError: There are no episodes, but a batch.
         """
         if training_data is None:
-            episodes, refs = kwargs.pop("episodes", None), kwargs.pop("episodes_refs", None)
-            training_data = TrainingData(episodes=episodes, episodes_refs=refs)
+            given = {name: kwargs.pop(name, None) for name in ("episodes", "episodes_refs")}
+            training_data = TrainingData(**given)
         training_data.solve_refs()
         if args or training_data.episodes is None:
             raise ValueError("training_data must hold episodes: a batch of steps has no whole returns to rank")
-        episodes = self._whole.take(training_data.episodes)
+        sampled: Any = training_data.episodes
+        episodes: list[Any] = self._whole.take(sampled)
         stats = {name: float(number) for name, number in self.ranking.stats.items()}
         self.metrics.log_dict(stats, key=(DEFAULT_MODULE_ID, "ordergrad"), window=1)
         if not episodes:

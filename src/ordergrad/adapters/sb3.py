@@ -43,7 +43,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from ordergrad.adapters.episodes import Credit, EpisodeRanking
+from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 
@@ -51,7 +51,6 @@ __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewa
 
 Array = NDArray[Any]
 _FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "weights")
-_WEIGHT = "ordergrad_weight"
 _TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
 
@@ -159,10 +158,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         Raises:
             ValueError: There are weights, and the credit is not ``episode``.
         """
-        if weights is not None and self.ranking.credit != "episode":
-            raise ValueError(
-                f"info['{_WEIGHT}'] needs credit='episode', which has no critic; got credit={self.ranking.credit!r}"
-            )
+        if weights is not None:
+            self.ranking.check_weighted()
         self._observed = np.array(rewards, dtype=np.float64), weights
 
     def add(self, *args: Any, **kwargs: Any) -> None:
@@ -338,10 +335,10 @@ class RecordRewards(BaseCallback):
         normalizer = self.model.get_vec_normalize_env()
         buffer: Any = self.locals["rollout_buffer"]
         infos, weights = self.locals["infos"], None
-        ended = [i for i in np.flatnonzero(self.locals["dones"]) if _WEIGHT in infos[i]]
+        ended = [i for i in np.flatnonzero(self.locals["dones"]) if WEIGHT in infos[i]]
         if ended:
             weights = np.ones(len(infos))
-            weights[ended] = [infos[i][_WEIGHT] for i in ended]
+            weights[ended] = [infos[i][WEIGHT] for i in ended]
         buffer.observe(self.locals["rewards"] if normalizer is None else normalizer.get_original_reward(), weights)
         return True
 
