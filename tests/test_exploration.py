@@ -44,9 +44,7 @@ def small(study, monkeypatch):
         lake_rates=(1e-3, 1e-2),
         lake_bonuses=(0.1,),
         lake_updates=2,
-        car_seeds=2,
-        car_updates=1,
-        gym_fresh=64,
+        lake_fresh=64,
     )
     every, gyms = study.tasks(size), study.gym_tasks(size)
     few = ("mean", "mean + bonus")
@@ -58,8 +56,6 @@ def small(study, monkeypatch):
         study, "tasks", lambda size: {name: study.replace(every[name], contenders=c) for name, c in kept.items()}
     )
     gyms = {key: study.replace(task, contenders=("mean", "mean + bonus")) for key, task in gyms.items()}
-    short = study.replace(gyms["car"].args, env_args='{"max_episode_steps": 5}')
-    gyms["car"] = study.replace(gyms["car"], args=short, contenders=("mean",))
     monkeypatch.setattr(study, "gym_tasks", lambda size: gyms)
     return size
 
@@ -96,7 +92,6 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
         ("decoy-lake", "mean + bonus"),
         ("lake", "mean"),
         ("lake", "mean + bonus"),
-        ("car", "mean"),
     ]
     assert {row["bonus"] for row in gym} == {"0.1", "0.0"}
     for name in ("exploration", "exploration_gym"):
