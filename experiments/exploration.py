@@ -8,7 +8,7 @@ their advantages only; one has an entropy bonus. In parts, each a set of blocks 
 2. *study*: every contender, sixteen seeds, dives of ten steps;
 3. *where it ends*: other depths and reward scales at the same settings, and, tuned anew, rewards of one kind only, a
    reward on the way, a treasure that is seldom there, and plain gradient steps instead of Adam;
-4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, a single one beside the start, or the map as it comes.
+4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, one beside the start, or the map as it comes.
 
     python experiments/exploration.py --results experiments/results/exploration --images docs/images
 
