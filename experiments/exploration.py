@@ -7,7 +7,7 @@ their advantages only; one has an entropy bonus. In parts, each a set of blocks 
    study; it gets what is best for the objective it ends on, and among equals the larger mean;
 2. *study*: every contender, sixteen seeds, dives of ten steps;
 3. *where it ends*: other depths and reward scales at the same settings, and, tuned anew, rewards of one kind only, a
-   reward on the way, a treasure that is seldom there, and plain gradient steps instead of Adam;
+   reward on the way, and a treasure that is seldom there;
 4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, one beside the start, or the map as it comes.
 
     python experiments/exploration.py --results experiments/results/exploration --images docs/images
@@ -83,7 +83,6 @@ CONTENDERS = {
 GYM = ("mean", "mean + bonus", "max@16", "max@16..mean")
 FEW = ("mean", "mean + bonus", "max@4", "max@16", "max@16..mean")
 RESCALED = ("mean + bonus", "max@16", "max@16..mean")
-NO_BONUS = ("mean", "max@4", "max@16", "max@16..mean")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,6 @@ class Size:
     seeds: int = 16
     tuning_seeds: int = 5
     rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
-    plain_rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)  # of plain gradient steps
     bonuses: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
     depth: int = 10
     depths: tuple[int, ...] = (6, 8, 12, 14)
@@ -119,21 +117,19 @@ class Task:
     environment: Environment
     contenders: tuple[str, ...]
     unit: float = 1.0  # of the rewards
-    optimizer: str = "adam"
     settings_of: str = ""  # the task whose tuned settings are used; empty: tuned on this one
 
 
 def tasks(size: Size) -> dict[str, Task]:
     d = size.depth
-    sea, settings = deep_sea(d), {"settings_of": "main"}
-    found = {"main": Task(sea, tuple(CONTENDERS))}
+    settings = {"settings_of": "main"}
+    found = {"main": Task(deep_sea(d), tuple(CONTENDERS))}
     found |= {f"depth {n}": Task(deep_sea(n), FEW, **settings) for n in size.depths}
     found["no decoy"] = Task(deep_sea(d, decoy=0.0), FEW)
     found["reward on the way"] = Task(deep_sea(d, treasure=0.0, decoy=0.0, guide=TREASURE), FEW)
     for scale in size.scales:
         found[f"rewards x {scale:g}"] = Task(deep_sea(d, TREASURE * scale, scale), RESCALED, scale, **settings)
     found["rare treasure"] = Task(deep_sea(d // 2, odds=0.05), FEW)
-    found["plain steps"] = Task(sea, NO_BONUS, optimizer="sgd")
     return found
 
 
@@ -149,7 +145,7 @@ def run_block(
 ) -> None:
     """Train a contender with every pair of learning rate and bonus on every seed; the file appears when all is done."""
     contender = CONTENDERS[name]
-    static = Settings(contender.objective, contender.baseline, size.episodes, size.updates, optimizer=task.optimizer)
+    static = Settings(contender.objective, contender.baseline, size.episodes, size.updates)
     rates, bonuses = (jnp.repeat(jnp.array(column), len(seeds)) for column in zip(*settings, strict=True))
     every = jnp.tile(jnp.array(seeds), len(settings))
     params, metrics = train_seeds(task.environment, static, rates, bonuses, every)
@@ -176,9 +172,8 @@ def first_seen(best: np.ndarray, treasure: float) -> np.ndarray:
     return np.where(seen.any(axis=1), seen.argmax(axis=1) + 1, 0)
 
 
-def tuning_grid(task: Task, name: str, size: Size) -> list[tuple[float, float]]:
-    rates = size.plain_rates if task.optimizer == "sgd" else size.rates
-    return list(product(rates, size.bonuses if CONTENDERS[name].bonus else (0.0,)))
+def tuning_grid(name: str, size: Size) -> list[tuple[float, float]]:
+    return list(product(size.rates, size.bonuses if CONTENDERS[name].bonus else (0.0,)))
 
 
 def tuned(out: Path, task: str, name: str) -> tuple[float, float]:
@@ -205,7 +200,7 @@ def train_blocks(size: Size, out: Path, console: Console) -> None:
             path, task = block_path(out, part, name, contender), every[name]
             if not path.exists():
                 if part == "tune":
-                    settings, seeds = tuning_grid(task, contender, size), range(100, 100 + size.tuning_seeds)
+                    settings, seeds = tuning_grid(contender, size), range(100, 100 + size.tuning_seeds)
                 else:
                     settings, seeds = [tuned(out, task.settings_of or name, contender)], range(size.seeds)
                 run_block(path, task, contender, size, settings, seeds)
@@ -490,8 +485,8 @@ def draw(size: Size, out: Path, cells: Mapping[str, Any], path: Path) -> None:
             curve = block["mean"][0]
         steps = 1 + 10 * np.arange(curve.shape[1])
         draw_curve(left, index, contender, steps, curve.mean(axis=0))
-    left.set(xlabel="update", ylabel="mean return, average over seeds", title="Training")
-    left.legend(frameon=False, fontsize=8)
+    left.set(xlabel="update", ylabel="mean return, average over seeds", title="Training", ylim=(0, 13.5))
+    left.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
     names = list(CONTENDERS)[::-1]
     edge = np.zeros(len(names))
     for kind, colour in (("treasure", "#0072B2"), ("decoy", "#E69F00"), ("nothing", "#BBBBBB")):

@@ -152,7 +152,6 @@ class Settings:
     episodes: int = 64
     updates: int = 1000
     hidden: tuple[int, ...] = ()  # none: with one-hot observations, a table of logits
-    optimizer: str = "adam"
 
 
 def policy_gradient_loss(logits_t: jax.Array, a_t: jax.Array, adv_t: jax.Array, w_t: jax.Array) -> jax.Array:
@@ -185,7 +184,7 @@ def train(
 ) -> tuple[Params, dict[str, jax.Array]]:
     """Return the trained policy and, for every update, what its episodes were: a pure function, to map and compile."""
     sizes = (environment.observation, *settings.hidden, environment.actions)
-    optimizer = getattr(optax, settings.optimizer)(learning_rate)
+    optimizer = optax.adam(learning_rate)
     first, key = jax.random.split(jax.random.key(seed))
     params = init(first, sizes)
 

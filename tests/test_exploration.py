@@ -51,7 +51,7 @@ def small(study, monkeypatch):
     monkeypatch.setitem(study.SIZES, "study", size)
     monkeypatch.setattr(study, "FEW", few)
     monkeypatch.setattr(study, "CONTENDERS", {name: study.CONTENDERS[name] for name in few})
-    kept = {"main": few, "depth 1": few, "plain steps": ("mean",)}
+    kept = {"main": few, "depth 1": few}
     monkeypatch.setattr(
         study, "tasks", lambda size: {name: study.replace(every[name], contenders=c) for name, c in kept.items()}
     )
@@ -70,7 +70,7 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     arguments = ["--out", str(out), "--results", str(results), "--images", str(images)]
     study.main(arguments)
     runs = read(results / "runs.csv")
-    assert len(runs) == 4 * (2 + 2 + 1)
+    assert len(runs) == 4 * (2 + 2)
     for row in runs:
         assert float(row["nothing"]) + float(row["decoy"]) + float(row["treasure"]) == pytest.approx(1.0, abs=1e-4)
         assert float(row["mean"]) == pytest.approx(float(row["decoy"]) + 10 * float(row["treasure"]), abs=1e-3)
@@ -78,9 +78,7 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     for contender in ("mean", "mean + bonus"):
         rows = [row for row in tuning if row["task"] == "main" and row["contender"] == contender]
         best = max(rows, key=lambda row: float(row["mean"]))
-        chosen = {
-            row["learning_rate"] for row in runs if row["contender"] == contender and row["task"] != "plain steps"
-        }
+        chosen = {row["learning_rate"] for row in runs if row["contender"] == contender}
         assert chosen == {best["learning_rate"]}
     summary = json.loads((results / "summary.json").read_text())
     treasure = [float(r["treasure"]) for r in runs if r["task"] == "main" and r["contender"] == "mean"]
