@@ -210,6 +210,7 @@ def train_blocks(size: Size, out: Path, console: Console) -> None:
 # Gymnasium ----------------------------------------------------------------------------------------------------------
 
 
+TITLES = {"decoy-lake": "FrozenLake with a hole beside the start", "lake": "FrozenLake 8x8 as it comes"}
 LAKE_WITH_A_DECOY = ["SFFFFFFF", "HFFFFFFF", *["FFFFFFFF"] * 5, "FFFFFFFG"]
 
 
@@ -399,11 +400,12 @@ def tuning_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
     for name, task in tasks(size).items():
         for contender in task.contenders if not task.settings_of else ():
             with np.load(block_path(out, "tune", name, contender)) as block:
-                for (rate, bonus), own in zip(block["settings"], block["returns"], strict=True):
+                of_each = zip(block["settings"], block["returns"], block["seen"], strict=True)
+                for (rate, bonus), own, met in of_each:
                     aimed = float(og.value(own, stages(CONTENDERS[contender].objective)[1]).mean())
                     hits = ((own >= 0.999 * TREASURE).mean(axis=1) > FOUND).mean()
                     row = (name, contender, f"{rate:g}", f"{bonus:g}", f"{aimed:.4g}", f"{own.mean():.4g}")
-                    rows.append((*row, f"{hits:.3g}"))
+                    rows.append((*row, f"{hits:.3g}", f"{(met > 0).mean():.3g}"))
     return rows
 
 
@@ -435,7 +437,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     records = measured(size, out)
     rounded = [[f"{x:.5g}" if isinstance(x, float) else x for x in r.values()] for r in records]
     write_csv(results / "runs.csv", tuple(records[0]), rounded)
-    header = ("task", "contender", "learning_rate", "bonus", "aim", "mean", "found")
+    header = ("task", "contender", "learning_rate", "bonus", "aim", "mean", "found", "seen")
     write_csv(results / "tuning.csv", header, tuning_rows(size, out))
     header = ("task", "contender", "against", "measure", "lead", "low", "high")
     write_csv(results / "differences.csv", header, leads(records, size))
@@ -517,8 +519,8 @@ def draw_gym(size: Size, out: Path, path: Path) -> None:
             steps = np.arange(1, curves.shape[1] + 1)
             axis.plot(steps, curves.T, color=colour, linewidth=0.6, alpha=0.35)
             axis.plot(steps, curves.mean(axis=0), color=colour, linestyle=dash, linewidth=2.2, label=name)
-        axis.set(xlabel="update", ylabel="mean return of the update's episodes", title=f"{key} ({task.args.env_id})")
-        axis.legend(frameon=False, fontsize=8)
+        axis.set(xlabel="update", ylabel="mean return of the update's episodes", title=TITLES[key])
+    axes[0].legend(frameon=False, fontsize=8)
     save(figure, path)
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import matplotlib.image
 import numpy as np
 import pytest
@@ -112,6 +113,24 @@ def test_shares_and_their_intervals(study):
 def test_the_first_sight_of_the_treasure(study):
     best = np.array([[0.0, 10.0, 10.0], [1.0, 1.0, 1.0], [10.0, 0.0, 0.0]])
     assert study.first_seen(best, 10.0).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(("key", "chance"), [("decoy-lake", 9.27e-4), ("lake", 7.52e-5)])
+def test_how_seldom_a_uniform_policy_reaches_the_goal_of_a_lake(study, key, chance):
+    args = study.gym_tasks(study.Size())[key].args
+    with gym.make(args.env_id, **json.loads(args.env_args)) as env:
+        limit, moves, start = env.spec.max_episode_steps, env.unwrapped.P, env.reset()[0]
+    at, reached = {start: 1.0}, 0.0
+    for _ in range(limit):
+        following = {}
+        for place, probability in at.items():
+            for [(_, end, reward, done)] in moves[place].values():
+                if done:
+                    reached += probability / 4 * (reward == study.TREASURE)
+                else:
+                    following[end] = following.get(end, 0.0) + probability / 4
+        at = following
+    assert reached == pytest.approx(chance, rel=1e-3)
 
 
 def test_among_equals_the_larger_mean_is_tuned_for(study, tmp_path):
