@@ -199,7 +199,11 @@ def check(args: Args) -> None:
     for name in ("episodes", "updates", "longest", "learning_rate", "epochs", "minibatches", "hidden"):
         if getattr(args, name) <= 0:
             raise ValueError(f"--{name.replace('_', '-')} must be positive; got {getattr(args, name)}")
-    with gym.make(args.env_id, **json.loads(args.env_args)) as env:
+    try:
+        options = dict(json.loads(args.env_args))
+    except (ValueError, TypeError):
+        raise ValueError(f"--env-args must be a JSON object; got {args.env_args}") from None
+    with gym.make(args.env_id, **options) as env:
         if not isinstance(env.action_space, (gym.spaces.Discrete, gym.spaces.Box)):
             raise ValueError(f"{args.env_id} must have Discrete or Box actions; got {env.action_space}")
         if not isinstance(env.observation_space, (gym.spaces.Discrete, gym.spaces.Box)):

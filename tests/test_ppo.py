@@ -167,6 +167,8 @@ def test_ctrl_c_keeps_the_policy_and_the_metrics(ppo, tmp_path, monkeypatch):
         (["--objective", "maximum"], "names no known objective"),
         (["--updates", "0"], "--updates must be positive; got 0"),
         (["--env-id", "Nothing-v0"], "Nothing"),
+        (["--env-args", "is_slippery=False"], "--env-args must be a JSON object; got is_slippery=False"),
+        (["--env-args", "3"], "--env-args must be a JSON object; got 3"),
         (["--env-id", "Endless-v0", "--longest", "30"], "have not ended after 30 steps: raise --longest, or give"),
         (["--env-id", "Broken-v0"], "rewards that are NaN or infinite"),
         (["--env-id", "Blackjack-v1"], r"must have Discrete or Box observations; got Tuple"),
