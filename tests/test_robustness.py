@@ -15,9 +15,7 @@ from ordergrad.train.runs import EVALUATION, METRICS, read_metrics
 
 study = load("robustness")
 BANDIT = replace(study.Bandit(), seeds=4, updates=6, sizes=(0.0, 30.0), shares=(0.0, 0.05))
-CARTPOLE = replace(
-    study.CartPole(), seeds=2, steps=512, envs=4, rollout=64, epochs=1, min_episodes=4, episodes=6
-)
+CARTPOLE = replace(study.CartPole(), seeds=2, steps=512, envs=4, rollout=64, epochs=1, min_episodes=4, episodes=6)
 
 
 @pytest.mark.parametrize(("kind", "signs"), [("both", {-30, 0, 30}), ("up", {0, 30}), ("decoy", {0, 30})])
