@@ -21,7 +21,7 @@ Everything but the mean is annealed: from the mean to itself over the first fift
    one whose policy has the largest CVaR of the worst tenth;
 2. *study*: every contender, five seeds, on hundreds or thousands of fresh episodes each;
 3. *edge* (pendulum): a bonus that is worth the risk to some and not to others, three seeds;
-4. *long* (lander): two contenders once more, twice as long, three seeds.
+4. *long* (lander): everything once more, twice as long, three seeds.
 
     python experiments/risky_control.py pendulum --results experiments/results/risky_control --images docs/images
     python experiments/risky_control.py lander --results experiments/results/risky_control --images docs/images
@@ -133,7 +133,7 @@ TASKS = {
         {"max_episode_steps": 500},
         contenders=("mean", "gini", TAIL),
         weights={"gini": (1.0,)},
-        longer=("mean", "gini"),
+        longer=("mean", "gini", TAIL),
         imitated=200,
         steps=300_000,
         rollout=128,
