@@ -212,8 +212,8 @@ def descend(static: Static, returns: Array, steps: int) -> tuple[Array, float]:
         now = torch.softmax(logits, 0)
         objective = static.smooth if step < steps // 2 else static.objective
         risk = risk_of(static, x @ now, objective)
-        if objective == static.objective and float(risk) < best:
-            best, weights = float(risk), now.detach().numpy().copy()
+        if objective == static.objective and risk.item() < best:
+            best, weights = risk.item(), now.detach().numpy().copy()
         optimizer.zero_grad()
         risk.backward()
         optimizer.step()
@@ -630,7 +630,8 @@ def over_seeds(values: Sequence[float]) -> tuple[float, ...]:
 def show(portfolios: dict[str, dict[str, list[float]]], console: Console) -> None:
     table = Table(title="Out of sample, after costs", title_justify="left")
     for heading in ("portfolio", "mean, a year", "CVaR, a day", "Gini", "Sharpe", "drawdown", "turnover, a year"):
-        table.add_column(heading, justify="left" if heading == "portfolio" else "right")
+        name = heading == "portfolio"
+        table.add_column(heading, justify="left" if name else "right", no_wrap=name)
     for name, found in portfolios.items():
         cells = [found[key][0] for key in ("mean", "cvar", "gini", "sharpe", "drawdown", "turnover")]
         texts = [f"{100 * x:.2f}%" for x in cells[:3]] + [
