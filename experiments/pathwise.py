@@ -225,7 +225,7 @@ def swung(horizon: float, settings: Settings, rng: np.random.Generator) -> Sampl
         return height(a), jax.jacfwd(height)(a)
 
     rewards, slope = jax.jit(jax.vmap(both))(angles)
-    return Samples(np.asarray(rewards)[None], np.asarray(slope)[None], noise[None] / settings.spread)
+    return Samples(np.array(rewards)[None], np.array(slope)[None], noise[None] / settings.spread)
 
 
 def grouped(samples: Samples, n: int) -> Samples:

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import minimize
 
 import ordergrad as og
 from ordergrad.report.plots import draw_curve, new_figure, save
@@ -128,13 +129,19 @@ def true_risk(problem: str, x: Tensor, settings: Settings) -> Tensor:
 
 @cache
 def optimum(problem: str, settings: Settings) -> tuple[float, tuple[float, ...]]:
-    """Return the best CVaR of a grid, refined once around its best point, and where it is."""
+    """Return the best CVaR and where it is: the best of a grid, then a quasi-Newton method on the pathwise gradient."""
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        inputs = torch.tensor(x[None], requires_grad=True)
+        risk = -true_risk(problem, inputs, settings).sum()
+        risk.backward()
+        return risk.item(), np.array(inputs.grad)[0]
+
     axis = torch.linspace(0, 1, settings.grid, dtype=torch.float64)
     points = torch.cartesian_prod(axis, axis)
     best = points[true_risk(problem, points, settings).argmax()]
-    near = (best + torch.cartesian_prod(axis - 0.5, axis - 0.5) * 3 / settings.grid).clamp(0, 1)
-    risks = true_risk(problem, near, settings)
-    return float(risks.max()), tuple(near[risks.argmax()].tolist())
+    found = minimize(loss, best.numpy(), jac=True, bounds=[(0, 1)] * 2, method="L-BFGS-B")
+    return -float(found.fun), tuple(found.x.tolist())
 
 
 # One run ------------------------------------------------------------------------------------------------------------
