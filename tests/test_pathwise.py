@@ -64,6 +64,12 @@ def test_both_gradients_are_unbiased_and_one_can_be_without_noise(study):
         assert theirs[:, 0].std() > 0.1
 
 
+def test_gradients_next_to_nothing_are_not_compared(study):
+    samples = study.drawn("step", 16, study.Settings(samples=1 << 8), np.random.default_rng(0))
+    assert np.isnan(study.compare(samples, "cvar:0.1@8", 4, np.array([1e-8, 1e-8]))).all()
+    assert np.isfinite(study.compare(samples, "mean", 4, np.array([0.1, 0.1]))).all()
+
+
 def test_where_the_likelihood_ratio_takes_over(study):
     def row(k, low):
         return {"problem": "peak", "n": "16", "objective": "max", "k": str(k), "low": str(low)}

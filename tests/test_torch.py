@@ -281,10 +281,19 @@ def test_a_compiled_training_step():
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_inductor():
-    run = torch.compile(lambda x: (og.advantages(x, "cvar:0.4"), og.value(x, "max@3")), fullgraph=True)
-    a, v = run(REWARDS)
+    """Advantages, and a value and error with their gradient."""
+
+    def function(x):
+        return og.advantages(x, "cvar:0.4"), of_the_library(bent(x), "max@3")
+
+    x, y = REWARDS.clone().requires_grad_(), REWARDS.clone().requires_grad_()
+    a, v = torch.compile(function, fullgraph=True)(x)
     assert_allclose(a, og.advantages(REWARDS, "cvar:0.4"), atol=1e-13)
-    assert_allclose(v, og.value(REWARDS, "max@3"), atol=1e-13)
+    expected = function(y)[1]
+    assert_allclose(v.detach(), expected.detach(), atol=1e-13)
+    v.sum().backward()
+    expected.sum().backward()
+    assert_allclose(x.grad, y.grad, atol=1e-13)
 
 
 def test_compiled_from_the_first_call(tmp_path):
