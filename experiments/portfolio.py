@@ -78,6 +78,7 @@ class Settings:
     level: float = 0.05
     steps: int = 2000
     starts: int = 8  # of SLSQP
+    generations: int = 1000  # of differential evolution
 
     objectives: tuple[str, ...] = ("mean-0.1*gini", "cvar:0.05")
     seeds: int = 10
@@ -245,14 +246,16 @@ def slsqp(static: Static, returns: Array, starts: int, seed: int = 0) -> tuple[A
     return min(every, key=lambda w: static.measure(returns @ w)), time.perf_counter() - clock
 
 
-def evolved(static: Static, returns: Array, seed: int = 0) -> tuple[Array, float]:
+def evolved(static: Static, returns: Array, generations: int, seed: int = 0) -> tuple[Array, float]:
     """Return what SciPy's differential evolution finds, over positive numbers divided by their sum."""
     clock, assets = time.perf_counter(), returns.shape[1]
 
     def risk(x: Array) -> float:
         return static.measure(returns @ (x / x.sum()))
 
-    found = optimize.differential_evolution(risk, [(1e-6, 1)] * assets, maxiter=300, popsize=10, rng=seed, polish=False)
+    found = optimize.differential_evolution(
+        risk, [(1e-6, 1)] * assets, maxiter=generations, popsize=10, tol=0, rng=seed, polish=False
+    )
     return found.x / found.x.sum(), time.perf_counter() - clock
 
 
@@ -295,9 +298,9 @@ def turnover(weights: Array, returns: Array, every: int) -> float:
 def features(returns: Array, days: Array) -> Array:
     """Return what the policy sees at the close of the day before each of `days`, shape (days, stocks, features).
 
-    Of each stock, over the last month, quarter and year: the sum of its returns in units of their spread, and the
-    spread relative to that of all stocks; then the spread of the market over the month relative to the year. All from
-    returns before the day, none from the day itself.
+    Of each stock, over the last month, quarter and year: the sum of its returns in units of their spread, the spread
+    relative to that of all stocks, and (quarter, year) how much it moves with the average of all. Then the spread of
+    that average over the month relative to the year. All from returns before the day, none from the day itself.
     """
     table = pd.DataFrame(returns)
     market = pd.Series(returns.mean(axis=1))
@@ -307,6 +310,8 @@ def features(returns: Array, days: Array) -> Array:
         spread = rolling.std().clip(lower=1e-4)  # some prices of the early nineties stand still for a month
         columns.append((rolling.sum() / (spread * math.sqrt(window))).to_numpy())
         columns.append(np.log(spread.div(spread.mean(axis=1), axis=0)).to_numpy())
+        if window > 21:
+            columns.append(rolling.cov(market).div(market.rolling(window).var(), axis=0).to_numpy() - 1)
     calm = np.log(market.rolling(21).std() / market.rolling(YEAR).std()).to_numpy()
     columns.append(np.repeat(calm[:, None], returns.shape[1], axis=1))
     return np.stack(columns, axis=-1)[days - 1]
@@ -491,7 +496,7 @@ def circular_blocks(days: int, block: int, resamples: int, seed: int = 0) -> Arr
 
 
 def compare(daily: dict[str, list[Array]], settings: Settings) -> list[tuple[Any, ...]]:
-    """Return every contender's lead over equal weights and the others' portfolios, with bootstrap intervals.
+    """Return every contender's difference to those that are not trained, and to fixed weights, with intervals.
 
     The same resampled days for all; a policy's measure is the average over its seeds.
     """
@@ -505,7 +510,7 @@ def compare(daily: dict[str, list[Array]], settings: Settings) -> list[tuple[Any
         name: np.mean([resampled(x, whole, settings.level)[0] for x in runs], axis=0) for name, runs in daily.items()
     }
     rows: list[tuple[Any, ...]] = []
-    for against in (EQUAL, VARIANCE, CVAR):
+    for against in (EQUAL, VARIANCE, CVAR, *(name for name in daily if name.startswith(FIXED))):
         for name in daily:
             if name == against:
                 continue
@@ -528,7 +533,7 @@ def static_rows(returns: pd.DataFrame, settings: Settings, console: Console) -> 
                 found["convex (skfolio)"] = convex_optimum(static, table, settings.level)
             elif static.convex is None and days == settings.days:
                 found["SLSQP"] = slsqp(static, sample, settings.starts)
-                found["differential evolution"] = evolved(static, sample)
+                found["differential evolution"] = evolved(static, sample, settings.generations)
             for method, (weights, seconds) in found.items():
                 value = static.measure(sample @ weights)
                 rows.append((static.title, days, method, f"{value:.8g}", f"{seconds:.2f}"))
@@ -628,8 +633,10 @@ def over_seeds(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def show(portfolios: dict[str, dict[str, list[float]]], console: Console) -> None:
-    table = Table(title="Out of sample, after costs", title_justify="left")
-    for heading in ("portfolio", "mean, a year", "CVaR, a day", "Gini", "Sharpe", "drawdown", "turnover, a year"):
+    table = Table(
+        title="Out of sample, after costs (mean and traded: a year; CVaR and Gini: a day)", title_justify="left"
+    )
+    for heading in ("portfolio", "mean", "CVaR", "Gini", "Sharpe", "drawdown", "traded"):
         name = heading == "portfolio"
         table.add_column(heading, justify="left" if name else "right", no_wrap=name)
     for name, found in portfolios.items():

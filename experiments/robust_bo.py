@@ -89,8 +89,8 @@ class Settings:
     spread: float = 0.1  # of the input's error, in units of the box
     level: float = 0.2
     posterior_samples: int = 32
-    restarts: int = 4
-    raw_samples: int = 64
+    restarts: int = 3
+    raw_samples: int = 32
     true_perturbations: int = 2048
     grid: int = 101
 
@@ -193,7 +193,7 @@ def next_input(contender: str, model: SingleTaskGP, x: Tensor, seed: int, settin
             objective=risk_measure(contender, settings),
             prune_baseline=True,
         )
-        options = {"maxiter": 50, "seed": seed}
+        options = {"maxiter": 30, "seed": seed}
         found, _ = optimize_acqf(acquisition, BOUNDS, 1, settings.restarts, settings.raw_samples, options=options)
     return found[0]
 

@@ -35,6 +35,7 @@ def small(study):
         days=120,
         steps=60,
         starts=2,
+        generations=20,
         seeds=2,
         train=126,
         test=42,
