@@ -54,6 +54,7 @@ from scipy.special import ndtr
 from torch import nn
 
 import ordergrad as og
+from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import guarded_maze as maze
 
 TRUE_GUARD_PROBABILITY = 0.2
@@ -70,7 +71,7 @@ class Settings:
     objective: str = RISK
     annealed: bool = True  # from the mean to the objective, over `ramp` of the updates
     ramp: float = 0.65
-    guard_sampling: float = 0.8  # probability of a guard in training
+    guard_sampling: float | None = 0.8  # probability of a guard in training; None: by cross-entropy
     weighting: str = "tempered"  # "tempered": omega^t, "full": omega, "none": 1
     only_if_met: bool = True  # weigh only episodes that touched the guard zone
     entropy: float = 0.05  # falls linearly to 0
@@ -87,6 +88,7 @@ class Settings:
 RECIPE = Settings()
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("the whole recipe", RECIPE),
+    "cross-entropy": ("guards by cross-entropy", replace(RECIPE, guard_sampling=None)),
     "no-oversampling": ("guards at the true 20%", replace(RECIPE, guard_sampling=TRUE_GUARD_PROBABILITY)),
     "no-annealing": ("CVaR from the start", replace(RECIPE, annealed=False)),
     "full-weights": ("full weights at once", replace(RECIPE, weighting="full")),
@@ -163,10 +165,26 @@ def sampler(policy: nn.Module, rng: np.random.Generator) -> Callable[[np.ndarray
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-def importance_weights(guard: np.ndarray, touched: np.ndarray, settings: Settings, t: float) -> np.ndarray:
-    """How much likelier each episode is under the true guard probability than under the sampled one, tempered."""
+def make_sampler(settings: Settings, seed: int) -> ConditionSampler | None:
+    """What seeks out the conditions of the worst episodes, if the probability of a guard is not given."""
+    if settings.guard_sampling is not None:
+        return None
+    return ConditionSampler(Bernoulli(TRUE_GUARD_PROBABILITY), seed=seed, every=settings.episodes)
+
+
+def draw_guards(
+    n: int, settings: Settings, sampler: ConditionSampler | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Guards for n episodes, and how much likelier each is under the true probability than under the sampled one."""
+    if sampler is not None:
+        return sampler.sample(n)
     p, q = TRUE_GUARD_PROBABILITY, settings.guard_sampling
-    omega = np.where(guard, p / q, (1 - p) / (1 - q))
+    guard = rng.random(n) < q
+    return guard, np.where(guard, p / q, (1 - p) / (1 - q))
+
+
+def importance_weights(omega: np.ndarray, touched: np.ndarray, settings: Settings, t: float) -> np.ndarray:
+    """The weights of episodes, tempered: 1 at t = 0, omega at t = 1."""
     if settings.only_if_met:
         omega = np.where(touched, omega, 1.0)
     return omega ** {"tempered": t, "full": 1.0, "none": 0.0}[settings.weighting]
@@ -180,16 +198,18 @@ def train(
     torch.manual_seed(seed)
     policy = make_policy(settings.hidden)
     optimizer = torch.optim.Adam(policy.parameters(), lr=settings.learning_rate)
-    act, curve, scale = sampler(policy, rng), [], 0.0
+    act, curve, scale, conditions = sampler(policy, rng), [], 0.0, make_sampler(settings, seed)
 
     for update in range(settings.updates):
         left = 1 - update / settings.updates
         t = min(1.0, update / (settings.ramp * settings.updates))
 
         # Episodes, more of them guarded than in truth.
-        guard = rng.random(settings.episodes) < settings.guard_sampling
+        guard, ratio = draw_guards(settings.episodes, settings, conditions, rng)
         played = play(act, guard, rng)
-        omega = importance_weights(guard, played.touched, settings, t)
+        omega = importance_weights(ratio, played.touched, settings, t)
+        if conditions is not None:
+            conditions.report(guard, ratio, played.returns)
 
         # Advantages of the objective between the mean and the tail.
         objective = og.anneal("mean", settings.objective, t if settings.annealed else 1.0)
@@ -215,7 +235,7 @@ def train(
         optimizer.step()
 
         # What the batch says about the true guard probability: weights in full, whatever the training used.
-        true_omega = importance_weights(guard, played.touched, replace(settings, weighting="full"), t)
+        true_omega = importance_weights(ratio, played.touched, replace(settings, weighting="full"), t)
         mean, tail = (float(og.value(played.returns, o, sample_weight=true_omega)) for o in ("mean", RISK))
         curve.append([mean, tail, played.touched.mean(), played.reached.mean(), entropy.item()])
         report(update + 1, f"mean {mean:6.1f}  CVaR {tail:6.1f}  guard zone {played.touched.mean():4.0%}")

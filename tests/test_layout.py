@@ -26,6 +26,8 @@ LIGHT = [
     "matplotlib",
     "gymnasium",
     "stable_baselines3",
+    "torchrl",
+    "ray",
     "scipy.stats",
     "scipy.optimize",
 ]
@@ -56,6 +58,12 @@ def test_imports_of_the_core_point_one_way(name):
 def test_kernels_import_nothing_of_the_package(name):
     path = SOURCE / f"{name.replace('.', '/')}.py"
     assert not [module for module in imports(path) if module.split(".")[0] == "ordergrad"]
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "adapters").glob("*.py")), ids=lambda path: path.stem)
+def test_adapters_import_one_another_only_for_what_they_share(path):
+    own = {".".join(module.split(".")[:3]) for module in imports(path) if module.startswith("ordergrad.adapters.")}
+    assert own <= {"ordergrad.adapters.episodes", "ordergrad.adapters.recipes"}
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name != "backend"])
