@@ -84,7 +84,7 @@ class Settings:
 
     seeds: int = 8
     first: int = 6  # Sobol points that all begin with
-    evaluations: int = 26  # with those
+    evaluations: int = 24  # with those
     perturbations: int = 16
     spread: float = 0.1  # of the input's error, in units of the box
     level: float = 0.2
