@@ -74,7 +74,7 @@ FIXED = "fixed "  # before an objective: the same weights in every period
 class Settings:
     """The whole study."""
 
-    days: int = 1000  # of the static part, the last ones; skfolio's Gini takes its time with the square of it
+    days: int = 1000  # of the static part, the last ones; for all of them the convex Gini would take long
     level: float = 0.05
     steps: int = 2000
     starts: int = 8  # of SLSQP
