@@ -82,6 +82,7 @@ CONTENDERS = (OURS, THEIRS, NEUTRAL, SOBOL)
 class Settings:
     """One comparison on both problems."""
 
+    problems: tuple[str, ...] = ("polynomial", "camel")
     seeds: int = 8
     first: int = 6  # Sobol points that all begin with
     evaluations: int = 24  # with those
@@ -135,7 +136,8 @@ def optimum(problem: str, settings: Settings) -> tuple[float, tuple[float, ...]]
         inputs = torch.tensor(x[None], requires_grad=True)
         risk = -true_risk(problem, inputs, settings).sum()
         risk.backward()
-        return risk.item(), np.array(inputs.grad)[0]
+        assert inputs.grad is not None
+        return risk.item(), inputs.grad.numpy()[0]
 
     axis = torch.linspace(0, 1, settings.grid, dtype=torch.float64)
     points = torch.cartesian_prod(axis, axis)
@@ -258,7 +260,7 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
     """Write and show the tables and pictures."""
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)
-    found = {(p, c): regrets(out, p, c, settings) for p in PROBLEMS for c in CONTENDERS}
+    found = {(p, c): regrets(out, p, c, settings) for p in settings.problems for c in CONTENDERS}
     counts = np.arange(settings.first, settings.evaluations + 1)
     rows = [
         (problem, contender, seed, int(count), f"{value:.5g}")
@@ -272,7 +274,7 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
         **provenance(command),
         "settings": asdict(settings),
         "columns": ["mean over seeds", "low", "high"],
-        "optimum": {p: {"cvar": optimum(p, settings)[0], "x": optimum(p, settings)[1]} for p in PROBLEMS},
+        "optimum": {p: {"cvar": optimum(p, settings)[0], "x": optimum(p, settings)[1]} for p in settings.problems},
         "regret": {
             p: {
                 c: {
@@ -285,7 +287,7 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
                 }
                 for c in CONTENDERS
             }
-            for p in PROBLEMS
+            for p in settings.problems
         },
     }
     write_json(results / "summary.json", summary)
@@ -303,14 +305,15 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
 
 def draw(found: Mapping[tuple[str, str], np.ndarray], counts: np.ndarray, path: Path) -> None:
     """Draw regret over evaluations: medians and quartiles over seeds."""
-    figure, axes = new_figure(2, "Regret in the CVaR of the worst 20%")
-    for axis, problem in zip(axes, PROBLEMS, strict=True):
+    problems = list(dict.fromkeys(problem for problem, _ in found))
+    figure, axes = new_figure(len(problems), "Regret in the CVaR of the worst 20%")
+    for axis, problem in zip(axes, problems, strict=True):
         for index, contender in enumerate(CONTENDERS):
             low, middle, high = np.quantile(np.maximum(found[problem, contender], 1e-4), [0.25, 0.5, 0.75], axis=0)
             draw_curve(axis, index, contender, counts, middle, (low, high))
         axis.set(yscale="log", xlabel="evaluations", title=problem)
     axes[0].set_ylabel("median over seeds, quartiles")
-    axes[1].legend(frameon=False, fontsize=8)
+    axes[-1].legend(frameon=False, fontsize=8)
     save(figure, path)
 
 
@@ -323,8 +326,8 @@ def study(
     console = Console(highlight=False)
     try:
         jobs = chosen_jobs(jobs, settings.seeds * len(CONTENDERS))
-        open_folder(out, asdict(settings), kind="study", resume=resume)
-        for problem in PROBLEMS:
+        open_folder(out, asdict(settings), kind="study", resume=resume, may_change=["problems"])
+        for problem in settings.problems:
             value, place = optimum(problem, settings)
             console.print(f"[bold]{problem}[/]: best CVaR {value:.3f} at ({place[0]:.3f}, {place[1]:.3f})")
             work, steps = partial(run, settings, problem), settings.evaluations
@@ -340,6 +343,7 @@ def study(
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Robust Bayesian optimisation on a rank objective and on BoTorch's.")
+    parser.add_argument("--problem", choices=PROBLEMS, action="append", help="only this one, may be given twice [both]")
     parser.add_argument("--quick", action="store_true", help="two seeds, twelve evaluations")
     parser.add_argument("--out", type=Path, default=Path("runs/robust_bo"), help="folder of the runs")
     parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
@@ -348,7 +352,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
     options = parser.parse_args(argv)
     settings = replace(Settings(), seeds=2, evaluations=12) if options.quick else Settings()
-    command = "python experiments/robust_bo.py" + " --quick" * options.quick
+    if options.problem:
+        settings = replace(settings, problems=tuple(dict.fromkeys(options.problem)))
+    words = [f"--problem {problem}" for problem in options.problem or ()] + ["--quick"] * options.quick
+    command = " ".join(["python experiments/robust_bo.py", *words])
     out: Path = options.out
     study(settings, out, options.results or out, options.images or out, options.jobs, options.resume, command)
 

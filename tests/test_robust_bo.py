@@ -89,6 +89,10 @@ def test_the_study_from_start_to_end(study, tiny, tmp_path):
     summary = json.loads((results / "summary.json").read_text())
     assert summary["regret"]["camel"][study.OURS]["lead of ours at the end"] == [0, 0, 0]
     assert matplotlib.image.imread(images / "robust_bo.png").std() > 0.02
+    alone = replace(tiny, problems=("camel",))
+    study.study(alone, out, tmp_path / "alone", tmp_path / "alone", 1, resume=True, command="test")
+    again = json.loads((tmp_path / "alone" / "summary.json").read_text())["regret"]
+    assert again == {"camel": summary["regret"]["camel"]}
     with pytest.raises(SystemExit, match="already holds a run"):
         study.study(tiny, out, results, images, 1, resume=False, command="test")
 
