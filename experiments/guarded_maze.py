@@ -4,7 +4,8 @@ A plain policy gradient on 400 episodes a batch, with the advantages of an Order
 gets stuck here: as long as a policy seldom reaches the goal, its tail consists of timeouts whatever it does. The recipe
 adds
 
-1. *guard oversampling*: guards in 80% of the training episodes instead of 20%;
+1. *guard oversampling*: guards in 80% of the training episodes instead of 20%, or as often as a cross-entropy sampler
+   finds them in the worst episodes (`ordergrad.conditions`);
 2. *an annealed objective*: from the mean to the CVaR of the worst 5%, `og.anneal("mean", "cvar:0.05", t)`;
 3. *tempered importance weights*: omega^t, so that early training simply sees more guards and late training is unbiased
    by them. A guard that was never met has not changed the episode, so such an episode has weight 1;
@@ -71,7 +72,8 @@ class Settings:
     objective: str = RISK
     annealed: bool = True  # from the mean to the objective, over `ramp` of the updates
     ramp: float = 0.65
-    guard_sampling: float | None = 0.8  # probability of a guard in training; None: by cross-entropy
+    guard_sampling: float | None = 0.8  # probability of a guard in training; None: found by cross-entropy
+    elite: float = 0.05  # share of the episodes that an update of the cross-entropy sampler rests on, at least
     weighting: str = "tempered"  # "tempered": omega^t, "full": omega, "none": 1
     only_if_met: bool = True  # weigh only episodes that touched the guard zone
     entropy: float = 0.05  # falls linearly to 0
@@ -89,6 +91,7 @@ RECIPE = Settings()
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("the whole recipe", RECIPE),
     "cross-entropy": ("guards by cross-entropy", replace(RECIPE, guard_sampling=None)),
+    "wide-elite": ("cross-entropy, worst 20%", replace(RECIPE, guard_sampling=None, elite=0.2)),
     "no-oversampling": ("guards at the true 20%", replace(RECIPE, guard_sampling=TRUE_GUARD_PROBABILITY)),
     "no-annealing": ("CVaR from the start", replace(RECIPE, annealed=False)),
     "full-weights": ("full weights at once", replace(RECIPE, weighting="full")),
@@ -100,6 +103,8 @@ VARIANTS: dict[str, tuple[str, Settings]] = {
     "tail-alone": ("CVaR alone", replace(RECIPE, annealed=False, guard_sampling=TRUE_GUARD_PROBABILITY)),
     "mean": ("the mean", replace(RECIPE, objective="mean", guard_sampling=TRUE_GUARD_PROBABILITY)),
 }
+
+NAMES = {variant: what for variant, (what, _) in VARIANTS.items()}
 
 
 # Episodes -----------------------------------------------------------------------------------------------------------
@@ -169,7 +174,8 @@ def make_sampler(settings: Settings, seed: int) -> ConditionSampler | None:
     """What seeks out the conditions of the worst episodes, if the probability of a guard is not given."""
     if settings.guard_sampling is not None:
         return None
-    return ConditionSampler(Bernoulli(TRUE_GUARD_PROBABILITY), seed=seed, every=settings.episodes)
+    reference = Bernoulli(TRUE_GUARD_PROBABILITY)
+    return ConditionSampler(reference, seed=seed, tail=0.05, elite=settings.elite, every=settings.episodes)
 
 
 def draw_guards(
@@ -547,13 +553,13 @@ def load_records(folder: Path, runs: list[tuple[str, int]]) -> list[dict[str, An
     return [json.loads(record_path(folder, *run).read_text()) for run in runs]
 
 
-def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def summarise(records: list[dict[str, Any]], names: dict[str, str] = NAMES) -> dict[str, dict[str, Any]]:
     """Median, smallest and largest of every measure over the seeds of each variant."""
     summary: dict[str, dict[str, Any]] = {}
     for variant in dict.fromkeys(record["variant"] for record in records):
         mine = [record for record in records if record["variant"] == variant]
         results = [record["result"] for record in mine]
-        row: dict[str, Any] = {"what": VARIANTS[variant][0], "seeds": len(results)}
+        row: dict[str, Any] = {"what": names[variant], "seeds": len(results)}
         for name in ("mean", "cvar", "safe", "touched", "reached"):
             values = np.array([result[name] for result in results])
             row[name] = [round(float(x), 4) for x in (np.median(values), values.min(), values.max())]
@@ -714,7 +720,9 @@ def draw_film(path: Path, folder: Path, records: list[dict[str, Any]]) -> None:
     flat[0].save(path, save_all=True, append_images=flat[1:], duration=180, loop=0, optimize=True)
 
 
-def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None) -> None:
+def draw_ablation(
+    path: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None, names: dict[str, str] = NAMES
+) -> None:
     """Every seed of every variant as a dot, the median as a bar."""
     import matplotlib as mpl
 
@@ -747,7 +755,7 @@ def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, An
         ax.grid(axis="x", color=GRID_LINE, lw=0.7)
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(labelsize=9, colors=INK, length=0)
-    axes[0].set_yticks(range(len(variants)), [VARIANTS[variant][0] for variant in variants])
+    axes[0].set_yticks(range(len(variants)), [names[variant] for variant in variants])
     axes[0].invert_yaxis()
     axes[0].set_xlim(-76, 0)
     axes[1].set_xlim(-35, 7)
@@ -825,7 +833,9 @@ def main(argv: list[str] | None = None) -> None:
     elif options.study:
         most = options.seeds or 10
         runs = [(variant, seed) for seed in range((most + 1) // 2) for variant in VARIANTS]
-        runs += [(variant, seed) for seed in range((most + 1) // 2, most) for variant in ("mean", "recipe")]
+        runs += [
+            (variant, seed) for seed in range((most + 1) // 2, most) for variant in ("mean", "recipe", "cross-entropy")
+        ]
 
     if not options.bound:
         jobs = still_to_do(runs, folder, options.resume, options.overwrite)

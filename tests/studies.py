@@ -1,15 +1,23 @@
-"""Loading of the scripts in experiments/, which are no package."""
+"""Load the scripts of experiments/ as modules, and read their tables."""
 
+import csv
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
+
+FOLDER = Path(__file__).parents[1] / "experiments"
 
 
-def load(name, monkeypatch):
-    """Return the module of experiments/NAME.py, under its name so that its classes pickle."""
-    path = Path(__file__).parents[1] / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
+def load(name: str) -> ModuleType:
+    """Return a study as a module, known by its name so that its records can be pickled."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -369,10 +369,29 @@ def test_a_run_writes_its_record_and_is_not_overwritten(study, tiny, tmp_path, m
 
 
 def test_weights_are_one_for_guards_that_were_never_met(study, tiny):
-    guard, touched = np.array([True, True, False, False]), np.array([True, False, True, False])
-    weights = study.importance_weights(guard, touched, study.replace(tiny, weighting="full"), 0.3)
+    guard, omega = study.draw_guards(1000, tiny, None, np.random.default_rng(0))
+    np.testing.assert_allclose(omega, np.where(guard, 0.25, 4))
+    omega, touched = np.array([0.25, 0.25, 4, 4]), np.array([True, False, True, False])
+    weights = study.importance_weights(omega, touched, study.replace(tiny, weighting="full"), 0.3)
     np.testing.assert_allclose(weights, [0.25, 1, 4, 1])
-    np.testing.assert_allclose(study.importance_weights(guard, touched, tiny, 0.0), 1)
+    np.testing.assert_allclose(study.importance_weights(omega, touched, tiny, 0.0), 1)
+    np.testing.assert_allclose(study.importance_weights(omega, touched, tiny, 0.5), np.sqrt(weights))
+
+
+def test_the_cross_entropy_variant_samples_guards_of_the_worst_episodes(study, tiny):
+    settings = study.replace(tiny, guard_sampling=None, episodes=400)
+    conditions = study.make_sampler(settings, 0)
+    assert study.make_sampler(tiny, 0) is None
+    guard, omega = study.draw_guards(400, settings, conditions, np.random.default_rng(0))
+    assert 40 < guard.sum() < 120
+    assert (omega == 1).all()
+    conditions.report(guard, omega, np.where(guard, -40.0, 0.0))
+    guard, omega = study.draw_guards(400, settings, conditions, np.random.default_rng(0))
+    assert guard.mean() > 0.7
+    np.testing.assert_allclose(omega[guard], 0.2 / (0.2 * 0.2 + 0.8))
+    _, curve = study.train(settings, seed=1)
+    assert curve == study.train(settings, seed=1)[1]
+    assert len(curve) == 2
 
 
 def test_bound_on_a_coarse_grid(study):

@@ -1,6 +1,5 @@
 """The study of pathwise against likelihood-ratio gradients: what it computes is right, and all of it runs."""
 
-import csv
 import json
 from dataclasses import replace
 
@@ -10,14 +9,14 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
-from studies import load
+from studies import load, read
 
 import ordergrad as og
 
 
 @pytest.fixture
-def study(monkeypatch):
-    return load("pathwise", monkeypatch)
+def study():
+    return load("pathwise")
 
 
 @pytest.mark.parametrize("objective", ["mean", "gini", "max@8", "cvar:0.1@15", "median@4"])
@@ -93,8 +92,7 @@ def test_the_study_from_start_to_end(study, tmp_path, monkeypatch):
     )
     out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
     study.study(settings, out, results, images, resume=False)
-    with (results / "ratios.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(results / "ratios.csv")
     assert len(rows) == 3 * sum(len(study.objectives(n)) for n in (4, 8))
     linear = [r for r in rows if r["problem"] == "linear" and r["n"] == "8"]
     assert all(float(r["ratio"]) < 1 for r in linear)

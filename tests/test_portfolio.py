@@ -1,6 +1,5 @@
 """The study of portfolios: its definitions are skfolio's, its trading is right, nothing looks ahead, all of it runs."""
 
-import csv
 import itertools
 import json
 from dataclasses import replace
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from skfolio import measures
-from studies import load
+from studies import load, read
 
 import ordergrad as og
 from ordergrad.train.runs import RunError
@@ -23,8 +22,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def study(monkeypatch):
-    return load("portfolio", monkeypatch)
+def study():
+    return load("portfolio")
 
 
 @pytest.fixture
@@ -229,8 +228,7 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
     arguments = (small, tmp_path / "returns.csv", out, results, images, 1)
     study.study(*arguments, resume=False, command="test")
-    with (results / "runs.csv").open(newline="") as file:
-        runs = list(csv.DictReader(file))
+    runs = read(results / "runs.csv")
     names = [*small.objectives, *(study.FIXED + name for name in small.objectives)]
     assert {run["portfolio"] for run in runs} == {study.EQUAL, study.VARIANCE, study.CVAR, *names}
     assert sum(run["portfolio"] == "cvar:0.05" for run in runs) == 2
@@ -239,8 +237,7 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     daily = study.traded(torch.from_numpy(equal), torch.from_numpy(tested), 21, 0.001).numpy()
     found = next(run for run in runs if run["portfolio"] == study.EQUAL)
     assert float(found["cvar"]) == pytest.approx(measures.cvar(daily, beta=0.95), rel=1e-4)
-    with (results / "static.csv").open(newline="") as file:
-        static = list(csv.DictReader(file))
+    static = read(results / "static.csv")
     gaps = {row["measure"]: float(row["gap"]) for row in static if row["gap"]}
     assert gaps.keys() == {s.title for s in study.statics(0.05, 120)}
     assert -1e-6 < gaps["CVaR 5%"] < 0.05

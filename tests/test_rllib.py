@@ -320,7 +320,8 @@ def test_non_finite_returns_are_left_out_and_counted(bad):
 
     config = make_config(env_config={"rewards": spoil}, objective="cvar:0.3", credit="telescoped")
     learner, runner, kept = make_learner(config)
-    train(learner, runner, 3, 100)
+    with pytest.warns(UserWarning, match="NaN or infinite return"):
+        train(learner, runner, 3, 100)
     finished = np.concatenate([env.unwrapped.finished for env in runner.env.unwrapped.envs])
     assert stats_of(learner)["nonfinite"] == np.sum(~np.isfinite(finished)) > 0
     assert all(torch.isfinite(flat(gradients, learner)).all() for gradients in kept)
@@ -349,7 +350,8 @@ def test_importance_weights_of_episodes():
     chunks = [synthetic([r / 2], done=None, key=k) for k, r, _ in rows]
     bad = [synthetic([3.0], key=str(w), info={"ordergrad_weight": w}) for w in (0.0, np.nan, np.inf)]
     ends = [synthetic([r / 2], start=1, key=k, info={"ordergrad_weight": w}) for k, r, w in rows]
-    episodes = whole.take([*chunks, *bad, *ends])
+    with pytest.warns(UserWarning, match="a weight that is not positive and finite"):
+        episodes = whole.take([*chunks, *bad, *ends])
     a = og.advantages(returns, "cvar:0.4", sample_weight=weights) * 5 * weights / weights.sum()
     got = [e.extra_model_outputs["ordergrad_advantages"].data for e in episodes]
     np.testing.assert_allclose(got, np.column_stack([a, a]), rtol=1e-6)

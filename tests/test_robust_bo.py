@@ -1,6 +1,5 @@
 """The study of robust Bayesian optimisation: its problems, its regret, and all of it."""
 
-import csv
 import json
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from botorch.acquisition.risk_measures import CVaR, Expectation
 from botorch.test_functions import SixHumpCamel
-from studies import load
+from studies import load, read
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -20,8 +19,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def study(monkeypatch):
-    return load("robust_bo", monkeypatch)
+def study():
+    return load("robust_bo")
 
 
 @pytest.fixture
@@ -78,8 +77,7 @@ def test_the_contenders_measure_different_tails(study):
 def test_the_study_from_start_to_end(study, tiny, tmp_path):
     out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
     study.study(tiny, out, results, images, 1, resume=False, command="test")
-    with (results / "regrets.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(results / "regrets.csv")
     assert len(rows) == 2 * 4 * 2 * 3
     assert all(float(row["regret"]) > -1e-6 for row in rows)
     first = [

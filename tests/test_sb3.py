@@ -258,7 +258,8 @@ def test_weights_of_one_are_no_weights():
 def test_episodes_with_weights_that_are_none_are_left_out_and_counted(bad):
     env = make_weighted(weight=lambda env: bad if env.drawn < 0.2 else 1 + env.drawn)
     model = make_model(env=env, objective="cvar:0.3")
-    model.learn(128 * 3)
+    with pytest.warns(UserWarning, match="a weight that is not positive and finite"):
+        model.learn(128 * 3)
     stats = model.rollout_buffer.stats
     assert stats["nonfinite"] > 0
     finished = sum(len(e.unwrapped.finished) for e in env.envs)
@@ -401,10 +402,27 @@ def test_k_above_the_number_of_episodes_waits_then_shrinks():
 def test_non_finite_returns_are_left_out_and_counted(credit, bad):
     env = make(rewards=lambda env, r: bad if env.steps == 3 and env.state[0] > 1 else r)
     model = make_model(env=env, credit=credit, vf_coef=0.5)
-    model.learn(128 * 3)
+    with pytest.warns(UserWarning, match="NaN or infinite return.*check the rewards of the environment"):
+        model.learn(128 * 3)
     finished = np.concatenate([e.unwrapped.finished for e in env.envs])
     assert model.rollout_buffer.stats["nonfinite"] == np.sum(~np.isfinite(finished)) > 0
     assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_rewards_that_are_all_nan_change_nothing_and_are_counted(credit):
+    env = make(rewards=lambda env, r: np.nan)
+    model = make_model(env=env, credit=credit, patience=2)
+    before = [p.clone() for p in model.policy.parameters()]
+    with pytest.warns(UserWarning, match="an episode ended with a NaN|only 0 episodes ended in 64 steps") as warned:
+        model.learn(128 * 6)
+    assert len(warned) == 2
+    finished = sum(len(e.unwrapped.finished) for e in env.envs)
+    stats = model.rollout_buffer.stats
+    assert finished - stats["abandoned"] <= stats["nonfinite"] <= finished
+    assert stats["nonfinite"] > 20
+    for old, new in zip(before, model.policy.parameters(), strict=True):
+        assert torch.equal(old, new)
 
 
 def test_telescoped_rewards_add_up_to_the_transformed_return():

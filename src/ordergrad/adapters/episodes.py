@@ -75,7 +75,7 @@ class EpisodeRanking:
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience = patience
         self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0, "total": 0, "scale": 0.0}
-        self._warned = False
+        self._warned: set[str] = set()
 
     @property
     def objective(self) -> Objective:
@@ -130,6 +130,16 @@ class EpisodeRanking:
             rewards = _transform(after, knots, slopes) - _transform(before, knots, slopes)
         return np.where(np.isfinite(rewards), rewards, 0.0) / self.unit
 
+    def leave_out(self, count: int) -> None:
+        """Count episodes that cannot be ranked, for a return or a weight that is no finite number; warn once."""
+        self.stats["nonfinite"] += count
+        if count:
+            self._warn_once(
+                "nonfinite",
+                "an episode ended with a NaN or infinite return, or a weight that is not positive and finite, and is "
+                "left out, as others will be (see nonfinite in the metrics): check the rewards of the environment",
+            )
+
     def check_weighted(self) -> None:
         """Check that importance weights fit the credit.
 
@@ -149,12 +159,14 @@ class EpisodeRanking:
             where: In what.
             remedy: What to change, beside K.
         """
-        if not self._warned:
-            warnings.warn(
-                f"only {count} episodes ended in {where}, but {self.objective} needs {self.need}: {remedy}",
-                stacklevel=4,
-            )
-        self._warned = True
+        self._warn_once(
+            "few", f"only {count} episodes ended in {where}, but {self.objective} needs {self.need}: {remedy}"
+        )
+
+    def _warn_once(self, topic: str, message: str) -> None:
+        if topic not in self._warned:
+            warnings.warn(message, stacklevel=5)
+        self._warned.add(topic)
 
 
 def _transform(x: Array, knots: Array, slopes: Array) -> Array:

@@ -189,7 +189,7 @@ class WholeEpisodes:
             self.ranking.check_weighted()
         weight = float(info.get(WEIGHT, 1.0))
         if not (np.isfinite(total) and 0 < weight < np.inf):
-            self.stats["nonfinite"] += 1
+            self.ranking.leave_out(1)
             return
         whole = chunks[0]
         for chunk in chunks[1:]:

@@ -195,10 +195,10 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         count, rows = int(finite.sum()), len(s["ends"])
         out_of_patience = rows >= patience * self.buffer_size
         self.ready = count >= need or (out_of_patience and count >= 2)
+        self.ranking.leave_out(int((ended & ~finite)[-self.buffer_size :].sum()))
         self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
         if self.ready:
             self.stats |= {"episodes": count, "waiting": 0}
-            self.stats["nonfinite"] += int((ended & ~finite).sum())
             returns = s["total"][finite]
             last = last_values.detach().cpu().numpy().astype(np.float64).ravel()
             if self.ranking.credit == "episode":

@@ -215,7 +215,7 @@ class OrderGradAdvantage(GAE):
     def _count(self, steps: "_Steps", count: int, nonfinite: int, cut: int, chosen: NDArray[np.bool_]) -> None:
         taken, valid = int(chosen.sum()) if count > 1 else 0, int(steps.valid.sum())
         self.stats |= {"episodes": count if count > 1 else 0, "steps": taken, "left_out": 1 - taken / max(valid, 1)}
-        self.stats["nonfinite"] += nonfinite
+        self.ranking.leave_out(nonfinite)
         self.stats["abandoned"] += cut
         if count < self.ranking.need:
             self.ranking.complain(
