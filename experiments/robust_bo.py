@@ -121,11 +121,27 @@ def perturbed(x: Tensor, errors: Tensor) -> Tensor:
     return (x[..., None, :] + errors).clamp(0, 1)
 
 
-def true_risk(problem: str, x: Tensor, settings: Settings) -> Tensor:
-    """Return the CVaR of each input over many perturbations."""
+def true_risk(problem: str, x: Tensor, settings: Settings, objective: str | None = None) -> Tensor:
+    """Return the CVaR, or another objective, of each input over many perturbations."""
     errors = settings.spread * draw_sobol_normal_samples(2, settings.true_perturbations, seed=1, dtype=torch.float64)
     outcomes = torch.cat([PROBLEMS[problem](perturbed(part, errors)) for part in x.split(500)])
-    return og.value(outcomes, f"cvar:{settings.level}")
+    return og.value(outcomes, objective or f"cvar:{settings.level}")
+
+
+def grid(settings: Settings) -> Tensor:
+    axis = torch.linspace(0, 1, settings.grid, dtype=torch.float64)
+    return torch.cartesian_prod(axis, axis)
+
+
+def other_optima(problem: str, settings: Settings) -> dict[str, Any]:
+    """Return the inputs of a grid with the highest value and the highest mean, and their CVaR."""
+    points = grid(settings)
+    found = {"value": PROBLEMS[problem](points), "mean": true_risk(problem, points, settings, "mean")}
+    places = {name: points[values.argmax()] for name, values in found.items()}
+    return {
+        name: {"x": place.tolist(), "cvar": float(true_risk(problem, place[None], settings))}
+        for name, place in places.items()
+    }
 
 
 @cache
@@ -139,8 +155,7 @@ def optimum(problem: str, settings: Settings) -> tuple[float, tuple[float, ...]]
         assert inputs.grad is not None
         return risk.item(), inputs.grad.numpy()[0]
 
-    axis = torch.linspace(0, 1, settings.grid, dtype=torch.float64)
-    points = torch.cartesian_prod(axis, axis)
+    points = grid(settings)
     best = points[true_risk(problem, points, settings).argmax()]
     found = minimize(loss, best.numpy(), jac=True, bounds=[(0, 1)] * 2, method="L-BFGS-B")
     return -float(found.fun), tuple(found.x.tolist())
@@ -275,6 +290,7 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
         "settings": asdict(settings),
         "columns": ["mean over seeds", "low", "high"],
         "optimum": {p: {"cvar": optimum(p, settings)[0], "x": optimum(p, settings)[1]} for p in settings.problems},
+        "other_optima": {p: other_optima(p, settings) for p in settings.problems},
         "regret": {
             p: {
                 c: {

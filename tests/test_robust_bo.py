@@ -58,7 +58,10 @@ def test_no_input_is_better_than_the_optimum(study, problem):
     x = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert float(study.true_risk(problem, x, settings).max()) <= best
     assert float(study.true_risk(problem, torch.tensor([place], dtype=torch.float64), settings)) == pytest.approx(best)
+    others = study.other_optima(problem, settings)
+    assert all(other["cvar"] < best for other in others.values())
     if problem == "polynomial":
+        assert others["value"]["cvar"] < best - 10
         assert np.linalg.norm(np.array(place) - [0.9, 0.92]) > 0.5
 
 
