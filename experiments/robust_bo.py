@@ -327,7 +327,7 @@ def draw(found: Mapping[tuple[str, str], np.ndarray], counts: np.ndarray, path: 
         for index, contender in enumerate(CONTENDERS):
             low, middle, high = np.quantile(np.maximum(found[problem, contender], 1e-4), [0.25, 0.5, 0.75], axis=0)
             draw_curve(axis, index, contender, counts, middle, (low, high))
-        axis.set(yscale="log", xlabel="evaluations", title=problem)
+        axis.set(yscale="log", xlabel="evaluations", title=problem, xticks=range(counts[0], counts[-1] + 1, 3))
     axes[0].set_ylabel("median over seeds, quartiles")
     axes[-1].legend(frameon=False, fontsize=8)
     save(figure, path)
