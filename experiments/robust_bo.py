@@ -253,18 +253,36 @@ def shown(row: Mapping[str, Any], contender: str) -> str:
 # What came out ------------------------------------------------------------------------------------------------------
 
 
-def regrets(out: Path, problem: str, contender: str, settings: Settings) -> np.ndarray:
+HEADER = ("problem", "contender", "seed", "evaluations", "x1", "x2", "y", "choice1", "choice2", "regret")
+
+
+def history(out: Path, settings: Settings) -> list[tuple[Any, ...]]:
+    """Return every evaluation, and from the first design on the recommendation after it and its regret."""
+    rows: list[tuple[Any, ...]] = []
+    for problem in settings.problems:
+        for contender in CONTENDERS:
+            for seed in range(settings.seeds):
+                for row in read_metrics(run_folder(out / problem, contender, seed) / METRICS):
+                    numbers = [*row["x"], row["y"], *row.get("choice", ("", "")), row.get("regret", "")]
+                    texts = [f"{x:.5g}" if x != "" else "" for x in numbers]
+                    rows.append((problem, contender, seed, row["step"], *texts))
+    return rows
+
+
+def regrets(rows: Sequence[tuple[Any, ...]], problem: str, contender: str, settings: Settings) -> np.ndarray:
     """Return the regret after every evaluation from the first design on, shape (seeds, evaluations)."""
-    return np.array(
-        [
-            [
-                row["regret"]
-                for row in read_metrics(run_folder(out / problem, contender, seed) / METRICS)
-                if "regret" in row
-            ]
-            for seed in range(settings.seeds)
-        ]
-    )
+    found = [float(row[-1]) for row in rows if row[:2] == (problem, contender) and row[-1] != ""]
+    return np.array(found).reshape(settings.seeds, -1)
+
+
+def near_optimum(rows: Sequence[tuple[Any, ...]], problem: str, contender: str, settings: Settings) -> list[int]:
+    """Return for each seed how many evaluations were closer to the best input than the spread of the error."""
+    best = np.array(optimum(problem, settings)[1])
+    counts = [0] * settings.seeds
+    for row in rows:
+        if row[:2] == (problem, contender):
+            counts[row[2]] += bool(np.linalg.norm(np.array([float(row[4]), float(row[5])]) - best) < settings.spread)
+    return counts
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
@@ -275,15 +293,10 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
     """Write and show the tables and pictures."""
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)
-    found = {(p, c): regrets(out, p, c, settings) for p in settings.problems for c in CONTENDERS}
+    rows = history(out, settings)
+    found = {(p, c): regrets(rows, p, c, settings) for p in settings.problems for c in CONTENDERS}
     counts = np.arange(settings.first, settings.evaluations + 1)
-    rows = [
-        (problem, contender, seed, int(count), f"{value:.5g}")
-        for (problem, contender), curves in found.items()
-        for seed, curve in enumerate(curves)
-        for count, value in zip(counts, curve, strict=True)
-    ]
-    write_csv(results / "regrets.csv", ("problem", "contender", "seed", "evaluations", "regret"), rows)
+    write_csv(results / "evaluations.csv", HEADER, rows)
     half = len(counts) // 2
     summary = {
         **provenance(command),
@@ -296,6 +309,7 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
                 c: {
                     f"after {counts[half]}": [round(v, 5) for v in over_seeds(list(found[p, c][:, half]))],
                     f"after {counts[-1]}": [round(v, 5) for v in over_seeds(list(found[p, c][:, -1]))],
+                    "evaluations near the best, by seed": near_optimum(rows, p, c, settings),
                     "median at the end": round(float(np.median(found[p, c][:, -1])), 5),
                     "lead of ours at the end": [
                         round(v, 5) for v in over_seeds(list(found[p, c][:, -1] - found[p, OURS][:, -1]))
@@ -316,7 +330,7 @@ def report(settings: Settings, out: Path, results: Path, images: Path, command: 
             table.add_row(problem, contender, *cells, f"{values['median at the end']:.3f}")
     console.print(table)
     draw(found, counts, images / "robust_bo.png")
-    console.print(f"results: {results}/summary.json, regrets.csv; picture: {images}/robust_bo.png")
+    console.print(f"results: {results}/summary.json, evaluations.csv; picture: {images}/robust_bo.png")
 
 
 def draw(found: Mapping[tuple[str, str], np.ndarray], counts: np.ndarray, path: Path) -> None:
