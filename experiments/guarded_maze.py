@@ -199,7 +199,10 @@ def importance_weights(omega: np.ndarray, touched: np.ndarray, settings: Setting
 def train(
     settings: Settings, seed: int, report: Callable[[int, str], None] = lambda update, text: None
 ) -> tuple[nn.Sequential, list[list[float]]]:
-    """Train one policy; returns it and a row (mean, CVaR, share touching, share reaching, entropy) per update."""
+    """Train one policy; returns it and a row (mean, CVaR, share touching, share reaching, entropy) per update.
+
+    With a cross-entropy sampler a row ends with the share of guards in what it seeks.
+    """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     policy = make_policy(settings.hidden)
@@ -244,6 +247,8 @@ def train(
         true_omega = importance_weights(ratio, played.touched, replace(settings, weighting="full"), t)
         mean, tail = (float(og.value(played.returns, o, sample_weight=true_omega)) for o in ("mean", RISK))
         curve.append([mean, tail, played.touched.mean(), played.reached.mean(), entropy.item()])
+        if conditions is not None:
+            curve[-1].append(conditions.current.parameters[0])
         report(update + 1, f"mean {mean:6.1f}  CVaR {tail:6.1f}  guard zone {played.touched.mean():4.0%}")
     return policy, curve
 
@@ -790,11 +795,11 @@ def write_results(folder: Path, records: list[dict[str, Any]], bound: dict[str, 
             writer.writerow([record["variant"], record["seed"], *numbers, record["seconds"]])
     with (folder / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["variant", "seed", "update", "mean", "cvar", "touched", "reached", "entropy"])
+        writer.writerow(["variant", "seed", "update", "mean", "cvar", "touched", "reached", "entropy", "guard"])
         for record in records:
             for update in range(0, len(record["curve"]), 10):
                 numbers = [f"{x:.2f}" for x in record["curve"][update]]
-                writer.writerow([record["variant"], record["seed"], update, *numbers])
+                writer.writerow([record["variant"], record["seed"], update, *numbers, *[""] * (6 - len(numbers))])
 
 
 # Command line -------------------------------------------------------------------------------------------------------

@@ -318,10 +318,11 @@ def run(
 
 def run_cartpole(settings: CartPole, out: Path, jobs: int, console: Console) -> None:
     """Train everything that is not there yet."""
+    seeds, steps = settings.seeds, settings.steps
     for name, part in PARTS.items():
-        console.print(f"[bold]{name}[/]: {len(part.contenders)} contenders x {settings.seeds} seeds x {settings.steps} steps")
+        console.print(f"[bold]{name}[/]: {len(part.contenders)} contenders x {seeds} seeds x {steps} steps")
         train = partial(run, part, settings)
-        if not train_under_progress(train, part.contenders, settings.seeds, settings.steps, out / name, jobs, console, shown):
+        if not train_under_progress(train, part.contenders, seeds, steps, out / name, jobs, console, shown):
             raise KeyboardInterrupt
 
 

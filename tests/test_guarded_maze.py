@@ -1,16 +1,14 @@
 """The guarded maze: its rules, its Gymnasium interface, and the study that trains on it."""
 
-import importlib.util
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from studies import load
 
 from ordergrad.envs import GuardedMaze, GuardedMazeVector, guarded_maze
 
@@ -316,12 +314,7 @@ def study():
     import torch
 
     torch.set_num_threads(1)
-    path = Path(__file__).parents[1] / "experiments" / "guarded_maze.py"
-    spec = importlib.util.spec_from_file_location("guarded_maze_study", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("guarded_maze")
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,21 @@
 """The guarded maze through Stable-Baselines3: its environment, and the study in small."""
 
-import csv
-import importlib
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from studies import load, read
 
 from ordergrad.envs import guarded_maze as maze
-
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
 @pytest.fixture(scope="module")
 def script():
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXPERIMENTS)
-        yield importlib.import_module("guarded_maze_sb3")
+    load("guarded_maze")  # which the other imports
+    return load("guarded_maze_sb3")
 
 
 def small(script, variant):
@@ -74,16 +69,13 @@ def test_a_small_study_writes_its_results_and_resumes(script, tmp_path, monkeypa
     arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results"), "--jobs", "1", "--seeds", "1"]
     arguments += ["--images", str(tmp_path)]
     script.main(arguments)
-    with (tmp_path / "results" / "runs.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read(tmp_path / "results" / "runs.csv")
     assert [row["variant"] for row in rows] == ["recipe", "cross-entropy"]
     assert all(float(row["cvar"]) <= float(row["mean"]) for row in rows)
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert summary["variants"]["recipe"]["mean"][0] == pytest.approx(float(rows[0]["mean"]))
     assert summary["command"].endswith("--seeds 1")
-    with (tmp_path / "results" / "curves.csv").open() as file:
-        curves = list(csv.DictReader(file))
-    assert {row["variant"] for row in curves} == {"recipe", "cross-entropy"}
+    assert {row["variant"] for row in read(tmp_path / "results" / "curves.csv")} == {"recipe", "cross-entropy"}
     assert (tmp_path / "guarded_maze_sb3.png").stat().st_size > 10_000
 
     with pytest.raises(SystemExit, match="add --resume to continue it, or choose another --out"):
