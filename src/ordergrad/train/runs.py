@@ -50,7 +50,7 @@ Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
 _PACKAGES = (
     *("ordergrad", "numpy", "scipy", "torch", "gymnasium", "stable-baselines3", "safetensors"),
-    *("transformers", "trl", "polars", "jax", "skfolio", "botorch"),
+    *("transformers", "trl", "polars", "jax", "optax", "mujoco", "box2d", "skfolio", "botorch", "sympy"),
 )
 
 
