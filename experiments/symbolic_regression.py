@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 from symbolic.expressions import NGUYEN, PAD, data, encode, errors, evaluate, infix
-from symbolic.policy import Batch, Policy, Rules, follow, gradient, sample
+from symbolic.policy import Batch, Policy, Rules, follow, sample
 from symbolic.recovery import verdict
 from threadpoolctl import threadpool_limits
 
@@ -110,6 +110,9 @@ def sample_weights(contender: str, rewards: np.ndarray) -> tuple[np.ndarray, np.
     return og.advantages(rewards, contender) / n, np.full(n, 1 / n)
 
 
+KEPT = ("expressions", "seconds", "best", "best_expression")
+
+
 class Search:
     """The state of a run: policy, optimiser, random numbers, counts, and the best expression so far."""
 
@@ -118,9 +121,9 @@ class Search:
         self.points, self.target = data(problem, seed, settings.points)
         self.fresh = NGUYEN[problem].points(np.random.default_rng([seed, 1, 1]), 100)
         self.rng = np.random.default_rng([seed, 2])
-        self.policy = Policy(NGUYEN[problem].variables, self.rng, settings.hidden)
-        self.parameters = {name: torch.from_numpy(weights) for name, weights in self.policy.weights.items()}
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.learning_rate, maximize=True)
+        torch.manual_seed(seed)
+        self.policy = Policy(NGUYEN[problem].variables, settings.hidden)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=settings.learning_rate, maximize=True)
         self.expressions, self.seconds = 0, 0.0
         self.best, self.best_expression = 0.0, ""
         self.rejected: set[str] = set()
@@ -137,9 +140,8 @@ class Search:
         self.look_at(batch.tokens, first, wrong)
         if self.recovered is None:
             on_logp, on_entropy = sample_weights(self.contender, rewards)
-            found = gradient(self.policy, batch, on_logp, settings.entropy * on_entropy, settings.discount)
-            for name, parameter in self.parameters.items():
-                parameter.grad = torch.from_numpy(found[name])
+            self.optimizer.zero_grad()
+            batch.weighted(on_logp, settings.entropy * on_entropy, settings.discount).backward()
             self.optimizer.step()
             self.expressions += settings.batch
         self.seconds += time.process_time() - begin
@@ -174,34 +176,34 @@ class Search:
             "best": self.best,
             "distinct": float((batch.distinct.max() + 1) / len(rewards)),
             "length": float(tokens / len(rewards)),
-            "entropy": float(batch.entropies()[batch.prefix].mean()),
+            "entropy": float(batch.entropies().detach().numpy()[batch.prefix].mean()),
             "solution_logp": float(solution.log_probabilities()[0]),
         }
 
     def save(self, path: Path) -> None:
-        tensors = dict(self.policy.weights)
-        state: dict[str, Any] = {"settings": as_settings(self.settings)}
-        state |= {"expressions": self.expressions, "seconds": self.seconds}
-        state |= {"best": self.best, "best_expression": self.best_expression, "rejected": sorted(self.rejected)}
-        state |= {"random": self.rng.bit_generator.state, "updates": 0}
-        for name, parameter in self.parameters.items():
-            for key in ("exp_avg", "exp_avg_sq"):
-                tensors[f"{key}.{name}"] = self.optimizer.state[parameter][key].numpy()
-            state["updates"] = float(self.optimizer.state[parameter]["step"])
-        write_checkpoint(path, tensors, state)
+        moments = self.optimizer.state_dict()["state"]
+        tensors = {f"policy.{name}": weights for name, weights in self.policy.state_dict().items()}
+        tensors |= {f"adam.{index}.{name}": value for index, row in moments.items() for name, value in row.items()}
+        state = {name: getattr(self, name) for name in KEPT}
+        state |= {"rejected": sorted(self.rejected), "random": self.rng.bit_generator.state}
+        state |= {"settings": as_settings(self.settings)}
+        write_checkpoint(path, {name: tensor.numpy() for name, tensor in tensors.items()}, state)
 
     def restore(self, path: Path) -> None:
-        tensors, state = read_checkpoint(path)
+        arrays, state = read_checkpoint(path)
         if state["settings"] != as_settings(self.settings):
             raise RunError(f"{path} was made with other settings; choose another --out, or delete it")
-        self.expressions, self.seconds = state["expressions"], state["seconds"]
-        self.best, self.best_expression = state["best"], state["best_expression"]
-        self.rejected = set(state["rejected"])
-        self.rng.bit_generator.state = state["random"]
-        for name, parameter in self.parameters.items():
-            parameter.copy_(torch.from_numpy(tensors[name].copy()))
-            moments = {key: torch.from_numpy(tensors[f"{key}.{name}"].copy()) for key in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": torch.tensor(state["updates"]), **moments}
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.rejected, self.rng.bit_generator.state = set(state["rejected"]), state["random"]
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        policy = {name: value for name, value in tensors.items() if name.startswith("policy.")}
+        self.policy.load_state_dict({name.removeprefix("policy."): value for name, value in policy.items()})
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name in tensors.keys() - policy.keys():
+            _, index, kind = name.split(".")
+            moments.setdefault(int(index), {})[kind] = tensors[name]
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
 Stop = Callable[[], bool]
@@ -226,7 +228,7 @@ def run(
     """
     if (contender, seed) in finished:
         return True
-    with threadpool_limits(1):  # more threads than one make such small matrices slower, ten times on a busy machine
+    with threadpool_limits(1):  # of NumPy and PyTorch: such small matrices are slower with more threads
         return search_on(Search(settings, problem, contender, first + seed), expressions, folder, stop, report)
 
 

@@ -98,7 +98,7 @@ def test_every_problem_has_a_solution_in_its_tokens_and_its_range(expressions, p
         assert problem.low <= points.min() <= points.max() <= problem.high
         true = sympy.lambdify(symbols, sympy.sympify(problem.formula), "numpy")(*points)
         assert_allclose(problem.target(points), true, rtol=1e-9, err_msg=name)
-        batch = policies.follow(policies.Policy(problem.variables, rng), policies.Rules(), solution[None])
+        batch = policies.follow(policies.Policy(problem.variables), policies.Rules(), solution[None])
         assert np.isfinite(batch.log_probabilities()).all()  # the rules allow it
 
 
@@ -114,10 +114,11 @@ def test_data_depend_on_the_seed_and_the_problem_alone(expressions):
 
 def trained_a_little(policies, variables, seed=0):
     """A policy whose weights are not zero."""
-    rng = np.random.default_rng(seed)
-    policy = policies.Policy(variables, rng, hidden=8)
-    for weights in policy.weights.values():
-        weights += rng.normal(0, 0.5, weights.shape).astype(np.float32)
+    torch.manual_seed(seed)
+    policy = policies.Policy(variables, hidden=8)
+    with torch.no_grad():
+        for weights in policy.parameters():
+            weights.add_(0.5 * torch.randn_like(weights))
     return policy
 
 
@@ -188,19 +189,18 @@ def test_following_a_sample_gives_its_probabilities(policies):
     assert len(np.unique(batch.tokens, axis=0)) == len(first) == batch.distinct.max() + 1
 
 
-def test_the_gradient_is_that_of_a_torch_lstm(expressions, policies):
-    """PyTorch's cell, one expression at a time, with the rules written down anew."""
+def test_the_gradient_is_that_of_one_expression_at_a_time(expressions, policies):
+    """In float64, without the tree of prefixes, and with the rules written down anew."""
     rules, policy, discount = policies.Rules(3, 9, typical=4, width=6), trained_a_little(policies, 2), 0.7
     batch = policies.sample(policy, rules, 40, np.random.default_rng(3))
     rng = np.random.default_rng(4)
     on_logp, on_entropy = rng.normal(size=40), rng.uniform(size=40)
-    found = policies.gradient(policy, batch, on_logp, on_entropy, discount)
+    batch.weighted(on_logp, on_entropy, discount).backward()
+    found = [weights.grad.numpy() for weights in policy.parameters()]
 
-    w = {
-        name: torch.tensor(weights, dtype=torch.float64, requires_grad=True) for name, weights in policy.weights.items()
-    }
+    twin = policies.Policy(2, hidden=8).double()
+    twin.load_state_dict(policy.state_dict())
     total = torch.zeros((), dtype=torch.float64)
-    order = torch.cat([torch.arange(8), torch.arange(8, 16), torch.arange(24, 32), torch.arange(16, 24)])  # i, f, g, o
     for line, on_this, on_its_entropy in zip(batch.tokens, on_logp, on_entropy, strict=True):
         h, c = torch.zeros(1, 8, dtype=torch.float64), torch.zeros(1, 8, dtype=torch.float64)
         places = [(None, None, False)]  # parent, its place, inside a trigonometric function
@@ -211,16 +211,8 @@ def test_the_gradient_is_that_of_a_torch_lstm(expressions, policies):
             one_hot = torch.zeros(1, 2 * policies.KINDS, dtype=torch.float64)
             one_hot[0, 0 if parent is None else parent + 1] = 1
             one_hot[0, policies.KINDS + (0 if sibling is None else sibling + 1)] = 1
-            none = torch.zeros(32, dtype=torch.float64)
-            h, c = torch.lstm_cell(
-                one_hot,
-                (h, c),
-                w["inputs"].T[order].contiguous(),
-                w["recurrent"].T[order].contiguous(),
-                w["bias"][order],
-                none,
-            )
-            logits = (h @ w["head"] + w["head_bias"])[0]
+            h, c = twin.cell(one_hot, (h, c))
+            logits = twin.head(h)[0]
             open_places = len(places) + 1
             added = []
             for other in range(policy.size):
@@ -246,8 +238,8 @@ def test_the_gradient_is_that_of_a_torch_lstm(expressions, policies):
             for _ in range(expressions.ARITY[token]):
                 places.append((token, node, inside))
     total.backward()
-    for name, gradient in found.items():
-        assert_allclose(gradient, w[name].grad.numpy(), rtol=2e-3, atol=2e-4, err_msg=name)
+    for gradient, (name, weights) in zip(found, twin.named_parameters(), strict=True):
+        assert_allclose(gradient, weights.grad.numpy(), rtol=2e-3, atol=2e-4, err_msg=name)
 
 
 # The estimators -----------------------------------------------------------------------------------------------------
@@ -377,7 +369,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tiny, tmp_path):
         search(tmp_path / "stopped", 720)
 
 
-def test_a_recovered_function_ends_the_run(tiny, expressions, monkeypatch, tmp_path):
+def test_a_recovered_function_ends_the_run(tiny, expressions, policies, monkeypatch):
     """The known solution is put into the third batch."""
     solution = expressions.encode(expressions.NGUYEN["Nguyen-11"].solution)
     truly, batches = tiny.sample, iter(range(100))
@@ -392,7 +384,7 @@ def test_a_recovered_function_ends_the_run(tiny, expressions, monkeypatch, tmp_p
         return batch
 
     monkeypatch.setattr(tiny, "sample", sample)
-    monkeypatch.setattr(tiny, "gradient", lambda policy, *_: {k: np.zeros_like(w) for k, w in policy.weights.items()})
+    monkeypatch.setattr(policies.Batch, "weighted", lambda self, *_: self.logp.clamp(min=0).sum())  # the policy stays
     search = tiny.Search(tiny.STUDY, "Nguyen-11", "mean", 0)
     while search.recovered is None:
         search.step()

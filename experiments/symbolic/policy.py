@@ -6,8 +6,7 @@ or exp of log) and two soft ones (equal shares for each arity; lengths near ten 
 at zero, so the first batch is drawn from the prior.
 
 Expressions that begin alike are in the same state there. A batch is therefore walked through as a tree of prefixes, one
-LSTM step for each distinct prefix. The network is so small that the passes forth and back are written out in NumPy:
-they take a third of the time of PyTorch's LSTM cell, which the tests compare them with.
+LSTM step for each distinct prefix. The steps of the sampling are kept for the gradient: there is no second pass.
 
 References:
     Petersen et al. (2021). Deep symbolic regression. ICLR, arXiv 1912.04871.
@@ -22,12 +21,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from symbolic.expressions import ARITY, PAD, TOKENS, tokens_for
+from torch import nn
 
 NONE = 0  # no parent or sibling; otherwise the token's index plus one
 KINDS = len(TOKENS) + 1
 TRIG = np.isin(TOKENS, ("sin", "cos"))
 INVERSE = (("exp", "log"), ("log", "exp"))
+State = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,28 @@ class Rules:
     width: float = 5
 
 
-class Policy:
-    """The weights: an LSTM layer with one-hot inputs, and a linear map from its output to the logits.
+class Policy(nn.Module):
+    """One LSTM layer with one-hot inputs, parents then siblings, and a linear map from its output to the logits."""
 
-    The gates are in the order input, forget, output, cell.
-    """
-
-    def __init__(self, variables: int, rng: np.random.Generator, hidden: int = 32) -> None:
+    def __init__(self, variables: int, hidden: int = 32) -> None:
+        super().__init__()
         self.size, self.hidden = tokens_for(variables), hidden
-        bound = np.sqrt(6 / (hidden + self.size))
-        self.weights = {
-            "inputs": np.zeros((2 * KINDS, 4 * hidden), np.float32),  # parents, then siblings
-            "recurrent": np.zeros((hidden, 4 * hidden), np.float32),
-            "bias": np.zeros(4 * hidden, np.float32),
-            "head": rng.uniform(-bound, bound, (hidden, self.size)).astype(np.float32),
-            "head_bias": np.zeros(self.size, np.float32),
-        }
-        self.weights["bias"][hidden : 2 * hidden] = 1  # to begin with, remember
+        self.cell = nn.LSTMCell(2 * KINDS, hidden)
+        self.head = nn.Linear(hidden, self.size)
+        with torch.no_grad():
+            for weights in self.cell.parameters():
+                weights.zero_()
+            self.cell.bias_ih[hidden : 2 * hidden] = 1  # to begin with, remember
+            nn.init.xavier_uniform_(self.head.weight)
+            self.head.bias.zero_()
+
+    def step(self, places: Places, state: State) -> tuple[torch.Tensor, State]:
+        """Logits of the next token of every prefix, shape (prefixes, size), and the state after the step."""
+        inputs, rows = np.zeros((len(places.depth), 2 * KINDS), np.float32), np.arange(len(places.depth))
+        inputs[rows, places.parent] = 1
+        inputs[rows, KINDS + places.sibling] = 1
+        state = self.cell(torch.from_numpy(inputs), state)
+        return self.head(state[0]), state
 
 
 # Open places --------------------------------------------------------------------------------------------------------
@@ -133,40 +140,14 @@ def prior(table: np.ndarray, places: Places, position: int, rules: Rules) -> np.
 
 
 @dataclass
-class Level:
-    """One position of a batch: its prefixes, and what the LSTM computed for them.
-
-    Attributes:
-        origin: Of each prefix, which prefix of the position before it continues, ascending.
-        inputs: Parent and sibling, as rows of the input weights.
-        gates: Activations of the four gates, shape (prefixes, 4 hidden).
-        before: State before the step: output and cell.
-        cell: Cell after it.
-        squashed: tanh of that.
-    """
-
-    origin: np.ndarray
-    inputs: tuple[np.ndarray, np.ndarray]
-    gates: np.ndarray
-    before: tuple[np.ndarray, np.ndarray]
-    cell: np.ndarray
-    squashed: np.ndarray
-
-    @property
-    def output(self) -> np.ndarray:
-        hidden = self.cell.shape[1]
-        return self.gates[:, 2 * hidden : 3 * hidden] * self.squashed
-
-
-@dataclass
 class Batch:
     """Expressions, and the policy's steps through the tree of their prefixes.
 
     Attributes:
         tokens: Shape (expressions, longest of the batch), padded.
         distinct: Which of the distinct expressions each one is, shape (expressions,).
-        levels: The prefixes of each position; over all positions, they are numbered one after the other.
-        logp: Log-probabilities of all tokens after every prefix, shape (prefixes, tokens of the problem).
+        position: Of each prefix, shape (prefixes,).
+        logp: Log-probabilities of all tokens after every prefix, shape (prefixes, size); differentiable.
         who: For every token of every expression, whose it is; shape (all tokens,).
         prefix: After which prefix it stands.
         chosen: Which it is.
@@ -174,20 +155,33 @@ class Batch:
 
     tokens: np.ndarray
     distinct: np.ndarray
-    levels: list[Level]
-    logp: np.ndarray
+    position: np.ndarray
+    logp: torch.Tensor
     who: np.ndarray
     prefix: np.ndarray
     chosen: np.ndarray
 
     def log_probabilities(self) -> np.ndarray:
         """Of each expression, shape (expressions,)."""
-        return np.bincount(self.who, self.logp[self.prefix, self.chosen], len(self.tokens))
+        return np.bincount(self.who, self.logp.detach().numpy()[self.prefix, self.chosen], len(self.tokens))
 
-    def entropies(self) -> np.ndarray:
-        """Of the policy after each prefix, shape (prefixes,)."""
-        p = np.exp(self.logp)
-        return -np.sum(p * np.where(p > 0, self.logp, 0), axis=1)
+    def entropies(self) -> torch.Tensor:
+        """Of the policy after each prefix, shape (prefixes,); differentiable."""
+        finite = self.logp.clamp(min=-1e4)  # exp gives exactly 0 for what is forbidden
+        return -(finite.exp() * finite).sum(1)
+
+    def weighted(self, on_logp: np.ndarray, on_entropy: np.ndarray, discount: float) -> torch.Tensor:
+        """The sum of the expressions' log-probabilities and entropies, each times a weight; differentiable.
+
+        Args:
+            on_logp: Weight of each expression's log-probability, shape (expressions,).
+            on_entropy: Weight of each expression's entropy, the sum of those of its tokens' distributions.
+            discount: By what factor the entropy of a token counts less than that of the one before it.
+        """
+        edges = np.bincount(self.prefix * self.logp.shape[1] + self.chosen, on_logp[self.who], self.logp.numel())
+        nodes = np.bincount(self.prefix, on_entropy[self.who], len(self.logp)) * discount**self.position
+        edges, nodes = (torch.from_numpy(weights).float() for weights in (edges, nodes))
+        return edges @ self.logp.clamp(min=-1e4).flatten() + nodes @ self.entropies()
 
 
 Choose = Callable[[int, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -198,21 +192,17 @@ def walk(policy: Policy, rules: Rules, number: int, choose: Choose) -> Batch:
     """Let expressions grow side by side, by one token at each position."""
     size, hidden, table = policy.size, policy.hidden, prior_tables(policy.size)
     places = Places.root(rules)
-    origin, state = np.zeros(1, int), (np.zeros((1, hidden), np.float32), np.zeros((1, hidden), np.float32))
+    state = torch.zeros(1, hidden), torch.zeros(1, hidden)
     who, prefix = np.arange(number), np.zeros(number, int)
     tokens, distinct, ended = np.full((number, rules.longest), PAD, np.int8), np.zeros(number, int), 0
-    levels: list[Level] = []
-    logps: list[np.ndarray] = []
+    logps: list[torch.Tensor] = []
     steps: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     first = 0
     for position in range(rules.longest):
-        level = lstm_step(policy, origin, places, state)
-        output = level.output
-        logits = output @ policy.weights["head"] + policy.weights["head_bias"] + prior(table, places, position, rules)
-        logp = log_softmax(logits)
-        chosen = choose(position, who, prefix, logp)
+        logits, state = policy.step(places, state)
+        logp = torch.log_softmax(logits + torch.from_numpy(prior(table, places, position, rules)), 1)
+        chosen = choose(position, who, prefix, logp.detach().numpy())
         tokens[who, position] = chosen
-        levels.append(level)
         logps.append(logp)
         steps.append((who, first + prefix, chosen))
         first += len(logp)
@@ -231,13 +221,15 @@ def walk(policy: Policy, rules: Rules, number: int, choose: Choose) -> Batch:
         number_of = number_of[edge]
         goes_on = number_of >= 0
         distinct[who[~goes_on]] = -1 - number_of[~goes_on]
-        who, prefix, origin = who[goes_on], number_of[goes_on], origin[is_open]
+        who, prefix = who[goes_on], number_of[goes_on]
         if not len(who):
             break
         places = Places(stack[is_open], depth[is_open])
-        state = output.take(origin, 0), level.cell.take(origin, 0)
+        kept = torch.from_numpy(origin[is_open])
+        state = state[0][kept], state[1][kept]
+    position = np.repeat(np.arange(len(logps)), [len(logp) for logp in logps])
     everyone = (np.concatenate(column) for column in zip(*steps, strict=True))
-    return Batch(tokens[:, : len(levels)], distinct, levels, np.concatenate(logps), *everyone)
+    return Batch(tokens[:, : len(logps)], distinct, position, torch.cat(logps), *everyone)
 
 
 def sample(policy: Policy, rules: Rules, number: int, rng: np.random.Generator) -> Batch:
@@ -253,92 +245,3 @@ def sample(policy: Policy, rules: Rules, number: int, rng: np.random.Generator) 
 def follow(policy: Policy, rules: Rules, tokens: np.ndarray) -> Batch:
     """Walk along given expressions, shape (expressions, length), padded."""
     return walk(policy, rules, len(tokens), lambda position, who, prefix, logp: tokens[who, position])
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-def lstm_step(policy: Policy, origin: np.ndarray, places: Places, state: tuple[np.ndarray, np.ndarray]) -> Level:
-    hidden, weights = policy.hidden, policy.weights
-    inputs = places.parent, KINDS + places.sibling
-    gates = state[0] @ weights["recurrent"] + weights["bias"]
-    for rows in inputs:
-        gates += weights["inputs"].take(rows, 0)
-    sigmoid = gates[:, : 3 * hidden]
-    sigmoid *= 0.5
-    np.tanh(gates, out=gates)
-    sigmoid += 1
-    sigmoid *= 0.5
-    cell = gates[:, hidden : 2 * hidden] * state[1]
-    cell += gates[:, :hidden] * gates[:, 3 * hidden :]
-    return Level(origin, inputs, gates, state, cell, np.tanh(cell))
-
-
-def gradient(
-    policy: Policy, batch: Batch, on_logp: np.ndarray, on_entropy: np.ndarray, discount: float
-) -> dict[str, np.ndarray]:
-    """Gradient of the weighted sum of the expressions' log-probabilities and entropies.
-
-    Args:
-        policy: The policy that the batch was walked with.
-        batch: The batch.
-        on_logp: Weight of each expression's log-probability, shape (expressions,).
-        on_entropy: Weight of each expression's entropy, the sum of those of its tokens' distributions.
-        discount: What the entropy of a token counts less than that of the one before it, as a factor.
-    """
-    weights, hidden, size = policy.weights, policy.hidden, policy.size
-    counts = [len(level.origin) for level in batch.levels]
-    fade = np.repeat(discount ** np.arange(len(counts)), counts)
-    edges = np.bincount(batch.prefix * size + batch.chosen, on_logp[batch.who], batch.logp.size)
-    edges = edges.reshape(batch.logp.shape)
-    share = fade * np.bincount(batch.prefix, on_entropy[batch.who], len(batch.logp))
-    p, entropy = np.exp(batch.logp), batch.entropies()
-    surprise = np.where(p > 0, batch.logp, 0) + entropy[:, None]
-    on_logits = edges - p * (edges.sum(axis=1, keepdims=True) + share[:, None] * surprise)
-    on_logits = on_logits.astype(np.float32)
-
-    on_output = on_logits @ weights["head"].T
-    on_gates = np.empty((len(batch.logp), 4 * hidden), np.float32)
-    later_output = later_cell = np.float32(0)
-    first = np.cumsum([0, *counts])
-    for position in reversed(range(len(counts))):
-        level, rows = batch.levels[position], slice(first[position], first[position + 1])
-        i, f, o, g = (slice(k * hidden, (k + 1) * hidden) for k in range(4))
-        gates, d = level.gates, on_gates[rows]
-        slope = 1 - gates
-        slope[:, : 3 * hidden] *= gates[:, : 3 * hidden]
-        slope[:, g] *= 1 + gates[:, g]
-        d_output = on_output[rows] + later_output
-        d_cell = d_output * gates[:, o] * (1 - level.squashed * level.squashed) + later_cell
-        np.multiply(d_cell, gates[:, g], out=d[:, i])
-        np.multiply(d_cell, level.before[1], out=d[:, f])
-        np.multiply(d_output, level.squashed, out=d[:, o])
-        np.multiply(d_cell, gates[:, i], out=d[:, g])
-        d *= slope
-        if position > 0:
-            later_output = to_origins(d @ weights["recurrent"].T, level.origin, counts[position - 1])
-            later_cell = to_origins(d_cell * gates[:, f], level.origin, counts[position - 1])
-    earlier = np.concatenate([level.before[0] for level in batch.levels])
-    outputs = np.concatenate([level.output for level in batch.levels])
-    one_hot = np.zeros((len(on_gates), 2 * KINDS), np.float32)
-    for rows in zip(*(level.inputs for level in batch.levels), strict=True):
-        one_hot[np.arange(len(on_gates)), np.concatenate(rows)] = 1
-    return {
-        "inputs": one_hot.T @ on_gates,
-        "recurrent": earlier.T @ on_gates,
-        "bias": on_gates.sum(axis=0),
-        "head": outputs.T @ on_logits,
-        "head_bias": on_logits.sum(axis=0),
-    }
-
-
-def to_origins(values: np.ndarray, origin: np.ndarray, number: int) -> np.ndarray:
-    """Sum rows that have the same origin; origins ascend. Shape (number, columns)."""
-    new = np.ones(len(origin), bool)
-    np.not_equal(origin[1:], origin[:-1], out=new[1:])
-    starts = new.nonzero()[0]
-    total = np.zeros((number, values.shape[1]), values.dtype)
-    total[origin[starts]] = np.add.reduceat(values, starts, axis=0)
-    return total
