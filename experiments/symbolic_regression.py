@@ -509,10 +509,12 @@ def draw_recovery(rows: Sequence[Row], path: Path) -> None:
         x, y = [1000, *ordered, budget], [0, *shares, *(shares[-1:] if len(shares) else [0])]
         left.step(x, y, where="post", color=colour, linestyle=dash, linewidth=1.8, label=contender)
         for place, problem in enumerate(problems):
-            found = recovery(within(rows, problem, contender, budget), budget)
-            at = place + (index - (len(contenders) - 1) / 2) * 0.16
-            right.plot([at, at], found["interval"], color=colour, linewidth=1.2, alpha=0.6)
-            right.plot(at, found["recovered"] / found["seeds"], "o", color=colour, markersize=4)
+            mine = within(rows, problem, contender, budget)
+            if mine:
+                found = recovery(mine, budget)
+                at = place + (index - (len(contenders) - 1) / 2) * 0.16
+                right.plot([at, at], found["interval"], color=colour, linewidth=1.2, alpha=0.6)
+                right.plot(at, found["recovered"] / found["seeds"], "o", color=colour, markersize=4)
     left.set(
         xscale="log", xlim=(1000, budget), ylim=(0, 1), xlabel="expressions evaluated", ylabel="runs that recovered"
     )
@@ -538,7 +540,9 @@ def draw_limits(rows: Sequence[Sequence[Any]], problems: Sequence[str], path: Pa
                 values = [[float(r[4 + CURVES.index(name)]) for r in mine if int(r[3]) == step] for step in shared]
                 colour, dash = style(index)
                 medians = [float(np.median(v)) for v in values]
-                axis.plot(np.array(shared) / 1000, medians, color=colour, linestyle=dash, linewidth=1.8, label=contender)
+                axis.plot(
+                    np.array(shared) / 1000, medians, color=colour, linestyle=dash, linewidth=1.8, label=contender
+                )
             axis.set(xlabel="thousand expressions", title=label if problem == problems[0] else "")
         line[0].set_ylabel(problem)
     axes[0][0].legend(frameon=False, fontsize=8)
