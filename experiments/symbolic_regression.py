@@ -448,6 +448,16 @@ def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
     return interval([np.array([value]) for value in values])
 
 
+def odds(rules: Rules) -> dict[str, Any]:
+    """For each problem the length of the solution that we know, and how improbable it is in the first batch."""
+    found: dict[str, Any] = {}
+    for name, problem in NGUYEN.items():
+        tokens = encode(problem.solution)
+        logp = follow(Policy(problem.variables), rules, tokens[None]).log_probabilities()[0]
+        found[name] = {"tokens": len(tokens), "one in": float(f"{np.exp(-logp):.3g}")}
+    return found
+
+
 def show(summary: Mapping[str, Any], console: Console) -> None:
     for budget, found in summary.items():
         contenders = list(dict.fromkeys(c for row in found["problems"].values() for c in row))
@@ -566,6 +576,7 @@ def report(settings: Settings, asked: argparse.Namespace, command: str, console:
         "seconds a batch": round(settings.batch * seconds / sum(row["expressions"] for row in rows), 4),
         "processor minutes": round(seconds / 60, 1),
         "recovered by digits only": sum(row["recovered"] == "digits" for row in rows),
+        "solutions": odds(settings.rules),
         "within": summary,
     }
     write_json(asked.results / "summary.json", described)
