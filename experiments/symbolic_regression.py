@@ -73,7 +73,7 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What is equal for all contenders: the published settings of deep symbolic regression."""
+    """What is equal for all contenders: the published settings of deep symbolic regression, but the learning rate."""
 
     batch: int = 1000
     points: int = 20
@@ -81,7 +81,7 @@ class Settings:
     entropy: float = 0.03
     discount: float = 0.7  # of the entropy, from token to token
     rules: Rules = field(default_factory=Rules)
-    learning_rate: float = 0.0005
+    learning_rate: float = 0.002
 
 
 STUDY = Settings()
@@ -412,7 +412,7 @@ def ratio(rows: Sequence[Row], contender: str, against: str, budget: int, proble
         np.log(np.minimum([taken(within(rows, p, c, budget), budget) for p in problems], budget))
         for c in (contender, against)
     ]
-    middle, low, high = interval([np.array([x]) for x in (logs[0] - logs[1]).mean(axis=0)])
+    middle, low, high = over_seeds((logs[0] - logs[1]).mean(axis=0))
     return {"ratio": round(float(np.exp(middle)), 4), "interval": [round(float(np.exp(x)), 4) for x in (low, high)]}
 
 
@@ -428,7 +428,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         }
         sets = {tuple(r["seed"] for r in within(rows, p, c, budget)) for p in problems for c in contenders}
         overall: dict[str, Any] = {}
-        if len(sets) == 1:  # the same seeds everywhere
+        if len(sets) == 1 and len(*sets) > 1:  # the same seeds everywhere
             for c in contenders:
                 shares = share_by_seed(rows, c, budget, problems)
                 overall[c] = {"share": [round(x, 4) for x in over_seeds(shares)]}
@@ -442,9 +442,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of one value a seed, and its 95% interval; of a single seed, that value alone."""
-    if len(values) == 1:
-        return float(values[0]), float("nan"), float("nan")
+    """The mean of one value a seed, and its 95% interval."""
     return interval([np.array([value]) for value in values])
 
 
@@ -546,7 +544,8 @@ def draw_limits(rows: Sequence[Sequence[Any]], problems: Sequence[str], path: Pa
             for index, contender in enumerate(CONTENDERS):
                 mine = [row for row in rows if (row[0], row[1]) == (problem, contender)]
                 steps = sorted({int(row[3]) for row in mine})
-                shared = [step for step in steps if sum(int(row[3]) == step for row in mine) > 1]
+                enough = min(2, len({row[2] for row in mine}))
+                shared = [step for step in steps if sum(int(row[3]) == step for row in mine) >= enough]
                 values = [[float(r[4 + CURVES.index(name)]) for r in mine if int(r[3]) == step] for step in shared]
                 colour, dash = style(index)
                 medians = [float(np.median(v)) for v in values]
@@ -595,6 +594,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="OBJECTIVE")
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to SEEDS - 1 [10]")
     parser.add_argument("--expressions", type=int, default=200_000, help="evaluated by a run without recovery [200000]")
+    parser.add_argument("--rate", type=float, default=STUDY.learning_rate, help="learning rate [%(default)s]")
     parser.add_argument("--tune", action="store_true", help="compare learning rates, on other seeds, instead")
     parser.add_argument("--out", type=Path, default=Path("runs/symbolic_regression"), help="folder of the runs")
     parser.add_argument("--results", type=Path, help="folder of the tables [OUT/results]")
@@ -605,11 +605,14 @@ def main(argv: list[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     asked.results = asked.results or asked.out / "results"
     asked.images = asked.images or asked.results
-    settings, console = STUDY, Console(highlight=False)
+    settings, console = replace(STUDY, learning_rate=asked.rate), Console(highlight=False)
     try:
         jobs = chosen_jobs(asked.jobs, len(asked.contenders) * asked.seeds)
         if asked.seeds < 1 or asked.expressions < settings.batch:
-            raise RunError(f"--seeds must be at least 1 and --expressions at least {settings.batch}")
+            got = f"got {asked.seeds} and {asked.expressions}"
+            raise RunError(f"--seeds must be at least 1 and --expressions at least {settings.batch}; {got}")
+        if not 0 < asked.rate < 1:
+            raise RunError(f"--rate must lie between 0 and 1; got {asked.rate}")
         if asked.tune:
             tune(asked, asked.out, asked.results, jobs, console)
             return

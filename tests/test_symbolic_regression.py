@@ -72,13 +72,30 @@ def test_values_of_a_batch_are_those_of_sympy(expressions, rows):
     points = np.random.default_rng(0).uniform(0.1, 2, (2, 4))
     values = expressions.evaluate(tokens, points)
     assert values.shape == (len(rows), 4)
-    x, y = sympy.symbols("x y")
     for line, found in zip(tokens, values, strict=True):
-        with sympy.evaluate(False):
-            formula = sympy.sympify(expressions.infix(line), locals={"x": x, "y": y}, evaluate=False)
+        assert_allclose(found, slow_values(expressions, line, points), rtol=1e-9, atol=1e-9)
+
+
+def slow_values(expressions, line, points):
+    """By SymPy, every part of the expression on its own; NaN where one is not finite."""
+    symbols = sympy.symbols("x y")
+    line, finite = line[line != expressions.PAD], np.ones(points.shape[1], bool)
+    for begin in reversed(range(len(line))):
+        _, used = arity_ends(expressions, line[begin:])
+        text = expressions.infix(line[begin : begin + used])
+        formula = sympy.sympify(text, locals=dict(zip("xy", symbols, strict=True)), evaluate=False)
         with np.errstate(all="ignore"):
-            true = np.broadcast_to(sympy.lambdify((x, y), formula, "numpy")(*points), found.shape)
-        assert_allclose(found, true, rtol=1e-9, atol=1e-9)
+            values = np.broadcast_to(sympy.lambdify(symbols, formula, "numpy")(*points), points.shape[1:])
+        finite &= np.isfinite(values)
+    return np.where(finite, values, np.nan)
+
+
+def test_a_part_that_is_not_finite_makes_an_expression_invalid(expressions):
+    lines = padded(expressions, [text.split() for text in ("/ x / x - x x", "/ x exp exp exp + y y", "+ x / x x")])
+    values = expressions.evaluate(lines, np.array([[1.0, 2.0], [0.1, 2.0]]))
+    assert np.isnan(values[0]).all()
+    assert_allclose(values[1], [1 / np.exp(np.exp(np.exp(0.2))), np.nan])
+    assert_allclose(values[2], [2, 3])
 
 
 def test_rewards(expressions):
@@ -123,7 +140,7 @@ def trained_a_little(policies, variables, seed=0):
 
 
 def arity_ends(expressions, line):
-    """Whether a line of tokens is one complete expression followed by padding."""
+    """Whether a line of tokens is one complete expression followed by padding, and its length."""
     open_places, used = 1, 0
     for token in line:
         if open_places == 0:

@@ -55,7 +55,7 @@ def infix(tokens: np.ndarray) -> str:
 
 
 def evaluate(tokens: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Values of all expressions at all points, shape (expressions, points); NaN and infinities where they arise.
+    """Values of all expressions at all points, shape (expressions, points); NaN where any part of it is not finite.
 
     Args:
         tokens: Expressions, shape (expressions, length).
@@ -78,7 +78,9 @@ def evaluate(tokens: np.ndarray, points: np.ndarray) -> np.ndarray:
                     stack[place + 1, rows] = points[token - len(_FUNCTIONS)]
                 else:
                     operands = [stack[place - i, rows] for i in range(arity)]
-                    stack[place - arity + 1, rows] = _FUNCTIONS[token](*operands)
+                    values = _FUNCTIONS[token](*operands)
+                    values += 0 * values  # infinities become NaN, so that x / (1 / 0) is no way to write 0
+                    stack[place - arity + 1, rows] = values
                 top[rows] = place - arity + 1
     return stack[0]
 
