@@ -87,11 +87,6 @@ class Settings:
 STUDY = Settings()
 
 
-def as_settings(settings: Settings) -> dict[str, Any]:
-    """The settings as JSON values."""
-    return asdict(settings)
-
-
 # One run ------------------------------------------------------------------------------------------------------------
 
 
@@ -186,12 +181,12 @@ class Search:
         tensors |= {f"adam.{index}.{name}": value for index, row in moments.items() for name, value in row.items()}
         state = {name: getattr(self, name) for name in KEPT}
         state |= {"rejected": sorted(self.rejected), "random": self.rng.bit_generator.state}
-        state |= {"settings": as_settings(self.settings)}
+        state |= {"settings": asdict(self.settings)}
         write_checkpoint(path, {name: tensor.numpy() for name, tensor in tensors.items()}, state)
 
     def restore(self, path: Path) -> None:
         arrays, state = read_checkpoint(path)
-        if state["settings"] != as_settings(self.settings):
+        if state["settings"] != asdict(self.settings):
             raise RunError(f"{path} was made with other settings; choose another --out, or delete it")
         for name in KEPT:
             setattr(self, name, state[name])
@@ -312,7 +307,7 @@ def search_all(
             complete = train_under_progress(
                 searching, asked.contenders, asked.seeds, asked.expressions, out / problem, jobs, console, shown
             )
-            for contender, seed in wanted:
+            for contender, seed in [w for w in wanted if w not in finished]:
                 path = run_folder(out / problem, contender, seed) / RESULT
                 if path.exists():
                     row = json.loads(path.read_text())
@@ -616,7 +611,7 @@ def main(argv: list[str] | None = None) -> None:
         if asked.tune:
             tune(asked, asked.out, asked.results, jobs, console)
             return
-        open_folder(asked.results, as_settings(settings), kind="study", resume=asked.resume)
+        open_folder(asked.results, asdict(settings), kind="study", resume=asked.resume)
         search_all(settings, asked, asked.out, asked.results / "runs.csv", jobs, console)
     except RunError as error:
         raise SystemExit(f"Error: {error}") from None
