@@ -9,9 +9,9 @@ objectives in the same code, everything else equal, and counts expressions until
     python experiments/symbolic_regression.py --problems Nguyen-6 --contenders mean uppercvar:0.05 --seeds 3
 
 A run that is in the results already is not repeated: with `--resume` and more `--seeds`, `--problems` or
-`--expressions` the same command adds to them. `--tune` compares learning rates instead, on seeds apart. Ctrl-C stops
-after the current batch. Needs `pip install "ordergrad[studies]"`. Results and what they mean:
-docs/studies/symbolic_regression.md.
+`--expressions` the same command adds to them. `--tune` compares learning rates instead, on seeds apart; `--compare` the
+gradients of the contenders on the same batches. Ctrl-C stops after the current batch. Needs `pip install
+"ordergrad[studies]"`. Results and what they mean: docs/studies/symbolic_regression.md.
 
 References:
     Petersen et al. (2021). Deep symbolic regression: Recovering mathematical expressions from data via risk-seeking
@@ -335,7 +335,6 @@ def tune(asked: argparse.Namespace, out: Path, results: Path, jobs: int, console
         every += [
             [f"{rate:g}", *(row[name] for name in COLUMNS[:6])] for row in read_rows(folder / "runs.csv").values()
         ]
-    results.mkdir(parents=True, exist_ok=True)
     write_csv(results / "tuning.csv", ("learning_rate", *COLUMNS[:6]), every)
     for rate, number in tuned(results / "tuning.csv").items():
         console.print(f"learning rate {rate:g}: {number:,.0f} expressions (geometric mean)")
@@ -348,6 +347,43 @@ def tuned(path: Path) -> dict[float, float]:
         for row in csv.DictReader(file):
             logs.setdefault(float(row["learning_rate"]), []).append(np.log(float(row["expressions"])))
     return {rate: float(np.exp(np.mean(values))) for rate, values in logs.items()}
+
+
+def compare_gradients(settings: Settings, problems: Sequence[str], path: Path, console: Console) -> None:
+    """Write how the contenders' gradients differ on the same batches: signal, noise, direction.
+
+    Forty batches of the first policy, and forty after thirty updates on `uppercvar:0.05`, without the entropy bonus.
+    Signal is the length of the mean gradient (corrected for the noise left in it), noise the root of the summed
+    variances of its components in one batch, cosine that of the mean gradient to the one of `uppercvar:0.05`.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for problem in problems:
+        search = Search(settings, problem, "uppercvar:0.05", TUNING_SEED)
+        for updates in (0, 30):
+            for _ in range(updates):
+                search.step()
+            every = np.array([gradients(search) for _ in range(40)])  # (batches, contenders, weights)
+            mean, noise = every.mean(axis=0), every.var(axis=0, ddof=1).sum(axis=1)
+            signal = np.sqrt(np.maximum((mean**2).sum(axis=1) - noise / len(every), 0))
+            ours = mean[CONTENDERS.index("uppercvar:0.05")]
+            cosine = mean @ ours / np.linalg.norm(mean, axis=1) / np.linalg.norm(ours)
+            for contender, *found in zip(CONTENDERS, signal, np.sqrt(noise), cosine, strict=True):
+                rows.append((problem, updates, contender, *(f"{x:.4f}" for x in found)))
+                console.print(*rows[-1])
+    write_csv(path, ("problem", "updates", "contender", "signal", "noise", "cosine"), rows)
+
+
+def gradients(search: Search) -> list[np.ndarray]:
+    """The gradient of every contender on one batch."""
+    batch = sample(search.policy, search.settings.rules, search.settings.batch, search.rng)
+    rewards = 1 / (1 + errors(evaluate(batch.tokens, search.points), search.target))
+    found: list[np.ndarray] = []
+    for contender in CONTENDERS:
+        search.optimizer.zero_grad()
+        on_logp = sample_weights(contender, rewards)[0]
+        batch.weighted(on_logp, np.zeros_like(on_logp), 1.0).backward(retain_graph=True)
+        found.append(np.concatenate([weights.grad.numpy().ravel() for weights in search.policy.parameters()]))
+    return found
 
 
 # What came out ------------------------------------------------------------------------------------------------------
@@ -591,6 +627,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--expressions", type=int, default=200_000, help="evaluated by a run without recovery [200000]")
     parser.add_argument("--rate", type=float, default=STUDY.learning_rate, help="learning rate [%(default)s]")
     parser.add_argument("--tune", action="store_true", help="compare learning rates, on other seeds, instead")
+    parser.add_argument("--compare", action="store_true", help="compare the gradients on equal batches instead")
     parser.add_argument("--out", type=Path, default=Path("runs/symbolic_regression"), help="folder of the runs")
     parser.add_argument("--results", type=Path, help="folder of the tables [OUT/results]")
     parser.add_argument("--images", type=Path, help="folder of the pictures [that of the tables]")
@@ -608,10 +645,15 @@ def main(argv: list[str] | None = None) -> None:
             raise RunError(f"--seeds must be at least 1 and --expressions at least {settings.batch}; {got}")
         if not 0 < asked.rate < 1:
             raise RunError(f"--rate must lie between 0 and 1; got {asked.rate}")
+        resume = asked.resume or asked.tune or asked.compare
+        open_folder(asked.results, asdict(settings), kind="study", resume=resume)
+        if asked.compare:
+            with threadpool_limits(1):
+                compare_gradients(settings, asked.problems, asked.results / "gradients.csv", console)
+            return
         if asked.tune:
             tune(asked, asked.out, asked.results, jobs, console)
             return
-        open_folder(asked.results, asdict(settings), kind="study", resume=asked.resume)
         search_all(settings, asked, asked.out, asked.results / "runs.csv", jobs, console)
     except RunError as error:
         raise SystemExit(f"Error: {error}") from None

@@ -410,6 +410,20 @@ def test_a_recovered_function_ends_the_run(tiny, expressions, policies, monkeypa
     assert search.best == pytest.approx(1)
 
 
+def test_gradients_on_equal_batches(tiny, tmp_path):
+    tiny.main([*arguments(tmp_path), "--compare"])
+    rows = read(tmp_path / "results" / "gradients.csv")
+    assert [row["contender"] for row in rows] == 2 * list(tiny.CONTENDERS)
+    ours = [row for row in rows if row["contender"] == "uppercvar:0.05"]
+    assert all(row["cosine"] == "1.0000" and float(row["noise"]) > 0 for row in ours)
+
+
+def test_the_learning_rate_was_the_best_of_the_tuning(study):
+    found = study.tuned(EXPERIMENTS / "results" / "symbolic_regression" / "tuning.csv")
+    assert set(found) == set(study.RATES)
+    assert study.STUDY.learning_rate == min(found, key=lambda rate: found[rate])
+
+
 def test_summary_of_made_up_runs(study):
     def row(problem, contender, seed, expressions, recovered, budget=1000):
         return {
