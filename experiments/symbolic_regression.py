@@ -421,30 +421,34 @@ def recovery(rows: Sequence[Row], budget: int) -> dict[str, Any]:
     found = int(np.isfinite(needed).sum())
     median = float(np.median(needed))
     return {
-        "seeds": len(rows),
+        "runs": len(rows),
         "recovered": found,
         "interval": [round(x, 4) for x in wilson(found, len(rows))],
         "median": int(median) if np.isfinite(median) else None,
     }
 
 
-def share_by_seed(rows: Sequence[Row], contender: str, budget: int, problems: Sequence[str]) -> np.ndarray:
-    """The share of problems that each seed recovers, over the seeds that all problems have."""
-    counts = np.array([np.isfinite(taken(within(rows, p, contender, budget), budget)) for p in problems])
-    return counts.mean(axis=0)
+def pairwise(values: np.ndarray) -> list[float]:
+    """The mean of one value for each problem and seed, and its 95% interval (Student, over all of them).
 
-
-def ratio(rows: Sequence[Row], contender: str, against: str, budget: int, problems: Sequence[str]) -> dict[str, Any]:
-    """How many times the expressions of another contender one takes, geometric mean over problems and seeds.
-
-    A run without recovery counts with the budget. The interval is Student's over seeds, on logarithms.
+    With problems that differ this is rather too wide than too narrow: part of the spread is that between problems.
     """
-    logs = [
-        np.log(np.minimum([taken(within(rows, p, c, budget), budget) for p in problems], budget))
-        for c in (contender, against)
-    ]
-    middle, low, high = over_seeds((logs[0] - logs[1]).mean(axis=0))
-    return {"ratio": round(float(np.exp(middle)), 4), "interval": [round(float(np.exp(x)), 4) for x in (low, high)]}
+    return list(interval([np.array([value]) for value in values]))
+
+
+def against(rows: Sequence[Row], contender: str, other: str, budget: int, problems: Sequence[str]) -> dict[str, Any]:
+    """How one contender compares to another on the same problems and seeds.
+
+    `lead` is the difference of the recovery rates. `ratio` is how many times the other's expressions it takes, a
+    geometric mean; a run without recovery counts with the budget.
+    """
+    ours, theirs = (
+        np.concatenate([taken(within(rows, p, c, budget), budget) for p in problems]) for c in (contender, other)
+    )
+    logs = np.log(np.minimum(ours, budget)) - np.log(np.minimum(theirs, budget))
+    lead = pairwise(np.isfinite(ours).astype(float) - np.isfinite(theirs))
+    ratio = [float(np.exp(x)) for x in pairwise(logs)]
+    return {"lead": [round(x, 4) for x in lead], "ratio": [round(x, 4) for x in ratio]}
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -459,22 +463,14 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         }
         sets = {tuple(r["seed"] for r in within(rows, p, c, budget)) for p in problems for c in contenders}
         overall: dict[str, Any] = {}
-        if len(sets) == 1 and len(*sets) > 1:  # the same seeds everywhere
+        if len(sets) == 1:  # the same seeds everywhere
             for c in contenders:
-                shares = share_by_seed(rows, c, budget, problems)
-                overall[c] = {"share": [round(x, 4) for x in over_seeds(shares)]}
+                overall[c] = recovery([row for p in problems for row in within(rows, p, c, budget)], budget)
                 for other in ("mean", DSR):
                     if c != other and other in contenders:
-                        lead = shares - share_by_seed(rows, other, budget, problems)
-                        overall[c][f"lead over {other}"] = [round(x, 4) for x in over_seeds(lead)]
-                        overall[c][f"expressions against {other}"] = ratio(rows, c, other, budget, problems)
+                        overall[c][f"against {other}"] = against(rows, c, other, budget, problems)
         summary[str(budget)] = {"problems": by_problem, "overall": overall}
     return summary
-
-
-def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
-    """The mean of one value a seed, and its 95% interval."""
-    return interval([np.array([value]) for value in values])
 
 
 def odds(rules: Rules) -> dict[str, Any]:
@@ -497,7 +493,7 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
         for problem, row in found["problems"].items():
             table.add_row(problem, *(cell(row.get(c)) for c in contenders))
         if found["overall"]:
-            table.add_row("all", *(f"{100 * found['overall'][c]['share'][0]:.0f}%" for c in contenders))
+            table.add_row("all", *(cell(found["overall"][c]) for c in contenders))
         console.print(table)
 
 
@@ -505,7 +501,7 @@ def cell(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     median = f" ({found['median']:,})" if found["median"] is not None else ""
-    return f"{found['recovered']}/{found['seeds']}{median}"
+    return f"{found['recovered']}/{found['runs']}{median}"
 
 
 def curve_rows(asked: argparse.Namespace, out: Path, table: Path) -> list[list[Any]]:
@@ -553,7 +549,7 @@ def draw_recovery(rows: Sequence[Row], path: Path) -> None:
                 found = recovery(mine, budget)
                 at = place + (index - (len(contenders) - 1) / 2) * 0.16
                 right.plot([at, at], found["interval"], color=colour, linewidth=1.2, alpha=0.6)
-                right.plot(at, found["recovered"] / found["seeds"], "o", color=colour, markersize=4)
+                right.plot(at, found["recovered"] / found["runs"], "o", color=colour, markersize=4)
     left.set(
         xscale="log", xlim=(1000, budget), ylim=(0, 1), xlabel="expressions evaluated", ylabel="runs that recovered"
     )
