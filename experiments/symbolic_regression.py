@@ -581,7 +581,7 @@ def draw_limits(rows: Sequence[Sequence[Any]], problems: Sequence[str], path: Pa
                 )
             axis.set(xlabel="thousand expressions", title=label if problem == problems[0] else "")
         line[0].set_ylabel(problem)
-    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
     save(figure, path)
 
 
