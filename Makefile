@@ -32,11 +32,13 @@ docs: $(VENV)/docs.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks.json
 	$(BIN)/python benchmarks/table.py .benchmarks.json benchmarks/results.md
+	$(BIN)/python benchmarks/sb3_table.py .benchmarks.json benchmarks/sb3.md
 	$(BIN)/python benchmarks/stages.py > benchmarks/stages.md
 
-# The full study of the guarded maze: every objective and ablation, all seeds.
+# The full study of the guarded maze: every objective and ablation, all seeds, in its own loop and with PPO.
 study: $(VENV)/rl.stamp
 	$(BIN)/python experiments/guarded_maze.py --study --resume --results experiments/results/guarded_maze --images docs/images
+	$(BIN)/python experiments/guarded_maze_sb3.py --resume --results experiments/results/guarded_maze_sb3 --images docs/images
 
 clean:
 	rm -rf $(VENV) $(VERL) build dist site

@@ -33,8 +33,8 @@ def lanes(count: int, n: int, dtype: str) -> dict[str, float]:
     without = fastest(lambda: cpu._lanes(x, out, n, network[:0], *scan, 0, count))
     whole = fastest(lambda: cpu._lanes(x, out, n, network, *scan, 0, count))
     return {
-        "load, scan, scatter": without,
-        "network": whole - without,
+        "load, scan, store": without,
+        "network and back": whole - without,
         "np.sort": fastest(lambda: np.sort(x.reshape(count, n), axis=-1)),
     }
 

@@ -4,7 +4,8 @@ A plain policy gradient on 400 episodes a batch, with the advantages of an Order
 gets stuck here: as long as a policy seldom reaches the goal, its tail consists of timeouts whatever it does. The recipe
 adds
 
-1. *guard oversampling*: guards in 80% of the training episodes instead of 20%;
+1. *guard oversampling*: guards in 80% of the training episodes instead of 20%, or as often as a cross-entropy sampler
+   finds them in the worst episodes (`ordergrad.conditions`);
 2. *an annealed objective*: from the mean to the CVaR of the worst 5%, `og.anneal("mean", "cvar:0.05", t)`;
 3. *tempered importance weights*: omega^t, so that early training simply sees more guards and late training is unbiased
    by them. A guard that was never met has not changed the episode, so such an episode has weight 1;
@@ -54,6 +55,7 @@ from scipy.special import ndtr
 from torch import nn
 
 import ordergrad as og
+from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import guarded_maze as maze
 
 TRUE_GUARD_PROBABILITY = 0.2
@@ -70,7 +72,8 @@ class Settings:
     objective: str = RISK
     annealed: bool = True  # from the mean to the objective, over `ramp` of the updates
     ramp: float = 0.65
-    guard_sampling: float = 0.8  # probability of a guard in training
+    guard_sampling: float | None = 0.8  # probability of a guard in training; None: found by cross-entropy
+    elite: float = 0.05  # share of the episodes that an update of the cross-entropy sampler rests on, at least
     weighting: str = "tempered"  # "tempered": omega^t, "full": omega, "none": 1
     only_if_met: bool = True  # weigh only episodes that touched the guard zone
     entropy: float = 0.05  # falls linearly to 0
@@ -87,6 +90,8 @@ class Settings:
 RECIPE = Settings()
 VARIANTS: dict[str, tuple[str, Settings]] = {
     "recipe": ("the whole recipe", RECIPE),
+    "cross-entropy": ("guards by cross-entropy", replace(RECIPE, guard_sampling=None)),
+    "wide-elite": ("cross-entropy, worst 20%", replace(RECIPE, guard_sampling=None, elite=0.2)),
     "no-oversampling": ("guards at the true 20%", replace(RECIPE, guard_sampling=TRUE_GUARD_PROBABILITY)),
     "no-annealing": ("CVaR from the start", replace(RECIPE, annealed=False)),
     "full-weights": ("full weights at once", replace(RECIPE, weighting="full")),
@@ -98,6 +103,8 @@ VARIANTS: dict[str, tuple[str, Settings]] = {
     "tail-alone": ("CVaR alone", replace(RECIPE, annealed=False, guard_sampling=TRUE_GUARD_PROBABILITY)),
     "mean": ("the mean", replace(RECIPE, objective="mean", guard_sampling=TRUE_GUARD_PROBABILITY)),
 }
+
+NAMES = {variant: what for variant, (what, _) in VARIANTS.items()}
 
 
 # Episodes -----------------------------------------------------------------------------------------------------------
@@ -163,10 +170,27 @@ def sampler(policy: nn.Module, rng: np.random.Generator) -> Callable[[np.ndarray
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-def importance_weights(guard: np.ndarray, touched: np.ndarray, settings: Settings, t: float) -> np.ndarray:
-    """How much likelier each episode is under the true guard probability than under the sampled one, tempered."""
+def make_sampler(settings: Settings, seed: int) -> ConditionSampler | None:
+    """What seeks out the conditions of the worst episodes, if the probability of a guard is not given."""
+    if settings.guard_sampling is not None:
+        return None
+    reference = Bernoulli(TRUE_GUARD_PROBABILITY)
+    return ConditionSampler(reference, seed=seed, tail=0.05, elite=settings.elite, every=settings.episodes)
+
+
+def draw_guards(
+    n: int, settings: Settings, sampler: ConditionSampler | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Guards for n episodes, and how much likelier each is under the true probability than under the sampled one."""
+    if sampler is not None:
+        return sampler.sample(n)
     p, q = TRUE_GUARD_PROBABILITY, settings.guard_sampling
-    omega = np.where(guard, p / q, (1 - p) / (1 - q))
+    guard = rng.random(n) < q
+    return guard, np.where(guard, p / q, (1 - p) / (1 - q))
+
+
+def importance_weights(omega: np.ndarray, touched: np.ndarray, settings: Settings, t: float) -> np.ndarray:
+    """The weights of episodes, tempered: 1 at t = 0, omega at t = 1."""
     if settings.only_if_met:
         omega = np.where(touched, omega, 1.0)
     return omega ** {"tempered": t, "full": 1.0, "none": 0.0}[settings.weighting]
@@ -175,21 +199,26 @@ def importance_weights(guard: np.ndarray, touched: np.ndarray, settings: Setting
 def train(
     settings: Settings, seed: int, report: Callable[[int, str], None] = lambda update, text: None
 ) -> tuple[nn.Sequential, list[list[float]]]:
-    """Train one policy; returns it and a row (mean, CVaR, share touching, share reaching, entropy) per update."""
+    """Train one policy; returns it and a row (mean, CVaR, share touching, share reaching, entropy) per update.
+
+    With a cross-entropy sampler a row ends with the share of guards in what it seeks.
+    """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     policy = make_policy(settings.hidden)
     optimizer = torch.optim.Adam(policy.parameters(), lr=settings.learning_rate)
-    act, curve, scale = sampler(policy, rng), [], 0.0
+    act, curve, scale, conditions = sampler(policy, rng), [], 0.0, make_sampler(settings, seed)
 
     for update in range(settings.updates):
         left = 1 - update / settings.updates
         t = min(1.0, update / (settings.ramp * settings.updates))
 
         # Episodes, more of them guarded than in truth.
-        guard = rng.random(settings.episodes) < settings.guard_sampling
+        guard, ratio = draw_guards(settings.episodes, settings, conditions, rng)
         played = play(act, guard, rng)
-        omega = importance_weights(guard, played.touched, settings, t)
+        omega = importance_weights(ratio, played.touched, settings, t)
+        if conditions is not None:
+            conditions.report(guard, ratio, played.returns)
 
         # Advantages of the objective between the mean and the tail.
         objective = og.anneal("mean", settings.objective, t if settings.annealed else 1.0)
@@ -215,9 +244,11 @@ def train(
         optimizer.step()
 
         # What the batch says about the true guard probability: weights in full, whatever the training used.
-        true_omega = importance_weights(guard, played.touched, replace(settings, weighting="full"), t)
+        true_omega = importance_weights(ratio, played.touched, replace(settings, weighting="full"), t)
         mean, tail = (float(og.value(played.returns, o, sample_weight=true_omega)) for o in ("mean", RISK))
         curve.append([mean, tail, played.touched.mean(), played.reached.mean(), entropy.item()])
+        if conditions is not None:
+            curve[-1].append(conditions.current.parameters[0])
         report(update + 1, f"mean {mean:6.1f}  CVaR {tail:6.1f}  guard zone {played.touched.mean():4.0%}")
     return policy, curve
 
@@ -527,13 +558,13 @@ def load_records(folder: Path, runs: list[tuple[str, int]]) -> list[dict[str, An
     return [json.loads(record_path(folder, *run).read_text()) for run in runs]
 
 
-def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def summarise(records: list[dict[str, Any]], names: dict[str, str] = NAMES) -> dict[str, dict[str, Any]]:
     """Median, smallest and largest of every measure over the seeds of each variant."""
     summary: dict[str, dict[str, Any]] = {}
     for variant in dict.fromkeys(record["variant"] for record in records):
         mine = [record for record in records if record["variant"] == variant]
         results = [record["result"] for record in mine]
-        row: dict[str, Any] = {"what": VARIANTS[variant][0], "seeds": len(results)}
+        row: dict[str, Any] = {"what": names[variant], "seeds": len(results)}
         for name in ("mean", "cvar", "safe", "touched", "reached"):
             values = np.array([result[name] for result in results])
             row[name] = [round(float(x), 4) for x in (np.median(values), values.min(), values.max())]
@@ -694,7 +725,9 @@ def draw_film(path: Path, folder: Path, records: list[dict[str, Any]]) -> None:
     flat[0].save(path, save_all=True, append_images=flat[1:], duration=180, loop=0, optimize=True)
 
 
-def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None) -> None:
+def draw_ablation(
+    path: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None, names: dict[str, str] = NAMES
+) -> None:
     """Every seed of every variant as a dot, the median as a bar."""
     import matplotlib as mpl
 
@@ -727,7 +760,7 @@ def draw_ablation(path: Path, records: list[dict[str, Any]], bound: dict[str, An
         ax.grid(axis="x", color=GRID_LINE, lw=0.7)
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(labelsize=9, colors=INK, length=0)
-    axes[0].set_yticks(range(len(variants)), [VARIANTS[variant][0] for variant in variants])
+    axes[0].set_yticks(range(len(variants)), [names[variant] for variant in variants])
     axes[0].invert_yaxis()
     axes[0].set_xlim(-76, 0)
     axes[1].set_xlim(-35, 7)
@@ -762,11 +795,11 @@ def write_results(folder: Path, records: list[dict[str, Any]], bound: dict[str, 
             writer.writerow([record["variant"], record["seed"], *numbers, record["seconds"]])
     with (folder / "curves.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["variant", "seed", "update", "mean", "cvar", "touched", "reached", "entropy"])
+        writer.writerow(["variant", "seed", "update", "mean", "cvar", "touched", "reached", "entropy", "guard"])
         for record in records:
             for update in range(0, len(record["curve"]), 10):
                 numbers = [f"{x:.2f}" for x in record["curve"][update]]
-                writer.writerow([record["variant"], record["seed"], update, *numbers])
+                writer.writerow([record["variant"], record["seed"], update, *numbers, *[""] * (6 - len(numbers))])
 
 
 # Command line -------------------------------------------------------------------------------------------------------
@@ -805,7 +838,9 @@ def main(argv: list[str] | None = None) -> None:
     elif options.study:
         most = options.seeds or 10
         runs = [(variant, seed) for seed in range((most + 1) // 2) for variant in VARIANTS]
-        runs += [(variant, seed) for seed in range((most + 1) // 2, most) for variant in ("mean", "recipe")]
+        runs += [
+            (variant, seed) for seed in range((most + 1) // 2, most) for variant in ("mean", "recipe", "cross-entropy")
+        ]
 
     if not options.bound:
         jobs = still_to_do(runs, folder, options.resume, options.overwrite)

@@ -1,16 +1,14 @@
 """The guarded maze: its rules, its Gymnasium interface, and the study that trains on it."""
 
-import importlib.util
 import json
-import sys
 import warnings
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from studies import load
 
 from ordergrad.envs import GuardedMaze, GuardedMazeVector, guarded_maze
 
@@ -316,12 +314,7 @@ def study():
     import torch
 
     torch.set_num_threads(1)
-    path = Path(__file__).parents[1] / "experiments" / "guarded_maze.py"
-    spec = importlib.util.spec_from_file_location("guarded_maze_study", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load("guarded_maze")
 
 
 @pytest.fixture(scope="module")
@@ -369,10 +362,29 @@ def test_a_run_writes_its_record_and_is_not_overwritten(study, tiny, tmp_path, m
 
 
 def test_weights_are_one_for_guards_that_were_never_met(study, tiny):
-    guard, touched = np.array([True, True, False, False]), np.array([True, False, True, False])
-    weights = study.importance_weights(guard, touched, study.replace(tiny, weighting="full"), 0.3)
+    guard, omega = study.draw_guards(1000, tiny, None, np.random.default_rng(0))
+    np.testing.assert_allclose(omega, np.where(guard, 0.25, 4))
+    omega, touched = np.array([0.25, 0.25, 4, 4]), np.array([True, False, True, False])
+    weights = study.importance_weights(omega, touched, study.replace(tiny, weighting="full"), 0.3)
     np.testing.assert_allclose(weights, [0.25, 1, 4, 1])
-    np.testing.assert_allclose(study.importance_weights(guard, touched, tiny, 0.0), 1)
+    np.testing.assert_allclose(study.importance_weights(omega, touched, tiny, 0.0), 1)
+    np.testing.assert_allclose(study.importance_weights(omega, touched, tiny, 0.5), np.sqrt(weights))
+
+
+def test_the_cross_entropy_variant_samples_guards_of_the_worst_episodes(study, tiny):
+    settings = study.replace(tiny, guard_sampling=None, episodes=400)
+    conditions = study.make_sampler(settings, 0)
+    assert study.make_sampler(tiny, 0) is None
+    guard, omega = study.draw_guards(400, settings, conditions, np.random.default_rng(0))
+    assert 40 < guard.sum() < 120
+    assert (omega == 1).all()
+    conditions.report(guard, omega, np.where(guard, -40.0, 0.0))
+    guard, omega = study.draw_guards(400, settings, conditions, np.random.default_rng(0))
+    assert guard.mean() > 0.7
+    np.testing.assert_allclose(omega[guard], 0.2 / (0.2 * 0.2 + 0.8))
+    _, curve = study.train(settings, seed=1)
+    assert curve == study.train(settings, seed=1)[1]
+    assert len(curve) == 2
 
 
 def test_bound_on_a_coarse_grid(study):

@@ -11,7 +11,7 @@ import pytest
 import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
-KERNELS = ["kernels.cpu", "kernels.cuda"]
+ALONE = ["conditions", "kernels.cpu", "kernels.cuda"]
 CORE = ["objectives", "spec", "weights", "backend", "exact", "estimators", "groups"]
 """In order: each may import those before it only."""
 
@@ -26,6 +26,8 @@ LIGHT = [
     "matplotlib",
     "gymnasium",
     "stable_baselines3",
+    "torchrl",
+    "ray",
     "scipy.stats",
     "scipy.optimize",
 ]
@@ -52,10 +54,16 @@ def test_imports_of_the_core_point_one_way(name):
     assert modules <= allowed, f"{name} may not import {sorted(modules - allowed)}"
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernels_import_nothing_of_the_package(name):
+@pytest.mark.parametrize("name", ALONE)
+def test_what_stands_alone_imports_nothing_of_the_package(name):
     path = SOURCE / f"{name.replace('.', '/')}.py"
     assert not [module for module in imports(path) if module.split(".")[0] == "ordergrad"]
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "adapters").glob("*.py")), ids=lambda path: path.stem)
+def test_adapters_import_one_another_only_for_what_they_share(path):
+    own = {".".join(module.split(".")[:3]) for module in imports(path) if module.startswith("ordergrad.adapters.")}
+    assert own <= {"ordergrad.adapters.episodes", "ordergrad.adapters.recipes"}
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name != "backend"])
@@ -90,7 +98,7 @@ def test_numpy_alone_loads_no_framework():
     assert out.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["ordergrad", *(f"ordergrad.{name}" for name in CORE)])
+@pytest.mark.parametrize("name", ["ordergrad", "ordergrad.conditions", *(f"ordergrad.{name}" for name in CORE)])
 def test_all_is_sorted_and_true(name):
     module = importlib.import_module(name)
     assert module.__all__ == sorted(set(module.__all__))

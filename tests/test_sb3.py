@@ -2,50 +2,21 @@
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+from walk import Walk
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards
+from ordergrad.conditions import Bernoulli, ConditionSampler
+from ordergrad.envs import SampledConditions
 
 torch.set_num_threads(1)
-
-
-class Walk(gym.Env):
-    """Episodes of random length; the reward depends on state and action. Ends by termination or truncation."""
-
-    observation_space = spaces.Box(-10, 10, (2,), np.float32)
-
-    def __init__(self, continuous=False, mean_length=6.0, end="both", rewards=None):
-        self.action_space = spaces.Box(-1, 1, (2,), np.float32) if continuous else spaces.Discrete(3)
-        self.mean_length, self.end, self.rewards = mean_length, end, rewards
-        self.finished: list[float] = []
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.state = self.np_random.normal(size=2).astype(np.float32)
-        self.total, self.steps = 0.0, 0
-        return self.state, {}
-
-    def step(self, action):
-        self.state = (0.5 * self.state + self.np_random.normal(size=2)).astype(np.float32)
-        reward = float(self.state[0] * np.sum(action) + self.state[1])
-        if self.rewards is not None:
-            reward = self.rewards(self, reward)
-        reward = float(np.float32(reward))
-        self.total += reward
-        self.steps += 1
-        stop = bool(self.np_random.random() < 1 / self.mean_length)
-        truncated = stop and (self.end == "truncated" or (self.end == "both" and self.np_random.random() < 0.5))
-        if stop:
-            self.finished.append(self.total)
-        return self.state, reward, stop and not truncated, truncated, {}
 
 
 def make(n_envs=4, **kwargs):
@@ -117,12 +88,8 @@ def policy_gradient(model, loss):
     )
 
 
-@pytest.mark.parametrize("continuous", [False, True])
-@pytest.mark.parametrize("objective", ["mean", "cvar:0.2", "0.7*mean+0.3*max@8", "mean-0.5*gini"])
-@pytest.mark.parametrize("cls", [OrderGradPPO, OrderGradA2C])
-def test_one_step_is_the_reference_gradient(cls, objective, continuous):
-    env = make(continuous=continuous)
-    model = make_model(cls, env, objective=objective, max_grad_norm=1e9)
+def one_step(model):
+    """Return the gradient of the policy in the only step of an update, and what the rollout saw."""
     spy, grads = Spy(), []
     step = model.policy.optimizer.step
 
@@ -140,7 +107,17 @@ def test_one_step_is_the_reference_gradient(cls, objective, continuous):
     model.policy.optimizer.step = capture  # the policy stays as it was
     model.learn(32 * 4, callback=spy)
     model.policy.optimizer.step = step
-    episodes = episodes_of(spy.rows, 4)
+    [gradient] = grads
+    return gradient, spy.rows
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("objective", ["mean", "cvar:0.2", "0.7*mean+0.3*max@8", "mean-0.5*gini"])
+@pytest.mark.parametrize("cls", [OrderGradPPO, OrderGradA2C])
+def test_one_step_is_the_reference_gradient(cls, objective, continuous):
+    model = make_model(cls, make(continuous=continuous), objective=objective, max_grad_norm=1e9)
+    gradient, rows = one_step(model)
+    episodes = episodes_of(rows, 4)
     returns = np.array([e[2] for e in episodes])
     assert len(episodes) > 8
     if objective == "mean":
@@ -151,8 +128,183 @@ def test_one_step_is_the_reference_gradient(cls, objective, continuous):
     loss = -torch.stack([torch.tensor(x) * lp for x, lp in zip(a, log_probs, strict=True)]).mean()
     reference = policy_gradient(model, loss)
     scalar = len(episodes) / sum(len(o) for o, _, _ in episodes)
-    assert len(grads) == 1
-    torch.testing.assert_close(grads[0], (scalar * reference).to(grads[0].dtype), rtol=2e-4, atol=2e-5)
+    torch.testing.assert_close(gradient, (scalar * reference).to(gradient.dtype), rtol=2e-4, atol=2e-5)
+
+
+def transformation(returns, objective):
+    """Return f, from its definition: slope N w_m(N-1) between sorted returns, the end slopes beyond them."""
+    knots = np.sort(returns)
+    n = len(knots)
+    slopes = n * og.sample_weights(objective, n - 1)
+
+    def f(x):
+        below, above = min(x, knots[0]) - knots[0], max(x, knots[-1]) - knots[-1]
+        inside = sum(
+            slope * (np.clip(x, low, high) - low) for slope, low, high in zip(slopes, knots, knots[1:], strict=False)
+        )
+        return slopes[0] * below + inside + slopes[-1] * above
+
+    return f
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize("objective", ["mean", "cvar:0.2@10", "0.7*mean+0.3*max@8"])
+@pytest.mark.parametrize("credit", ["terminal", "telescoped"])
+@pytest.mark.parametrize("cls", [OrderGradPPO, OrderGradA2C])
+def test_one_step_with_a_critic_is_the_reference_gradient(cls, credit, objective, continuous):
+    """With gamma = lambda = 1 and a critic of 0 the credit of a step is what f gains from it to the episode's end.
+
+    Terminal: f(R) - mean f for every step of a complete episode, nothing for others. Telescoped: f(R) - f(C_t), C_t the
+    return before the step, and of an unfinished episode up to where it is. The scalar is 1/S, S the steps of all.
+    """
+    exact: dict[str, Any] = {"gamma": 1.0, "gae_lambda": 1.0, "unit_scale": False, "normalize_advantage": False}
+    model = make_model(
+        cls, make(continuous=continuous), objective=objective, credit=credit, max_grad_norm=1e9, vf_coef=0.0, **exact
+    )
+    torch.nn.init.zeros_(model.policy.value_net.weight)
+    gradient, rows = one_step(model)
+    returns = np.array([e[2] for e in episodes_of(rows, 4)])
+    f = transformation(returns, objective)
+    mean = np.mean([f(r) for r in returns])
+    terms = []
+    for env in range(4):
+        before, steps = 0.0, []
+        for index, (obs, actions, rewards, dones) in enumerate(rows):
+            log_prob = model.policy.evaluate_actions(obs[env][None], actions[env][None])[1].sum()
+            steps.append((before, log_prob))
+            before += float(rewards[env])
+            if dones[env] or index == len(rows) - 1:
+                if credit == "telescoped":
+                    terms += [(f(before) - f(c)) * lp for c, lp in steps]
+                elif dones[env]:
+                    terms += [(f(before) - mean) * lp for _, lp in steps]
+                before, steps = 0.0, []
+    reference = policy_gradient(model, -torch.stack(terms).sum() / (32 * 4))
+    assert reference.norm() > 0.01
+    torch.testing.assert_close(gradient, reference.to(gradient.dtype), rtol=2e-4, atol=2e-5)
+
+
+class Weighted(Walk):
+    """A walk whose episodes carry an importance weight."""
+
+    def __init__(self, weight=None, **kwargs):
+        super().__init__(**kwargs)
+        self.weight = weight or (lambda env: 0.25 + env.drawn)
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed, options=options)
+        self.drawn = float(self.np_random.random())
+        return obs, info
+
+    def step(self, action):
+        *others, info = super().step(action)
+        return *others, info | {"ordergrad_weight": self.weight(self)}
+
+
+def make_weighted(**kwargs):
+    env = DummyVecEnv([lambda: Weighted(**kwargs)] * 4)
+    env.seed(3)
+    return env
+
+
+class Weights(BaseCallback):
+    """Keep the weights of the episodes that ended, environment by environment."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended: list[list[float]] = [[], [], [], []]
+
+    def _on_step(self):
+        for env, done in enumerate(self.locals["dones"]):
+            if done:
+                self.ended[env].append(self.locals["infos"][env]["ordergrad_weight"])
+        return True
+
+
+@pytest.mark.parametrize("objective", ["mean", "cvar:0.2", "0.7*mean+0.3*max@8"])
+@pytest.mark.parametrize("cls", [OrderGradPPO, OrderGradA2C])
+def test_one_step_with_importance_weights_is_the_weighted_reference_gradient(cls, objective):
+    """E p_i A_i for episode i, with p = omega / sum omega and A that of the weighted distribution."""
+    model, weights = make_model(cls, make_weighted(), objective=objective, max_grad_norm=1e9), Weights()
+    learn = model.learn
+    model.learn = lambda steps, callback: learn(steps, [callback, weights])
+    gradient, rows = one_step(model)
+    episodes = episodes_of(rows, 4)
+    returns, omega = np.array([e[2] for e in episodes]), np.concatenate(weights.ended)
+    p = omega / omega.sum()
+    k = len(returns) - 1
+    a = og.exact.advantages(returns, p, "cvar:0.2@" + str(k) if objective == "cvar:0.2" else objective)
+    log_probs = [model.policy.evaluate_actions(o, u)[1].sum() for o, u, _ in episodes]
+    steps = sum(len(o) for o, _, _ in episodes)
+    terms = [torch.tensor(len(p) * x * y) * lp for x, y, lp in zip(p, a, log_probs, strict=True)]
+    reference = policy_gradient(model, -torch.stack(terms).sum() / steps)
+    assert reference.norm() > 0.01
+    torch.testing.assert_close(gradient, reference.to(gradient.dtype), rtol=2e-4, atol=2e-5)
+    expected = float(og.value(returns, objective, sample_weight=omega))
+    assert model.rollout_buffer.stats["value"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_weights_of_one_are_no_weights():
+    """Then the estimator is the unbiased one."""
+    model = make_model(env=make_weighted(weight=lambda env: 1), objective="cvar:0.5", learning_rate=0.0)
+    model.learn(128)
+    expected = og.advantages(model.rollout_buffer.ended, "cvar:0.5")
+    np.testing.assert_allclose(
+        np.unique(model.rollout_buffer.advantages.round(4)), np.unique(expected.round(4)), atol=2e-4
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, -1.0])
+def test_episodes_with_weights_that_are_none_are_left_out_and_counted(bad):
+    env = make_weighted(weight=lambda env: bad if env.drawn < 0.2 else 1 + env.drawn)
+    model = make_model(env=env, objective="cvar:0.3")
+    with pytest.warns(UserWarning, match="a weight that is not positive and finite"):
+        model.learn(128 * 3)
+    stats = model.rollout_buffer.stats
+    assert stats["nonfinite"] > 0
+    finished = sum(len(e.unwrapped.finished) for e in env.envs)
+    assert stats["nonfinite"] + stats["total"] == finished
+    assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+
+
+@pytest.mark.parametrize("credit", ["terminal", "telescoped"])
+def test_weights_with_a_critic_are_an_error_at_the_first_episode(credit):
+    model = make_model(env=make_weighted(), credit=credit)
+    with pytest.raises(ValueError, match=rf"\['ordergrad_weight'\] needs credit='episode'.*got credit='{credit}'"):
+        model.learn(128)
+    assert model.num_timesteps < 128
+
+
+def test_training_under_sampled_conditions():
+    """The whole way: a sampler, the wrapper, weights in the ranking, and conditions that move to the bad ones."""
+    sampler = ConditionSampler(Bernoulli(0.05), seed=0, every=50)
+
+    def apply(env, storm):
+        env.rewards = (lambda env, r: r - 20) if storm else None
+
+    env = DummyVecEnv([lambda: SampledConditions(Walk(mean_length=3.0), sampler, apply)] * 4)
+    env.seed(3)
+    model = make_model(env=env, objective="cvar:0.1", n_steps=64, learning_rate=0.0)
+    model.learn(64 * 4 * 6)
+    assert sampler.updates > 5
+    assert sampler.current.probability > 0.7
+    assert model.rollout_buffer.stats["nonfinite"] == 0
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_ranked_returns_are_those_of_monitor(credit):
+    env = VecNormalize(VecMonitor(make(mean_length=20.0)))
+    model, seen = make_model(env=env, credit=credit, learning_rate=0.0), []
+
+    def keep(see, _):
+        seen.extend(info["episode"]["r"] for info in see["infos"] if "episode" in info)
+        return True
+
+    ended = Ended()
+    model.learn(32 * 4 * 5, callback=[ended, keep])
+    np.testing.assert_allclose(sorted(np.concatenate(ended.rollouts)), sorted(seen), atol=1e-4)
+    assert len(model.ep_info_buffer) == min(len(seen), 100)
+    assert model.ep_info_buffer[-1]["r"] == pytest.approx(seen[-1])
 
 
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
@@ -250,10 +402,27 @@ def test_k_above_the_number_of_episodes_waits_then_shrinks():
 def test_non_finite_returns_are_left_out_and_counted(credit, bad):
     env = make(rewards=lambda env, r: bad if env.steps == 3 and env.state[0] > 1 else r)
     model = make_model(env=env, credit=credit, vf_coef=0.5)
-    model.learn(128 * 3)
+    with pytest.warns(UserWarning, match="NaN or infinite return.*check the rewards of the environment"):
+        model.learn(128 * 3)
     finished = np.concatenate([e.unwrapped.finished for e in env.envs])
     assert model.rollout_buffer.stats["nonfinite"] == np.sum(~np.isfinite(finished)) > 0
     assert all(torch.isfinite(p).all() for p in model.policy.parameters())
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_rewards_that_are_all_nan_change_nothing_and_are_counted(credit):
+    env = make(rewards=lambda env, r: np.nan)
+    model = make_model(env=env, credit=credit, patience=2)
+    before = [p.clone() for p in model.policy.parameters()]
+    with pytest.warns(UserWarning, match="an episode ended with a NaN|only 0 episodes ended in 64 steps") as warned:
+        model.learn(128 * 6)
+    assert len(warned) == 2
+    finished = sum(len(e.unwrapped.finished) for e in env.envs)
+    stats = model.rollout_buffer.stats
+    assert finished - stats["abandoned"] <= stats["nonfinite"] <= finished
+    assert stats["nonfinite"] > 20
+    for old, new in zip(before, model.policy.parameters(), strict=True):
+        assert torch.equal(old, new)
 
 
 def test_telescoped_rewards_add_up_to_the_transformed_return():
@@ -354,7 +523,8 @@ def test_saving_and_loading(tmp_path):
     model.save(tmp_path / "model")
     loaded = OrderGradPPO.load(tmp_path / "model", env=env, device="cpu")
     assert str(loaded.rollout_buffer.objective) == "0.5*mean+0.5*cvar:0.25"
-    assert (loaded.rollout_buffer.credit, loaded.rollout_buffer.min_episodes) == ("telescoped", 5)
+    ranking = loaded.rollout_buffer.ranking
+    assert (ranking.credit, ranking.min_episodes) == ("telescoped", 5)
     assert (loaded.normalize_advantage, loaded.vf_coef) == (True, 0.5)
     for old, new in zip(model.policy.parameters(), loaded.policy.parameters(), strict=True):
         assert torch.equal(old, new)

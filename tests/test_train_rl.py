@@ -20,6 +20,7 @@ from gymnasium import spaces
 from typer.testing import CliRunner
 
 import ordergrad as og
+from ordergrad import cli
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.report.plots import learning_curves, return_distributions, save
 from ordergrad.train import rl_command as command
@@ -31,6 +32,7 @@ from ordergrad.train.rl import save as save_model
 from ordergrad.train.rl_command import rl
 from ordergrad.train.rl_settings import RLSettings, as_json
 from ordergrad.train.runs import (
+    METRICS,
     RunError,
     last_line,
     open_folder,
@@ -65,6 +67,22 @@ class Countdown(gym.Env):
         return np.array([self.left], np.float32), 1.0, self.left <= 0, False, {}
 
 
+class Faulty(Countdown):
+    """A share of its episodes has a NaN reward; without an end, none ever ends."""
+
+    def __init__(self, share=0.0, end=True):
+        self.share, self.end = share, end
+
+    def reset(self, *, seed=None, options=None):
+        out = super().reset(seed=seed)
+        self.faulty = self.np_random.random() < self.share
+        return out
+
+    def step(self, action):
+        obs, reward, over, *rest = super().step(action)
+        return np.abs(obs) % 100, np.nan if self.faulty else reward, over and self.end, *rest
+
+
 class Odd(Countdown):
     """An environment whose spaces are given by its arguments."""
 
@@ -79,6 +97,8 @@ class Odd(Countdown):
 
 gym.register("Countdown-v0", Countdown)
 gym.register("Odd-v0", Odd)
+gym.register("Faulty-v0", Faulty, disable_env_checker=True)  # which warns of NaN at every step
+FAULTY = "Faulty-v0 -o cvar:0.1 --seeds 1 --steps 1024 --envs 4 --rollout 16 --min-episodes 4 --episodes 30 --jobs 1"
 
 
 def invoke(out: Path, arguments: str = ARGUMENTS):
@@ -304,6 +324,13 @@ def test_fresh_episodes_are_whole_and_do_not_favour_short_ones():
         fresh_episodes(Still(), "Countdown-v0", {}, 10, seed=0, longest=5)
 
 
+def test_values_leave_out_what_is_not_finite():
+    groups = [np.array([1.0, np.nan, 3.0]), np.array([np.inf, 2.0, 4.0, -np.inf]), np.array([np.nan, 5.0])]
+    [mean] = values_of({"mean": groups, "max@2": [np.array([np.nan, 1.0])]}, ["mean"])
+    assert (mean.trained, mean.seeds, mean.by_seed) == ("mean", 2, (2.0, 3.0))
+    assert values_of({"mean": groups[2:]}, ["mean"]) == []
+
+
 def test_values_of_one_seed_have_the_error_of_their_episodes():
     returns = np.arange(10.0)
     [entry] = values_of({"mean": [returns]}, ["mean"])
@@ -355,6 +382,59 @@ def test_bad_input_of_the_command(tmp_path, monkeypatch):
     assert "jobs must be at least 1" in output("CartPole-v1 -o mean --jobs 0")
     monkeypatch.setattr(command, "_NEEDED", ("torch", "no_such_package"))
     assert "needs no_such_package: pip install 'ordergrad[rl]'" in output("CartPole-v1 -o mean")
+
+
+def test_episodes_that_never_end_stop_the_run_with_advice(tmp_path):
+    """After as many rollouts as the adapter waits, where no time limit will end one; with a limit the run finishes."""
+    never = FAULTY.replace("1024", "9999") + " --env-arg end=false"
+    with pytest.warns(UserWarning, match="only 0 episodes ended"):
+        result = invoke(tmp_path / "out", never)
+    assert result.exit_code == 2
+    output = " ".join(result.output.split())
+    assert "no episode of Faulty-v0 has ended in 512 steps of 4 environments" in output
+    assert "--env-arg max_episode_steps=N" in output
+    assert [row["episodes"] for row in read_metrics(run_folder(tmp_path / "out", "cvar:0.1", 0) / METRICS)] == [0] * 31
+    limited = FAULTY + " --env-arg end=false --env-arg max_episode_steps=9"
+    assert invoke(tmp_path / "limited", limited).exit_code == 0
+
+
+def test_some_nan_rewards_are_left_out_and_told_of(tmp_path):
+    with pytest.warns(UserWarning, match="check the rewards"):
+        result = invoke(tmp_path / "out", FAULTY + " --env-arg share=0.3")
+    assert result.exit_code == 0, result.output
+    output = " ".join(result.output.split())
+    assert "fresh episodes had a NaN or infinite return, left out" in output
+    assert "episodes had a NaN or infinite return and were left out" in output
+    folder = run_folder(tmp_path / "out", "cvar:0.1", 0)
+    assert last_line(folder / METRICS)["nonfinite"] > 0
+    returns = read_returns(folder / "evaluation.csv")
+    assert 0 < np.isnan(returns).sum() < len(returns)
+    with (tmp_path / "out" / "results.csv").open() as file:
+        values = {row["evaluated"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert values["mean"] == pytest.approx(np.nanmean(returns))
+
+
+def test_nothing_but_nan_rewards_is_an_error_that_keeps_the_policies(tmp_path):
+    with pytest.warns(UserWarning, match="check the rewards"):
+        result = invoke(tmp_path / "out", FAULTY + " --env-arg share=1")
+    assert result.exit_code == 2
+    output = " ".join(result.output.split())
+    assert "only 0 of 30 fresh episodes have a finite return" in output
+    assert "rewards of Faulty-v0 are NaN or infinite" in output
+    assert (run_folder(tmp_path / "out", "cvar:0.1", 0) / "checkpoint.safetensors").exists()
+    page = tmp_path / "page.html"
+    assert CliRunner().invoke(cli.app, ["report", str(tmp_path / "out"), "--out", str(page)]).exit_code == 0
+    assert page.exists()
+
+
+def test_too_few_episodes_for_k_rank_at_a_smaller_one_and_are_told_of(tmp_path):
+    arguments = FAULTY.replace("cvar:0.1", "max@60").replace("--steps 1024", "--steps 1088")
+    arguments = arguments.replace("--episodes 30", "--episodes 61").replace("--rollout 16", "--rollout 17")
+    result = invoke(tmp_path / "out", arguments + " --env-arg end=false --env-arg max_episode_steps=17 --anneal 0")
+    assert result.exit_code == 0, result.output
+    rows = read_metrics(run_folder(tmp_path / "out", "max@60", 0) / METRICS)
+    assert max(row["waiting"] for row in rows) == 60  # 4 episodes a rollout: 15 of 16 do not suffice
+    assert any(row["ranked"] == 64 for row in rows)
 
 
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path):

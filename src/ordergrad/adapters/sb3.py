@@ -19,6 +19,11 @@ episodes out would favour short ones, and ranking what a rollout has seen of the
 then its steps wait (``episode``; PPO's ratio accounts for updates in between), or are bootstrapped by the critic.
 While too few episodes have ended for the comparison size, nothing is updated and the next rollout adds to them.
 
+Episodes under other conditions than the true ones carry their importance weight ω in ``info["ordergrad_weight"]``, as
+`ordergrad.envs.SampledConditions` puts it there. With ``episode`` credit, A is that of the weighted returns, times
+E ω/Σω: self-normalised, so consistent rather than unbiased. The other two credits raise an error, because their critic
+would learn the values under the sampled conditions.
+
 References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
     Schulman et al. (2016). High-Dimensional Continuous Control Using Generalized Advantage Estimation.
@@ -28,8 +33,7 @@ References:
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # (Stable-Baselines3 leaves many of its types open)
 
-import warnings
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -39,16 +43,14 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from ordergrad.estimators import advantages, value
+from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import scan, smallest_group
 
-__all__ = ["Credit", "OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
+__all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 
-Credit = Literal["episode", "terminal", "telescoped"]
 Array = NDArray[Any]
-_FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains")
+_FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "weights")
 _TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
 
@@ -85,9 +87,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         ready: Whether the last rollout led to a ranking, so that there is something to train on.
         stats: Of the last rollout: ``episodes`` ranked, ``waiting`` for a ranking, ``steps`` to train on, ``open``
             steps kept back, ``stale`` share of steps from before the last update, the ``value`` of the objective;
-            and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut
-            short or too long), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the root mean
-            square ``scale`` of their advantages.
+            and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns, or a weight that is
+            not positive and finite), ``abandoned`` (cut short or too long), ``shrunk`` (rankings at a smaller K),
+            ``total`` episodes ranked and the root mean square ``scale`` of their advantages.
         ended: Returns of the episodes that ended in the last rollout, whether ranked or not.
         lengths: Their lengths.
     """
@@ -114,27 +116,27 @@ class OrderGradRolloutBuffer(RolloutBuffer):
                 f"observation_space must not be a {type(observation_space).__name__}; "
                 "wrap the environment in gymnasium.wrappers.FlattenObservation"
             )
-        if credit not in get_args(Credit):
-            raise ValueError(f"credit must be one of {', '.join(get_args(Credit))}; got {credit!r}")
-        if not 0 < discount <= 1:
-            raise ValueError(f"discount must satisfy 0 < discount <= 1; got {discount}")
-        if patience < 1:
-            raise ValueError(f"patience must satisfy patience >= 1; got {patience}")
-        self.objective = parse(objective)
-        self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
-        self.unit_scale, self.patience = unit_scale, patience
-        self.gains = np.zeros((buffer_size, n_envs))
-        self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0, "total": 0, "scale": 0.0}
+        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, unit_scale, patience)
+        self.stats, self.discount = self.ranking.stats, discount
+        self.gains, self.weights = np.zeros((buffer_size, n_envs)), np.ones((buffer_size, n_envs))
         self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
         self.ready = False
-        self._observed: Array | None = None
+        self._observed: tuple[Array, Array | None] | None = None
         self._pending = False
-        self._warned = False
         self._stretch: dict[str, Array] = {}
         self._running, self._power = np.zeros(n_envs), np.ones(n_envs)
         self._length, self._episode = np.zeros(n_envs, int), np.full(n_envs, -1)
         self._broken, self._open = np.zeros(n_envs, bool), np.zeros(n_envs, bool)
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
+
+    @property
+    def objective(self) -> Objective:
+        """What is optimised. May be assigned, an objective or its string."""
+        return self.ranking.objective
+
+    @objective.setter
+    def objective(self, objective: str | Objective) -> None:
+        self.ranking.objective = objective
 
     def reset(self) -> None:
         """Begin a rollout. One that was broken off leaves gaps: the episodes it was in are not ranked."""
@@ -142,11 +144,23 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             self._abandon(np.ones(self.n_envs, bool))
         super().reset()
         self.gains = np.zeros((self.buffer_size, self.n_envs))
+        self.weights = np.ones((self.buffer_size, self.n_envs))
         self._observed, self._pending = None, True
 
-    def observe(self, rewards: Array) -> None:
-        """Take the true rewards of the step that is added next, shape (n_envs,); `RecordRewards` calls this."""
-        self._observed = np.array(rewards, dtype=np.float64)
+    def observe(self, rewards: Array, weights: Array | None = None) -> None:
+        """Take the true rewards of the step that is added next; `RecordRewards` calls this.
+
+        Args:
+            rewards: Shape (n_envs,).
+            weights: The importance weights of the episodes that end with it, shape (n_envs,); the others' are not
+                looked at. None: all are 1.
+
+        Raises:
+            ValueError: There are weights, and the credit is not ``episode``.
+        """
+        if weights is not None:
+            self.ranking.check_weighted()
+        self._observed = np.array(rewards, dtype=np.float64), weights
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """Add a step; its true rewards must have been observed.
@@ -159,7 +173,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
                 "OrderGradRolloutBuffer needs the true rewards: use OrderGradPPO or OrderGradA2C, "
                 "or pass learn(..., callback=RecordRewards())"
             )
-        self.gains[self.pos] = self._observed
+        self.gains[self.pos], weights = self._observed
+        if weights is not None:
+            self.weights[self.pos] = weights
         self._observed = None
         super().add(*args, **kwargs)
 
@@ -174,20 +190,19 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._append(np.asarray(dones, bool))
         s = self._stretch
         ended = s["ends"] & s["usable"]
-        finite = ended & np.isfinite(s["total"])
-        need = max(2, self.min_episodes, smallest_group(self.objective, "leave_one_out"))
+        finite = ended & np.isfinite(s["total"]) & np.isfinite(s["weights"]) & (s["weights"] > 0)
+        need, patience = self.ranking.need, self.ranking.patience
         count, rows = int(finite.sum()), len(s["ends"])
-        out_of_patience = rows >= self.patience * self.buffer_size
+        out_of_patience = rows >= patience * self.buffer_size
         self.ready = count >= need or (out_of_patience and count >= 2)
+        self.ranking.leave_out(int((ended & ~finite)[-self.buffer_size :].sum()))
         self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
         if self.ready:
-            self.stats |= {"episodes": count, "waiting": 0, "shrunk": self.stats["shrunk"] + (count < need)}
-            self.stats["nonfinite"] += int((ended & ~finite).sum())
+            self.stats |= {"episodes": count, "waiting": 0}
             returns = s["total"][finite]
-            self.stats["value"] = float(value(returns, self.objective, small="shrink"))
             last = last_values.detach().cpu().numpy().astype(np.float64).ravel()
-            if self.credit == "episode":
-                self._train_on_episodes(returns, finite, last)
+            if self.ranking.credit == "episode":
+                self._train_on_episodes(returns, s["weights"][finite], finite, last)
             else:
                 self._train_on_everything(returns, finite, last)
         else:
@@ -196,7 +211,11 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             if out_of_patience:
                 self._drop_all()
         if out_of_patience and count < need:
-            self._complain(count, need, rows)
+            self.ranking.complain(
+                count,
+                f"{rows} steps of {self.n_envs} environments",
+                "raise n_steps or n_envs, lower K or min_episodes, or limit the length of episodes",
+            )
         self.stats["open"] = int(self._stretch["usable"].sum()) if self._stretch else 0
 
     def get(self, batch_size: int | None = None) -> Any:
@@ -232,21 +251,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         old = self._stretch
         self._stretch = {name: np.concatenate([old[name], new]) if old else new for name, new in chunk.items()}
 
-    def _advantages(self, returns: Array) -> Array:
-        """Return the advantages of episodes, in their unit."""
-        a = np.asarray(advantages(returns, self.objective, small="shrink"))
-        total = self.stats["total"] + len(a)
-        mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + float(np.sum(a * a))) / total
-        self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
-        return a / self._unit
-
-    @property
-    def _unit(self) -> float:
-        return (self.stats["scale"] or 1.0) if self.unit_scale else 1.0
-
-    def _train_on_episodes(self, returns: Array, finite: Array, last_values: Array) -> None:
+    def _train_on_episodes(self, returns: Array, weight: Array, finite: Array, last_values: Array) -> None:
         s = self._stretch
-        a = self._advantages(returns)
+        a = self.ranking.advantages(returns, weight)
         key = s["episode"] * self.n_envs + np.arange(self.n_envs)
         ranked = key[finite]
         order = np.argsort(ranked)
@@ -257,7 +264,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         s["usable"] &= (s["episode"] == self._episode) & ~s["ends"][-1]
         s["stale"][:] = True
         first = int(np.argmax(s["usable"].any(axis=1))) if s["usable"].any() else len(s["usable"])
-        longest = self.patience * self.buffer_size
+        longest = self.ranking.patience * self.buffer_size
         if len(s["usable"]) - first > longest:
             self._abandon(s["usable"][:-longest].any(axis=0))
             first = len(s["usable"]) - longest
@@ -265,17 +272,12 @@ class OrderGradRolloutBuffer(RolloutBuffer):
 
     def _train_on_everything(self, returns: Array, finite: Array, last_values: Array) -> None:
         s = self._stretch
-        order = np.argsort(returns)
-        slopes = scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
-        a = self._advantages(returns)
-        if self.credit == "terminal":
+        a = self.ranking.advantages(returns)
+        if self.ranking.credit == "terminal":
             rewards = np.zeros(finite.shape)
             rewards[finite] = a
         else:
-            knots = returns[order]
-            with np.errstate(invalid="ignore"):
-                rewards = _transform(s["total"], knots, slopes) - _transform(s["before"], knots, slopes)
-            rewards = np.where(np.isfinite(rewards) & s["usable"], rewards, 0.0) / self._unit
+            rewards = self.ranking.telescoped(returns, s["before"], s["total"]) * s["usable"]
         gae, critic = self._gae(rewards, last_values)
         self._choose(np.ones(finite.shape, bool), gae, critic)
         self._stretch = {}
@@ -317,22 +319,13 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             self._stretch["usable"] &= ~(which & (self._stretch["episode"] == self._episode))
 
     def _drop_all(self) -> None:
-        if self.credit == "episode":
+        if self.ranking.credit == "episode":
             self._abandon(np.ones(self.n_envs, bool))
         self._stretch = {}
 
-    def _complain(self, count: int, need: int, rows: int) -> None:
-        if not self._warned:
-            warnings.warn(
-                f"only {count} episodes ended in {rows} steps of {self.n_envs} environments, but {self.objective} "
-                f"needs {need}: raise n_steps or n_envs, lower K or min_episodes, or limit the length of episodes",
-                stacklevel=3,
-            )
-        self._warned = True
-
 
 class RecordRewards(BaseCallback):
-    """Tell an `OrderGradRolloutBuffer` the true rewards, and log what it did under ``ordergrad/``.
+    """Tell an `OrderGradRolloutBuffer` the true rewards and weights, and log what it did under ``ordergrad/``.
 
     Rewards are those that the environments return, before ``VecNormalize`` scales them and before the algorithm adds
     the critic's value at time limits. `OrderGradPPO` and `OrderGradA2C` bring it along.
@@ -341,7 +334,12 @@ class RecordRewards(BaseCallback):
     def _on_step(self) -> bool:
         normalizer = self.model.get_vec_normalize_env()
         buffer: Any = self.locals["rollout_buffer"]
-        buffer.observe(self.locals["rewards"] if normalizer is None else normalizer.get_original_reward())
+        infos, weights = self.locals["infos"], None
+        ended = [i for i in np.flatnonzero(self.locals["dones"]) if WEIGHT in infos[i]]
+        if ended:
+            weights = np.ones(len(infos))
+            weights[ended] = [infos[i][WEIGHT] for i in ended]
+        buffer.observe(self.locals["rewards"] if normalizer is None else normalizer.get_original_reward(), weights)
         return True
 
     def _on_rollout_end(self) -> None:
@@ -429,11 +427,3 @@ class OrderGradA2C(_Ranked, A2C):
         >>> model.learn(256).rollout_buffer.stats["episodes"] > 4
         True
     """
-
-
-def _transform(x: Array, knots: Array, slopes: Array) -> Array:
-    """Return f(x): piecewise linear with the given slopes between sorted knots, end slopes beyond, f(knots[0]) = 0."""
-    heights = np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))])
-    inside = np.interp(x, knots, heights)
-    below, above = np.minimum(x - knots[0], 0.0), np.maximum(x - knots[-1], 0.0)
-    return inside + slopes[0] * below + slopes[-1] * above

@@ -1,4 +1,4 @@
-"""Gymnasium environments of the risk literature. Importing this package registers them.
+"""Gymnasium environments of the risk literature, and a wrapper that samples conditions. Importing registers them.
 
 | id | what it tests |
 |---|---|
@@ -7,9 +7,10 @@
 
 from gymnasium.envs.registration import register, registry  # pyright: ignore[reportUnknownVariableType]
 
+from ordergrad.envs.conditions import SampledConditions
 from ordergrad.envs.guarded_maze import GuardedMaze, GuardedMazeVector
 
-__all__ = ["GuardedMaze", "GuardedMazeVector"]
+__all__ = ["GuardedMaze", "GuardedMazeVector", "SampledConditions"]
 
 if "ordergrad/GuardedMaze-v0" not in registry:
     register(

@@ -416,7 +416,7 @@ class GuardedMazeVector(_Maze, gymnasium.vector.VectorEnv[npt.NDArray[np.float32
         self.single_observation_space = gymnasium.spaces.Box(0.0, 1.0, (SIZE, SIZE), np.float32)
         self.single_action_space = gymnasium.spaces.Discrete(len(MOVES))
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)  # pyright: ignore[reportUnknownMemberType]
         self._finished = np.zeros(num_envs, dtype=np.bool_)
 
     def reset(

@@ -1,8 +1,9 @@
 """The scan of the estimators on a CPU: sort, scan, centre and unsort fused, compiled by Numba.
 
 Groups of up to `LANES_UP_TO` rewards are sorted `LANES` at a time, one group per SIMD lane, by Batcher's network
-(1968) with the positions of the rewards carried along; the scan runs in the lanes too. Larger groups are sorted by
-NumPy's SIMD sort, as whole numbers of 64 bits that hold the reward above and its position below:
+(1968), which notes in which lanes each exchange took place; the scan runs in the lanes too, and the exchanges in
+reverse order put the results in their places. Larger groups are sorted by NumPy's SIMD sort, as whole numbers of 64
+bits that hold the reward above and its position below:
 
 * float32: all 32 bits of the reward, in an order-preserving form, and 32 bits of position;
 * float64: as many upper bits of reward - smallest reward as the position leaves free. Rewards that agree in them may
@@ -33,8 +34,8 @@ __all__ = ["Groups", "Weights", "default_threads", "scan_groups", "scan_ragged"]
 
 Array = NDArray[Any]
 
-LANES = 16
-"""Groups sorted side by side: one AVX-512 register of float32, or several smaller ones."""
+LANES = 32
+"""Groups sorted side by side: two AVX-512 registers of float32, so that one does not wait for the other's exchange."""
 
 LANES_UP_TO = 128
 """Largest group that a network sorts; above, NumPy's sort is faster."""
@@ -249,32 +250,62 @@ def _splat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
+def _rows_at(context: Any, builder: Any, kind: Any, keys: Any, rows: Any) -> tuple[list[Any], list[Any]]:
+    """Return pointers to some rows as whole numbers, and what is in them."""
+    pointers: list[Any] = []
+    for row in rows:
+        pointer = _row(context, builder, kind, keys, builder.mul(row, _size(LANES)), LANES)
+        bits = ir.VectorType(ir.IntType(kind.dtype.bitwidth), LANES)
+        pointers.append(builder.bitcast(pointer, bits.as_pointer()))
+    return pointers, [_load(builder, pointer) for pointer in pointers]
+
+
+def _swap(builder: Any, swap: Any, pointers: Any, rows: Any) -> None:
+    """Store two rows, swapped in some lanes: by exclusive or, since what a masked store has put is slow to load."""
+    a, b = rows
+    difference = builder.select(swap, builder.xor(a, b), ir.Constant(a.type, [0] * LANES))
+    for pointer, row in zip(pointers, rows, strict=True):
+        _store(builder, builder.xor(row, difference), pointer)
+
+
 @intrinsic
-def _exchange(typing: Any, keys: Any, ids: Any, low: Any, high: Any) -> Any:
-    """Order rows `low` and `high` in every lane, the ids with the keys."""
+def _exchange(typing: Any, keys: Any, swaps: Any, step: Any, low: Any, high: Any) -> Any:
+    """Order rows `low` and `high` in every lane, and note in swaps[step] in which lanes they changed places."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        keys, ids, *rows = arguments
-        rows = [builder.mul(row, _size(LANES)) for row in rows]
-        at_keys = [_row(context, builder, signature.args[0], keys, row, LANES) for row in rows]
-        at_ids = [_row(context, builder, signature.args[1], ids, row, LANES) for row in rows]
-        a, b = (_load(builder, pointer) for pointer in at_keys)
-        i, j = (_load(builder, pointer) for pointer in at_ids)
-        swap = builder.fcmp_ordered("<", b, a)
-        for x, y, (low, high) in ((a, b, at_keys), (i, j, at_ids)):
-            _store(builder, builder.select(swap, y, x), low)
-            _store(builder, builder.select(swap, x, y), high)
+        keys, swaps, step, *rows = arguments
+        pointers, (a, b) = _rows_at(context, builder, signature.args[0], keys, rows)
+        numbers = ir.VectorType(context.get_value_type(signature.args[0].dtype), LANES)
+        swap = builder.fcmp_ordered("<", builder.bitcast(b, numbers), builder.bitcast(a, numbers))
+        _swap(builder, swap, pointers, (a, b))
+        data = context.make_array(signature.args[1])(context, builder, swaps).data
+        builder.store(builder.bitcast(swap, ir.IntType(LANES)), builder.gep(data, [step], inbounds=True))
         return context.get_dummy_value()
 
-    return types.void(keys, ids, types.uintp, types.uintp), generate
+    return types.void(keys, swaps, types.uintp, types.uintp, types.uintp), generate
 
 
 @intrinsic
-def _transpose(typing: Any, x: Any, start: Any, stride: Any, keys: Any, at: Any) -> Any:
-    """Copy 8 rewards of each of 8 groups, `stride` apart from `start` on, into 8 rows of 8 lanes from `at` on."""
+def _exchange_back(typing: Any, keys: Any, swaps: Any, step: Any, low: Any, high: Any) -> Any:
+    """Undo the `_exchange` of the same step."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, start, stride, keys, at = arguments
+        keys, swaps, step, *rows = arguments
+        pointers, contents = _rows_at(context, builder, signature.args[0], keys, rows)
+        data = context.make_array(signature.args[1])(context, builder, swaps).data
+        bits = builder.load(builder.gep(data, [step], inbounds=True))
+        _swap(builder, builder.bitcast(bits, ir.VectorType(ir.IntType(1), LANES)), pointers, contents)
+        return context.get_dummy_value()
+
+    return types.void(keys, swaps, types.uintp, types.uintp, types.uintp), generate
+
+
+@intrinsic
+def _transpose(typing: Any, x: Any, start: Any, stride: Any, y: Any, at: Any, step: Any) -> Any:
+    """Copy 8 rows of 8 numbers, `stride` apart in x from `start` on, to 8 columns, `step` apart in y from `at` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, start, stride, y, at, step = arguments
         rows: list[Any] = []
         for r in range(_TILE):
             index = builder.add(start, builder.mul(stride, _size(r)))
@@ -288,11 +319,11 @@ def _transpose(typing: Any, x: Any, start: Any, stride: Any, keys: Any, at: Any)
                     a, b = rows[r], rows[r + d]
                     rows[r], rows[r + d] = (builder.shuffle_vector(a, b, which) for which in chosen)
         for r, row in enumerate(rows):
-            index = builder.add(at, _size(r * LANES))
-            _store(builder, row, _row(context, builder, signature.args[3], keys, index, _TILE))
+            index = builder.add(at, builder.mul(step, _size(r)))
+            _store(builder, row, _row(context, builder, signature.args[3], y, index, _TILE))
         return context.get_dummy_value()
 
-    return types.void(x, types.uintp, types.uintp, keys, types.uintp), generate
+    return types.void(x, types.uintp, types.uintp, y, types.uintp, types.uintp), generate
 
 
 def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, sizes: Any) -> Any:
@@ -371,9 +402,16 @@ _climb_lanes = cast("Any", intrinsic(_climb))
 
 
 @_compiled
-def _sort_lanes(network: Array, first: int, last: int, keys: Array, ids: Array) -> None:
+def _sort_lanes(network: Array, first: int, last: int, keys: Array, swaps: Array) -> None:
     for p in range(np.uintp(first), np.uintp(last)):
-        _exchange(keys, ids, np.uintp(network[p, 0]), np.uintp(network[p, 1]))  # type: ignore[call-arg]
+        _exchange(keys, swaps, p - np.uintp(first), np.uintp(network[p, 0]), np.uintp(network[p, 1]))  # type: ignore[call-arg]
+
+
+@_compiled
+def _unsort_lanes(network: Array, first: int, last: int, keys: Array, swaps: Array) -> None:
+    for step in range(np.uintp(last - first)):
+        p = np.uintp(last) - step - np.uintp(1)
+        _exchange_back(keys, swaps, p - np.uintp(first), np.uintp(network[p, 0]), np.uintp(network[p, 1]))  # type: ignore[call-arg]
 
 
 @_compiled
@@ -389,7 +427,7 @@ def _lanes(
 ) -> float:
     """Scan groups of n, one after the other in `x`, from the `first` to before the `last`."""
     lanes, tile, size = np.uintp(LANES), np.uintp(_TILE), np.uintp(n)
-    keys, ids = _aligned((n + 1) * LANES, x), _aligned(n * LANES, network)
+    keys, swaps = _aligned((n + 1) * LANES, x), np.empty(len(network), np.uint32)
     tiled = size - size % tile
     finite = 0.0
     for group in range(first, last, LANES):
@@ -397,8 +435,8 @@ def _lanes(
         base = np.uintp(group) * size
         if width == lanes:
             for i in range(np.uintp(0), tiled, tile):
-                _transpose(x, base + i, size, keys, i * lanes)  # type: ignore[call-arg]
-                _transpose(x, base + i + tile * size, size, keys, i * lanes + tile)  # type: ignore[call-arg]
+                for lane in range(np.uintp(0), lanes, tile):
+                    _transpose(x, base + lane * size + i, size, keys, i * lanes + lane, lanes)  # type: ignore[call-arg]
             for i in range(tiled, size):
                 for lane in range(lanes):
                     keys[i * lanes + lane] = x[base + lane * size + i]
@@ -406,20 +444,18 @@ def _lanes(
             for i in range(size):
                 for lane in range(lanes):
                     keys[i * lanes + lane] = x[base + min(lane, width - np.uintp(1)) * size + i]
-        for i in range(size):
-            for lane in range(lanes):
-                ids[i * lanes + lane] = lane * size + i
         for lane in range(lanes):
             keys[size * lanes + lane] = total[0]
-        _sort_lanes(network, 0, len(network), keys, ids)
+        _sort_lanes(network, 0, len(network), keys, swaps)
         finite += _climb_lanes(keys, size, slopes, offset, np.uintp(0), None)
+        _unsort_lanes(network, 0, len(network), keys, swaps)
         if width == lanes:
-            for i in range(size * lanes):
-                out[base + np.uintp(ids[i])] = keys[i]
-        else:
-            for i in range(size):
-                for lane in range(width):
-                    out[base + np.uintp(ids[i * lanes + lane])] = keys[i * lanes + lane]
+            for i in range(np.uintp(0), tiled, tile):
+                for lane in range(np.uintp(0), lanes, tile):
+                    _transpose(keys, i * lanes + lane, lanes, out, base + lane * size + i, size)  # type: ignore[call-arg]
+        for i in range(tiled if width == lanes else np.uintp(0), size):
+            for lane in range(width):
+                out[base + lane * size + i] = keys[i * lanes + lane]
     return finite
 
 
@@ -445,7 +481,8 @@ def _ragged_lanes(
     lanes, largest = np.uintp(LANES), np.uintp(0)
     for g in range(first, last):
         largest = max(largest, np.uintp(sizes[order[g]]))
-    keys, ids = _aligned(int(largest + np.uintp(1)) * LANES, x), _aligned(int(largest) * LANES, networks)
+    keys = _aligned(int(largest + np.uintp(1)) * LANES, x)
+    swaps = np.empty(network_at[largest + np.uintp(1)] - network_at[largest], np.uint32)
     own_slopes, own_offset = _aligned(int(largest) * LANES, slopes), _aligned(int(largest) * LANES, offset)
     own_sizes = _aligned(LANES, np.empty(0, np.float64))
     finite = 0.0
@@ -462,11 +499,9 @@ def _ragged_lanes(
             keys[most * lanes + lane] = total[row[group]]
             for i in range(size):
                 keys[i * lanes + lane] = x[positions[start + i]]
-                ids[i * lanes + lane] = i
             for i in range(size, most):
                 keys[i * lanes + lane] = np.inf
-                ids[i * lanes + lane] = i
-        _sort_lanes(networks, network_at[most], network_at[most + np.uintp(1)], keys, ids)
+        _sort_lanes(networks, network_at[most], network_at[most + np.uintp(1)], keys, swaps)
         if same:
             finite += _climb_lanes(keys, most, slopes, offset, np.uintp(at[order[block]]), None)
         else:
@@ -477,11 +512,12 @@ def _ragged_lanes(
                     own_slopes[i * lanes + lane] = slopes[begin + i] if i < gaps else 0.0
                     own_offset[i * lanes + lane] = offset[begin + i] if i < gaps else 0.0
             finite += _climb_lanes(keys, most, own_slopes, own_offset, np.uintp(0), own_sizes)
+        _unsort_lanes(networks, network_at[most], network_at[most + np.uintp(1)], keys, swaps)
         for lane in range(np.uintp(width)):
             group = order[block + int(lane)]
             start = np.uintp(starts[group])
             for i in range(np.uintp(sizes[group])):
-                out[positions[start + np.uintp(ids[i * lanes + lane])]] = keys[i * lanes + lane]
+                out[positions[start + i]] = keys[i * lanes + lane]
     return finite
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.estimators import value, value_and_error
+from ordergrad.spec import parse
+from ordergrad.weights import smallest_group
 
 __all__ = [
     "Value",
@@ -60,6 +62,9 @@ def read_returns(path: Path) -> Array:
 def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str]) -> list[Value]:
     """Return the value of every objective under every trained policy, with 95% confidence intervals.
 
+    NaN and infinite returns are left out; so is a seed, where too few others are left for an objective, and an
+    objective, where no seed is.
+
     Args:
         returns: For each trained objective, the returns of fresh episodes for each of its seeds.
         objectives: What to measure.
@@ -73,8 +78,12 @@ def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str])
 
     table: list[Value] = []
     for trained, groups in returns.items():
+        finite = [group[np.isfinite(group)] for group in groups]
         for objective in objectives:
-            pairs = [value_and_error(group, objective) for group in groups]
+            need = smallest_group(parse(objective), "leave_one_out")
+            pairs = [value_and_error(group, objective) for group in finite if len(group) >= need]
+            if not pairs:
+                continue
             by_seed = np.array([float(v) for v, _ in pairs])
             s = len(by_seed)
             half = (

@@ -6,6 +6,7 @@ run's seed and the step, so that resuming twice gives the same run twice.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownLambdaType=false
 # (Gymnasium and Stable-Baselines3 leave many of their types open)
 
 import difflib
@@ -149,7 +150,7 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         "gamma": settings.gamma,
         "gae_lambda": settings.gae_lambda,
         "ent_coef": settings.entropy,
-        "learning_rate": lambda remaining: rate * remaining,  # pyright: ignore[reportUnknownLambdaType]
+        "learning_rate": lambda remaining: rate * remaining,
         "seed": seed,
         "device": "cpu",
     }
@@ -332,7 +333,8 @@ class _Recorder(BaseCallback):
         window: int = 100,
     ):
         super().__init__()
-        self.folder, self.watched, self.stop, self.report = folder, watched(settings), stop, report
+        self.folder, self.settings, self.watched = folder, settings, watched(settings)
+        self.stop, self.report = stop, report
         self.objective, self.annealing = parse(objective), settings.anneal * settings.steps
         self.spacing = -(-settings.steps // checkpoints)
         self.stopping = False
@@ -370,9 +372,20 @@ class _Recorder(BaseCallback):
         self.returns.extend(finite.tolist())
         self.lengths.extend(buffer.lengths.tolist())
         self.episodes += len(buffer.ended)
+        self._check_ends(buffer.ranking.patience * buffer.buffer_size)
         if len(finite):
             top = _number(finite.max()) or 0.0
             self.best = top if self.best is None else max(self.best, top)
+
+    def _check_ends(self, most: int) -> None:
+        """Stop a run that cannot learn anything, as no episode has ended yet and no time limit will end one."""
+        steps = self.model.num_timesteps // self.training_env.num_envs
+        if self.episodes == 0 and steps >= most and self.training_env.get_attr("spec")[0].max_episode_steps is None:
+            raise RunError(
+                f"no episode of {self.settings.env_id} has ended in {steps} steps of {self.training_env.num_envs} "
+                f"environments, and returns are known only when one ends: limit their length by --env-arg "
+                f"max_episode_steps=N, or raise --rollout ({self.settings.rollout} now) if they are longer than that"
+            )
 
     def update(self) -> None:
         """Write the metrics of the update that has just been made."""

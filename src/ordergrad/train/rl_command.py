@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from ordergrad.spec import parse
 from ordergrad.train.measures import metric_columns, read_returns, values_of
 from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
 from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
@@ -25,6 +27,7 @@ from ordergrad.train.runs import (
     write_csv,
     write_json,
 )
+from ordergrad.weights import smallest_group
 
 __all__ = ["rl"]
 
@@ -147,6 +150,7 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
 
     folders = {name: [run_folder(folder, name, seed) for seed in range(settings.seeds)] for name in settings.objectives}
     returns = {name: [read_returns(path / EVALUATION) for path in paths] for name, paths in folders.items()}
+    _check_returns(settings, returns, folder, console)
     values = values_of(returns, watched(settings))
     header = ("trained", "evaluated", "value", "low", "high", "seeds", "episodes")
     rows = [(v.trained, v.evaluated, v.value, v.low, v.high, v.seeds, len(returns[v.trained][0])) for v in values]
@@ -165,6 +169,31 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
         for seed, run in enumerate(runs):
             _warn(console, f"{name} seed {seed}", run[-1])
     console.print(f"Written: {plain(str(folder))}/results.csv, results.json, returns.png, learning.png")
+
+
+def _check_returns(
+    settings: RLSettings, returns: Mapping[str, Sequence[NDArray[Any]]], folder: Path, console: Console
+) -> None:
+    """Tell of fresh episodes that have no finite return; too few others are an error."""
+    for name, groups in returns.items():
+        for seed, group in enumerate(groups):
+            count, finite = len(group), int(np.isfinite(group).sum())
+            text, need = max(((t, smallest_group(parse(t), "leave_one_out")) for t in watched(settings)), key=_second)
+            if finite < need:
+                raise RunError(
+                    f"{name} seed {seed}: only {finite} of {count} fresh episodes have a finite return, and {text} "
+                    f"needs {need}: rewards of {settings.env_id} are NaN or infinite; mend them, or raise --episodes "
+                    f"and add --resume. The trained policies are in {folder}"
+                )
+            if finite < count:
+                run = plain(f"{name} seed {seed}")
+                console.print(
+                    f"[yellow]{run}: {count - finite} fresh episodes had a NaN or infinite return, left out[/]"
+                )
+
+
+def _second(pair: tuple[str, int]) -> int:
+    return pair[1]
 
 
 def _table(settings: RLSettings, values: Sequence[Any]) -> Table:

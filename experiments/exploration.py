@@ -1,0 +1,552 @@
+"""Exploration: a small reward close by, a large one far off. Does max@K find what the mean does not?
+
+The deep sea of `jax_reinforce.py`, a table of logits for a policy, 1,000 updates of 64 episodes. Contenders differ in
+their advantages only; one has an entropy bonus. In parts, each a set of blocks of runs that JAX trains side by side:
+
+1. *tune*: every contender at every learning rate (the bonus at every coefficient too) on seeds apart from those of the
+   study; it gets what is best for the objective it ends on, and among equals the larger mean;
+2. *study*: every contender, sixteen seeds, dives of ten steps;
+3. *where it ends*: other depths and reward scales at the same settings, and, tuned anew, rewards of one kind only, a
+   reward on the way, and a treasure that is seldom there;
+4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, one beside the start, or the map as it comes.
+
+    python experiments/exploration.py --results experiments/results/exploration --images docs/images
+
+Ctrl-C stops after the current block, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and what
+they mean: docs/studies/exploration.md.
+
+References:
+    Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
+    Nishimori et al. (2026). Emergence of Exploration in Policy Gradient Reinforcement Learning via Retrying.
+        arXiv 2606.00151.
+    Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K with the k-minus-one baseline)
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax_reinforce import Environment, Settings, deep_sea, fresh_returns, train_seeds
+from ppo import Args, make_envs, play
+from ppo import train as train_ppo
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from scipy.stats import binomtest
+
+import ordergrad as og
+from ordergrad.report.plots import draw_curve, new_figure, save, style
+from ordergrad.train.evaluation import write_returns
+from ordergrad.train.llm_settings import stages
+from ordergrad.train.measures import interval, read_returns
+from ordergrad.train.progress import train_under_progress
+from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
+from ordergrad.weights import Baseline
+
+BEST_OF = "max@16"  # the measure of what can be found in a few tries
+FOUND = 0.05  # a policy has found the treasure if so many of its episodes end there
+TREASURE = 10.0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What takes part: an objective, or a schedule of two, perhaps with an entropy bonus."""
+
+    objective: str
+    baseline: Baseline = "leave_one_out"
+    bonus: bool = False
+
+
+CONTENDERS = {
+    "mean": Contender("mean"),
+    "mean + bonus": Contender("mean", bonus=True),
+    "max@2": Contender("max@2"),
+    "max@4": Contender("max@4"),
+    "max@8": Contender("max@8"),
+    "max@16": Contender("max@16"),
+    "max@16, k-1": Contender("max@16", "k_minus_one"),
+    "top:2@16": Contender("top:2@16"),
+    "max@16..mean": Contender("max@16..mean"),
+}
+GYM = ("mean", "mean + bonus", "max@16", "max@16..mean")
+FEW = ("mean", "mean + bonus", "max@4", "max@16", "max@16..mean")
+RESCALED = ("mean + bonus", "max@16", "max@16..mean")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything."""
+
+    updates: int = 1000
+    episodes: int = 64
+    seeds: int = 16
+    tuning_seeds: int = 5
+    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    bonuses: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
+    depth: int = 10
+    depths: tuple[int, ...] = (6, 8, 12, 14)
+    scales: tuple[float, ...] = (0.1, 10.0)
+    fresh: int = 4096
+    lake_seeds: int = 5
+    lake_tuning_seeds: int = 2
+    lake_rates: tuple[float, ...] = (1e-3, 3e-3)
+    lake_bonuses: tuple[float, ...] = (0.03, 0.3)
+    lake_updates: int = 60
+    lake_fresh: int = 256
+
+
+SIZES = {"study": Size(), "large": Size(seeds=50, tuning_seeds=20, lake_seeds=30, lake_tuning_seeds=10)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment, who dives in it, and where the settings come from."""
+
+    environment: Environment
+    contenders: tuple[str, ...]
+    unit: float = 1.0  # of the rewards
+    settings_of: str = ""  # the task whose tuned settings are used; empty: tuned on this one
+
+
+def tasks(size: Size) -> dict[str, Task]:
+    d = size.depth
+    settings = {"settings_of": "main"}
+    found = {"main": Task(deep_sea(d), tuple(CONTENDERS))}
+    found |= {f"depth {n}": Task(deep_sea(n), FEW, **settings) for n in size.depths}
+    found["no decoy"] = Task(deep_sea(d, decoy=0.0), FEW)
+    found["reward on the way"] = Task(deep_sea(d, treasure=0.0, decoy=0.0, guide=TREASURE), FEW)
+    for scale in size.scales:
+        found[f"rewards x {scale:g}"] = Task(deep_sea(d, TREASURE * scale, scale), RESCALED, scale, **settings)
+    found["rare treasure"] = Task(deep_sea(d // 2, odds=0.05), FEW)
+    return found
+
+
+# Blocks of runs -----------------------------------------------------------------------------------------------------
+
+
+def block_path(out: Path, part: str, task: str, name: str) -> Path:
+    return out / part / task.replace(" ", "-") / f"{name.replace(' ', '').replace(':', '-')}.npz"
+
+
+def run_block(
+    path: Path, task: Task, name: str, size: Size, settings: Sequence[tuple[float, float]], seeds: Sequence[int]
+) -> None:
+    """Train a contender with every pair of learning rate and bonus on every seed; the file appears when all is done."""
+    contender = CONTENDERS[name]
+    static = Settings(contender.objective, contender.baseline, size.episodes, size.updates)
+    rates, bonuses = (jnp.repeat(jnp.array(column), len(seeds)) for column in zip(*settings, strict=True))
+    every = jnp.tile(jnp.array(seeds), len(settings))
+    params, metrics = train_seeds(task.environment, static, rates, bonuses, every)
+    returns = np.asarray(fresh_returns(task.environment, params, 1_000_003 + every, size.fresh))
+    shape = (len(settings), len(seeds), -1)
+    best = np.asarray(metrics["best"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_suffix(".part")
+    with partial_path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            settings=np.array(settings),
+            returns=returns.reshape(shape),
+            mean=np.asarray(metrics["mean"])[:, ::10].reshape(shape),
+            entropy=np.asarray(metrics["entropy"])[:, ::10].reshape(shape),
+            seen=first_seen(best, TREASURE * task.unit).reshape(shape[:2]),
+        )
+    partial_path.replace(path)
+
+
+def first_seen(best: np.ndarray, treasure: float) -> np.ndarray:
+    """Return the update in which each run first met the treasure, 0 for never."""
+    seen = best >= 0.999 * treasure
+    return np.where(seen.any(axis=1), seen.argmax(axis=1) + 1, 0)
+
+
+def tuning_grid(name: str, size: Size) -> list[tuple[float, float]]:
+    return list(product(size.rates, size.bonuses if CONTENDERS[name].bonus else (0.0,)))
+
+
+def tuned(out: Path, task: str, name: str) -> tuple[float, float]:
+    """Return the learning rate and bonus that are best for what a contender ends on, of equals the larger mean."""
+    with np.load(block_path(out, "tune", task, name)) as block:
+        settings, returns = block["settings"], block["returns"]
+    aim = stages(CONTENDERS[name].objective)[1]
+    values = [(og.value(own, aim).mean(), own.mean()) for own in returns]
+    top = max(value for value, _ in values)
+    good = [i for i, (value, _) in enumerate(values) if value >= top - 0.01 * abs(top)]
+    rate, bonus = settings[max(good, key=lambda i: values[i][1])]
+    return float(rate), float(bonus)
+
+
+def train_blocks(size: Size, out: Path, console: Console) -> None:
+    every = tasks(size)
+    parts = [(("study",) if task.settings_of else ("tune", "study"), name) for name, task in every.items()]
+    jobs = [(part, name, c) for each, name in parts for part in each for c in every[name].contenders]
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("deep sea", total=len(jobs))
+        for part, name, contender in jobs:
+            progress.update(bar, description=f"{part}: {name}, {contender}")
+            path, task = block_path(out, part, name, contender), every[name]
+            if not path.exists():
+                if part == "tune":
+                    settings, seeds = tuning_grid(contender, size), range(100, 100 + size.tuning_seeds)
+                else:
+                    settings, seeds = [tuned(out, task.settings_of or name, contender)], range(size.seeds)
+                run_block(path, task, contender, size, settings, seeds)
+            progress.advance(bar)
+
+
+# Gymnasium ----------------------------------------------------------------------------------------------------------
+
+
+TITLES = {"decoy-lake": "FrozenLake with a hole beside the start", "lake": "FrozenLake 8x8 as it comes"}
+LAKE_WITH_A_DECOY = ["SFFFFFFF", "HFFFFFFF", *["FFFFFFFF"] * 5, "FFFFFFFG"]
+
+
+@dataclass(frozen=True)
+class GymTask:
+    """An environment of Gymnasium, how it is trained, and what counts as having found its goal."""
+
+    args: Args
+    contenders: tuple[str, ...]
+    seeds: int
+    goal: float  # a return beyond it
+    settings_of: str = ""  # the task whose tuned settings are used
+    tuning_seeds: int = 0
+    rates: tuple[float, ...] = ()
+    bonuses: tuple[float, ...] = ()
+
+    def grid(self, name: str) -> list[tuple[float, float]]:
+        return list(product(self.rates, self.bonuses if CONTENDERS[name].bonus else (0.0,)))
+
+
+def gym_tasks(size: Size) -> dict[str, GymTask]:
+    ice = {"is_slippery": False, "reward_schedule": [TREASURE, 1, 0], "max_episode_steps": 24}
+    lake = Args("FrozenLake8x8-v1", json.dumps(ice), episodes=64, updates=size.lake_updates)
+    decoy = replace(lake, env_id="FrozenLake-v1", env_args=json.dumps(ice | {"desc": LAKE_WITH_A_DECOY}))
+    tuning = (size.lake_tuning_seeds, size.lake_rates, size.lake_bonuses)
+    return {
+        "decoy-lake": GymTask(decoy, GYM, size.lake_seeds, 1.5, "", *tuning),
+        "lake": GymTask(lake, GYM, size.lake_seeds, 1.5, "decoy-lake"),
+    }
+
+
+class Stopped(Exception):
+    """Ctrl-C was pressed."""
+
+
+def gym_run(
+    task: GymTask,
+    fresh: int,
+    settings: Mapping[str, tuple[float, float]],
+    first: int,
+    name: str,
+    seed: int,
+    folder: Path,
+    stop: Any,
+    report: Any,
+) -> bool:
+    """Train and evaluate one policy with the single-file PPO."""
+    if (folder / EVALUATION).exists():
+        return True
+    begin, end = stages(CONTENDERS[name].objective)
+    rate, bonus = settings[name]
+    args = replace(
+        task.args,
+        objective=end,
+        anneal_from=begin if begin != end else "",
+        seed=first + seed,
+        learning_rate=rate,
+        entropy=bonus,
+    )
+
+    def log(folder: Path, row: dict[str, float]) -> None:
+        row = {"step": row["update"]} | {key: float(x) for key, x in row.items()}
+        with (folder / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        report(row)
+        if stop():
+            raise Stopped
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / METRICS).unlink(missing_ok=True)
+    envs = make_envs(args)
+    try:
+        policy = train_ppo(args, envs, folder, log)
+        torch.manual_seed(1_000_003 + args.seed)
+        rounds = range(-(-fresh // args.episodes))
+        played = [play(envs, policy, args, 1_000_003 + args.seed if i == 0 else None) for i in rounds]
+    except Stopped:
+        return False
+    finally:
+        envs.close()
+    lengths = [np.bincount(one.episode, minlength=args.episodes) for one in played]
+    write_returns(folder / EVALUATION, np.concatenate([one.returns for one in played]), np.concatenate(lengths))
+    return True
+
+
+def gym_returns(folder: Path, name: str, seeds: int) -> list[np.ndarray]:
+    return [read_returns(run_folder(folder, name, seed) / EVALUATION) for seed in range(seeds)]
+
+
+def tuned_gym(size: Size, out: Path, key: str) -> dict[str, tuple[float, float]]:
+    """Return for each contender the learning rate and bonus that are best for what it ends on."""
+    task = gym_tasks(size)[key]
+
+    def aimed(name: str, setting: tuple[float, float]) -> float:
+        folder = out / f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
+        aim = stages(CONTENDERS[name].objective)[1]
+        return float(np.mean([og.value(own, aim) for own in gym_returns(folder, name, task.tuning_seeds)]))
+
+    if task.settings_of:
+        return tuned_gym(size, out, task.settings_of)
+    return {name: max(task.grid(name), key=partial(aimed, name)) for name in task.contenders}
+
+
+def train_gym(size: Size, out: Path, jobs: int, console: Console) -> None:
+    def train(task: GymTask, names: Sequence[str], seeds: int, settings: Any, first: int, folder: Path) -> None:
+        run = partial(gym_run, task, size.lake_fresh, settings, first)
+        shown = lambda row, name: f"mean {row['mean']:.2f}"  # noqa: E731
+        if not train_under_progress(run, names, seeds, task.args.updates, folder, jobs, console, shown):
+            raise KeyboardInterrupt
+
+    for key, task in gym_tasks(size).items():
+        for setting in sorted({s for name in task.contenders for s in task.grid(name)}):
+            names = [name for name in task.contenders if setting in task.grid(name)]
+            folder = out / f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
+            train(task, names, task.tuning_seeds, dict.fromkeys(names, setting), 100, folder)
+        train(task, task.contenders, task.seeds, tuned_gym(size, out, key), 0, out / "gym" / key)
+
+
+# What came out ------------------------------------------------------------------------------------------------------
+
+
+def measured(size: Size, out: Path) -> list[dict[str, Any]]:
+    """Return one record per run of the study."""
+    records: list[dict[str, Any]] = []
+    for name, task in tasks(size).items():
+        for contender in task.contenders:
+            rate, bonus = tuned(out, task.settings_of or name, contender)
+            with np.load(block_path(out, "study", name, contender)) as block:
+                returns, seen = block["returns"][0], block["seen"][0]
+            for seed, own in enumerate(returns):
+                scaled = own / task.unit
+                records.append(
+                    {
+                        "task": name,
+                        "contender": contender,
+                        "seed": seed,
+                        "learning_rate": rate,
+                        "bonus": bonus,
+                        "mean": float(scaled.mean()),
+                        BEST_OF: float(og.value(scaled, BEST_OF)),
+                        "nothing": float((scaled < 0.5).mean()),
+                        "decoy": float(((scaled > 0.5) & (scaled < 1.5)).mean()),
+                        "treasure": float((scaled >= 0.999 * TREASURE).mean()),
+                        "first_seen": int(seen[seed]),
+                    }
+                )
+    return records
+
+
+def column(records: Sequence[Mapping[str, Any]], task: str, contender: str, name: str) -> np.ndarray:
+    return np.array([r[name] for r in records if r["task"] == task and r["contender"] == contender], float)
+
+
+def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
+    """Return the mean of one value a seed, and its 95% interval."""
+    return interval([np.array([value]) for value in values])
+
+
+def share(hits: np.ndarray) -> tuple[float, float, float]:
+    """Return a share of seeds and its 95% interval (Clopper and Pearson)."""
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci()
+    return float(hits.mean()), float(found.low), float(found.high)
+
+
+def cell(records: Sequence[Mapping[str, Any]], task: str, contender: str) -> dict[str, list[float]]:
+    """Return what one contender did in one task: each measure with its interval."""
+    of = partial(column, records, task, contender)
+    found = {"found": share(of("treasure") > FOUND), "settled": share(of("treasure") > 0.5)}
+    found |= {name: over_seeds(of(name)) for name in ("mean", BEST_OF, "nothing", "decoy", "treasure")}
+    return {name: [round(x, 4) for x in values] for name, values in found.items()}
+
+
+def leads(records: Sequence[Mapping[str, Any]], size: Size) -> list[tuple[Any, ...]]:
+    """Return the lead of every contender over the mean and over the bonus, seed by seed, with its interval."""
+    rows: list[tuple[Any, ...]] = []
+    for task, against in product(tasks(size), ("mean", "mean + bonus")):
+        contenders = tasks(size)[task].contenders
+        for contender, name in product(contenders, ("mean", BEST_OF)):
+            if contender != against and against in contenders:
+                ours, theirs = (column(records, task, c, name) for c in (contender, against))
+                rows.append((task, contender, against, name, *(round(x, 4) for x in over_seeds(ours - theirs))))
+    return rows
+
+
+def tuning_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for name, task in tasks(size).items():
+        for contender in task.contenders if not task.settings_of else ():
+            with np.load(block_path(out, "tune", name, contender)) as block:
+                of_each = zip(block["settings"], block["returns"], block["seen"], strict=True)
+                for (rate, bonus), own, met in of_each:
+                    aimed = float(og.value(own, stages(CONTENDERS[contender].objective)[1]).mean())
+                    hits = ((own >= 0.999 * TREASURE).mean(axis=1) > FOUND).mean()
+                    row = (name, contender, f"{rate:g}", f"{bonus:g}", f"{aimed:.4g}", f"{own.mean():.4g}")
+                    rows.append((*row, f"{hits:.3g}", f"{(met > 0).mean():.3g}"))
+    return rows
+
+
+def gym_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
+    """Return for each policy its settings, its mean, its best of 16 and the share of episodes that reach the goal."""
+    return [
+        (key, name, seed, *tuned_gym(size, out, key)[name], *(round(x, 4) for x in values))
+        for key, task in gym_tasks(size).items()
+        for name in task.contenders
+        for seed, own in enumerate(gym_returns(out / "gym" / key, name, task.seeds))
+        for values in [(own.mean(), float(og.value(own, BEST_OF)), (own > task.goal).mean())]
+    ]
+
+
+def gym_cell(returns: Sequence[np.ndarray], goal: float) -> dict[str, list[float]]:
+    found = {
+        "found": share(np.array([(own > goal).mean() > FOUND for own in returns])),
+        "mean": over_seeds(np.array([own.mean() for own in returns])),
+        BEST_OF: over_seeds(np.array([float(og.value(own, BEST_OF)) for own in returns])),
+        "goal": over_seeds(np.array([(own > goal).mean() for own in returns])),
+    }
+    return {name: [round(float(x), 4) for x in values] for name, values in found.items()}
+
+
+def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
+    """Write and show the tables and pictures."""
+    results.mkdir(parents=True, exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
+    records = measured(size, out)
+    rounded = [[f"{x:.5g}" if isinstance(x, float) else x for x in r.values()] for r in records]
+    write_csv(results / "runs.csv", tuple(records[0]), rounded)
+    header = ("task", "contender", "learning_rate", "bonus", "aim", "mean", "found", "seen")
+    write_csv(results / "tuning.csv", header, tuning_rows(size, out))
+    header = ("task", "contender", "against", "measure", "lead", "low", "high")
+    write_csv(results / "differences.csv", header, leads(records, size))
+    header = ("task", "contender", "seed", "learning_rate", "bonus", "mean", BEST_OF, "goal")
+    write_csv(results / "gym.csv", header, gym_rows(size, out))
+    cells = {t: {c: cell(records, t, c) for c in task.contenders} for t, task in tasks(size).items()}
+    summary = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("ordergrad", "numpy", "jax", "optax", "torch", "gymnasium")},
+        },
+        "size": asdict(size),
+        "columns": ["mean over seeds", "low", "high"],
+        "tasks": cells,
+        "gym": {
+            key: {name: gym_cell(gym_returns(out / "gym" / key, name, t.seeds), t.goal) for name in t.contenders}
+            for key, t in gym_tasks(size).items()
+        },
+    }
+    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    show(cells, summary["gym"], console)
+    draw(size, out, cells, images / "exploration.png")
+    draw_gym(size, out, images / "exploration_gym.png")
+    console.print(f"results: {results}/summary.json, *.csv; pictures: {images}/exploration*.png")
+
+
+def show(cells: Mapping[str, Any], gyms: Mapping[str, Any], console: Console) -> None:
+    for every, reached in ((cells, "treasure"), (gyms, "goal")):
+        table = Table(title="95% intervals over seeds", title_justify="left")
+        for heading in ("task", "trained on", "found by", "mean", BEST_OF, reached):
+            table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
+        for task, own in every.items():
+            for name, c in own.items():
+                spread = (f"{c[key][0]:.2f} ± {(c[key][2] - c[key][1]) / 2:.2f}" for key in ("mean", BEST_OF))
+                table.add_row(task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}")
+        console.print(table)
+
+
+def draw(size: Size, out: Path, cells: Mapping[str, Any], path: Path) -> None:
+    """Draw training, where the final episodes end, and the share of seeds that find the treasure by depth."""
+    figure, (left, middle, right) = new_figure(3, "")
+    for index, contender in enumerate(FEW):
+        with np.load(block_path(out, "study", "main", contender)) as block:
+            curve = block["mean"][0]
+        steps = 1 + 10 * np.arange(curve.shape[1])
+        draw_curve(left, index, contender, steps, curve.mean(axis=0))
+    left.set(xlabel="update", ylabel="mean return, average over seeds", title="Training", ylim=(0, 13.5))
+    left.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
+    names = list(CONTENDERS)[::-1]
+    edge = np.zeros(len(names))
+    for kind, colour in (("treasure", "#0072B2"), ("decoy", "#E69F00"), ("nothing", "#BBBBBB")):
+        values = np.array([cells["main"][name][kind][0] for name in names])
+        middle.barh(names, values, left=edge, color=colour, label=kind)
+        edge += values
+    middle.set(xlim=(0, 1), xlabel="share of fresh episodes, all seeds", title="Where episodes end")
+    middle.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, -0.34))
+    middle.grid(visible=False)
+    depths = {size.depth: "main"} | {n: f"depth {n}" for n in size.depths}
+    for index, contender in enumerate(FEW):
+        points = np.array([cells[depths[n]][contender]["found"] for n in sorted(depths)])
+        draw_curve(right, index, contender, np.array(sorted(depths)), points[:, 0], (points[:, 1], points[:, 2]), "o")
+    right.set(xlabel="depth (uniform chance 1 in 2^depth)", ylabel="share of seeds that found it", ylim=(-0.03, 1.03))
+    right.set(title="How sparse", xticks=sorted(depths))
+    save(figure, path)
+
+
+def draw_gym(size: Size, out: Path, path: Path) -> None:
+    """Draw the mean return of every run over training."""
+    every = gym_tasks(size)
+    figure, axes = new_figure(len(every), "")
+    for axis, (key, task) in zip(axes, every.items(), strict=True):
+        for name in task.contenders:
+            colour, dash = style(FEW.index(name))
+            runs = [read_metrics(run_folder(out / "gym" / key, name, seed) / METRICS) for seed in range(task.seeds)]
+            curves = np.array([[row["mean"] for row in rows] for rows in runs])
+            steps = np.arange(1, curves.shape[1] + 1)
+            axis.plot(steps, curves.T, color=colour, linewidth=0.6, alpha=0.35)
+            axis.plot(steps, curves.mean(axis=0), color=colour, linestyle=dash, linewidth=2.2, label=name)
+        axis.set(xlabel="update", ylabel="mean return of the update's episodes", title=TITLES[key])
+    axes[0].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Search for a far treasure on objectives of ranks.")
+    parser.add_argument("--size", choices=SIZES, default="study")
+    parser.add_argument("--out", type=Path, help="folder of the runs [runs/exploration-SIZE]")
+    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
+    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
+    parser.add_argument("--jobs", type=int, default=1, help="runs of PPO side by side")
+    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
+    options = parser.parse_args(argv)
+    console, size = Console(highlight=False), SIZES[options.size]
+    out: Path = options.out or Path("runs") / f"exploration-{options.size}"
+    command = f"python experiments/exploration.py --size {options.size}"
+    try:
+        open_folder(out, asdict(size), kind="study", resume=options.resume)
+        train_blocks(size, out, console)
+        train_gym(size, out, options.jobs, console)
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        raise SystemExit(130) from None
+    report(size, out, options.results or out, options.images or out, command, console)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""The RLlib adapter against the reference gradient, on one learner, on a local Ray, and through a checkpoint."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+import walk
+from ray import cloudpickle
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.impala import IMPALAConfig
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.tune.registry import register_env
+from walk import Gamble, Walk
+
+import ordergrad as og
+from ordergrad.adapters.episodes import EpisodeRanking
+from ordergrad.adapters.rllib import OrderGradPPOLearner, RanksEpisodes, WholeEpisodes, use
+
+torch.set_num_threads(1)
+pytestmark = [  # of Ray and RLlib themselves
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env:UserWarning"),
+]
+MODULE = "default_policy"
+
+
+@pytest.fixture(scope="module")
+def local_ray():
+    cloudpickle.register_pickle_by_value(walk)  # the workers do not know this folder
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+def make_config(env=Walk, n_envs=2, steps=200, hidden=8, env_config=None, learner=None, **settings):
+    """Return a configuration whose batch is one step of the optimiser."""
+    register_env(env.__name__, lambda config: env(**config))
+    config = PPOConfig().environment(env.__name__, env_config=env_config or {})
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=n_envs)
+    config.training(train_batch_size_per_learner=steps, minibatch_size=None, num_epochs=1)
+    config.rl_module(model_config={"fcnet_hiddens": [hidden]})
+    config.debugging(seed=1)
+    if learner is not None:
+        config.learners(learner_class=learner)
+    return use(config, **settings)
+
+
+def make_learner(config):
+    """Return a learner, a local env runner with the same weights, and the gradients that it will not apply."""
+    runner = SingleAgentEnvRunner(config=config)
+    learner = config.build_learner(spaces=runner.get_spaces())
+    runner.module.set_state(learner.module[MODULE].get_state())
+    kept = []
+    learner.apply_gradients = kept.append  # the policy stays as it was
+    return learner, runner, kept
+
+
+def train(learner, runner, updates, steps):
+    """Update on so many rollouts."""
+    return [
+        learner.update(training_data=TrainingData(episodes=runner.sample(num_timesteps=steps))) for _ in range(updates)
+    ]
+
+
+def synthetic(rewards, start=0, done="terminated", key="a", outputs=None, info=None):
+    """Return an episode, or a chunk of one, with its last info."""
+    n = len(rewards)
+    return SingleAgentEpisode(
+        id_=key,
+        observations=[np.array([start + t], np.float32) for t in range(n + 1)],
+        actions=[0] * n,
+        rewards=list(rewards),
+        infos=[{}] * n + [info or {}],
+        terminated=done == "terminated",
+        truncated=done == "truncated",
+        extra_model_outputs={Columns.ACTION_LOGP: [0.0] * n} | (outputs or {}),
+        t_started=start,
+        len_lookback_buffer=0,
+    ).to_numpy()
+
+
+def log_prob(learner, episode):
+    module = learner.module[MODULE]
+    n = len(episode)
+    out = module.forward_train({Columns.OBS: torch.as_tensor(episode.get_observations(slice(0, n)))})
+    dist = module.get_train_action_dist_cls().from_logits(out[Columns.ACTION_DIST_INPUTS])
+    return dist.logp(torch.as_tensor(episode.get_actions(slice(0, n)))).sum()
+
+
+def reference_gradient(learner, episodes, advantages):
+    loss = -torch.stack([float(a) * log_prob(learner, e) for a, e in zip(advantages, episodes, strict=True)]).mean()
+    params = [p for _, p in sorted(learner._params.items(), key=lambda item: str(item[0]))]
+    grads = torch.autograd.grad(loss, params, allow_unused=True)
+    return torch.cat([torch.zeros(p.numel()) if g is None else g.flatten() for p, g in zip(params, grads, strict=True)])
+
+
+def flat(gradients, learner):
+    keys = sorted(learner._params, key=str)
+    return torch.cat(
+        [torch.zeros(learner._params[k].numel()) if gradients.get(k) is None else gradients[k].flatten() for k in keys]
+    )
+
+
+def stats_of(learner):
+    return learner.ranking.stats
+
+
+@pytest.mark.parametrize("mode", ["truncate_episodes", "complete_episodes"])
+@pytest.mark.parametrize("continuous", [False, True])
+@pytest.mark.parametrize(("objective", "critic"), [("mean", True), ("cvar:0.2", False), ("0.7*mean+0.3*max@8", True)])
+def test_one_step_is_the_reference_gradient(objective, continuous, mode, critic):
+    config = make_config(env_config={"continuous": continuous}, objective=objective, n_envs=1)
+    config.env_runners(batch_mode=mode).training(use_critic=critic, vf_loss_coeff=0.0)
+    if mode == "complete_episodes":
+        config.debugging(seed=None)
+    learner, runner, kept = make_learner(config)
+    chunks = [e for _ in range(1 if mode == "truncate_episodes" else 30) for e in runner.sample()]
+    episodes = [e[:] for e in chunks if e.is_done]
+    returns = np.array([e.get_return() for e in episodes])
+    assert len(episodes) > 12
+    learner.update(training_data=TrainingData(episodes=chunks))
+    if objective == "mean":
+        a = returns - (returns.sum() - returns) / (len(returns) - 1)  # REINFORCE with leave-one-out baseline
+    else:
+        a = og.advantages(returns, objective)
+    reference = reference_gradient(learner, episodes, a).double()
+    (gradients,) = kept
+    gradient = flat(gradients, learner).double()
+    assert float(gradient @ reference / (gradient.norm() * reference.norm())) == pytest.approx(1, abs=1e-6)
+    scalar = len(episodes) / sum(len(e) for e in episodes)
+    assert float(gradient.norm() / reference.norm()) == pytest.approx(scalar, rel=1e-4)
+
+
+def test_minibatches_and_recurrent_policies_carry_the_ranks_too():
+    config = make_config(n_envs=1, objective="cvar:0.3")
+    config.training(minibatch_size=64, num_epochs=2).rl_module(model_config={"use_lstm": True, "max_seq_len": 5})
+    learner, runner, kept = make_learner(config)
+    seen, compute = [], learner.compute_loss_for_module
+
+    def spy(*, batch, **kwargs):
+        seen.append((batch["advantages"].clone(), batch["loss_mask"].clone()))
+        return compute(batch=batch, **kwargs)
+
+    learner.compute_loss_for_module = spy
+    episodes = runner.sample()
+    returns = np.array([e.get_return() for e in episodes if e.is_done])
+    learner.update(
+        training_data=TrainingData(episodes=episodes), minibatch_size=64, num_epochs=2, shuffle_batch_per_epoch=True
+    )
+    a = og.advantages(returns, "cvar:0.3").astype(np.float32)
+    assert len(seen) == len(kept) > 2
+    for values, mask in seen:
+        assert set(np.round(values[mask].numpy(), 4)) <= set(np.round(a, 4))
+
+
+def test_two_env_runners_train_and_a_checkpoint_restores(local_ray, tmp_path):
+    config = make_config(steps=160, n_envs=2, objective="0.5*mean+0.5*cvar:0.25", unit_scale=True, min_episodes=5)
+    config.env_runners(num_env_runners=2)
+    algorithm = config.build_algo()
+    results = [algorithm.train() for _ in range(3)]
+    logged = results[-1]["learners"][MODULE]["ordergrad"]
+    assert logged["episodes"] >= 5
+    assert logged["nonfinite"] == logged["abandoned"] == logged["shrunk"] == 0
+    assert logged["total"] == sum(r["learners"][MODULE]["ordergrad"]["episodes"] for r in results)
+    assert 0 < logged["stale"] < 1  # episodes that began before the last update
+    assert np.isfinite(logged["value"])
+    assert results[0]["env_runners"]["episode_return_mean"] != 0
+    algorithm.save_to_path(tmp_path / "checkpoint")
+    weights = algorithm.get_module().state_dict()
+    algorithm.stop()
+    restored = Algorithm.from_checkpoint(str(tmp_path / "checkpoint"))
+    for name, old in weights.items():
+        assert torch.equal(old, restored.get_module().state_dict()[name])
+    again = restored.train()["learners"][MODULE]["ordergrad"]
+    assert again["total"] > logged["total"]
+    assert again["scale"] > 0
+    learner = restored.learner_group._learner
+    assert (str(learner.ranking.objective), learner.ranking.min_episodes) == ("0.5*mean+0.5*cvar:0.25", 5)
+    restored.learner_group.foreach_learner(lambda learner: setattr(learner.ranking, "objective", "cvar:0.25"))
+    assert str(learner.ranking.objective) == "cvar:0.25"
+    restored.stop()
+
+
+def test_a_learner_of_its_own_process_waits_for_enough_episodes(local_ray):
+    config = make_config(n_envs=1, steps=60, objective="cvar:0.3", min_episodes=25).learners(num_learners=1)
+    config.env_runners(num_env_runners=2, batch_mode="complete_episodes").debugging(seed=None)
+    algorithm = config.build_algo()
+    results = [algorithm.train()["learners"][MODULE] for _ in range(4)]
+    counts = [result["ordergrad"]["episodes"] for result in results]
+    assert counts[0] == 0 < results[0]["ordergrad"]["waiting"]
+    assert all(n == 0 or n >= 25 for n in counts)
+    assert sum(counts) > 0
+    assert results[-1]["ordergrad"]["open"] == results[-1]["ordergrad"]["abandoned"] == 0
+    algorithm.stop()
+
+
+@pytest.mark.parametrize(("objective", "best"), [("mean", 1), ("cvar:0.25", 0)])
+def test_it_learns_what_the_objective_asks_for(objective, best):
+    config = make_config(env=Gamble, steps=256, n_envs=8, objective=objective)
+    config.training(lr=0.03, use_kl_loss=False)
+    runner = SingleAgentEnvRunner(config=config)
+    learner = config.build_learner(spaces=runner.get_spaces())
+    for _ in range(12):
+        runner.module.set_state(learner.module[MODULE].get_state())
+        learner.update(
+            training_data=TrainingData(episodes=runner.sample(num_timesteps=256)), num_epochs=4, minibatch_size=128
+        )
+    obs = torch.tensor([[1.0, 0.0], [1.0, 0.5]])
+    logits = learner.module[MODULE].forward_train({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]
+    assert torch.softmax(logits, -1)[:, best].min() > 0.8
+
+
+@pytest.mark.parametrize("credit", ["terminal", "telescoped"])
+def test_with_a_critic_the_rewards_add_up_to_the_transformed_return(credit):
+    whole = WholeEpisodes(EpisodeRanking("cvar:0.4", credit, discount=0.9, unit_scale=False))
+    rng = np.random.default_rng(0)
+    rewards = [rng.normal(size=n) for n in (1, 4, 2, 6, 3)]
+    episodes = whole.take(
+        synthetic(r, key=str(i), done="truncated" if i % 2 else "terminated") for i, r in enumerate(rewards)
+    )
+    returns = np.array([r @ 0.9 ** np.arange(len(r)) for r in rewards])
+    a = og.advantages(returns, "cvar:0.4", small="shrink")
+    got = np.array([e.get_return() for e in episodes])
+    np.testing.assert_allclose(got - got.mean(), a, atol=1e-6)
+    assert all(e.is_terminated and not e.is_truncated for e in episodes)
+    if credit == "terminal":
+        np.testing.assert_allclose([e.get_rewards()[-1] for e in episodes], a, atol=1e-6)
+        assert not any(np.any(e.get_rewards()[:-1]) for e in episodes)
+
+
+@pytest.mark.parametrize("credit", ["terminal", "telescoped"])
+def test_gae_and_the_critic_are_those_of_rllib(credit):
+    learner, runner, kept = make_learner(make_config(objective="max@4", credit=credit))
+    results = learner.update(training_data=TrainingData(episodes=runner.sample()))
+    assert learner.config.use_critic
+    assert stats_of(learner)["scale"] > 0  # rewards are divided by it
+    assert float(results[MODULE]["vf_loss"].peek()) > 0
+    assert len(kept) == 1
+
+
+def test_whole_returns_are_ranked_whatever_the_cuts():
+    """Episodes of 25 steps on average in rollouts of 16 steps an environment."""
+    config = make_config(env_config={"mean_length": 25.0, "end": "truncated"}, n_envs=4, min_episodes=3)
+    config.env_runners(rollout_fragment_length=16)
+    learner, runner, kept = make_learner(config)
+    ranked, batches = [], []
+    take, advantages = learner._whole.take, learner.ranking.advantages
+
+    def spy(chunks):
+        batches.append(take(chunks))
+        return batches[-1]
+
+    def rank(returns, weights):
+        ranked.extend(returns)
+        return advantages(returns, weights)
+
+    learner._whole.take, learner.ranking.advantages = spy, rank
+    sampled = 0
+    for _ in range(12):
+        chunks = runner.sample(num_timesteps=64)
+        sampled += sum(map(len, chunks))
+        learner.update(training_data=TrainingData(episodes=chunks))
+    finished = np.concatenate([env.unwrapped.finished for env in runner.env.unwrapped.envs])
+    waiting = learner._whole._returns
+    np.testing.assert_allclose(sorted([*ranked, *waiting]), sorted(finished), rtol=1e-5)
+    stats = stats_of(learner)
+    assert stats["abandoned"] == 0
+    assert stats["total"] == len(ranked) == sum(map(len, batches))
+    held = sum(len(e) for e in learner._whole._ended)
+    trained = sum(len(e) - 1 for batch in batches for e in batch)  # one step more than sampled, which RLlib masks
+    assert trained + held + stats["open"] == sampled
+    assert len(kept) == sum(1 for batch in batches if batch) < 12
+
+
+def test_nothing_is_trained_while_episodes_are_too_few():
+    config = make_config(env_config={"mean_length": 1e9})
+    learner, runner, kept = make_learner(config)
+    results = train(learner, runner, 3, 50)
+    assert all("policy_loss" not in result[MODULE] for result in results)
+    assert stats_of(learner)["open"] == 150
+    assert not kept
+
+
+def test_episodes_that_never_end_are_reported_not_fatal():
+    config = make_config(env_config={"mean_length": 1e9}, patience=2)
+    learner, runner, kept = make_learner(config)
+    with pytest.warns(UserWarning, match=r"only 0 episodes ended in 2 training iterations.*train_batch_size"):
+        train(learner, runner, 5, 50)
+    assert stats_of(learner)["abandoned"] == 2
+    assert stats_of(learner)["open"] == 0
+    assert not kept
+
+
+def test_k_above_the_number_of_episodes_waits_then_shrinks():
+    learner, runner, kept = make_learner(make_config(objective="max@60"))
+    train(learner, runner, 4, 100)
+    assert stats_of(learner)["shrunk"] == 0
+    assert 0 < len(kept) < 4
+    learner, runner, kept = make_learner(make_config(objective="max@3000", patience=2))
+    with pytest.warns(UserWarning, match="needs 3001"):
+        train(learner, runner, 4, 100)
+    assert stats_of(learner)["shrunk"] == len(kept) == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_non_finite_returns_are_left_out_and_counted(bad):
+    def spoil(env, reward):
+        return bad if env.steps == 3 and env.state[0] > 1 else reward
+
+    config = make_config(env_config={"rewards": spoil}, objective="cvar:0.3", credit="telescoped")
+    learner, runner, kept = make_learner(config)
+    with pytest.warns(UserWarning, match="NaN or infinite return"):
+        train(learner, runner, 3, 100)
+    finished = np.concatenate([env.unwrapped.finished for env in runner.env.unwrapped.envs])
+    assert stats_of(learner)["nonfinite"] == np.sum(~np.isfinite(finished)) > 0
+    assert all(torch.isfinite(flat(gradients, learner)).all() for gradients in kept)
+
+
+def test_a_chunk_whose_beginning_is_missing_is_never_ranked():
+    whole = WholeEpisodes(EpisodeRanking())
+    chunks = [synthetic([1.0, 2.0], done=None, key="a"), synthetic([9.0], start=1, done=None, key="b")]
+    assert whole.take(chunks) == []
+    assert whole.stats["abandoned"] == 1
+    rest = [synthetic([3.0], start=2, key="a"), synthetic([9.0], start=2, key="b"), synthetic([0.0], key="c")]
+    episodes = whole.take(rest)
+    assert [e.id_ for e in episodes] == ["a", "c"]
+    assert episodes[0].get_return() == 6.0
+    assert episodes[0].get_observations().ravel().tolist() == [0, 1, 2, 3]
+    assert episodes[0].extra_model_outputs["ordergrad_advantages"].data.tolist() == [6.0, 6.0, 6.0]
+    assert whole.stats["abandoned"] == 1
+    whole.take([synthetic([1.0], start=7, key="d")])
+    assert whole.stats["abandoned"] == 2
+
+
+def test_importance_weights_of_episodes():
+    returns, weights = np.array([1.0, 4.0, 2.0, 0.0, 7.0]), np.array([0.5, 2.0, 1.0, 0.25, 1.5])
+    rows = list(zip("abcde", returns, weights, strict=True))
+    whole = WholeEpisodes(EpisodeRanking("cvar:0.4"))
+    chunks = [synthetic([r / 2], done=None, key=k) for k, r, _ in rows]
+    bad = [synthetic([3.0], key=str(w), info={"ordergrad_weight": w}) for w in (0.0, np.nan, np.inf)]
+    ends = [synthetic([r / 2], start=1, key=k, info={"ordergrad_weight": w}) for k, r, w in rows]
+    with pytest.warns(UserWarning, match="a weight that is not positive and finite"):
+        episodes = whole.take([*chunks, *bad, *ends])
+    a = og.advantages(returns, "cvar:0.4", sample_weight=weights) * 5 * weights / weights.sum()
+    got = [e.extra_model_outputs["ordergrad_advantages"].data for e in episodes]
+    np.testing.assert_allclose(got, np.column_stack([a, a]), rtol=1e-6)
+    assert whole.stats["nonfinite"] == 3
+    whole = WholeEpisodes(EpisodeRanking(credit="terminal"))
+    with pytest.raises(ValueError, match=r"\['ordergrad_weight'\] needs credit='episode'"):
+        whole.take([synthetic([1.0], info={"ordergrad_weight": 2.0})])
+
+
+def test_bad_input_is_an_error_before_training():
+    with pytest.raises(ValueError, match="did you mean 'cvar'"):
+        use(PPOConfig(), "cvr:0.1")
+    with pytest.raises(ValueError, match="credit must be one of episode, terminal, telescoped"):
+        use(PPOConfig(), credit="step")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="learner class a RanksEpisodes; got IMPALATorchLearner"):
+        use(IMPALAConfig(), "cvar:0.1")
+    with pytest.raises(ValueError, match=r"num_learners must be 0 or 1.*got num_learners=2"):
+        make_learner(make_config().learners(num_learners=2))
+    with pytest.raises(ValueError, match="add_default_connectors_to_learner_pipeline"):
+        make_learner(make_config().learners(add_default_connectors_to_learner_pipeline=False))
+    several: Any = make_config().multi_agent(policies={"a", "b"}, policy_mapping_fn=lambda *_: "a")
+    with pytest.raises(ValueError, match="single agent"):
+        several.build_learner(env=Walk())
+    with pytest.warns(UserWarning, match="favours short ones.*same chance events.*Set batch_mode='truncate_episodes'"):
+        make_learner(make_config().env_runners(batch_mode="complete_episodes"))
+    learner, _, _ = make_learner(make_config())
+    with pytest.raises(ValueError, match="must hold episodes"):
+        learner.update(training_data=TrainingData(batch=MultiAgentBatch({}, 0)))
+
+
+def test_a_learner_class_of_the_user():
+    class Mine(RanksEpisodes, PPOTorchLearner):
+        pass
+
+    learner, runner, kept = make_learner(make_config(learner=Mine))
+    learner.update(episodes=runner.sample())
+    assert isinstance(learner, Mine)
+    assert not isinstance(learner, OrderGradPPOLearner)
+    assert len(kept) == 1
