@@ -108,7 +108,7 @@ class EpisodeRanking:
             weight = None
         self.stats["shrunk"] += len(returns) < self.need
         self.stats["value"] = float(value(returns, self.objective, sample_weight=weight, small="shrink"))
-        a = np.asarray(advantages(returns, self.objective, sample_weight=weight, small="shrink"))
+        a = self._ranked(returns, weight)
         if weight is not None:
             a = a * (len(a) * weight / weight.sum())
         total = self.stats["total"] + len(a)
@@ -125,10 +125,18 @@ class EpisodeRanking:
             after: Returns with each step, of the same shape. Where either is not finite the reward is 0.
         """
         knots = np.sort(returns)
-        slopes = scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
+        slopes = self._slopes(returns)
         with np.errstate(invalid="ignore"):
             rewards = _transform(after, knots, slopes) - _transform(before, knots, slopes)
         return np.where(np.isfinite(rewards), rewards, 0.0) / self.unit
+
+    def _ranked(self, returns: Array, weight: Array | None) -> Array:
+        """Return the advantages in the unit of the returns."""
+        return np.asarray(advantages(returns, self.objective, sample_weight=weight, small="shrink"))
+
+    def _slopes(self, returns: Array) -> Array:
+        """Return the slopes of f between neighbours of the sorted returns, shape (N - 1,)."""
+        return scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
 
     def leave_out(self, count: int) -> None:
         """Count episodes that cannot be ranked, for a return or a weight that is no finite number; warn once."""

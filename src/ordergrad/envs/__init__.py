@@ -3,6 +3,10 @@
 | id | what it tests |
 |---|---|
 | `ordergrad/GuardedMaze-v0` | a short way with a rare, heavy cost against a long, safe one |
+| `ordergrad/RiskyPendulum-v0` | continuous control (MuJoCo) with a half of the rail where rewards are noisy |
+| `ordergrad/RiskyLander-v0` | landing (Box2D) on ground whose right half pays at random |
+
+The last two need MuJoCo and Box2D, which are loaded when they are made.
 """
 
 from gymnasium.envs.registration import register, registry  # pyright: ignore[reportUnknownVariableType]
@@ -19,3 +23,10 @@ if "ordergrad/GuardedMaze-v0" not in registry:
         vector_entry_point="ordergrad.envs.guarded_maze:GuardedMazeVector",
         max_episode_steps=160,
     )
+for _kind, _class in (("pendulum", "RiskyPendulum"), ("lander", "RiskyLander")):
+    if f"ordergrad/{_class}-v0" not in registry:
+        register(
+            id=f"ordergrad/{_class}-v0",
+            entry_point=f"ordergrad.envs.risky_{_kind}:{_class}",
+            max_episode_steps=1000,
+        )
