@@ -28,14 +28,10 @@ References:
 """
 
 import argparse
-import datetime
 import json
 import math
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +44,7 @@ from scipy.stats import binom
 import ordergrad as og
 from ordergrad.advise.rewards import named
 from ordergrad.report.plots import new_figure, save, style
-from ordergrad.train.runs import write_csv
+from ordergrad.train.runs import provenance, write_csv
 
 Array = Any
 GEOMETRIES = ("free", "narrow")
@@ -454,10 +450,7 @@ def main(argv: list[str] | None = None) -> None:
     header = ("scores", "rule", "cells", "worse", "median", "90%", "largest", "smallest")
     write_csv(results / "rules.csv", header, [(*row[:4], *(f"{x:.4g}" for x in row[4:])) for row in rows])
     summary = {
-        "command": "python experiments/baseline_choice.py" + (" --quick" if options.quick else ""),
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("ordergrad", "numpy", "scipy")}},
+        **provenance("python experiments/baseline_choice.py" + (" --quick" if options.quick else "")),
         "settings": {**vars(settings)},
         "cells": len(cells),
         "irreconcilable": len(irreconcilable(cells)),

@@ -25,15 +25,11 @@ References:
 """
 
 import argparse
-import datetime
 import json
 import math
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +44,7 @@ from ordergrad.advise.advice import advise
 from ordergrad.advise.goals import read_goal
 from ordergrad.advise.rewards import Prompts, Rewards
 from ordergrad.report.plots import new_figure, save, style
-from ordergrad.train.runs import write_csv
+from ordergrad.train.runs import provenance, write_csv
 from ordergrad.weights import scan, smallest_group
 
 Array = Any
@@ -651,13 +647,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     write_csv(results / "best_k.csv", header, [[plain(x) for x in row] for row in table])
     summary = {
-        "command": "python experiments/cvar_estimators.py" + (" --quick" if options.quick else ""),
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ordergrad", "numpy", "scipy")},
-        },
+        **provenance("python experiments/cvar_estimators.py" + (" --quick" if options.quick else "")),
         "settings": {**vars(settings)},
         "estimators": len(lower) + len(upper) + len(instead),
         "largest_deviation": round(largest_deviation([*lower, *upper, *instead]), 3),

@@ -23,14 +23,10 @@ References:
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -52,7 +48,16 @@ from ordergrad.train.evaluation import write_returns
 from ordergrad.train.llm_settings import stages
 from ordergrad.train.measures import interval, read_returns
 from ordergrad.train.progress import train_under_progress
-from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
+from ordergrad.train.runs import (
+    EVALUATION,
+    METRICS,
+    RunError,
+    open_folder,
+    provenance,
+    read_metrics,
+    run_folder,
+    write_csv,
+)
 from ordergrad.weights import Baseline
 
 BEST_OF = "max@16"  # the measure of what can be found in a few tries
@@ -445,13 +450,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     write_csv(results / "gym.csv", header, gym_rows(size, out))
     cells = {t: {c: cell(records, t, c) for c in task.contenders} for t, task in tasks(size).items()}
     summary = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ordergrad", "numpy", "jax", "optax", "torch", "gymnasium")},
-        },
+        **provenance(command),
         "size": asdict(size),
         "columns": ["mean over seeds", "low", "high"],
         "tasks": cells,

@@ -29,18 +29,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import json
 import multiprocessing
 import os
-import platform
 import queue
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +54,7 @@ from torch import nn
 import ordergrad as og
 from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import guarded_maze as maze
+from ordergrad.train.runs import provenance
 
 TRUE_GUARD_PROBABILITY = 0.2
 NOISE = 0.2
@@ -771,13 +769,8 @@ def draw_ablation(
 
 def write_results(folder: Path, records: list[dict[str, Any]], bound: dict[str, Any] | None, command: str) -> None:
     """A summary with what is needed to make it again, a line per run, and every tenth update of each."""
-    packages = ("numpy", "scipy", "torch", "gymnasium")
     summary = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "ordergrad": version("ordergrad"),
+        **provenance(command),
         "test_episodes": records[0]["settings"]["test_episodes"],
         "published": PUBLISHED,
         "columns": ["median", "smallest", "largest"],

@@ -13,14 +13,10 @@ Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/gu
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +33,16 @@ import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.envs import guarded_maze as maze
 from ordergrad.train.progress import chosen_jobs, train_under_progress
-from ordergrad.train.runs import METRICS, RunError, open_folder, read_metrics, run_folder, write_csv, write_json
+from ordergrad.train.runs import (
+    METRICS,
+    RunError,
+    open_folder,
+    provenance,
+    read_metrics,
+    run_folder,
+    write_csv,
+    write_json,
+)
 
 RESULT = "result.json"
 
@@ -228,12 +233,8 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def write_results(folder: Path, out: Path, records: list[dict[str, Any]], command: str) -> None:
     """A summary with what is needed to make it again, a line per run, and every tenth rollout of each."""
-    packages = ("numpy", "torch", "gymnasium", "stable-baselines3", "ordergrad")
     summary = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        **provenance(command),
         "settings": asdict(RECIPE),
         "columns": ["median", "smallest", "largest"],
         "variants": summarise(records),

@@ -21,15 +21,11 @@ References:
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +40,16 @@ from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
 from ordergrad.train.measures import interval, pass_at, pass_at_k, read_successes, sizes
 from ordergrad.train.progress import chosen_jobs, train_under_progress
-from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
+from ordergrad.train.runs import (
+    EVALUATION,
+    METRICS,
+    RunError,
+    open_folder,
+    provenance,
+    read_metrics,
+    run_folder,
+    write_csv,
+)
 
 CONTENDERS = ("mean", GRPO, "max@4", "top:2@4", "maxrl", "max@4..mean")
 PENALISED = ("mean", GRPO, "top:2@4")
@@ -233,13 +238,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     rounded = [(*row[:3], *(f"{x:.5g}" for x in row[3:])) for row in differences(records, names)]
     write_csv(results / "differences.csv", ("contender", "against", "measure", "lead", "low", "high"), rounded)
     summary = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ordergrad", "numpy", "torch", "transformers", "trl")},
-        },
+        **provenance(command),
         "settings": as_json(size.settings),
         "rates": best_rates(size, out),
         "length_penalty": size.length_penalty,

@@ -22,14 +22,10 @@ References:
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +48,16 @@ from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.measures import interval, metric_columns, read_returns, values_of
 from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.rl import seed_of
-from ordergrad.train.runs import EVALUATION, METRICS, RunError, open_folder, read_metrics, run_folder, write_csv
+from ordergrad.train.runs import (
+    EVALUATION,
+    METRICS,
+    RunError,
+    open_folder,
+    provenance,
+    read_metrics,
+    run_folder,
+    write_csv,
+)
 
 Array = Any
 CLIPPED = ("ppo+clip:10", "ppo+clip:1")
@@ -471,13 +476,7 @@ def run_all(bandit: Bandit, cartpole: CartPole, options: argparse.Namespace, con
     out: Path = options.out
     results, images = (folder or out for folder in (options.results, options.images))
     summary: dict[str, Any] = {
-        "command": "python experiments/robustness.py" + (" --quick" if options.quick else ""),
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ordergrad", "numpy", "torch", "gymnasium", "stable-baselines3")},
-        },
+        **provenance("python experiments/robustness.py" + (" --quick" if options.quick else "")),
         "bandit": asdict(bandit),
         "cartpole": asdict(cartpole),
     }

@@ -311,7 +311,7 @@ def test_the_line_for_sb3_runs():
 
     model = eval(lines_for("cvar:0.1@15", 16)["SB3"], {"OrderGradPPO": OrderGradPPO, "env": "CartPole-v1"})
     assert str(model.rollout_buffer.objective) == "cvar:0.1@15"
-    assert model.rollout_buffer.min_episodes == 16
+    assert model.rollout_buffer.ranking.min_episodes == 16
 
 
 def test_the_line_for_trl_names_what_there_is():

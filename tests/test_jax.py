@@ -61,6 +61,57 @@ def test_derivatives_by_finite_differences():
     check_grads(lambda z: og.exact.value(REWARDS_J[0], jax.nn.softmax(z), "max@3"), (REWARDS_J[1],), order=1)
 
 
+@pytest.mark.parametrize("spec", ["cvar:0.4", "0.7*mean-0.3*max@2.5", "max@6"])
+def test_second_derivatives(spec):
+    """Forward over reverse, reverse over reverse and forward over forward; mapped and compiled; K up to N."""
+
+    def bent(x):
+        return x + 0.1 * x**3
+
+    def function(x):
+        if "@6" in spec:
+            return og.value(bent(x), spec)
+        v, error = og.value_and_error(bent(x), spec)
+        return v - 0.5 * error
+
+    expected = np.array([hessian_by_hand(row, spec) for row in REWARDS])
+    assert np.abs(expected).max() > 0.01
+    ways = (jax.hessian(function), jax.jacrev(jax.jacrev(function)), jax.jacfwd(jax.jacfwd(function)))
+    for second in ways:
+        assert_allclose(jax.jit(jax.vmap(second))(REWARDS_J), expected, atol=1e-12)
+    assert_allclose(jax.vmap(ways[0])(REWARDS_J), expected, atol=1e-12)
+
+
+def hessian_by_hand(x, spec):
+    """The Hessian of v - error/2 of y = x + x^3/10, with v = w.y and error = |Ay|, linear in the sorted rewards."""
+    rank = x.argsort().argsort()
+    slope, curve = 1 + 0.3 * x**2, 0.6 * x
+    tails = [og.value((np.arange(6) >= m).astype(float), spec) for m in range(6)]  # weight of the ranks from m on
+    weights = -np.diff(np.append(tails, 0.0))[rank]
+    hessian = np.diag(weights * curve)
+    if "@6" in spec:
+        return hessian
+    steps = np.array([og.advantages((np.arange(6) >= m).astype(float), spec) for m in range(1, 6)])  # of unit gaps
+    linear = np.zeros((6, 6))
+    for m, advantage in enumerate(steps, 1):
+        linear[:, rank == m] += advantage[rank][:, None]
+        linear[:, rank == m - 1] -= advantage[rank][:, None]
+    linear *= np.sqrt(5 / 6**3)
+    a = linear @ (x + 0.1 * x**3)
+    error = np.sqrt(a @ a)
+    gradient = linear.T @ a / error
+    inner = linear.T @ linear / error - np.outer(gradient, gradient) / error
+    return hessian - 0.5 * (inner * np.outer(slope, slope) + np.diag(gradient * curve))
+
+
+def test_equal_rewards_have_an_error_of_zero_and_a_derivative_of_zero():
+    x = jnp.full((2, 5), 0.3)
+    for options in ({}, {"where": np.arange(5) < 4}, {"sample_weight": jnp.arange(1.0, 6.0)}):
+        for transform in (lambda f: f, jax.jit):
+            gradient = transform(jax.grad(lambda r, o=options: og.value_and_error(r, "cvar:0.5@3", **o)[1].sum()))(x)
+            assert_allclose(gradient, 0)
+
+
 def test_vmap_over_several_axes_and_masks():
     masks = np.arange(6) != np.array([[1], [4]])
     got = jax.vmap(lambda r, m: og.advantages(r, "max@3", where=m))(REWARDS_J, masks)

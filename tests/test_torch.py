@@ -1,5 +1,6 @@
 """What is PyTorch's own: autograd, compilation with changing objectives, inference mode, transforms."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -46,6 +47,109 @@ def test_gradients(function, spec):
     x = REWARDS.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: function(x, spec), x)
     assert torch.autograd.gradgradcheck(lambda x: function(x, spec), x)
+
+
+PATHWISE = [*SOME, "gini", "median", "max@6", "cvar:0.4@6", "0.5*var:0.3@6+0.5*lmoment:2"]
+"""Objectives of comparison sizes up to N = 6."""
+
+
+def bent(x):
+    return x + 0.1 * x**3  # keeps the order, so that second derivatives are not all zero
+
+
+def by_enumeration(x, spec, n=6):
+    """The value of six rewards, and its jackknife error where K < N: averages over every subset."""
+    parts = [(c, part.comparison_size or n - 1, part) for c, part in og.parse(spec).terms()]
+
+    def value(rewards):
+        total = 0.0
+        for c, k, part in parts:
+            for share, size in {(1 - k % 1, int(k)), (k % 1, int(k) + 1)}:
+                if share:
+                    alpha = torch.as_tensor(part.rank_weights(size))
+                    subsets = torch.stack([rewards[list(s)] for s in itertools.combinations(range(len(rewards)), size)])
+                    total = total + c * share * (subsets.sort(-1).values @ alpha).mean()
+        return total
+
+    if max(k for _, k, _ in parts) >= n:
+        return value(x)
+    left_out = torch.stack([value(torch.cat([x[:i], x[i + 1 :]])) for i in range(n)])
+    return value(x) - 0.5 * ((n - 1) / n * ((value(x) - left_out) ** 2).sum()).sqrt()
+
+
+def of_the_library(x, spec):
+    if "@6" in spec:
+        return og.value(x, spec)
+    v, error = og.value_and_error(x, spec)
+    return v - 0.5 * error
+
+
+@pytest.mark.parametrize("spec", PATHWISE)
+def test_first_and_second_derivatives_are_those_of_the_enumeration(spec):
+    """For every K up to N, eager, mapped and compiled."""
+    f = torch.func
+    target = [
+        (f.grad(lambda x: by_enumeration(bent(x), spec))(row), f.hessian(lambda x: by_enumeration(bent(x), spec))(row))
+        for row in REWARDS
+    ]
+    first = torch.stack([gradient for gradient, _ in target])
+    second = torch.stack([hessian for _, hessian in target])
+    assert second.abs().max() > 0.01
+
+    def function(x):
+        return of_the_library(bent(x), spec)
+
+    def both(x):  # PyTorch cannot compile vmap(hessian), not of a sort either: two reverse passes instead
+        return f.vmap(f.grad(function))(x), f.vmap(f.jacrev(f.jacrev(function)))(x)
+
+    for run in (both, compiled(both), compiled(both, "aot_eager")):
+        got = run(REWARDS)
+        assert_allclose(got[0], first, atol=1e-13)
+        assert_allclose(got[1], second, atol=1e-13)
+    assert_allclose(f.vmap(f.hessian(function))(REWARDS), second, atol=1e-13)
+    x = REWARDS.clone().requires_grad_()
+    compiled(lambda x: function(x).sum(), "aot_eager")(x).backward()
+    assert_allclose(x.grad, first, atol=1e-13)
+    y = REWARDS.clone().requires_grad_()
+    assert torch.autograd.gradcheck(function, y)
+    assert torch.autograd.gradgradcheck(function, y)
+
+
+def test_equal_rewards_have_an_error_of_zero_and_a_derivative_of_zero():
+    x = torch.full((2, 5), 0.3, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True] * 5, [True] * 4 + [False]])
+    for options in ({}, {"where": mask}, {"sample_weight": torch.arange(1.0, 6.0)}):
+        v, error = og.value_and_error(x, "cvar:0.5@3", **options)
+        assert_allclose(error.detach(), 0)
+        (gradient,) = torch.autograd.grad((v - error).sum(), x)
+        assert_allclose(gradient.sum(-1), 1)
+        (nothing,) = torch.autograd.grad(og.value_and_error(x, "cvar:0.5@3", **options)[1].sum(), x)
+        assert_allclose(nothing, 0)
+
+
+@pytest.mark.parametrize("first", ["grad", "hessian", "vmap", "compiled"])
+def test_what_a_transformation_caches_is_good_for_everybody(first):
+    """The constants of an objective that is first met inside a transformation are ordinary tensors."""
+    f = torch.func
+    spec = {"grad": "cvar:0.41@4", "hessian": "cvar:0.42@4", "vmap": "cvar:0.43@4", "compiled": "cvar:0.44@4"}[first]
+
+    def function(x):
+        return og.value(bent(x), spec)
+
+    ways = {
+        "grad": f.grad(function),
+        "hessian": f.hessian(function),
+        "vmap": lambda x: f.vmap(f.grad(function))(x[None])[0],
+        "compiled": compiled(f.grad(function)),
+    }
+    ways[first](REWARDS[0])
+    x = REWARDS[0].clone().requires_grad_()
+    function(x).backward()
+    weights = torch.as_tensor(og.sample_weights(spec, 6))[REWARDS[0].argsort().argsort()]
+    assert_allclose(x.grad, weights * (1 + 0.3 * REWARDS[0] ** 2), atol=1e-14)
+    for name in ("grad", "vmap", "compiled"):
+        assert_allclose(ways[name](REWARDS[0]), x.grad, atol=1e-14)
+    assert_allclose(ways["hessian"](REWARDS[0]), torch.diag(weights * 0.6 * REWARDS[0]), atol=1e-14)
 
 
 def test_gradient_of_the_exact_value():
@@ -177,10 +281,19 @@ def test_a_compiled_training_step():
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 def test_inductor():
-    run = torch.compile(lambda x: (og.advantages(x, "cvar:0.4"), og.value(x, "max@3")), fullgraph=True)
-    a, v = run(REWARDS)
+    """Advantages, and a value and error with their gradient."""
+
+    def function(x):
+        return og.advantages(x, "cvar:0.4"), of_the_library(bent(x), "max@3")
+
+    x, y = REWARDS.clone().requires_grad_(), REWARDS.clone().requires_grad_()
+    a, v = torch.compile(function, fullgraph=True)(x)
     assert_allclose(a, og.advantages(REWARDS, "cvar:0.4"), atol=1e-13)
-    assert_allclose(v, og.value(REWARDS, "max@3"), atol=1e-13)
+    expected = function(y)[1]
+    assert_allclose(v.detach(), expected.detach(), atol=1e-13)
+    v.sum().backward()
+    expected.sum().backward()
+    assert_allclose(x.grad, y.grad, atol=1e-13)
 
 
 def test_compiled_from_the_first_call(tmp_path):

@@ -349,6 +349,7 @@ def _fused_ragged_on_gpu(x: Array, positions: Array, sizes: Array, *others: Arra
 def _torch() -> Backend:
     import torch
     from array_api_compat import torch as xp
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack as untransformed
     from torch.autograd import forward_ad
 
     compiler: Any = torch.compiler
@@ -371,7 +372,7 @@ def _torch() -> Backend:
         make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
     ) -> tuple[Array, ...]:
         def move() -> tuple[Array, ...]:
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), untransformed():
                 return tuple(
                     torch.as_tensor(np.array(c, np.float64), dtype=dtype, device=device) for c in make(*arguments)
                 )
@@ -380,7 +381,9 @@ def _torch() -> Backend:
 
     @compiler.assume_constant_result
     def constants_in_graph(*arguments: Any) -> tuple[Array, ...]:
-        return tuple(c[None] for c in constants_on(*arguments))
+        found = constants_on(*arguments)
+        with untransformed():
+            return tuple(c[None] for c in found)
 
     def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
         if compiler.is_compiling():  # Dynamo takes a float64 constant without an axis for a Python number, and fails

@@ -161,7 +161,8 @@ def value_and_error(
     r"""Return the value of every group and its jackknife standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
 
     The advantages are the jackknife differences $A_i = N (v - v_{-i})$, so the error costs nothing more. It describes
-    the sampling of the N rewards of one group. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$.
+    the sampling of the N rewards of one group. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$. Both are
+    differentiable in the rewards; where the error is 0 its derivative is given as 0.
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
@@ -189,12 +190,13 @@ def value_and_error(
         group = _filled(group)
         probs = _probabilities(group, sample_weight, axis)
         a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
-        return v, ops.cast(ops.xp.sqrt(ops.total((probs * a) ** 2)), rewards)
+        return v, ops.cast(_root(ops, ops.total((probs * a) ** 2)), rewards)
     a = _scanned(group, objective, "leave_one_out", small)
     n = group.n
     if group.mask is not None:
         n = ops.xp.astype(_counts(group), a.dtype)
-    return v, ops.cast(ops.xp.sqrt((n - 1) / n**3 * ops.total(a * a)), rewards)
+        n = ops.xp.where(n > 1, n, n - n + ops.xp.nan)  # one reward alone says nothing about its error
+    return v, ops.cast(_root(ops, (n - 1) / n**3 * ops.total(a * a)), rewards)
 
 
 def include_one(
@@ -470,6 +472,12 @@ def _zeroed(group: _Group, a: Array) -> Array:
 
 def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
     return total * ordered[..., 0] + ops.total(offset * ops.gaps(ordered))
+
+
+def _root(ops: Backend, square: Array) -> Array:
+    """Return the square root, with derivative 0 instead of infinity at 0: equal rewards have no error to change."""
+    one = ops.xp.ones_like(square)
+    return ops.xp.where(square == 0, square, ops.xp.sqrt(ops.xp.where(square == 0, one, square)))
 
 
 def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:

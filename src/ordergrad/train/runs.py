@@ -14,7 +14,10 @@ Files are replaced in one step, so that a run that is killed leaves the previous
 """
 
 import csv
+import datetime
 import json
+import os
+import platform
 import re
 import shlex
 import sys
@@ -33,6 +36,7 @@ __all__ = [
     "RunError",
     "last_line",
     "open_folder",
+    "provenance",
     "read_checkpoint",
     "read_metrics",
     "run_folder",
@@ -46,7 +50,7 @@ Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
 _PACKAGES = (
     *("ordergrad", "numpy", "scipy", "torch", "gymnasium", "stable-baselines3", "safetensors"),
-    *("transformers", "trl", "polars"),
+    *("transformers", "trl", "polars", "jax", "optax", "mujoco", "box2d", "skfolio", "botorch", "sympy"),
 )
 
 
@@ -86,6 +90,16 @@ def open_folder(
             raise RunError(f"{out} was made with other settings ({changes}); use those, or choose another --out")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """Return what a result needs to be made again: the command, the date, the machine and the versions of packages."""
+    return {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
 
 
 def run_folder(out: Path, objective: str, seed: int) -> Path:

@@ -1,0 +1,394 @@
+"""Robust Bayesian optimisation: find the input that is good when it is met only roughly, in few evaluations.
+
+The input that is asked for is met with a normal error; sought is the one whose worst 20% of outcomes are best on
+average. A Gaussian process is fitted to the exact evaluations so far, the risk of a candidate is computed over 16
+perturbations of it in every posterior sample, and `qLogNoisyExpectedImprovement` picks the next one. Compared are
+
+* `cvar:0.2@16` of `ordergrad.adapters.botorch`: a tail of 3.2 perturbations;
+* BoTorch's CVaR at alpha = 0.8: a tail of 4, since it takes whole ones;
+* BoTorch's expectation: risk-neutral, but it knows of the perturbations;
+* Sobol points, no model in the choice of inputs.
+
+All recommend the evaluated input whose posterior mean of the CVaR is best. Its true CVaR over 2,048 perturbations is
+compared with the best there is: the regret.
+
+    python experiments/robust_bo.py --results experiments/results/robust_bo --images docs/images
+
+Ctrl-C stops after the current evaluation, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and
+what they mean: docs/studies/robust_bo.md.
+
+References:
+    Cakmak et al. (2020). Bayesian Optimization of Risk Measures. NeurIPS 33.
+    Bertsimas, Nohadani and Teo (2010). Robust optimization for unconstrained simulation-based problems. Operations
+        Research 58. (the polynomial)
+    Molga and Smutnicki (2005). Test functions for optimization needs. (the six-hump camel)
+"""
+
+import argparse
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import minimize
+
+import ordergrad as og
+from ordergrad.report.plots import draw_curve, new_figure, save
+from ordergrad.train.measures import interval
+from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.runs import (
+    METRICS,
+    RunError,
+    open_folder,
+    provenance,
+    read_metrics,
+    run_folder,
+    write_csv,
+    write_json,
+)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # what PyTorch says about code of a package that BoTorch uses
+    try:
+        from botorch.acquisition import qLogNoisyExpectedImprovement
+        from botorch.acquisition.risk_measures import CVaR, Expectation, RiskMeasureMCObjective
+        from botorch.fit import fit_gpytorch_mll
+        from botorch.models import SingleTaskGP
+        from botorch.models.transforms.input import InputPerturbation
+        from botorch.models.transforms.outcome import Standardize
+        from botorch.optim import optimize_acqf
+        from botorch.sampling import SobolQMCNormalSampler
+        from botorch.utils.sampling import draw_sobol_normal_samples, draw_sobol_samples
+        from gpytorch.mlls import ExactMarginalLogLikelihood
+
+        from ordergrad.adapters.botorch import OrderGradRiskMeasure
+    except ImportError as error:
+        raise SystemExit(f'Error: the study needs BoTorch: pip install "ordergrad[studies]" ({error})') from None
+
+Tensor = torch.Tensor
+BOUNDS = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+OURS, THEIRS, NEUTRAL, SOBOL = "cvar:0.2@16", "BoTorch CVaR", "BoTorch expectation", "Sobol"
+CONTENDERS = (OURS, THEIRS, NEUTRAL, SOBOL)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One comparison on both problems."""
+
+    problems: tuple[str, ...] = ("polynomial", "camel")
+    seeds: int = 8
+    first: int = 6  # Sobol points that all begin with
+    evaluations: int = 24  # with those
+    perturbations: int = 16
+    spread: float = 0.1  # of the input's error, in units of the box
+    level: float = 0.2
+    posterior_samples: int = 32
+    restarts: int = 3
+    raw_samples: int = 32
+    true_perturbations: int = 2048
+    grid: int = 101
+
+
+# Problems -----------------------------------------------------------------------------------------------------------
+
+
+def polynomial(x: Tensor) -> Tensor:
+    """Bertsimas et al.'s polynomial on [-0.95, 3.2] x [-0.45, 4.4], negated; inputs in the unit square."""
+    a, b = 4.15 * x[..., 0] - 0.95, 4.85 * x[..., 1] - 0.45
+    first = 2 * a**6 - 12.2 * a**5 + 21.2 * a**4 - 6.4 * a**3 - 4.7 * a**2 + 6.2 * a
+    second = b**6 - 11 * b**5 + 43.3 * b**4 - 74.8 * b**3 + 56.9 * b**2 - 10 * b
+    return -(first + second - 4.1 * a * b - 0.1 * a**2 * b**2 + 0.4 * a * b**2 + 0.4 * a**2 * b)
+
+
+def camel(x: Tensor) -> Tensor:
+    """The six-hump camel on [-3, 3] x [-2, 2], negated; inputs in the unit square."""
+    a, b = 6 * x[..., 0] - 3, 4 * x[..., 1] - 2
+    return -((4 - 2.1 * a**2 + a**4 / 3) * a**2 + a * b + (4 * b**2 - 4) * b**2)
+
+
+PROBLEMS: dict[str, Callable[[Tensor], Tensor]] = {"polynomial": polynomial, "camel": camel}
+
+
+def perturbed(x: Tensor, errors: Tensor) -> Tensor:
+    """Return the inputs that are met, shape (..., errors, 2): inside the box."""
+    return (x[..., None, :] + errors).clamp(0, 1)
+
+
+def true_risk(problem: str, x: Tensor, settings: Settings, objective: str | None = None) -> Tensor:
+    """Return the CVaR, or another objective, of each input over many perturbations."""
+    errors = settings.spread * draw_sobol_normal_samples(2, settings.true_perturbations, seed=1, dtype=torch.float64)
+    outcomes = torch.cat([PROBLEMS[problem](perturbed(part, errors)) for part in x.split(500)])
+    return og.value(outcomes, objective or f"cvar:{settings.level}")
+
+
+def grid(settings: Settings) -> Tensor:
+    axis = torch.linspace(0, 1, settings.grid, dtype=torch.float64)
+    return torch.cartesian_prod(axis, axis)
+
+
+def other_optima(problem: str, settings: Settings) -> dict[str, Any]:
+    """Return the inputs of a grid with the highest value and the highest mean, and their CVaR."""
+    points = grid(settings)
+    found = {"value": PROBLEMS[problem](points), "mean": true_risk(problem, points, settings, "mean")}
+    places = {name: points[values.argmax()] for name, values in found.items()}
+    return {
+        name: {"x": place.tolist(), "cvar": float(true_risk(problem, place[None], settings))}
+        for name, place in places.items()
+    }
+
+
+@cache
+def optimum(problem: str, settings: Settings) -> tuple[float, tuple[float, ...]]:
+    """Return the best CVaR and where it is: the best of a grid, then a quasi-Newton method on the pathwise gradient."""
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        inputs = torch.tensor(x[None], requires_grad=True)
+        risk = -true_risk(problem, inputs, settings).sum()
+        risk.backward()
+        assert inputs.grad is not None
+        return risk.item(), inputs.grad.numpy()[0]
+
+    points = grid(settings)
+    best = points[true_risk(problem, points, settings).argmax()]
+    found = minimize(loss, best.numpy(), jac=True, bounds=[(0, 1)] * 2, method="L-BFGS-B")
+    return -float(found.fun), tuple(found.x.tolist())
+
+
+# One run ------------------------------------------------------------------------------------------------------------
+
+
+def risk_measure(contender: str, settings: Settings) -> RiskMeasureMCObjective:
+    n = settings.perturbations
+    if contender == NEUTRAL:
+        return Expectation(n)
+    return CVaR(1 - settings.level, n) if contender == THEIRS else OrderGradRiskMeasure(ours(settings), n)
+
+
+def ours(settings: Settings) -> str:
+    return f"cvar:{settings.level}@{settings.perturbations}"
+
+
+def fitted(x: Tensor, y: Tensor, errors: Tensor) -> SingleTaskGP:
+    """Return a Gaussian process on exact evaluations that makes perturbations of what it is asked about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of small noise
+        model = SingleTaskGP(
+            x,
+            y[:, None],
+            torch.full_like(y, 1e-5 * float(y.var()))[:, None],
+            outcome_transform=Standardize(1),
+            input_transform=InputPerturbation(errors, bounds=BOUNDS),
+        )
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    return model
+
+
+def recommended(model: SingleTaskGP, x: Tensor, settings: Settings) -> Tensor:
+    """Return the evaluated input whose posterior mean of the CVaR is best."""
+    sampler = SobolQMCNormalSampler(torch.Size([settings.posterior_samples]), seed=0)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of jitter
+        samples = sampler(model.posterior(x))
+    risk = OrderGradRiskMeasure(ours(settings), settings.perturbations)
+    return x[risk(samples).mean(0).argmax()]
+
+
+def next_input(contender: str, model: SingleTaskGP, x: Tensor, seed: int, settings: Settings) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of jitter, and of a line search that ends early
+        acquisition = qLogNoisyExpectedImprovement(
+            model,
+            x,
+            sampler=SobolQMCNormalSampler(torch.Size([settings.posterior_samples]), seed=seed),
+            objective=risk_measure(contender, settings),
+            prune_baseline=True,
+        )
+        options = {"maxiter": 30, "seed": seed}
+        found, _ = optimize_acqf(acquisition, BOUNDS, 1, settings.restarts, settings.raw_samples, options=options)
+    return found[0]
+
+
+def run(settings: Settings, problem: str, contender: str, seed: int, folder: Path, stop: Any, report: Any) -> bool:
+    """Evaluate one input after the other, a line each; goes on with what the folder holds."""
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = read_metrics(folder / METRICS)
+    function, best = PROBLEMS[problem], optimum(problem, settings)[0]
+    sobol = draw_sobol_samples(BOUNDS, settings.evaluations, 1, seed=seed)[:, 0].double()
+    errors = settings.spread * draw_sobol_normal_samples(2, settings.perturbations, seed=seed, dtype=torch.float64)
+    x = torch.tensor([row["x"] for row in rows], dtype=torch.float64).reshape(-1, 2)
+    model = fitted(x, function(x), errors) if len(x) >= settings.first else None
+    while len(x) < settings.evaluations:
+        if stop():
+            return False
+        number = len(x)
+        torch.manual_seed(1000 * seed + number)
+        if model is None or contender == SOBOL:
+            new = sobol[number]
+        else:
+            new = next_input(contender, model, x, 1000 * seed + number, settings)
+        x = torch.cat([x, new[None]])
+        row: dict[str, Any] = {"step": number + 1, "x": new.tolist(), "y": float(function(new))}
+        if len(x) >= settings.first:
+            model = fitted(x, function(x), errors)
+            choice = recommended(model, x, settings)
+            row |= {"choice": choice.tolist(), "regret": best - float(true_risk(problem, choice[None], settings))}
+        with (folder / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        report(row)
+    return True
+
+
+def shown(row: Mapping[str, Any], contender: str) -> str:
+    return f"regret {row['regret']:.3f}" if "regret" in row else ""
+
+
+# What came out ------------------------------------------------------------------------------------------------------
+
+
+HEADER = ("problem", "contender", "seed", "evaluations", "x1", "x2", "y", "choice1", "choice2", "regret")
+
+
+def history(out: Path, settings: Settings) -> list[tuple[Any, ...]]:
+    """Return every evaluation, and from the first design on the recommendation after it and its regret."""
+    rows: list[tuple[Any, ...]] = []
+    for problem in settings.problems:
+        for contender in CONTENDERS:
+            for seed in range(settings.seeds):
+                for row in read_metrics(run_folder(out / problem, contender, seed) / METRICS):
+                    numbers = [*row["x"], row["y"], *row.get("choice", ("", "")), row.get("regret", "")]
+                    texts = [f"{x:.5g}" if x != "" else "" for x in numbers]
+                    rows.append((problem, contender, seed, row["step"], *texts))
+    return rows
+
+
+def regrets(rows: Sequence[tuple[Any, ...]], problem: str, contender: str, settings: Settings) -> np.ndarray:
+    """Return the regret after every evaluation from the first design on, shape (seeds, evaluations)."""
+    found = [float(row[-1]) for row in rows if row[:2] == (problem, contender) and row[-1] != ""]
+    return np.array(found).reshape(settings.seeds, -1)
+
+
+def near_optimum(rows: Sequence[tuple[Any, ...]], problem: str, contender: str, settings: Settings) -> list[int]:
+    """Return for each seed how many evaluations were closer to the best input than the spread of the error."""
+    best = np.array(optimum(problem, settings)[1])
+    counts = [0] * settings.seeds
+    for row in rows:
+        if row[:2] == (problem, contender):
+            counts[row[2]] += bool(np.linalg.norm(np.array([float(row[4]), float(row[5])]) - best) < settings.spread)
+    return counts
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
+    return interval([np.array([value]) for value in values])
+
+
+def report(settings: Settings, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
+    """Write and show the tables and pictures."""
+    results.mkdir(parents=True, exist_ok=True)
+    images.mkdir(parents=True, exist_ok=True)
+    rows = history(out, settings)
+    found = {(p, c): regrets(rows, p, c, settings) for p in settings.problems for c in CONTENDERS}
+    counts = np.arange(settings.first, settings.evaluations + 1)
+    write_csv(results / "evaluations.csv", HEADER, rows)
+    half = len(counts) // 2
+    summary = {
+        **provenance(command),
+        "settings": asdict(settings),
+        "columns": ["mean over seeds", "low", "high"],
+        "optimum": {p: {"cvar": optimum(p, settings)[0], "x": optimum(p, settings)[1]} for p in settings.problems},
+        "other_optima": {p: other_optima(p, settings) for p in settings.problems},
+        "regret": {
+            p: {
+                c: {
+                    f"after {counts[half]}": [round(v, 5) for v in over_seeds(list(found[p, c][:, half]))],
+                    f"after {counts[-1]}": [round(v, 5) for v in over_seeds(list(found[p, c][:, -1]))],
+                    "evaluations near the best, by seed": near_optimum(rows, p, c, settings),
+                    "median at the end": round(float(np.median(found[p, c][:, -1])), 5),
+                    "lead of ours at the end": [
+                        round(v, 5) for v in over_seeds(list(found[p, c][:, -1] - found[p, OURS][:, -1]))
+                    ],
+                }
+                for c in CONTENDERS
+            }
+            for p in settings.problems
+        },
+    }
+    write_json(results / "summary.json", summary)
+    table = Table(title="Regret in CVaR 20%, mean over seeds with 95% intervals", title_justify="left")
+    for heading in ("problem", "contender", f"after {counts[half]}", f"after {counts[-1]}", "median"):
+        table.add_column(heading)
+    for problem, parts in summary["regret"].items():
+        for contender, values in parts.items():
+            cells = [f"{v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" for name, v in values.items() if name.startswith("after")]
+            table.add_row(problem, contender, *cells, f"{values['median at the end']:.3f}")
+    console.print(table)
+    draw(found, counts, images / "robust_bo.png")
+    console.print(f"results: {results}/summary.json, evaluations.csv; picture: {images}/robust_bo.png")
+
+
+def draw(found: Mapping[tuple[str, str], np.ndarray], counts: np.ndarray, path: Path) -> None:
+    """Draw regret over evaluations: medians and quartiles over seeds."""
+    problems = list(dict.fromkeys(problem for problem, _ in found))
+    figure, axes = new_figure(len(problems), "Regret in the CVaR of the worst 20%")
+    for axis, problem in zip(axes, problems, strict=True):
+        for index, contender in enumerate(CONTENDERS):
+            low, middle, high = np.quantile(np.maximum(found[problem, contender], 1e-4), [0.25, 0.5, 0.75], axis=0)
+            draw_curve(axis, index, contender, counts, middle, (low, high))
+        axis.set(yscale="log", xlabel="evaluations", title=problem, xticks=range(counts[0], counts[-1] + 1, 3))
+    axes[0].set_ylabel("median over seeds, quartiles")
+    axes[-1].legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+# Command line -------------------------------------------------------------------------------------------------------
+
+
+def study(
+    settings: Settings, out: Path, results: Path, images: Path, jobs: int | None, resume: bool, command: str
+) -> None:
+    console = Console(highlight=False)
+    try:
+        jobs = chosen_jobs(jobs, settings.seeds * len(CONTENDERS))
+        open_folder(out, asdict(settings), kind="study", resume=resume, may_change=["problems"])
+        for problem in settings.problems:
+            value, place = optimum(problem, settings)
+            console.print(f"[bold]{problem}[/]: best CVaR {value:.3f} at ({place[0]:.3f}, {place[1]:.3f})")
+            work, steps = partial(run, settings, problem), settings.evaluations
+            if not train_under_progress(work, CONTENDERS, settings.seeds, steps, out / problem, jobs, console, shown):
+                raise KeyboardInterrupt
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        raise SystemExit(130) from None
+    report(settings, out, results, images, command, console)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Robust Bayesian optimisation on a rank objective and on BoTorch's.")
+    parser.add_argument("--problem", choices=PROBLEMS, action="append", help="only this one, may be given twice [both]")
+    parser.add_argument("--quick", action="store_true", help="two seeds, twelve evaluations")
+    parser.add_argument("--out", type=Path, default=Path("runs/robust_bo"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
+    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
+    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
+    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
+    options = parser.parse_args(argv)
+    settings = replace(Settings(), seeds=2, evaluations=12) if options.quick else Settings()
+    if options.problem:
+        settings = replace(settings, problems=tuple(dict.fromkeys(options.problem)))
+    words = [f"--problem {problem}" for problem in options.problem or ()] + ["--quick"] * options.quick
+    command = " ".join(["python experiments/robust_bo.py", *words])
+    out: Path = options.out
+    study(settings, out, options.results or out, options.images or out, options.jobs, options.resume, command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,663 @@
+"""Symbolic regression: the best of many tries instead of their mean, against deep symbolic regression's own estimator.
+
+A recurrent policy writes expressions in prefix order and is rewarded by 1/(1 + NRMSE) on twenty points of a hidden
+function, Nguyen-1 to Nguyen-12. What counts is whether it ever writes that function. Petersen et al. (2021) train on
+the top 5% of each batch, with a biased estimator of what is here `uppercvar:0.05`. The study trains on several
+objectives in the same code, everything else equal, and counts expressions until recovery:
+
+    python experiments/symbolic_regression.py --results experiments/results/symbolic_regression --images docs/images
+    python experiments/symbolic_regression.py --problems Nguyen-6 --contenders mean uppercvar:0.05 --seeds 3
+
+A run that is in the results already is not repeated: with `--resume` and more `--seeds`, `--problems` or
+`--expressions` the same command adds to them. `--tune` compares learning rates instead, on seeds apart; `--compare` the
+gradients of the contenders on the same batches. Ctrl-C stops after the current batch. Needs `pip install
+"ordergrad[studies]"`. Results and what they mean: docs/studies/symbolic_regression.md.
+
+References:
+    Petersen et al. (2021). Deep symbolic regression: Recovering mathematical expressions from data via risk-seeking
+        policy gradients. ICLR, arXiv 1912.04871.
+    Wilson (1927). Probable inference, the law of succession, and statistical inference. JASA 22. (intervals)
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+from symbolic.expressions import NGUYEN, PAD, data, encode, errors, evaluate, infix
+from symbolic.policy import Batch, Policy, Rules, follow, sample
+from symbolic.recovery import verdict
+from threadpoolctl import threadpool_limits
+
+import ordergrad as og
+from ordergrad.report.plots import new_figure, save, style, tidy
+from ordergrad.train.measures import interval
+from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.runs import (
+    CHECKPOINT,
+    METRICS,
+    RunError,
+    open_folder,
+    read_checkpoint,
+    read_metrics,
+    run_folder,
+    trim_metrics,
+    write_checkpoint,
+    write_csv,
+    write_json,
+)
+
+DSR = "dsr:0.05"
+CONTENDERS = ("mean", DSR, "uppercvar:0.05", "max@20", "max@100")
+RATES = (0.0005, 0.002, 0.005)  # the first is the published one, for ten times as many expressions
+TUNING_SEED = 100
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is equal for all contenders: the published settings of deep symbolic regression, but the learning rate."""
+
+    batch: int = 1000
+    points: int = 20
+    hidden: int = 32
+    entropy: float = 0.03
+    discount: float = 0.7  # of the entropy, from token to token
+    rules: Rules = field(default_factory=Rules)
+    learning_rate: float = 0.002
+
+
+STUDY = Settings()
+
+
+# One run ------------------------------------------------------------------------------------------------------------
+
+
+def sample_weights(contender: str, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What multiplies the log-probability and the entropy of each expression of a batch.
+
+    `dsr:q` is the risk-seeking policy gradient: over the expressions from the empirical (1 - q)-quantile of the rewards
+    on, the mean of (R - quantile) grad log p, and their entropy. The others are OrderGrad advantages.
+    """
+    if contender.startswith("dsr:"):
+        level = float(contender.removeprefix("dsr:"))
+        quantile = np.quantile(rewards, 1 - level, method="higher")
+        kept = rewards >= quantile
+        return np.where(kept, rewards - quantile, 0) / kept.sum(), kept / kept.sum()
+    n = len(rewards)
+    return og.advantages(rewards, contender) / n, np.full(n, 1 / n)
+
+
+KEPT = ("expressions", "seconds", "best", "best_expression")
+
+
+class Search:
+    """The state of a run: policy, optimiser, random numbers, counts, and the best expression so far."""
+
+    def __init__(self, settings: Settings, problem: str, contender: str, seed: int) -> None:
+        self.settings, self.problem, self.contender, self.seed = settings, problem, contender, seed
+        self.points, self.target = data(problem, seed, settings.points)
+        self.fresh = NGUYEN[problem].points(np.random.default_rng([seed, 1, 1]), 100)
+        self.rng = np.random.default_rng([seed, 2])
+        torch.manual_seed(seed)
+        self.policy = Policy(NGUYEN[problem].variables, settings.hidden)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=settings.learning_rate, maximize=True)
+        self.expressions, self.seconds = 0, 0.0
+        self.best, self.best_expression = 0.0, ""
+        self.rejected: set[str] = set()
+        self.recovered: dict[str, str] | None = None
+
+    def step(self) -> tuple[Batch, np.ndarray]:
+        """Sample a batch, look for the function in it, and improve the policy; returns the batch and its rewards."""
+        begin = time.process_time()
+        settings = self.settings
+        batch = sample(self.policy, settings.rules, settings.batch, self.rng)
+        _, first = np.unique(batch.distinct, return_index=True)
+        wrong = errors(evaluate(batch.tokens[first], self.points), self.target)
+        rewards = 1 / (1 + wrong[batch.distinct])
+        self.look_at(batch.tokens, first, wrong)
+        if self.recovered is None:
+            on_logp, on_entropy = sample_weights(self.contender, rewards)
+            self.optimizer.zero_grad()
+            batch.weighted(on_logp, settings.entropy * on_entropy, settings.discount).backward()
+            self.optimizer.step()
+            self.expressions += settings.batch
+        self.seconds += time.process_time() - begin
+        return batch, rewards
+
+    def look_at(self, tokens: np.ndarray, first: np.ndarray, wrong: np.ndarray) -> None:
+        """Keep the best expression, and check those that fit the points: in order, as if one by one."""
+        best = int(wrong.argmin())
+        if 1 / (1 + wrong[best]) > self.best:
+            self.best, self.best_expression = float(1 / (1 + wrong[best])), infix(tokens[first[best]])
+        for position, expression in sorted((int(first[i]), tokens[first[i]]) for i in np.flatnonzero(wrong < 1e-8)):
+            text, problem = infix(expression), NGUYEN[self.problem]
+            fits = errors(evaluate(expression[None], self.fresh), problem.target(self.fresh))[0] < 1e-8
+            if text in self.rejected or not fits:
+                continue
+            found = verdict(text, problem.formula, problem.variables, problem.low, problem.high)
+            if found in ("proved", "digits"):
+                self.recovered = {"expression": text, "how": found}
+                self.expressions += position + 1
+                return
+            self.rejected.add(text)
+
+    def metrics(self, batch: Batch, rewards: np.ndarray) -> dict[str, float]:
+        """What is recorded of a batch."""
+        solution = follow(self.policy, self.settings.rules, encode(NGUYEN[self.problem].solution)[None])
+        tokens = (batch.tokens != PAD).sum()
+        return {
+            "step": self.expressions,
+            "mean": float(rewards.mean()),
+            "top": float(np.quantile(rewards, 0.95)),
+            "batch_best": float(rewards.max()),
+            "best": self.best,
+            "distinct": float((batch.distinct.max() + 1) / len(rewards)),
+            "length": float(tokens / len(rewards)),
+            "entropy": float(batch.entropies().detach().numpy()[batch.prefix].mean()),
+            "solution_logp": float(solution.log_probabilities()[0]),
+        }
+
+    def save(self, path: Path) -> None:
+        moments = self.optimizer.state_dict()["state"]
+        tensors = {f"policy.{name}": weights for name, weights in self.policy.state_dict().items()}
+        tensors |= {f"adam.{index}.{name}": value for index, row in moments.items() for name, value in row.items()}
+        state = {name: getattr(self, name) for name in KEPT}
+        state |= {"rejected": sorted(self.rejected), "random": self.rng.bit_generator.state}
+        state |= {"settings": asdict(self.settings)}
+        write_checkpoint(path, {name: tensor.numpy() for name, tensor in tensors.items()}, state)
+
+    def restore(self, path: Path) -> None:
+        arrays, state = read_checkpoint(path)
+        if state["settings"] != asdict(self.settings):
+            raise RunError(f"{path} was made with other settings; choose another --out, or delete it")
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.rejected, self.rng.bit_generator.state = set(state["rejected"]), state["random"]
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        policy = {name: value for name, value in tensors.items() if name.startswith("policy.")}
+        self.policy.load_state_dict({name.removeprefix("policy."): value for name, value in policy.items()})
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name in tensors.keys() - policy.keys():
+            _, index, kind = name.split(".")
+            moments.setdefault(int(index), {})[kind] = tensors[name]
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+
+Stop = Callable[[], bool]
+Report = Callable[[dict[str, Any]], None]
+
+
+def run(
+    settings: Settings,
+    problem: str,
+    expressions: int,
+    finished: frozenset[tuple[str, int]],
+    first: int,
+    contender: str,
+    seed: int,
+    folder: Path,
+    stop: Stop,
+    report: Report,
+) -> bool:
+    """Search until recovery or until so many expressions were evaluated; returns whether that is done.
+
+    The seed is `first + seed`; `finished` are those that need no run.
+    """
+    if (contender, seed) in finished:
+        return True
+    with threadpool_limits(1):  # of NumPy and PyTorch: such small matrices are slower with more threads
+        return search_on(Search(settings, problem, contender, first + seed), expressions, folder, stop, report)
+
+
+def search_on(search: Search, expressions: int, folder: Path, stop: Stop, report: Report) -> bool:
+    settings, checkpoint = search.settings, folder / CHECKPOINT
+    if checkpoint.exists():
+        search.restore(checkpoint)
+    trim_metrics(folder / METRICS, search.expressions)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / METRICS).open("a") as file:
+        while search.recovered is None and search.expressions < expressions:
+            batch, rewards = search.step()
+            last = search.recovered is not None or search.expressions >= expressions or stop()
+            if last or search.expressions % (10 * settings.batch) == 0:
+                row = search.metrics(batch, rewards)
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                report(row)
+            if search.recovered is None and (last or search.expressions % (100 * settings.batch) == 0):
+                search.save(checkpoint)
+            if last and search.recovered is None and search.expressions < expressions:
+                return False
+    write_json(folder / RESULT, as_row(search, expressions))
+    return True
+
+
+def as_row(search: Search, budget: int) -> dict[str, Any]:
+    found = search.recovered
+    return {
+        "problem": search.problem,
+        "contender": search.contender,
+        "seed": search.seed,
+        "budget": budget,
+        "expressions": search.expressions,
+        "recovered": found["how"] if found else "no",
+        "best": round(search.best, 6),
+        "seconds": round(search.seconds, 2),
+        "expression": found["expression"] if found else search.best_expression,
+    }
+
+
+# Many runs ----------------------------------------------------------------------------------------------------------
+
+COLUMNS = ("problem", "contender", "seed", "budget", "expressions", "recovered", "best", "seconds", "expression")
+NUMBERS = {"seed": int, "budget": int, "expressions": int, "best": float, "seconds": float}
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> dict[tuple[str, str, int], Row]:
+    """The runs of a table by problem, contender and seed; none if there is no table."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        rows = [{name: NUMBERS.get(name, str)(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    return {key(row): row for row in rows}
+
+
+def key(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return row["problem"], row["contender"], row["seed"]
+
+
+def write_rows(path: Path, rows: Mapping[tuple[str, str, int], Row]) -> None:
+    order = sorted(rows, key=lambda k: (list(NGUYEN).index(k[0]), k[1], k[2]))
+    write_csv(path, COLUMNS, [[rows[k][name] for name in COLUMNS] for k in order])
+
+
+def is_done(row: Row | None, expressions: int) -> bool:
+    return row is not None and (row["recovered"] != "no" or row["expressions"] >= expressions)
+
+
+def search_all(
+    settings: Settings, asked: argparse.Namespace, out: Path, table: Path, jobs: int, console: Console, first: int = 0
+) -> None:
+    """Do what the table lacks, problem by problem, and add it to the table."""
+    rows = read_rows(table)
+    for problem in asked.problems:
+        wanted = [(contender, seed) for contender in asked.contenders for seed in range(asked.seeds)]
+        finished = frozenset(w for w in wanted if is_done(rows.get((problem, w[0], first + w[1])), asked.expressions))
+        if len(finished) < len(wanted):
+            searching = partial(run, settings, problem, asked.expressions, finished, first)
+            complete = train_under_progress(
+                searching, asked.contenders, asked.seeds, asked.expressions, out / problem, jobs, console, shown
+            )
+            for contender, seed in [w for w in wanted if w not in finished]:
+                path = run_folder(out / problem, contender, seed) / RESULT
+                if path.exists():
+                    row = json.loads(path.read_text())
+                    rows[key(row)] = row
+            write_rows(table, rows)
+            if not complete:
+                raise KeyboardInterrupt
+        for contender, seed in wanted:  # what is recovered is settled for any number of expressions
+            row = rows[problem, contender, first + seed]
+            row["budget"] = max(row["budget"], asked.expressions)
+        write_rows(table, rows)
+
+
+def shown(row: Mapping[str, Any], contender: str) -> str:
+    return f"best {row['best']:.4f}  mean {row['mean']:.3f}  entropy {row['entropy']:.2f}"
+
+
+def tune(asked: argparse.Namespace, out: Path, results: Path, jobs: int, console: Console) -> None:
+    """Search with every learning rate on seeds apart, and show how many expressions that takes."""
+    every: list[list[Any]] = []
+    for rate in RATES:
+        folder = out / f"tune-{rate:g}"
+        settings = replace(STUDY, learning_rate=rate)
+        search_all(settings, asked, folder, folder / "runs.csv", jobs, console, first=TUNING_SEED)
+        every += [
+            [f"{rate:g}", *(row[name] for name in COLUMNS[:6])] for row in read_rows(folder / "runs.csv").values()
+        ]
+    write_csv(results / "tuning.csv", ("learning_rate", *COLUMNS[:6]), every)
+    for rate, number in tuned(results / "tuning.csv").items():
+        console.print(f"learning rate {rate:g}: {number:,.0f} expressions (geometric mean)")
+
+
+def tuned(path: Path) -> dict[float, float]:
+    """The geometric mean of expressions over all runs of each learning rate in a table of `tune`."""
+    logs: dict[float, list[float]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            logs.setdefault(float(row["learning_rate"]), []).append(np.log(float(row["expressions"])))
+    return {rate: float(np.exp(np.mean(values))) for rate, values in logs.items()}
+
+
+def compare_gradients(settings: Settings, problems: Sequence[str], path: Path, console: Console) -> None:
+    """Write how the contenders' gradients differ on the same batches: signal, noise, direction.
+
+    Forty batches of the first policy, and forty after thirty updates on `uppercvar:0.05`, without the entropy bonus.
+    Signal is the length of the mean gradient (corrected for the noise left in it), noise the root of the summed
+    variances of its components in one batch, cosine that of the mean gradient to the one of `uppercvar:0.05`.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for problem in problems:
+        search = Search(settings, problem, "uppercvar:0.05", TUNING_SEED)
+        for updates in (0, 30):
+            for _ in range(updates):
+                search.step()
+            every = np.array([gradients(search) for _ in range(40)])  # (batches, contenders, weights)
+            mean, noise = every.mean(axis=0), every.var(axis=0, ddof=1).sum(axis=1)
+            signal = np.sqrt(np.maximum((mean**2).sum(axis=1) - noise / len(every), 0))
+            ours = mean[CONTENDERS.index("uppercvar:0.05")]
+            cosine = mean @ ours / np.linalg.norm(mean, axis=1) / np.linalg.norm(ours)
+            for contender, *found in zip(CONTENDERS, signal, np.sqrt(noise), cosine, strict=True):
+                rows.append((problem, updates, contender, *(f"{x:.4f}" for x in found)))
+                console.print(*rows[-1])
+    write_csv(path, ("problem", "updates", "contender", "signal", "noise", "cosine"), rows)
+
+
+def gradients(search: Search) -> list[np.ndarray]:
+    """The gradient of every contender on one batch."""
+    batch = sample(search.policy, search.settings.rules, search.settings.batch, search.rng)
+    rewards = 1 / (1 + errors(evaluate(batch.tokens, search.points), search.target))
+    found: list[np.ndarray] = []
+    for contender in CONTENDERS:
+        search.optimizer.zero_grad()
+        on_logp = sample_weights(contender, rewards)[0]
+        batch.weighted(on_logp, np.zeros_like(on_logp), 1.0).backward(retain_graph=True)
+        found.append(np.concatenate([weights.grad.numpy().ravel() for weights in search.policy.parameters()]))
+    return found
+
+
+# What came out ------------------------------------------------------------------------------------------------------
+
+CURVES = ("top", "best", "distinct", "length", "entropy", "solution_logp")
+
+
+def budgets(rows: Sequence[Row]) -> list[int]:
+    """The numbers of expressions for which runs were made, ascending."""
+    return sorted({row["budget"] for row in rows})
+
+
+def within(rows: Sequence[Row], problem: str, contender: str, budget: int) -> list[Row]:
+    """The runs that had so many expressions, or more, by seed."""
+    mine = [r for r in rows if (r["problem"], r["contender"]) == (problem, contender) and r["budget"] >= budget]
+    return sorted(mine, key=lambda row: row["seed"])
+
+
+def taken(rows: Sequence[Row], budget: int) -> np.ndarray:
+    """Expressions until recovery, infinite where it took more than the budget."""
+    return np.array(
+        [r["expressions"] if r["recovered"] != "no" and r["expressions"] <= budget else np.inf for r in rows]
+    )
+
+
+def wilson(successes: int, number: int) -> tuple[float, float]:
+    """The 95% interval of a rate."""
+    found = binomtest(successes, number).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def recovery(rows: Sequence[Row], budget: int) -> dict[str, Any]:
+    """Recovery rate of some runs with its interval, and the median number of expressions, None above the budget."""
+    needed = taken(rows, budget)
+    found = int(np.isfinite(needed).sum())
+    median = float(np.median(needed))
+    return {
+        "runs": len(rows),
+        "recovered": found,
+        "interval": [round(x, 4) for x in wilson(found, len(rows))],
+        "median": int(median) if np.isfinite(median) else None,
+    }
+
+
+def pairwise(values: np.ndarray) -> list[float]:
+    """The mean of one value for each problem and seed, and its 95% interval (Student, over all of them).
+
+    With problems that differ this is rather too wide than too narrow: part of the spread is that between problems.
+    """
+    return list(interval([np.array([value]) for value in values]))
+
+
+def against(rows: Sequence[Row], contender: str, other: str, budget: int, problems: Sequence[str]) -> dict[str, Any]:
+    """How one contender compares to another on the same problems and seeds.
+
+    `lead` is the difference of the recovery rates. `ratio` is how many times the other's expressions it takes, a
+    geometric mean; a run without recovery counts with the budget.
+    """
+    ours, theirs = (
+        np.concatenate([taken(within(rows, p, c, budget), budget) for p in problems]) for c in (contender, other)
+    )
+    logs = np.log(np.minimum(ours, budget)) - np.log(np.minimum(theirs, budget))
+    lead = pairwise(np.isfinite(ours).astype(float) - np.isfinite(theirs))
+    ratio = [float(np.exp(x)) for x in pairwise(logs)]
+    return {"lead": [round(x, 4) for x in lead], "ratio": [round(x, 4) for x in ratio]}
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """For every number of expressions: by problem and contender, and over all problems that all contenders have."""
+    summary: dict[str, Any] = {}
+    for budget in budgets(rows):
+        contenders = [c for c in CONTENDERS if any(r["contender"] == c and r["budget"] >= budget for r in rows)]
+        problems = [p for p in NGUYEN if any(within(rows, p, c, budget) for c in contenders)]
+        by_problem = {
+            p: {c: recovery(within(rows, p, c, budget), budget) for c in contenders if within(rows, p, c, budget)}
+            for p in problems
+        }
+        sets = {tuple(r["seed"] for r in within(rows, p, c, budget)) for p in problems for c in contenders}
+        overall: dict[str, Any] = {}
+        if len(sets) == 1:  # the same seeds everywhere
+            for c in contenders:
+                overall[c] = recovery([row for p in problems for row in within(rows, p, c, budget)], budget)
+                for other in ("mean", DSR):
+                    if c != other and other in contenders:
+                        overall[c][f"against {other}"] = against(rows, c, other, budget, problems)
+        summary[str(budget)] = {"problems": by_problem, "overall": overall}
+    return summary
+
+
+def odds(rules: Rules) -> dict[str, Any]:
+    """For each problem the length of the solution that we know, and how improbable it is in the first batch."""
+    found: dict[str, Any] = {}
+    for name, problem in NGUYEN.items():
+        tokens = encode(problem.solution)
+        logp = follow(Policy(problem.variables), rules, tokens[None]).log_probabilities()[0]
+        found[name] = {"tokens": len(tokens), "one in": float(f"{np.exp(-logp):.3g}")}
+    return found
+
+
+def show(summary: Mapping[str, Any], console: Console) -> None:
+    for budget, found in summary.items():
+        contenders = list(dict.fromkeys(c for row in found["problems"].values() for c in row))
+        table = Table(title=f"Recovered within {int(budget):,} expressions (median number)", title_justify="left")
+        table.add_column("problem")
+        for contender in contenders:
+            table.add_column(contender, justify="right")
+        for problem, row in found["problems"].items():
+            table.add_row(problem, *(cell(row.get(c)) for c in contenders))
+        if found["overall"]:
+            table.add_row("all", *(cell(found["overall"][c]) for c in contenders))
+        console.print(table)
+
+
+def cell(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    median = f" ({found['median']:,})" if found["median"] is not None else ""
+    return f"{found['recovered']}/{found['runs']}{median}"
+
+
+def curve_rows(asked: argparse.Namespace, out: Path, table: Path) -> list[list[Any]]:
+    """Those of an earlier table, and for every run whose files are here at most twenty rows of its metrics."""
+    header = ("problem", "contender", "seed", "expressions", *CURVES)
+    kept: dict[tuple[str, str, int], list[list[Any]]] = {}
+    if table.exists():
+        with table.open(newline="") as file:
+            for row in csv.DictReader(file):
+                kept.setdefault((row["problem"], row["contender"], int(row["seed"])), []).append(
+                    [row[name] for name in header]
+                )
+    for problem in asked.curves:
+        for contender in asked.contenders:
+            for seed in range(asked.seeds):
+                metrics = read_metrics(run_folder(out / problem, contender, seed) / METRICS)
+                if metrics:
+                    every = -(-len(metrics) // 20)
+                    kept[problem, contender, seed] = [
+                        [problem, contender, seed, row["step"], *(f"{row[name]:.4g}" for name in CURVES)]
+                        for row in metrics[::-1][::every][::-1]
+                    ]
+    rows = [row for k in sorted(kept, key=lambda k: (list(NGUYEN).index(k[0]), *k[1:])) for row in kept[k]]
+    write_csv(table, header, rows)
+    return rows
+
+
+def draw_recovery(rows: Sequence[Row], path: Path) -> None:
+    """Draw the share of runs that have recovered their function, over expressions; and by problem with intervals."""
+    budget = budgets(rows)[0]
+    figure, (left, right) = new_figure(2, f"Nguyen-1 to 12, recovery within {budget:,} expressions")
+    figure.set_size_inches(12, 4)
+    problems = [p for p in NGUYEN if any(r["problem"] == p for r in rows)]
+    contenders = [c for c in CONTENDERS if any(r["contender"] == c for r in rows)]
+    for index, contender in enumerate(contenders):
+        colour, dash = style(index)
+        needed = np.concatenate([taken(within(rows, p, contender, budget), budget) for p in problems])
+        ordered = np.sort(needed[np.isfinite(needed)])
+        shares = np.arange(1, len(ordered) + 1) / max(1, len(needed))
+        x, y = [1000, *ordered, budget], [0, *shares, *(shares[-1:] if len(shares) else [0])]
+        left.step(x, y, where="post", color=colour, linestyle=dash, linewidth=1.8, label=contender)
+        for place, problem in enumerate(problems):
+            mine = within(rows, problem, contender, budget)
+            if mine:
+                found = recovery(mine, budget)
+                at = place + (index - (len(contenders) - 1) / 2) * 0.16
+                right.plot([at, at], found["interval"], color=colour, linewidth=1.2, alpha=0.6)
+                right.plot(at, found["recovered"] / found["runs"], "o", color=colour, markersize=4)
+    left.set(
+        xscale="log", xlim=(1000, budget), ylim=(0, 1), xlabel="expressions evaluated", ylabel="runs that recovered"
+    )
+    left.legend(frameon=False, fontsize=9)
+    right.set(xlabel="Nguyen problem", ylabel="recovery rate, 95% Wilson interval", ylim=(-0.03, 1.03))
+    right.set_xticks(range(len(problems)), [p.removeprefix("Nguyen-") for p in problems])
+    save(figure, path)
+
+
+def draw_limits(rows: Sequence[Sequence[Any]], problems: Sequence[str], path: Path) -> None:
+    """Draw how the policies narrow on the hard problems: medians over the runs that are still searching."""
+    panels = (("top", "95% quantile of the reward"), ("distinct", "distinct expressions"))
+    panels += (("length", "tokens of an expression"), ("solution_logp", "log-probability of a solution"))
+    figure = Figure(figsize=(13, 2.9 * len(problems)), dpi=150, layout="constrained")
+    axes = figure.subplots(len(problems), len(panels), squeeze=False)
+    for line, problem in zip(axes, problems, strict=True):
+        for axis, (name, label) in zip(line, panels, strict=True):
+            tidy(axis)
+            for index, contender in enumerate(CONTENDERS):
+                mine = [row for row in rows if (row[0], row[1]) == (problem, contender)]
+                steps = sorted({int(row[3]) for row in mine})
+                enough = min(2, len({row[2] for row in mine}))
+                shared = [step for step in steps if sum(int(row[3]) == step for row in mine) >= enough]
+                values = [[float(r[4 + CURVES.index(name)]) for r in mine if int(r[3]) == step] for step in shared]
+                colour, dash = style(index)
+                medians = [float(np.median(v)) for v in values]
+                axis.plot(
+                    np.array(shared) / 1000, medians, color=colour, linestyle=dash, linewidth=1.8, label=contender
+                )
+            axis.set(xlabel="thousand expressions", title=label if problem == problems[0] else "")
+        line[0].set_ylabel(problem)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    save(figure, path)
+
+
+def report(settings: Settings, asked: argparse.Namespace, command: str, console: Console) -> None:
+    rows = list(read_rows(asked.results / "runs.csv").values())
+    asked.images.mkdir(parents=True, exist_ok=True)
+    summary = summarise(rows)
+    seconds = sum(row["seconds"] for row in rows)
+    described = {
+        "command": command,
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("ordergrad", "numpy", "torch", "sympy")},
+        },
+        "settings": asdict(settings),
+        "seconds a batch": round(settings.batch * seconds / sum(row["expressions"] for row in rows), 4),
+        "processor minutes": round(seconds / 60, 1),
+        "recovered by digits only": sum(row["recovered"] == "digits" for row in rows),
+        "solutions": odds(settings.rules),
+        "within": summary,
+    }
+    write_json(asked.results / "summary.json", described)
+    show(summary, console)
+    draw_recovery(rows, asked.images / "symbolic_regression.png")
+    curves = curve_rows(asked, asked.out, asked.results / "curves.csv")
+    hard = [p for p in asked.curves if any(row[0] == p for row in curves)]
+    if hard:
+        draw_limits(curves, hard, asked.images / "symbolic_regression_limits.png")
+    console.print(f"results: {asked.results}/summary.json, runs.csv, curves.csv; pictures: {asked.images}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Recover the Nguyen functions by policy gradients on rank objectives.")
+    parser.add_argument("--problems", nargs="+", choices=NGUYEN, default=list(NGUYEN), metavar="NGUYEN-K")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="OBJECTIVE")
+    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to SEEDS - 1 [10]")
+    parser.add_argument("--expressions", type=int, default=200_000, help="evaluated by a run without recovery [200000]")
+    parser.add_argument("--rate", type=float, default=STUDY.learning_rate, help="learning rate [%(default)s]")
+    parser.add_argument("--tune", action="store_true", help="compare learning rates, on other seeds, instead")
+    parser.add_argument("--compare", action="store_true", help="compare the gradients on equal batches instead")
+    parser.add_argument("--out", type=Path, default=Path("runs/symbolic_regression"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, help="folder of the tables [OUT/results]")
+    parser.add_argument("--images", type=Path, help="folder of the pictures [that of the tables]")
+    parser.add_argument("--curves", nargs="+", choices=NGUYEN, default=["Nguyen-5", "Nguyen-7", "Nguyen-12"])
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side [1]")
+    parser.add_argument("--resume", action="store_true", help="add to the results that are there")
+    asked = parser.parse_args(argv)
+    asked.results = asked.results or asked.out / "results"
+    asked.images = asked.images or asked.results
+    settings, console = replace(STUDY, learning_rate=asked.rate), Console(highlight=False)
+    try:
+        jobs = chosen_jobs(asked.jobs, len(asked.contenders) * asked.seeds)
+        if asked.seeds < 1 or asked.expressions < settings.batch:
+            got = f"got {asked.seeds} and {asked.expressions}"
+            raise RunError(f"--seeds must be at least 1 and --expressions at least {settings.batch}; {got}")
+        if not 0 < asked.rate < 1:
+            raise RunError(f"--rate must lie between 0 and 1; got {asked.rate}")
+        resume = asked.resume or asked.tune or asked.compare
+        open_folder(asked.results, asdict(settings), kind="study", resume=resume)
+        if asked.compare:
+            with threadpool_limits(1):
+                compare_gradients(settings, asked.problems, asked.results / "gradients.csv", console)
+            return
+        if asked.tune:
+            tune(asked, asked.out, asked.results, jobs, console)
+            return
+        search_all(settings, asked, asked.out, asked.results / "runs.csv", jobs, console)
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print("Stopped; the same command with --resume goes on.")
+        raise SystemExit(130) from None
+    report(settings, asked, "python experiments/symbolic_regression.py", console)
+
+
+if __name__ == "__main__":
+    main()
