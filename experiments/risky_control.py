@@ -38,16 +38,12 @@ References:
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -77,6 +73,7 @@ from ordergrad.train.runs import (
     METRICS,
     RunError,
     open_folder,
+    provenance,
     read_checkpoint,
     read_metrics,
     run_folder,
@@ -549,14 +546,7 @@ def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Se
     write_csv(results / "curves.csv", ("contender", "seed", "step", "mean", TAIL, "risky"), curve_rows(metrics))
     keys = tuple(dict.fromkeys(("mean", *names, TAIL, "gini", "std", "risky", "length")))
     summary: dict[str, Any] = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {
-            "python": platform.python_version(),
-            **{p: version(p) for p in ("ordergrad", "numpy", "torch", "gymnasium", "stable-baselines3")},
-            **{p: version(p) for p in {"pendulum": ("mujoco",), "lander": ("box2d",)}[task]},
-        },
+        **provenance(command),
         "settings": asdict(settings),
         "chosen": dict(chosen),
         "columns": ["mean", "low", "high"],

@@ -23,15 +23,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +51,7 @@ from ordergrad.train.runs import (
     METRICS,
     RunError,
     open_folder,
+    provenance,
     read_checkpoint,
     read_metrics,
     run_folder,
@@ -591,13 +588,7 @@ def report(settings: Settings, asked: argparse.Namespace, command: str, console:
     summary = summarise(rows)
     seconds = sum(row["seconds"] for row in rows)
     described = {
-        "command": command,
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ordergrad", "numpy", "torch", "sympy")},
-        },
+        **provenance(command),
         "settings": asdict(settings),
         "seconds a batch": round(settings.batch * seconds / sum(row["expressions"] for row in rows), 4),
         "processor minutes": round(seconds / 60, 1),

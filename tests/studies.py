@@ -10,7 +10,9 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 
 
 def load(name: str) -> ModuleType:
-    """Return a study as a module, known by its name so that its records can be pickled."""
+    """Return a script as a module, with its folder to import from, known by its name so that its records pickle."""
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

@@ -1,31 +1,18 @@
 """The study of exploration, every part of it once, on runs too short to find anything."""
 
-import csv
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import gymnasium as gym
 import matplotlib.image
 import numpy as np
 import pytest
-
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+from studies import load, read
 
 
 @pytest.fixture(scope="module")
 def study():
     """The study with the fewest contenders that still have every part, each of which compiles anew."""
-    sys.path.insert(0, str(EXPERIMENTS))
-    spec = importlib.util.spec_from_file_location("exploration", EXPERIMENTS / "exploration.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["exploration"] = module
-    spec.loader.exec_module(module)
-    yield module
-    for name in ("exploration", "jax_reinforce", "ppo"):
-        sys.modules.pop(name)
-    sys.path.remove(str(EXPERIMENTS))
+    return load("exploration")
 
 
 @pytest.fixture
@@ -59,11 +46,6 @@ def small(study, monkeypatch):
     gyms = {key: study.replace(task, contenders=("mean", "mean + bonus")) for key, task in gyms.items()}
     monkeypatch.setattr(study, "gym_tasks", lambda size: gyms)
     return size
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_study_from_start_to_end(study, small, tmp_path):

@@ -1,29 +1,21 @@
 """The JAX example: its gradient against every possible batch, seeds side by side against seeds alone."""
 
-import importlib.util
-import sys
 from itertools import product
 from math import comb
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from studies import load
 
 import ordergrad as og
 
 
 @pytest.fixture(scope="module")
 def example():
-    path = Path(__file__).parents[1] / "experiments" / "jax_reinforce.py"
-    spec = importlib.util.spec_from_file_location("jax_reinforce", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["jax_reinforce"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["jax_reinforce"]
+    return load("jax_reinforce")
 
 
 def dive(environment, actions):

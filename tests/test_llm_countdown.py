@@ -1,14 +1,11 @@
 """The study of pass@k on Countdown, every part of it, on a model that learns nothing in so few steps."""
 
-import csv
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from studies import load, read
 
 from ordergrad import exact
 from ordergrad.train.llm_settings import LLMSettings
@@ -22,11 +19,7 @@ pytestmark = [
 
 @pytest.fixture
 def study(monkeypatch):
-    path = Path(__file__).parents[1] / "experiments" / "llm_countdown.py"
-    spec = importlib.util.spec_from_file_location("llm_countdown", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "llm_countdown", module)
-    spec.loader.exec_module(module)
+    module = load("llm_countdown")
     settings = LLMSettings(
         module.CONTENDERS,
         seeds=2,
@@ -41,11 +34,6 @@ def study(monkeypatch):
     )
     monkeypatch.setitem(module.SIZES, "small", module.Size(settings, rates=(3e-4, 1e-3), length_penalty=0.005))
     return module
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_study_from_start_to_end(study, tmp_path):

@@ -1,29 +1,21 @@
 """The single-file PPO: its first step against the reference gradient, whole episodes, what it says when it cannot."""
 
 import csv
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from studies import load
 
 import ordergrad as og
 
 
 @pytest.fixture(scope="module")
 def ppo():
-    path = Path(__file__).parents[1] / "experiments" / "ppo.py"
-    spec = importlib.util.spec_from_file_location("single_file_ppo", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["single_file_ppo"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["single_file_ppo"]
+    return load("ppo")
 
 
 class Countdown(gym.Env):

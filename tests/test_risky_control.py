@@ -1,15 +1,12 @@
 """The study of risky regions, every part of it, with policies that learn nothing in so few steps; and the peer."""
 
-import csv
-import importlib.util
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from studies import load, read
 
 from ordergrad.adapters.episodes import EpisodeRanking
 
@@ -20,11 +17,7 @@ TINY = {"envs": 8, "seeds": 2, "edge_seeds": 2, "episodes": 24, "epochs": 1, "ba
 
 @pytest.fixture
 def study(monkeypatch):
-    path = Path(__file__).parents[1] / "experiments" / "risky_control.py"
-    spec = importlib.util.spec_from_file_location("risky_control", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "risky_control", module)
-    spec.loader.exec_module(module)
+    module = load("risky_control")
     tasks = {
         "pendulum": {"steps": 800, "rollout": 50, "min_episodes": 12, "edge": (0.0,), "calm": 400},
         "lander": {"steps": 2400, "rollout": 150, "min_episodes": 4, "imitated": 2},
@@ -32,11 +25,6 @@ def study(monkeypatch):
     for name, sizes in tasks.items():
         monkeypatch.setitem(module.TASKS, name, replace(module.TASKS[name], **TINY, **sizes))
     return module
-
-
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("task", ["pendulum", "lander"])

@@ -1,11 +1,8 @@
 """The study of symbolic regression: expressions, the policy and its gradient, recovery, and all of it in small."""
 
-import csv
 import importlib
 import itertools
 import json
-import sys
-from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -15,17 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+from studies import FOLDER, load, read
 
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("symbolic_regression")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
+    return load("symbolic_regression")
 
 
 @pytest.fixture(scope="module")
@@ -321,11 +313,6 @@ def tiny(study, monkeypatch):
     return study
 
 
-def read(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def arguments(folder, **changes):
     asked = {"problems": "Nguyen-5", "curves": "Nguyen-5", "seeds": "2", "expressions": "240"}
     asked |= {"out": str(folder / "runs"), "results": str(folder / "results"), "images": str(folder / "images")}
@@ -419,7 +406,7 @@ def test_gradients_on_equal_batches(tiny, tmp_path):
 
 
 def test_the_learning_rate_was_the_best_of_the_tuning(study):
-    found = study.tuned(EXPERIMENTS / "results" / "symbolic_regression" / "tuning.csv")
+    found = study.tuned(FOLDER / "results" / "symbolic_regression" / "tuning.csv")
     assert set(found) == set(study.RATES)
     assert study.STUDY.learning_rate == min(found, key=lambda rate: found[rate])
 
