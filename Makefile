@@ -14,7 +14,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -n 2 -rs
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs
 
 # The tests in a headless Chromium, which `make test` skips on a machine without one.
 test-browser: $(VENV)/dev.stamp

@@ -10,6 +10,7 @@ from ordergrad.score.ray_data import advantage_rows, group_row, score_dataset
 from ordergrad.score.summary import Summary
 
 pytestmark = [
+    pytest.mark.xdist_group("ray"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

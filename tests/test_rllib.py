@@ -25,7 +25,8 @@ from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.rllib import OrderGradPPOLearner, RanksEpisodes, WholeEpisodes, use
 
 torch.set_num_threads(1)
-pytestmark = [  # of Ray and RLlib themselves
+pytestmark = [
+    pytest.mark.xdist_group("ray"),  # one local Ray at a time; the warnings are those of Ray and RLlib
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
