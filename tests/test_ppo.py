@@ -18,7 +18,7 @@ def ppo():
     return load("ppo")
 
 
-class Countdown(gym.Env):
+class Counting(gym.Env):
     """Ends after as many steps as the first action says, by itself or by truncation; pays the step number."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -48,14 +48,14 @@ class Countdown(gym.Env):
 @pytest.fixture(scope="module", autouse=True)
 def environments():
     for name, options in {
-        "Countdown": {},
-        "CountdownContinuous": {"continuous": True},
+        "Counting": {},
+        "CountingContinuous": {"continuous": True},
         "Endless": {"endless": True},
         "Broken": {"broken": True},
     }.items():
-        gym.register(f"{name}-v0", Countdown, kwargs=options, disable_env_checker=True)
+        gym.register(f"{name}-v0", Counting, kwargs=options, disable_env_checker=True)
     yield
-    for name in ("Countdown", "CountdownContinuous", "Endless", "Broken"):
+    for name in ("Counting", "CountingContinuous", "Endless", "Broken"):
         del gym.registry[f"{name}-v0"]
 
 
@@ -67,7 +67,7 @@ def played(ppo, env_id, seed=0, **changes):
     return args, policy, ppo.play(envs, policy, args, seed)
 
 
-@pytest.mark.parametrize("env_id", ["Countdown-v0", "CountdownContinuous-v0", "CartPole-v1"])
+@pytest.mark.parametrize("env_id", ["Counting-v0", "CountingContinuous-v0", "CartPole-v1"])
 @pytest.mark.parametrize("objective", ["mean", "cvar:0.3", "max@4"])
 def test_the_first_step_is_the_reference_gradient(ppo, env_id, objective):
     """Cosine 1 with the gradient of -mean(A * log p) over episodes, and N/S times its length."""
@@ -87,7 +87,7 @@ def test_the_first_step_is_the_reference_gradient(ppo, env_id, objective):
 
 
 def test_every_environment_plays_one_whole_episode(ppo):
-    _, _, episodes = played(ppo, "Countdown-v0")
+    _, _, episodes = played(ppo, "Counting-v0")
     lengths = torch.bincount(episodes.episode, minlength=12).numpy()
     first = np.array([int(episodes.action[episodes.episode == i][0]) for i in range(12)])
     assert (lengths == 1 + 2 * first).all()
@@ -96,7 +96,7 @@ def test_every_environment_plays_one_whole_episode(ppo):
 
 
 def test_returns_are_the_true_ones_with_normalised_observations(ppo):
-    envs = gym.wrappers.vector.NormalizeObservation(gym.make_vec("Countdown-v0", 12, vectorization_mode="sync"))
+    envs = gym.wrappers.vector.NormalizeObservation(gym.make_vec("Counting-v0", 12, vectorization_mode="sync"))
     policy = ppo.Policy(envs.single_observation_space, envs.single_action_space, 8)
     episodes = ppo.play(envs, policy, ppo.Args(episodes=12), 0)
     lengths = torch.bincount(episodes.episode, minlength=12).numpy()
@@ -105,7 +105,7 @@ def test_returns_are_the_true_ones_with_normalised_observations(ppo):
 
 def test_log_probabilities_are_those_of_the_actions_as_drawn(ppo):
     """Not as clipped to the bounds of the environment, for which the ratio of an unchanged policy would not be 1."""
-    _, policy, episodes = played(ppo, "CountdownContinuous-v0")
+    _, policy, episodes = played(ppo, "CountingContinuous-v0")
     assert (episodes.action.abs() > 1).any()
     again = policy(episodes.observation).log_prob(episodes.action)
     assert torch.allclose(again, episodes.log_prob, atol=1e-5)
@@ -130,7 +130,7 @@ def test_it_learns_cartpole_a_little_and_does_so_again(ppo, tmp_path):
 
 
 def test_a_schedule_ranks_by_the_objective_between(ppo, tmp_path):
-    command = ["--env-id", "Countdown-v0", "--anneal-from", "mean", "--objective", "max@4", "--normalize"]
+    command = ["--env-id", "Counting-v0", "--anneal-from", "mean", "--objective", "max@4", "--normalize"]
     ppo.main([*command, "--updates", "4", "--episodes", "8", "--out", str(tmp_path / "run")])
     first, _, third, _ = rows(tmp_path / "run")
     assert first["value"] == pytest.approx(first["mean"], rel=1e-5)
@@ -147,7 +147,7 @@ def test_ctrl_c_keeps_the_policy_and_the_metrics(ppo, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ppo, "write_and_show", stop)
     with pytest.raises(SystemExit, match="Stopped; the policy and the metrics so far"):
-        ppo.main(["--env-id", "Countdown-v0", "--episodes", "8", "--out", str(tmp_path / "run")])
+        ppo.main(["--env-id", "Counting-v0", "--episodes", "8", "--out", str(tmp_path / "run")])
     assert len(rows(tmp_path / "run")) == 2
     assert "head.weight" in load_file(tmp_path / "run" / "policy.safetensors")
 

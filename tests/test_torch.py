@@ -152,6 +152,15 @@ def test_what_a_transformation_caches_is_good_for_everybody(first):
     assert_allclose(ways["hessian"](REWARDS[0]), torch.diag(weights * 0.6 * REWARDS[0]), atol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_leaves_nothing_behind():
+    """Shapes are tensors while PyTorch traces; the cache must not count in them."""
+    torch.jit.trace(lambda x: og.value(x, "cvar:0.45@4"), REWARDS, check_trace=False)
+    gradient = torch.func.grad(lambda x: og.value(x, "cvar:0.46@4"))(REWARDS[0])
+    weights = torch.as_tensor(og.sample_weights("cvar:0.46@4", 6))[REWARDS[0].argsort().argsort()]
+    assert_allclose(gradient, weights, atol=1e-14)
+
+
 def test_gradient_of_the_exact_value():
     logits = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64, requires_grad=True)
     rewards = torch.tensor([1.0, 2.0, -0.5], dtype=torch.float64, requires_grad=True)

@@ -6,7 +6,6 @@ the array API standard.
 """
 
 import importlib.util
-import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -87,29 +86,27 @@ class _Cache:
 
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
-        self._entries: OrderedDict[Any, tuple[Array, ...]] = OrderedDict()
+        self._entries: OrderedDict[Any, tuple[tuple[Array, ...], int]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: Any, make: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
-        """Return the entry of a key, made anew if it is not there."""
+    def get(self, key: Any, make: Callable[[], Any], move: Callable[[Array], Array]) -> tuple[Array, ...]:
+        """Return the entry of a key; if it is not there, made anew on the host and moved, array by array."""
         with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None:
+            found = self._entries.get(key)
+            if found is not None:
                 self._entries.move_to_end(key)
-                return entry
-        entry = make()
+                return found[0]
+        host = [np.array(constant, np.float64) for constant in make()]
+        size = 256 + sum(constant.nbytes for constant in host)  # of the host's: those of a traced tensor are no numbers
+        entry = tuple(move(constant) for constant in host)
         with self._lock:
-            self._bytes += _size(entry)
+            self._bytes += size
             if key in self._entries:
-                self._bytes -= _size(self._entries.pop(key))
-            self._entries[key] = entry
+                self._bytes -= self._entries.pop(key)[1]
+            self._entries[key] = entry, size
             while self._bytes > self._limit and len(self._entries) > 1:
-                self._bytes -= _size(self._entries.popitem(last=False)[1])
+                self._bytes -= self._entries.popitem(last=False)[1][1]
         return entry
-
-
-def _size(arrays: tuple[Array, ...]) -> int:
-    return 256 + sum(8 * math.prod(array.shape) for array in arrays)
 
 
 _CONSTANTS = _Cache(limit=1 << 28)
@@ -226,7 +223,7 @@ def _numpy_cumulate(x: Array) -> Array:
 def _numpy_constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
     dtype = like.dtype
     return _CONSTANTS.get(
-        (make, dtype, *arguments), lambda: tuple(np.array(c, dtype, order="C") for c in make(*arguments))
+        (make, dtype, *arguments), lambda: make(*arguments), lambda constant: np.array(constant, dtype, order="C")
     )
 
 
@@ -371,13 +368,11 @@ def _torch() -> Backend:
     def constants_on(
         make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
     ) -> tuple[Array, ...]:
-        def move() -> tuple[Array, ...]:
+        def move(constant: Array) -> Array:
             with torch.inference_mode(False), untransformed():
-                return tuple(
-                    torch.as_tensor(np.array(c, np.float64), dtype=dtype, device=device) for c in make(*arguments)
-                )
+                return torch.as_tensor(constant, dtype=dtype, device=device)
 
-        return _CONSTANTS.get((make, dtype, device, *arguments), move)
+        return _CONSTANTS.get((make, dtype, device, *arguments), lambda: make(*arguments), move)
 
     @compiler.assume_constant_result
     def constants_in_graph(*arguments: Any) -> tuple[Array, ...]:
@@ -550,7 +545,8 @@ def _standard(xp: ModuleType) -> Backend:
     def constants(make: Callable[..., Any], like: Array, *arguments: Any) -> tuple[Array, ...]:
         return _CONSTANTS.get(
             (make, like.dtype, like.device, *arguments),
-            lambda: tuple(xp.asarray(np.array(c), dtype=like.dtype, device=like.device) for c in make(*arguments)),
+            lambda: make(*arguments),
+            lambda constant: xp.asarray(constant, dtype=like.dtype, device=like.device),
         )
 
     def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array]:
