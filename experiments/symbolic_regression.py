@@ -647,7 +647,8 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         console.print("Stopped; the same command with --resume goes on.")
         raise SystemExit(130) from None
-    report(settings, asked, "python experiments/symbolic_regression.py", console)
+    command = f"python experiments/symbolic_regression.py --problems {' '.join(asked.problems)} --rate {asked.rate}"
+    report(settings, asked, f"{command} --expressions {asked.expressions} --seeds {asked.seeds}", console)
 
 
 if __name__ == "__main__":
