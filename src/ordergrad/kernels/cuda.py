@@ -29,7 +29,10 @@ LARGEST = 2048
 """Largest group that fits a block."""
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["count"],
+    do_not_specialize_on_alignment=["positions", "starts", "sizes", "row", "at", "groups"],
+)
 def _scan(
     x,
     mask,
@@ -339,10 +342,23 @@ def scan_ragged(
     starts = np.cumsum(sizes) - sizes
     octave = np.frexp(np.maximum(sizes, 1) - 0.5)[1]
     order = np.argsort(octave, kind="stable")
-    moved = [torch.from_numpy(array).to(x.device) for array in (positions, starts, sizes, row, at, order)]
+    *arrays, groups = _moved((positions, starts, sizes, row, at, order), x)
     bounds = np.flatnonzero(np.diff(octave[order], prepend=-1, append=64))
     for first, last in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        groups, width = moved[5][first:last], 1 << int(octave[order[first]])
-        arrays = (x, x, *moved[:5], groups, slopes, offset, total, out)
-        _launch(last - first, width, *arrays, masked=False, ragged=True)
+        _launch(
+            last - first,
+            1 << int(octave[order[first]]),
+            *(x, x, *arrays, groups[first:last], slopes, offset, total, out),
+            masked=False,
+            ragged=True,
+        )
     return out
+
+
+def _moved(arrays: Sequence[np.ndarray], like: Array) -> tuple[Array, ...]:
+    """Return whole numbers from the host on the device of a tensor, by one copy that nothing waits for."""
+    dtype = np.int32 if like.numel() < 1 << 31 else np.int64
+    together = torch.from_numpy(np.concatenate(arrays, dtype=dtype, casting="same_kind"))
+    if like.is_cuda:
+        together = together.pin_memory().to(like.device, non_blocking=True)
+    return together.split([len(array) for array in arrays])
