@@ -81,6 +81,44 @@ def test_lmoment_weights(r):
     check("gini", 2, [F(-1), F(1)])
 
 
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("q", [5e-324, 1e-300, 1e-13])
+def test_tiny_levels_weigh_the_last_rank(q, k):
+    for spec in (f"var:{q!r}", f"cvar:{q!r}", f"quantile:{q!r}"):
+        check(spec, k, unit(1, k))
+    check(f"uppercvar:{q!r}", k, unit(k, k))
+    check(f"trimmed:{q!r}", k, between(F(q), 1 - F(q), k))
+    check(f"winsorized:{q!r}", k, winsorized(F(q), k))
+
+
+@pytest.mark.parametrize("k", [2, 4, 5])
+def test_narrow_ranges_weigh_the_ranks_around_them(k):
+    check("range:0.5:0.500000002", k, unit(k // 2 + 1, k))
+    middle = [(a + b) / 2 for a, b in zip(unit((k + 1) // 2, k), unit(k // 2 + 1, k), strict=True)]
+    for spec in ("trimmed:0.499999999", "winsorized:0.499999999"):
+        assert_allclose(og.rank_weights(spec, k), [float(w) for w in middle], atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [1e-9, 0.5, 3.0, 700.0, 1000.0, 1e6])
+def test_exponential_spectra_of_opposite_signs_mirror_each_other(gamma):
+    u = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    falling, rising = o.Exponential(gamma), o.Exponential(-gamma)
+    assert_allclose(rising.density(u), falling.density(1 - u), rtol=1e-13)
+    assert_allclose(rising.cumulative(u), 1 - falling.cumulative(1 - u), rtol=1e-13, atol=1e-15)
+    assert_allclose(rising.rank_weights(4), falling.rank_weights(4)[::-1], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("order", range(1, 13))
+def test_spectra_of_lmoments_are_legendre_polynomials(order):
+    u = np.linspace(0, 1, 101)
+    assert_allclose(og.spectrum(o.LMoment(order), u), special.eval_sh_legendre(order - 1, u), atol=1e-12)
+
+
+@pytest.mark.parametrize("spec", ["wang:0", "power:1", "cvar:1", "uppercvar:1"])
+def test_spectra_of_the_mean_under_other_names(spec):
+    assert_allclose(og.spectrum(spec, [0.0, 0.5, 1.0 - 1e-9]), 1, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "spec", ["wang:0.7", "wang:-0.7", "power:2.5", "power:0.5", "exponential:3", "exponential:-3", "cvar:0.35"]
 )
@@ -224,11 +262,15 @@ def test_numpy_numbers_are_numbers(size):
         (lambda: o.Quantile(1.0), "q must satisfy 0 < q < 1"),
         (lambda: o.Quantile(0.5, "nearest"), "method must be one of hazen, weibull, blom, harrelldavis; got 'nearest'"),
         (lambda: o.Range(0.5, 0.5), "0 <= lo < hi <= 1"),
+        (lambda: o.Range(0.25, 0.25000000000000006), "hi - lo must be at least 1e-9"),
+        (lambda: o.Trimmed(0.49999999999999994), "1 - 2 p must be at least 1e-9"),
+        (lambda: o.Winsorized(0.49999999999999994), "1 - 2 p must be at least 1e-9"),
         (lambda: o.Trimmed(0.5), "p must satisfy 0 <= p < 0.5"),
         (lambda: o.Winsorized(-0.1), "p must satisfy 0 <= p < 0.5"),
         (lambda: o.Power(0.0), "gamma must satisfy gamma > 0"),
         (lambda: o.Exponential(0.0), "gamma must not be 0"),
         (lambda: o.LMoment(0), "order must satisfy order >= 1"),
+        (lambda: o.LMoment(13), "order must satisfy 1 <= order <= 12, beyond which weights cancel; got order=13"),
         (lambda: o.Weights(), "at least one rank weight"),
         (lambda: o.Weights(1.0, float("nan")), "weights must be finite"),
         (lambda: float("inf") * o.Mean(), "factor must be finite"),

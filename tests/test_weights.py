@@ -2,6 +2,7 @@
 
 import tracemalloc
 from fractions import Fraction as F
+from math import comb
 
 import numpy as np
 import pytest
@@ -72,6 +73,17 @@ def test_sampled_positions(shape, k, n):
     assert relative_error(got[normal], [expected[i] for i in normal]) < 1e-12
     assert np.isfinite(weights).all()
     assert weights.sum() == pytest.approx(alpha.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("n", [12, 13, 64, 200, 4096, 200_000])
+@pytest.mark.parametrize("order", [3, 8, 12])
+def test_weights_of_lmoments(order, n):
+    """They cancel, so their error is relative to the largest."""
+    alpha = [F((-1) ** (order - j) * comb(order - 1, j - 1), order) for j in range(1, order + 1)]
+    positions = sorted({1, 2, *(1 + n * i // 97 for i in range(0, 97, 6)), n // 2, n - 1, n})
+    expected = np.array([float(reference.sample_weight(alpha, m, n)) for m in positions])
+    got = og.sample_weights(o.LMoment(order), n)[np.array(positions) - 1]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(

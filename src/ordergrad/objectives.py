@@ -237,7 +237,8 @@ class LMoment(Elementary):
     r"""The L-moment of order r, a measure of location, spread, skewness or tail weight.
 
     $\alpha_j = (-1)^{r-j} \binom{r-1}{j-1} / r$, K = r. r = 1 is the mean, r = 2 half the Gini mean difference, r =
-    3 and 4 measure skewness and tail weight. The spectrum is the shifted Legendre polynomial of degree r - 1.
+    3 and 4 measure skewness and tail weight. The spectrum is the shifted Legendre polynomial of degree r - 1. r is at
+    most 12: weights of alternating sign cancel, and from there on float64 leaves fewer than eleven digits.
 
     Source: Hosking (1990), "L-moments: analysis and estimation of distributions", equation 2.1.
 
@@ -250,7 +251,8 @@ class LMoment(Elementary):
     name: ClassVar[str] = "lmoment"
 
     def __post_init__(self) -> None:
-        _count("order", self.order)
+        if _count("order", self.order) > 12:
+            raise ValueError(f"order must satisfy 1 <= order <= 12, beyond which weights cancel; got order={self.order}")
 
     @property
     def comparison_size(self) -> int:
@@ -576,6 +578,7 @@ class Range(Elementary):
         _finite("hi", self.hi)
         if not 0 <= self.lo < self.hi <= 1:
             raise ValueError(f"lo and hi must satisfy 0 <= lo < hi <= 1; got lo={self.lo}, hi={self.hi}")
+        _wide("hi - lo", self.hi - self.lo)
         _size(self.k)
 
     def rank_weights(self, k: int) -> Array:
@@ -860,7 +863,8 @@ class Wang(Elementary):
         """Return exp(-λ z - λ²/2) with z the normal quantile of u."""
         from scipy.special import ndtri
 
-        return np.asarray(np.exp(-self.shift * ndtri(u) - self.shift**2 / 2), dtype=np.float64)
+        z = ndtri(u) if self.shift else np.zeros_like(u)
+        return np.asarray(np.exp(-self.shift * z - self.shift**2 / 2), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -928,12 +932,14 @@ class Exponential(Elementary):
         return np.diff(self.cumulative(np.arange(k + 1) / k))
 
     def cumulative(self, u: Array) -> Array:
-        """Return (1 - exp(-γ u)) / (1 - exp(-γ))."""
-        return np.expm1(-self.gamma * u) / math.expm1(-self.gamma)
+        """Return (1 - exp(-γ u)) / (1 - exp(-γ)), both times exp(γ) for γ < 0."""
+        size, back = abs(self.gamma), min(self.gamma, 0)
+        return np.exp(back * (1 - u)) * np.expm1(-size * u) / math.expm1(-size)
 
     def density(self, u: Array) -> Array:
-        """Return γ exp(-γ u) / (1 - exp(-γ))."""
-        return -self.gamma * np.exp(-self.gamma * u) / math.expm1(-self.gamma)
+        """Return γ exp(-γ u) / (1 - exp(-γ)), both times exp(γ) for γ < 0."""
+        size = abs(self.gamma)
+        return -size * np.exp(-size * (u if self.gamma > 0 else 1 - u)) / math.expm1(-size)
 
 
 @dataclass(frozen=True)
@@ -1015,7 +1021,7 @@ def _between(lo: float, hi: float, k: int) -> Array:
 
 def _snap(x: float) -> float:
     """Return the whole number that x means where only rounding keeps it from being one."""
-    return float(round(x)) if math.isclose(x, round(x), rel_tol=1e-12, abs_tol=1e-12) else x
+    return float(round(x)) if math.isclose(x, round(x), rel_tol=1e-12) else x
 
 
 def _quadrature(count: int) -> tuple[Array, Array]:
@@ -1070,6 +1076,12 @@ def _level(name: str, value: float, include_one: bool = False) -> None:
 def _half(name: str, value: float) -> None:
     if not 0 <= _finite(name, value) < 0.5:
         raise ValueError(f"{name} must satisfy 0 <= {name} < 0.5; got {name}={value}")
+    _wide(f"1 - 2 {name}", 1 - 2 * value)
+
+
+def _wide(name: str, share: float) -> None:
+    if share < 1e-9:
+        raise ValueError(f"{name} must be at least 1e-9, or all that is left is a quantile; got {share}")
 
 
 def _text(value: float) -> str:

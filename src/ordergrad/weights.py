@@ -133,7 +133,8 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
         n: The group size.
 
     Returns:
-        A float64 array of shape (n,), relative error below 1e-12.
+        A float64 array of shape (n,). The relative error is below 1e-12; where rank weights of both signs cancel, it
+        is relative to what the terms add up to without their signs (for L-moments, to the largest weight).
 
     Raises:
         ValueError: `n` is smaller than a comparison size of the objective.
