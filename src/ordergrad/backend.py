@@ -193,7 +193,7 @@ def _numpy_floating(x: Array) -> Array:
 
 def _numpy_cast(x: Array, like: Array) -> Array:
     dtype = getattr(like, "dtype", None)
-    return x if dtype is None or dtype == x.dtype or np.dtype(dtype).kind in "iubO" else x.astype(dtype)
+    return x if not isinstance(dtype, np.dtype) or dtype.kind in "iubO" else x.astype(dtype, copy=False)
 
 
 def _numpy_sort_with_order(x: Array) -> tuple[Array, Array]:
@@ -216,7 +216,7 @@ def _numpy_unsort(x: Array, order: Array) -> Array:
 
 def _numpy_cumulate(x: Array) -> Array:
     out = np.zeros((*x.shape[:-1], x.shape[-1] + 1), x.dtype)
-    out[..., 1:] = x.cumsum(-1, dtype=np.float64 if x.shape[-1] > 4096 else None)  # float32 sums of many drift away
+    out[..., 1:] = x.cumsum(-1, dtype=np.float64)  # float32 sums drift away
     return out
 
 

@@ -427,7 +427,8 @@ class ConditionSampler:
             raise ValueError("weight must be finite and nonnegative")
         finite = np.isfinite(r)
         self.nonfinite += int((~finite).sum())
-        self._waiting.append((c[finite], w[finite], r[finite]))
+        if finite.any():
+            self._waiting.append((c[finite], w[finite], r[finite]))
         if sum(len(told) for _, _, told in self._waiting) < self.every:
             return False
         c, w, r = (np.concatenate(column) for column in zip(*self._waiting, strict=True))

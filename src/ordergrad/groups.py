@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,8 @@ def group_advantages(
             try:
                 run(rows[culprit, None, : own[culprit]], own[culprit, None])
             except ValueError as error:
-                raise ValueError(f"group {group_ids[int(rows[culprit, 0])]!r}: {error}") from error
+                named = next(islice(group_ids, int(rows[culprit, 0]), None))  # by place, which a Series does not index
+                raise ValueError(f"group {named!r}: {error}") from error
             raise
         inside = filled_columns(rows.shape[1], own)
         place[rows[inside]] = done + np.flatnonzero(inside)

@@ -252,7 +252,9 @@ class LMoment(Elementary):
 
     def __post_init__(self) -> None:
         if _count("order", self.order) > 12:
-            raise ValueError(f"order must satisfy 1 <= order <= 12, beyond which weights cancel; got order={self.order}")
+            raise ValueError(
+                f"order must satisfy 1 <= order <= 12, beyond which weights cancel; got order={self.order}"
+            )
 
     @property
     def comparison_size(self) -> int:
