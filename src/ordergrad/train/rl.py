@@ -28,6 +28,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import is_image_space
 
+from ordergrad.adapters.episodes import LASTING
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
 from ordergrad.spec import anneal, parse
@@ -294,8 +295,7 @@ def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state
     model.policy.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
     model.num_timesteps = state["step"]
     model._n_updates = state["updates"]  # pyright: ignore[reportPrivateUsage]
-    lasting = ("nonfinite", "abandoned", "shrunk", "total", "scale")
-    _buffer(model).stats.update({name: state["buffer"][name] for name in lasting})
+    _buffer(model).stats.update({name: state["buffer"][name] for name in LASTING})
     torch.set_rng_state(torch.tensor(tensors["random/torch"]))
     np.random.set_state(  # noqa: NPY002
         {
