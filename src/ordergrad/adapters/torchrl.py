@@ -54,8 +54,8 @@ class OrderGradAdvantage(GAE):
     r"""An advantage module that ascends an objective of whole-episode returns.
 
     It writes ``"advantage"`` and ``("collector", "mask")`` into the batch, and ``"value_target"`` where there is a
-    critic, and returns the batch. Calling it again on the same batch (the same trajectory ids, rewards and episodes), as
-    loops over epochs do, changes nothing but the critic's part.
+    critic, and returns the batch. Calling it again on the same batch (the same rewards, episodes and trajectory ids),
+    as loops over epochs do, changes nothing but the critic's part.
 
     Args:
         objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
