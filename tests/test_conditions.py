@@ -115,6 +115,15 @@ def test_fits_of_a_single_condition_stay_proper():
         assert np.isfinite(fitted.log_density(fitted.sample(5, np.random.default_rng(0)))).all()
 
 
+def test_conditions_that_round_to_the_ends_of_the_interval_have_the_weight_of_their_neighbours():
+    ends, inside = np.array([0.0, 1.0]), np.array([5e-324, 1 - 2.0**-53])
+    for p, q in ((Beta(0.5, 0.5), Beta(0.3, 0.3)), (Beta(0.5, 0.5), Beta(2.0, 2.0)), (Beta(2.0, 2.0), Beta(0.5, 0.5))):
+        sampler = at(p, q)
+        assert_allclose(sampler.weights(ends), sampler.weights(inside), rtol=1e-12, atol=1e-15)
+    own = at(Beta(0.5, 0.5), Beta(0.5, 0.5))
+    assert_allclose(own.weights(ends), 1, rtol=1e-12)
+
+
 def test_impossible_conditions_weigh_nothing_or_are_an_error():
     sampler = at(Categorical((0.5, 0.5)), Categorical((1.0, 0.0)))
     assert_allclose(sampler.weights([0, 1]), [1 / (0.2 + 0.8 * 0.5), 0.0])
@@ -280,6 +289,19 @@ def test_seeds_repeat_and_states_resume_exactly(reference):
     assert (np.concatenate([begun, play(second, 4)]) == whole).all()
     assert second.updates > first.updates > 0
     assert second.current.parameters != reference.parameters
+
+
+@pytest.mark.parametrize("told", [0, 3])
+def test_a_state_resumes_after_a_report_of_non_finite_returns_alone(told):
+    first = ConditionSampler(Independent((Bernoulli(0.1), Normal(0.0, 1.0))), seed=0, every=10)
+    for returns in ([np.nan] * 3, list(range(told))):
+        first.report(*first.sample(len(returns)), returns)
+    second = ConditionSampler(first.reference, seed=1, every=10)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert second.nonfinite == 3
+    for sampler in (first, second):
+        assert sampler.report(*sampler.sample(10), np.arange(10.0))
+    assert second.current == first.current
 
 
 def test_a_state_of_another_kind_is_an_error():

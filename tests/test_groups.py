@@ -1,6 +1,8 @@
 """Flat rewards with ids: any hashable ids, any order, errors that name the group."""
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +93,31 @@ def test_errors_name_the_group():
         og.group_advantages([1.0, 2.0, 3.0], [7, 7, 8], "mean")
     with pytest.raises(ValueError, match="finite"):
         og.group_advantages([1.0, np.nan], [0, 0], "mean")
+
+
+def test_series_of_pandas_and_polars():
+    """Whatever their index and their own dtypes."""
+    names, rows = ["b", "a", "b", "a", "a", "b", "a"], [6, 5, 4, 3, 2, 1, 0]
+    expected = og.group_advantages(REWARDS, names, "cvar:0.5")
+    rewards = [
+        pd.Series(REWARDS, index=rows),
+        pd.Series(REWARDS, index=rows, dtype="Float64"),
+        pl.Series(REWARDS),
+    ]
+    for series in rewards:
+        for ids in (names, pd.Series(names, index=rows), pl.Series(names)):
+            assert_array_equal(og.group_advantages(series, ids, "cvar:0.5"), expected)
+        assert_array_equal(og.advantages(series, "max@3"), og.advantages(REWARDS, "max@3"))
+        assert og.value(series, "max@3") == og.value(REWARDS, "max@3")
+    assert og.advantages(pd.Series(REWARDS, dtype="float32"), "max@3").dtype == np.float32
+    assert_array_equal(og.advantages(pl.Series([1, 0, 5]), "mean"), og.advantages([1, 0, 5], "mean"))
+
+
+@pytest.mark.parametrize("series", [pd.Series, pl.Series])
+def test_errors_name_the_group_of_a_series_by_its_place(series):
+    ids = pd.Series(["a", "b", "a", "c"], index=[3, 2, 1, 7]) if series is pd.Series else series(["a", "b", "a", "c"])
+    with pytest.raises(ValueError, match="group 'b': k must satisfy 1 <= k < N; got k=1, N=1"):
+        og.group_advantages(np.arange(4.0), ids, "mean")
 
 
 @pytest.mark.parametrize("ids", [[0, 0], [0] * 4, []])

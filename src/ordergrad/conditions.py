@@ -240,10 +240,13 @@ class Beta(_Family):
         return rng.beta(self.a, self.b, n)
 
     def log_density(self, conditions: Array) -> Floats:
-        """Return the log density of each condition."""
+        """Return the log density of each condition; where infinite, at 0 or 1, that of the nearest number between."""
         x = np.asarray(conditions, dtype=float)
         inside = np.clip(x, 0.0, 1.0)
-        log = xlogy(self.a - 1, inside) + xlog1py(self.b - 1, -inside) - betaln(self.a, self.b)
+        low = np.nextafter(0.0, 1.0) if self.a < 1 else 0.0
+        high = np.nextafter(1.0, 0.0) if self.b < 1 else 1.0
+        log = xlogy(self.a - 1, np.maximum(inside, low)) + xlog1py(self.b - 1, -np.minimum(inside, high))
+        log -= betaln(self.a, self.b)
         return np.where(x == inside, log, -np.inf)
 
     def fit(self, conditions: Array, weight: Floats) -> Self:
