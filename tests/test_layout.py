@@ -98,7 +98,53 @@ def test_numpy_alone_loads_no_framework():
     assert out.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["ordergrad", "ordergrad.conditions", *(f"ordergrad.{name}" for name in CORE)])
+OPTIONAL = {
+    "adapters.botorch": "botorch",
+    "adapters.recipes": "torch",
+    "adapters.rllib": "rllib",
+    "adapters.sb3": "rl",
+    "adapters.skyrl": "skyrl",
+    "adapters.torchrl": "torchrl",
+    "adapters.trl": "llm",
+    "adapters.verl": "verl",
+    "envs": "envs",
+    "score.logs": "score",
+}
+"""Modules that need an extra, and which."""
+
+
+def test_every_adapter_is_known_to_be_optional_or_not():
+    adapters = {f"adapters.{path.stem}" for path in (SOURCE / "adapters").glob("*.py")}
+    assert adapters - set(OPTIONAL) == {"adapters.__init__", "adapters.episodes"}
+
+
+def test_modules_name_the_extra_they_miss():
+    """With nothing installed but what the package itself needs."""
+    program = f"""if True:
+        import importlib, sys
+        class Nothing:
+            def find_spec(self, name, path=None, target=None):
+                known = {{"ordergrad", "numpy", "scipy", "array_api_compat", *sys.stdlib_module_names}}
+                if name.split(".")[0] not in known:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        sys.meta_path.insert(0, Nothing())
+        for name in {list(OPTIONAL)}:
+            try:
+                importlib.import_module(f"ordergrad.{{name}}")
+            except ModuleNotFoundError as error:
+                print(error)
+    """
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = out.stdout.splitlines()
+    assert len(lines) == len(OPTIONAL)
+    for line, extra in zip(lines, OPTIONAL.values(), strict=True):
+        assert line.startswith("No module named ")
+        assert line.endswith(f": pip install 'ordergrad[{extra}]'")
+
+
+@pytest.mark.parametrize(
+    "name", ["ordergrad", "ordergrad.conditions", "ordergrad.extras", *(f"ordergrad.{name}" for name in CORE)]
+)
 def test_all_is_sorted_and_true(name):
     module = importlib.import_module(name)
     assert module.__all__ == sorted(set(module.__all__))

@@ -28,13 +28,15 @@ References:
 
 from collections.abc import Callable
 
-from botorch.acquisition.risk_measures import RiskMeasureMCObjective
-from torch import Tensor
-
 from ordergrad.estimators import value
+from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import smallest_group
+
+with extra("botorch"):
+    from botorch.acquisition.risk_measures import RiskMeasureMCObjective
+    from torch import Tensor
 
 __all__ = ["OrderGradRiskMeasure"]
 

@@ -10,13 +10,16 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from ordergrad.extras import extra
 from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import smallest_group
+
+with extra("torch"):
+    import torch
 
 __all__ = [
     "Scale",

@@ -36,16 +36,19 @@ References:
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
+from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
+
+with extra("rl"):
+    from gymnasium import spaces
+    from stable_baselines3 import A2C, PPO
+    from stable_baselines3.common.buffers import RolloutBuffer
+    from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 

@@ -26,14 +26,18 @@ from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
 import numpy as np
-import ray
-import torch
 from numpy.typing import NDArray
-from skyrl.backends.skyrl_train.utils.ppo_utils import register_advantage_estimator
-from skyrl.train.config.config import AlgorithmConfig, BaseConfig, SkyRLTrainConfig, TrainerConfig
 
-from ordergrad.adapters.recipes import Scale, Small, check_fits, completion_advantages
+from ordergrad.extras import extra
 from ordergrad.spec import parse
+
+with extra("skyrl"):
+    import ray
+    import torch
+    from skyrl.backends.skyrl_train.utils.ppo_utils import register_advantage_estimator
+    from skyrl.train.config.config import AlgorithmConfig, BaseConfig, SkyRLTrainConfig, TrainerConfig
+
+    from ordergrad.adapters.recipes import Scale, Small, check_fits, completion_advantages
 
 __all__ = [
     "OrderGradAlgorithmConfig",

@@ -32,17 +32,20 @@ import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from tensordict import TensorDictBase
-from torchrl.objectives.llm import MCAdvantage
-from torchrl.objectives.value import GAE
 
 from ordergrad.adapters.episodes import Credit, EpisodeRanking
 from ordergrad.estimators import advantages
+from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import smallest_group
+
+with extra("torchrl"):
+    import torch
+    from tensordict import TensorDictBase
+    from torchrl.objectives.llm import MCAdvantage
+    from torchrl.objectives.value import GAE
 
 __all__ = ["OrderGradAdvantage", "OrderGradMCAdvantage"]
 

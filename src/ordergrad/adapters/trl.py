@@ -28,17 +28,20 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
-import torch
-from accelerate.utils import gather
 from numpy.typing import NDArray
-from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
-from trl.trainer.utils import nanstd
 
 from ordergrad.estimators import advantages, value, value_and_error
+from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import smallest_group
+
+with extra("llm"):
+    import torch
+    from accelerate.utils import gather
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+    from trl.trainer.utils import nanstd
 
 __all__ = ["ObjectiveSchedule", "OrderGradGRPOTrainer", "OrderGradMixin", "OrderGradRLOOTrainer", "departures"]
 

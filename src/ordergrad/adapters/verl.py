@@ -29,14 +29,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
-import torch
-import verl.utils.config
 from numpy.typing import NDArray
-from verl.trainer.ppo.core_algos import register_adv_est
 
-from ordergrad.adapters.recipes import Scale, Small, check_fits, completion_advantages, sessions
+from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
+
+with extra("verl"):
+    import torch
+    import verl.utils.config
+    from verl.trainer.ppo.core_algos import register_adv_est
+
+    from ordergrad.adapters.recipes import Scale, Small, check_fits, completion_advantages, sessions
 
 __all__ = ["Settings", "advantages", "check", "departures", "settings"]
 

@@ -9,10 +9,13 @@
 The last two need MuJoCo and Box2D, which are loaded when they are made.
 """
 
-from gymnasium.envs.registration import register, registry  # pyright: ignore[reportUnknownVariableType]
+from ordergrad.extras import extra
 
-from ordergrad.envs.conditions import SampledConditions
-from ordergrad.envs.guarded_maze import GuardedMaze, GuardedMazeVector
+with extra("envs"):
+    from gymnasium.envs.registration import register, registry  # pyright: ignore[reportUnknownVariableType]
+
+    from ordergrad.envs.conditions import SampledConditions
+    from ordergrad.envs.guarded_maze import GuardedMaze, GuardedMazeVector
 
 __all__ = ["GuardedMaze", "GuardedMazeVector", "SampledConditions"]
 

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
+from ordergrad.extras import extra
 from ordergrad.score.groups import advantages_of
-from ordergrad.score.reading import Columns, Problems, found_columns, read
 from ordergrad.score.summary import Summary
 from ordergrad.train.runs import RunError
 from ordergrad.weights import Baseline
+
+with extra("score"):
+    import polars as pl
+
+    from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
+    from ordergrad.score.reading import Columns, Problems, found_columns, read
 
 __all__ = ["Log", "Reading", "RowStore", "open_log", "read_log", "score_log", "write_advantages"]
 
