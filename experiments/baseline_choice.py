@@ -19,7 +19,7 @@ with the success rate known, the one whose worse ratio of the two kinds of score
     python experiments/baseline_choice.py --results experiments/results/baseline_choice --images docs/images
     python experiments/baseline_choice.py --quick
 
-Results and what they mean: docs/studies/cvar_estimators.md.
+Ctrl-C stops after the current law, `--resume` goes on. Results and what they mean: docs/studies/cvar_estimators.md.
 
 References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (both baselines, for max@K)
@@ -31,7 +31,8 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from scipy.stats import binom
 import ordergrad as og
 from ordergrad.advise.rewards import named
 from ordergrad.report.plots import new_figure, save, style
-from ordergrad.train.runs import provenance, write_csv
+from ordergrad.train.runs import RunError, made_once, open_folder, provenance, write_csv
 
 Array = Any
 GEOMETRIES = ("free", "narrow")
@@ -401,24 +402,44 @@ def show(rows: Sequence[tuple[Any, ...]], cells: Sequence[Cell], console: Consol
         )
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare rules that choose a baseline from the rewards.")
-    parser.add_argument("--quick", action="store_true", help="a small grid")
-    parser.add_argument("--results", type=Path, default=Path("runs/baseline_choice"), help="folder of the tables")
-    parser.add_argument("--images", type=Path, help="folder of the picture [that of the tables]")
-    options = parser.parse_args(argv)
-    settings, console = QUICK if options.quick else Settings(), Console(highlight=False)
-    results: Path = options.results
-    images: Path = options.images or results
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
+def run_all(settings: Settings, out: Path, console: Console) -> list[Cell]:
+    """Return the cells of every law and group size, those that the folder holds from there."""
     cells: list[Cell] = []
     with Progress(console=console) as progress:
         task = progress.add_task("laws", total=len(LAWS) * len(settings.groups))
         for name in LAWS:
             for n in settings.groups:
-                cells += measure(name, n, settings)
+                path = out / f"parts/{name.replace(':', '-')}-{n}.json"
+                cells += [Cell(**row) for row in made_once(path, partial(part, name, n, settings))]
                 progress.advance(task)
+    return cells
+
+
+def part(name: str, n: int, settings: Settings) -> list[dict[str, Any]]:
+    return [asdict(cell) for cell in measure(name, n, settings)]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Compare rules that choose a baseline from the rewards.")
+    parser.add_argument("--quick", action="store_true", help="a small grid")
+    parser.add_argument("--out", type=Path, default=Path("runs/baseline_choice"), help="folder of the run")
+    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the run]")
+    parser.add_argument("--images", type=Path, help="folder of the picture [the folder of the run]")
+    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
+    options = parser.parse_args(argv)
+    settings, console = QUICK if options.quick else Settings(), Console(highlight=False)
+    out: Path = options.out
+    try:
+        open_folder(out, asdict(settings), kind="study", resume=options.resume)
+        cells = run_all(settings, out, console)
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        raise SystemExit(130) from None
+    results, images = (folder or out for folder in (options.results, options.images))
+    for folder in (results, images):
+        folder.mkdir(parents=True, exist_ok=True)
     rows = summary_of(cells)
     names = list(cells[0].ratio)
     write_csv(

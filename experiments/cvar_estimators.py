@@ -15,7 +15,7 @@ CVaR; and what `ordergrad advise` predicts for the same groups.
     python experiments/cvar_estimators.py --results experiments/results/cvar_estimators --images docs/images
     python experiments/cvar_estimators.py --quick
 
-Results and what they mean: docs/studies/cvar_estimators.md.
+Ctrl-C stops after the current reward, `--resume` goes on. Results and what they mean: docs/studies/cvar_estimators.md.
 
 References:
     Tamar, Glassner and Mannor (2015). Optimizing the CVaR via sampling. AAAI 29, arXiv 1404.3862. (GCVaR)
@@ -28,8 +28,8 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from ordergrad.advise.advice import advise
 from ordergrad.advise.goals import read_goal
 from ordergrad.advise.rewards import Prompts, Rewards
 from ordergrad.report.plots import new_figure, save, style
-from ordergrad.train.runs import provenance, write_csv
+from ordergrad.train.runs import RunError, made_once, open_folder, provenance, write_csv
 from ordergrad.weights import scan, smallest_group
 
 Array = Any
@@ -316,75 +316,70 @@ def measure(
     return rows
 
 
-def lower_tail(settings: Settings, step: Callable[[], None]) -> list[Measured]:
+def lower_tail(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
     """CVaR: every N, level, K and baseline; GCVaR; the mean."""
     rows: list[Measured] = []
-    for reward in REWARDS:
-        for n in settings.groups:
-            wanted = [
-                (
-                    f"cvar:{q:g}",
-                    [pair for k in sizes(n) for pair in allowed(f"cvar:{q:g}@{k}", n)] + [("mean", "leave_one_out")],
-                )
-                for q in settings.levels
-            ]
-            rows += measure(reward, n, wanted, settings.levels, settings)
-            step()
-    return rows
+    for n in settings.groups:
+        wanted = [
+            (
+                f"cvar:{q:g}",
+                [pair for k in sizes(n) for pair in allowed(f"cvar:{q:g}@{k}", n)] + [("mean", "leave_one_out")],
+            )
+            for q in settings.levels
+        ]
+        rows += measure(reward, n, wanted, settings.levels, settings)
+        step()
+    return [asdict(row) for row in rows]
 
 
-def upper_tail(settings: Settings, step: Callable[[], None]) -> list[Measured]:
+def upper_tail(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
     """max@K as its own goal: PKPO's two baselines, and none."""
     rows: list[Measured] = []
-    for reward in REWARDS:
-        for n in settings.upper_groups:
-            wanted = [(f"max@{k}", allowed(f"max@{k}", n)) for k in sizes(n)]
-            rows += measure(reward, n, wanted, (), settings)
-            step()
-    return rows
-
-
-def other_objectives(settings: Settings, step: Callable[[], None]) -> list[Measured]:
-    """Other objectives in groups of 64, for whoever wants the worst tenth or twentieth."""
-    rows: list[Measured] = []
-    for reward in REWARDS:
-        wanted = [(f"cvar:{q:g}", [(name, "leave_one_out") for name in others(q)]) for q in (0.1, 0.05)]
-        rows += measure(reward, 64, wanted, (), settings)
+    for n in settings.upper_groups:
+        wanted = [(f"max@{k}", allowed(f"max@{k}", n)) for k in sizes(n)]
+        rows += measure(reward, n, wanted, (), settings)
         step()
-    return rows
+    return [asdict(row) for row in rows]
 
 
-def advised(settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
+def other_objectives(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
+    """Other objectives in groups of 64, for whoever wants the worst tenth or twentieth."""
+    wanted = [(f"cvar:{q:g}", [(name, "leave_one_out") for name in others(q)]) for q in (0.1, 0.05)]
+    rows = measure(reward, 64, wanted, (), settings)
+    step()
+    return [asdict(row) for row in rows]
+
+
+def advised(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
     """What advise predicts, the same measured on continuous groups, and the SNR for the Gaussian policy."""
     rows: list[dict[str, Any]] = []
-    for reward in REWARDS:
-        on = grid(reward, 2001)
-        law = Rewards(reward, (Prompts(on.r[None], on.p[None], np.ones(1)),))
-        for n in settings.advised:
-            for q in (0.25, 0.1):
-                advice = advise(read_goal(f"worst {100 * q:g}%"), law, n)
-                goal = f"cvar:{q:g}"
-                names = [(c.objective, c.baseline) for c in advice.table]
-                snr = free_policy_snr(reward, n, goal, names, settings)
-                gaussian = measure(reward, n, [(goal, names)], (), settings)
-                for candidate, (found, error), ours in zip(advice.table, snr, gaussian, strict=True):
-                    rows.append(
-                        {
-                            "reward": reward,
-                            "goal": goal,
-                            "n": n,
-                            "estimator": candidate.objective,
-                            "baseline": candidate.baseline,
-                            "advised": int(candidate == advice.best),
-                            "predicted": candidate.snr,
-                            "measured": found,
-                            "error": error,
-                            "direction": candidate.direction,
-                            "gaussian_snr": ours.snr,
-                            "gaussian_direction": ours.direction,
-                        }
-                    )
-                step()
+    on = grid(reward, 2001)
+    law = Rewards(reward, (Prompts(on.r[None], on.p[None], np.ones(1)),))
+    for n in settings.advised:
+        for q in (0.25, 0.1):
+            advice = advise(read_goal(f"worst {100 * q:g}%"), law, n)
+            goal = f"cvar:{q:g}"
+            names = [(c.objective, c.baseline) for c in advice.table]
+            snr = free_policy_snr(reward, n, goal, names, settings)
+            gaussian = measure(reward, n, [(goal, names)], (), settings)
+            for candidate, (found, error), ours in zip(advice.table, snr, gaussian, strict=True):
+                rows.append(
+                    {
+                        "reward": reward,
+                        "goal": goal,
+                        "n": n,
+                        "estimator": candidate.objective,
+                        "baseline": candidate.baseline,
+                        "advised": int(candidate == advice.best),
+                        "predicted": candidate.snr,
+                        "measured": found,
+                        "error": error,
+                        "direction": candidate.direction,
+                        "gaussian_snr": ours.snr,
+                        "gaussian_direction": ours.direction,
+                    }
+                )
+            step()
     return rows
 
 
@@ -609,26 +604,49 @@ def plain(value: Any) -> Any:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 
+def run_all(settings: Settings, out: Path, console: Console) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the four parts, those that the folder holds from there."""
+    parts: dict[str, tuple[Callable[..., Sequence[Any]], int]] = {
+        "cvar": (lower_tail, len(settings.groups)),
+        "max": (upper_tail, len(settings.upper_groups)),
+        "objectives": (other_objectives, 1),
+        "advise": (advised, 2 * len(settings.advised)),
+    }
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in parts}
+    with Progress(console=console) as progress:
+        task, done = progress.add_task("groups", total=len(REWARDS) * sum(steps for _, steps in parts.values())), 0
+        for name, (run, steps) in parts.items():
+            for reward in REWARDS:
+                make = partial(run, reward, settings, partial(progress.advance, task))
+                found[name] += made_once(out / f"parts/{name}-{reward}.json", make)
+                done += steps
+                progress.update(task, completed=done)
+    return found
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Compare estimators of the gradient of CVaR.")
     parser.add_argument("--quick", action="store_true", help="a small grid")
-    parser.add_argument("--results", type=Path, default=Path("runs/cvar_estimators"), help="folder of the tables")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [that of the tables]")
+    parser.add_argument("--out", type=Path, default=Path("runs/cvar_estimators"), help="folder of the run")
+    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the run]")
+    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the run]")
+    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
     options = parser.parse_args(argv)
     settings, console = QUICK if options.quick else Settings(), Console(highlight=False)
-    results: Path = options.results
-    images: Path = options.images or results
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
-    steps = len(REWARDS) * (len(settings.groups) + len(settings.upper_groups) + 1 + 2 * len(settings.advised))
-    with Progress(console=console) as progress:
-        task = progress.add_task("groups", total=steps)
-
-        def step() -> None:
-            progress.advance(task)
-
-        lower, upper = lower_tail(settings, step), upper_tail(settings, step)
-        instead, predictions = other_objectives(settings, step), advised(settings, step)
+    out: Path = options.out
+    try:
+        open_folder(out, asdict(settings), kind="study", resume=options.resume)
+        found = run_all(settings, out, console)
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        raise SystemExit(130) from None
+    results, images = (folder or out for folder in (options.results, options.images))
+    for folder in (results, images):
+        folder.mkdir(parents=True, exist_ok=True)
+    lower, upper, instead = ([Measured(**row) for row in found[name]] for name in ("cvar", "max", "objectives"))
+    predictions = found["advise"]
     table = choices(lower, settings)
     fields = tuple(Measured.__dataclass_fields__)
     for name, rows in (("cvar", lower), ("max", upper), ("objectives", instead)):

@@ -339,10 +339,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
     options = parser.parse_args(argv)
     settings = Settings(samples=1 << 16, chaotic_samples=1 << 16) if options.quick else Settings()
-    study(settings, options.out, options.results or options.out, options.images or options.out, options.resume)
+    command = " ".join(["python experiments/pathwise.py", *["--quick"] * options.quick])
+    out: Path = options.out
+    study(settings, out, options.results or out, options.images or out, options.resume, command)
 
 
-def study(settings: Settings, out: Path, results: Path, images: Path, resume: bool) -> None:
+def study(settings: Settings, out: Path, results: Path, images: Path, resume: bool, command: str) -> None:
     console = Console(highlight=False)
     clock = time.perf_counter()
     try:
@@ -360,7 +362,7 @@ def study(settings: Settings, out: Path, results: Path, images: Path, resume: bo
         [[float(row["z_pathwise"]), float(row["z_likelihood"])] for row in rows if row["problem"] in SHAPES]
     )
     summary = {
-        **provenance("python experiments/pathwise.py"),
+        **provenance(command),
         "settings": asdict(settings),
         "seconds": round(time.perf_counter() - clock),
         "largest_distance_from_the_truth_in_standard_errors": np.nanmax(distances, axis=0).tolist(),

@@ -475,8 +475,9 @@ def run_all(bandit: Bandit, cartpole: CartPole, options: argparse.Namespace, con
     """Train, write and show what was asked for."""
     out: Path = options.out
     results, images = (folder or out for folder in (options.results, options.images))
+    words = [f"--only {options.only}"] * bool(options.only) + ["--quick"] * options.quick
     summary: dict[str, Any] = {
-        **provenance("python experiments/robustness.py" + (" --quick" if options.quick else "")),
+        **provenance(" ".join(["python experiments/robustness.py", *words])),
         "bandit": asdict(bandit),
         "cartpole": asdict(cartpole),
     }

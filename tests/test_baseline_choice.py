@@ -128,7 +128,8 @@ def test_the_fitted_share_minimises_what_it_is_fitted_to():
 
 def test_the_study_from_start_to_end(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "QUICK", TINY)
-    study.main(["--quick", "--results", str(tmp_path)])
+    arguments = ["--quick", "--out", str(tmp_path / "run"), "--results", str(tmp_path), "--images", str(tmp_path)]
+    study.main(arguments)
     cells = read(tmp_path / "cells.csv")
     assert {cell["law"] for cell in cells} == set(study.LAWS)
     for cell in cells:
@@ -139,3 +140,10 @@ def test_the_study_from_start_to_end(monkeypatch, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert 0 < summary["irreconcilable"] < summary["pairs"]
     assert matplotlib.image.imread(tmp_path / "baseline_choice.png").std() > 0.02
+
+    with pytest.raises(SystemExit, match="already holds a run"):
+        study.main(arguments)
+    before = (tmp_path / "cells.csv").read_text()
+    (tmp_path / "run/parts/normal-4.json").unlink()
+    study.main([*arguments, "--resume"])
+    assert (tmp_path / "cells.csv").read_text() == before

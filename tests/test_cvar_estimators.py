@@ -84,7 +84,7 @@ def test_moments_are_those_of_the_simulated_gradients():
 
 def test_advise_predicts_what_is_measured():
     settings = replace(TINY, advised=(16,), simulated=10_000)
-    rows = [row for row in study.advised(settings, lambda: None) if row["reward"] != "heavy"]
+    rows = [row for reward in ("linear", "cliff") for row in study.advised(reward, settings, lambda: None)]
     assert len({row["estimator"] for row in rows}) > 5
     for row in rows:
         assert row["predicted"] == pytest.approx(row["measured"], abs=6 * row["error"] + 0.02 * row["measured"])
@@ -92,7 +92,8 @@ def test_advise_predicts_what_is_measured():
 
 def test_the_study_from_start_to_end(monkeypatch, tmp_path):
     monkeypatch.setattr(study, "QUICK", TINY)
-    study.main(["--quick", "--results", str(tmp_path)])
+    arguments = ["--quick", "--out", str(tmp_path / "run"), "--results", str(tmp_path), "--images", str(tmp_path)]
+    study.main(arguments)
     rows = read(tmp_path / "cvar.csv")
     assert {row["reward"] for row in rows} == set(study.REWARDS)
     kinds = {(row["estimator"], row["baseline"]) for row in rows}
@@ -110,3 +111,10 @@ def test_the_study_from_start_to_end(monkeypatch, tmp_path):
     assert all(float(row["error"]) <= float(row["error_at_largest_k"]) for row in best)
     for name in ("cvar_estimators", "cvar_objectives"):
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.02
+
+    with pytest.raises(SystemExit, match="already holds a run"):
+        study.main(arguments)
+    before = (tmp_path / "max.csv").read_text()
+    (tmp_path / "run/parts/max-heavy.json").unlink()
+    study.main([*arguments, "--resume"])
+    assert (tmp_path / "max.csv").read_text() == before

@@ -83,7 +83,17 @@ def test_masks_and_weights_follow_their_samples():
 
 
 def test_no_rewards():
-    assert og.group_advantages(np.zeros(0), [], "mean").shape == (0,)
+    for options in ({}, {"baseline": "k_minus_one", "small": "zero"}, {"sample_weight": []}):
+        assert og.group_advantages(np.zeros(0, np.float32), [], "max@3", **options).shape == (0,)
+
+
+def test_no_rewards_do_not_hide_bad_arguments():
+    with pytest.raises(ValueError, match="names no known objective"):
+        og.group_advantages([], [], "nonsense")
+    with pytest.raises(ValueError, match="baseline must be one of"):
+        og.group_advantages([], [], "mean", baseline="x")
+    with pytest.raises(ValueError, match="small must be one of"):
+        og.group_advantages([], [], "mean", small="x")
 
 
 def test_errors_name_the_group():

@@ -91,7 +91,9 @@ def test_the_study_from_start_to_end(study, tmp_path, monkeypatch):
         quadrature=200_001,
     )
     out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
-    study.study(settings, out, results, images, resume=False)
+    monkeypatch.setattr(study, "Settings", lambda **_: settings)
+    arguments = ["--quick", "--out", str(out), "--results", str(results), "--images", str(images)]
+    study.main(arguments)
     rows = read(results / "ratios.csv")
     assert len(rows) == 3 * sum(len(study.objectives(n)) for n in (4, 8))
     linear = [r for r in rows if r["problem"] == "linear" and r["n"] == "8"]
@@ -101,9 +103,10 @@ def test_the_study_from_start_to_end(study, tmp_path, monkeypatch):
     summary = json.loads((results / "summary.json").read_text())
     assert summary["comparisons_with_the_truth"] == 2 * len(rows) // 3
     assert matplotlib.image.imread(images / "pathwise.png").std() > 0.02
+    assert summary["command"] == "python experiments/pathwise.py --quick"
     with pytest.raises(SystemExit, match="already holds a run"):
-        study.study(settings, out, results, images, resume=False)
+        study.main(arguments)
     before = (results / "ratios.csv").read_text()
     study.part_path(out, "peak").unlink()
-    study.study(settings, out, results, images, resume=True)
+    study.main([*arguments, "--resume"])
     assert (results / "ratios.csv").read_text() == before

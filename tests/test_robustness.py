@@ -126,3 +126,5 @@ def test_the_study_from_start_to_end(monkeypatch, tmp_path):
     before = (tmp_path / "cartpole.csv").read_text()
     study.main([*arguments, "--resume", "--only", "cartpole"])
     assert (tmp_path / "cartpole.csv").read_text() == before
+    command = json.loads((tmp_path / "summary.json").read_text())["command"]
+    assert command == "python experiments/robustness.py --only cartpole"

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ordergrad.backend import Array, Backend, backend_of
 from ordergrad.estimators import Small, advantages, filled_columns, padded_advantages, ragged_advantages
 from ordergrad.objectives import Objective
-from ordergrad.weights import Baseline
+from ordergrad.spec import parse
+from ordergrad.weights import Baseline, smallest_group
 
 __all__ = ["group_advantages", "group_members"]
 
@@ -62,6 +63,8 @@ def group_advantages(
         if tuple(found) != (count,):
             raise ValueError(f"{name} must have one entry per group id, shape ({count},); got shape {tuple(found)}")
     if count == 0:
+        group = np.zeros(smallest_group(parse(objective), baseline))
+        advantages(group, objective, baseline=baseline, small=small)  # where one would fail, none fails too
         return ops.cast(flat, rewards)
     order, sizes = group_members(group_ids)
     valid = ops.on_host(columns["where"]) if where is not None else None

@@ -21,7 +21,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,7 @@ __all__ = [
     "METRICS",
     "RunError",
     "last_line",
+    "made_once",
     "open_folder",
     "provenance",
     "read_checkpoint",
@@ -153,6 +154,15 @@ def run_folder(out: Path, objective: str, seed: int) -> Path:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, replacing the file in one step."""
     _replace(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def made_once(path: Path, make: Callable[[], Any]) -> Any:
+    """Return the JSON content of a file, made and written where there is none: part of a study that can be resumed."""
+    if not path.exists():
+        content = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, content)
+    return json.loads(path.read_text())
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
