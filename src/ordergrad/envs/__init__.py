@@ -11,7 +11,7 @@
 | `ordergrad/RiskyPendulum-v0` | continuous control (MuJoCo) with a half of the rail where rewards are noisy |
 | `ordergrad/RiskyLander-v0` | landing (Box2D) on ground whose right half pays at random |
 
-The last two need MuJoCo and Box2D, which are loaded when they are made. `ordergrad train rl` knows all three by their ids.
+The last two need MuJoCo and Box2D, which are loaded when they are made. `ordergrad train rl` knows all by their ids.
 """
 
 from gymnasium.envs.registration import register, registry  # pyright: ignore[reportUnknownVariableType]
