@@ -31,6 +31,7 @@ class Backend:
         xp: The namespace, for elementwise functions.
         floating: Array -> the same in a dtype fit for computing: float64 and float32 stay, smaller floats become
             float32, integers and bools the default floating dtype.
+        wide: Array -> the same in float64, where there is one.
         cast: (array, like) -> array in the dtype of `like` if that is floating.
         detach: Array -> the same, cut from the autodiff graph.
         moveaxis: (array, source, destination) -> array with one axis moved.
@@ -61,6 +62,7 @@ class Backend:
 
     xp: Any
     floating: Callable[[Array], Array]
+    wide: Callable[[Array], Array]
     cast: Callable[[Array, Array], Array]
     detach: Callable[[Array], Array]
     moveaxis: Callable[[Array, int, int], Array]
@@ -284,6 +286,7 @@ def _fused_on_host(
 _NUMPY = Backend(
     xp=np,
     floating=_numpy_floating,
+    wide=lambda x: x.astype(np.float64, copy=False),
     cast=_numpy_cast,
     detach=lambda x: x,
     moveaxis=np.moveaxis,
@@ -455,6 +458,7 @@ def _torch() -> Backend:
     return Backend(
         xp=xp,
         floating=floating,
+        wide=lambda x: x if x.device.type == "mps" else x.double(),
         cast=lambda x, like: x.to(like.dtype) if like.dtype.is_floating_point and like.dtype != x.dtype else x,
         detach=lambda x: x.detach(),
         moveaxis=torch.movedim,
@@ -524,6 +528,7 @@ def _jax() -> Backend:
     return Backend(
         xp=jnp,
         floating=floating,
+        wide=lambda x: x.astype(float),
         cast=lambda x, like: x.astype(like.dtype) if jnp.issubdtype(like.dtype, jnp.floating) else x,
         detach=jax.lax.stop_gradient,
         moveaxis=jnp.moveaxis,
@@ -553,6 +558,9 @@ def _standard(xp: ModuleType) -> Backend:
     def floating(x: Array) -> Array:
         return x if xp.isdtype(x.dtype, "real floating") else xp.astype(x, xp.float64)
 
+    def cast_like(x: Array, like: Array) -> Array:
+        return xp.astype(x, like.dtype, copy=False) if xp.isdtype(like.dtype, "real floating") else x
+
     def sort_with_order(x: Array) -> tuple[Array, Array]:
         order = xp.argsort(x, axis=-1)
         return xp.take_along_axis(x, order, axis=-1), order
@@ -578,7 +586,8 @@ def _standard(xp: ModuleType) -> Backend:
     return Backend(
         xp=xp,
         floating=floating,
-        cast=lambda x, like: x,
+        wide=lambda x: xp.astype(x, xp.float64, copy=False),
+        cast=cast_like,
         detach=lambda x: x,
         moveaxis=lambda x, source, destination: xp.moveaxis(x, source, destination),
         sort=lambda x: xp.sort(x, axis=-1),

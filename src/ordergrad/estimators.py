@@ -196,7 +196,7 @@ def value_and_error(
         probs, empty = _probabilities(group, sample_weight, axis, small)
         a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group))
         error = _root(ops, ops.total((probs * a) ** 2))
-        return v, ops.cast(_emptied(ops, error, empty, np.nan), rewards)
+        return v, ops.cast(_emptied(ops, error, empty, np.nan), v)
     a = _scanned(group, objective, "leave_one_out", small)
     n = group.n
     if group.mask is not None:
@@ -421,9 +421,22 @@ def _filled(group: _Group) -> _Group:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
         x = ops.xp.where(mask, x, ops.xp.where(_counts(group)[..., None] > 0, highest, zero))
-    if ops.is_finite(x) is False:
+    finite = ops.is_finite(x)
+    if finite is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
+    if finite and not ops.is_finite(2 * x):
+        _check_spread(ops, x)
     return group._replace(x=x)
+
+
+def _check_spread(ops: Backend, x: Array) -> None:
+    """Check that the largest difference of the rewards of a group is a number of their dtype."""
+    half = ops.xp.max(x / 2, axis=-1) - ops.xp.min(x / 2, axis=-1)
+    if not bool(ops.xp.all(half <= float(ops.xp.finfo(x.dtype).max) / 2)):
+        raise ValueError(
+            f"rewards must lie closer together, their difference overflows {x.dtype}; got rewards from "
+            f"{float(ops.xp.min(x))} to {float(ops.xp.max(x))} (rewards shape {tuple(x.shape)})"
+        )
 
 
 def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array:
@@ -444,26 +457,28 @@ def _probabilities(
     ops, x = group.ops, group.x
     unmoved = x if axis == -1 else ops.moveaxis(x, -1, axis)
     weight = _beside("sample_weight", floating_beside("sample_weight", sample_weight, x, ops), unmoved, ops, axis)
-    weight = ops.cast(weight, x)
+    weight = ops.wide(weight)
     if group.mask is not None:
         weight = ops.xp.where(group.mask, weight, ops.xp.zeros_like(weight))
-    total = ops.total(weight)
+    largest = ops.detach(ops.xp.max(weight, axis=-1, keepdims=True))
     finite = ops.is_finite(weight)
     if finite is not None:
-        _check_weights(ops, weight, total, finite, small)
+        _check_weights(ops, weight, largest[..., 0], finite, small)
+    weight = weight / ops.xp.where(largest > 0, largest, ops.xp.ones_like(largest))  # whose sum does not overflow
+    total = ops.total(weight)
     if small == "error":
         return weight / total[..., None], None
     empty = total == 0
     return weight / ops.xp.where(empty, ops.xp.ones_like(total), total)[..., None], empty
 
 
-def _check_weights(ops: Backend, weight: Array, total: Array, finite: bool, small: Small | SmallValue) -> None:
+def _check_weights(ops: Backend, weight: Array, largest: Array, finite: bool, small: Small | SmallValue) -> None:
     got = None
     if not finite:
         got = "got NaN or infinite weights"
     elif bool(ops.xp.any(weight < 0)):
         got = f"got a weight of {float(ops.xp.min(weight))}"
-    elif small == "error" and bool(ops.xp.any(total <= 0)):
+    elif small == "error" and bool(ops.xp.any(largest <= 0)):
         got = "got a group of weights 0; small='shrink' would accept it"
     if got is not None:
         raise ValueError(

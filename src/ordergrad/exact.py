@@ -125,9 +125,9 @@ def value_under(
     ops: Backend, rewards: Array, probs: Array, objective: str | Objective, sizes: Sizes = None, row: Array | None = None
 ) -> Array:
     """Return J over the last axis; open levels take the comparison size that `sizes` has at `row`, see `Sizes`."""
-    ordered, order = ops.sort_with_order(rewards)
-    mass, above = _upper_mass(ops, objective, sizes, row, _levels(ops, ops.take(probs, order)))
-    return mass * ordered[..., 0] + ops.total(above * ops.gaps(ordered))
+    ordered, order = ops.sort_with_order(ops.wide(rewards))
+    mass, above = _upper_mass(ops, objective, sizes, row, _levels(ops, ops.take(ops.wide(probs), order)))
+    return ops.cast(mass * ordered[..., 0] + ops.total(above * ops.gaps(ordered)), rewards)
 
 
 def advantages_under(
@@ -138,15 +138,15 @@ def advantages_under(
     The steps beyond all probability, where a spectrum may be infinite, are left out of what has some.
     """
     xp = ops.xp
-    ordered, order = ops.sort_with_order(rewards)
-    weights, gaps = ops.take(probs, order), ops.gaps(ordered)
+    ordered, order = ops.sort_with_order(ops.wide(rewards))
+    weights, gaps = ops.take(ops.wide(probs), order), ops.gaps(ordered)
     level, none = _levels(ops, weights), xp.zeros_like(gaps)
     steps = xp.where(gaps > 0, _density(ops, objective, sizes, row, level), none) * gaps
     low, high = level <= 0, level >= 1
     a = ops.cumulate(xp.where(low | high, none, steps))
     a = a - ops.total(weights * a)[..., None]
     beyond = ops.cumulate(xp.where(high, steps, none)) - _from_above(ops, xp.where(low, steps, none))
-    return ops.unsort(a + beyond, order)
+    return ops.cast(ops.unsort(a + beyond, order), rewards)
 
 
 def _levels(ops: Backend, probs: Array) -> Array:
