@@ -195,7 +195,7 @@ def _split(
     ops: Backend, objective: str | Objective, sizes: Sizes
 ) -> tuple[list[tuple[float, Elementary]], str | Objective, Sizes]:
     """Return the terms that stand for the population, the rest of the objective, and the sizes of its open levels."""
-    if not isinstance(objective, str | Objective):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(objective, (str, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
         objective = parse(objective)
     if sizes is not None or ops.xp is not np:
         return [], objective, sizes
@@ -250,7 +250,8 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
     power = np.flatnonzero(excess.any(axis=0))
     beyond = degree[:, None] - power
     log_binomial = gammaln(degree + 1)[:, None] - gammaln(power + 1) - gammaln(np.maximum(beyond, 0) + 1)
-    return background, excess[:, power], power, degree, np.where(beyond < 0, -np.inf, log_binomial)
+    log_binomial = np.where(beyond < 0, -np.inf, log_binomial)
+    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial)))
 
 
 def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Array]) -> Array:

@@ -1077,8 +1077,10 @@ def _least_squares(design: Array, values: Array, signed: bool) -> Array:
     scale = np.linalg.norm(design, axis=0)
     scale[scale == 0] = 1
     if signed:
-        return np.linalg.lstsq(design / scale, values)[0] / scale
-    return np.asarray(nnls(design / scale, values, maxiter=100 * len(scale))[0], dtype=np.float64) / scale
+        found = np.linalg.lstsq(design / scale, values)[0]
+    else:
+        found = nnls(design / scale, values, maxiter=100 * len(scale))[0]
+    return np.asarray(found, dtype=np.float64) / scale
 
 
 def _bernstein_mixtures(alpha: Array, u: Array) -> Array:
