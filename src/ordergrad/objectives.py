@@ -1077,7 +1077,7 @@ def _least_squares(design: Array, values: Array, signed: bool) -> Array:
     scale = np.linalg.norm(design, axis=0)
     scale[scale == 0] = 1
     if signed:
-        found = np.linalg.lstsq(design / scale, values)[0]
+        found: Any = np.linalg.lstsq(design / scale, values)[0]
     else:
         found = nnls(design / scale, values, maxiter=100 * len(scale))[0]
     return np.asarray(found, dtype=np.float64) / scale
