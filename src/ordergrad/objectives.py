@@ -23,6 +23,7 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
@@ -1076,11 +1077,8 @@ def _least_squares(design: Array, values: Array, signed: bool) -> Array:
 
     scale = np.linalg.norm(design, axis=0)
     scale[scale == 0] = 1
-    if signed:
-        found: Any = np.linalg.lstsq(design / scale, values)[0]
-    else:
-        found = nnls(design / scale, values, maxiter=100 * len(scale))[0]
-    return np.asarray(found, dtype=np.float64) / scale
+    solve: Any = np.linalg.lstsq if signed else partial(nnls, maxiter=100 * len(scale))
+    return np.asarray(solve(design / scale, values)[0], dtype=np.float64) / scale
 
 
 def _bernstein_mixtures(alpha: Array, u: Array) -> Array:
