@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ordergrad.train.llm_settings import LLMSettings, as_json
 from ordergrad.train.measures import pass_at_k, read_successes, sizes
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
 from ordergrad.train.runs import EVALUATION, RunError, open_folder, run_folder, write_csv
 
 __all__ = ["llm"]
@@ -96,7 +96,7 @@ def llm(
         if finished:
             _summarise(settings, out, console)
     except RunError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from None
     if not finished:
         console.print(f"Stopped; checkpoints are in {out}. Continue by the same command with --resume.")
