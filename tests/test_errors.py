@@ -64,6 +64,19 @@ def test_finite_rewards_whose_sum_overflows():
     assert torch.isfinite(og.advantages(torch.tensor(rewards), "max@2")).all()
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.parametrize("n", [4, 5000])
+@pytest.mark.parametrize("function", [og.advantages, og.value, og.value_and_error])
+@pytest.mark.parametrize("name", ["numpy", "torch"])
+def test_finite_rewards_whose_difference_overflows(name, function, n):
+    """In the kernel, for few and many rewards, and beside it."""
+    xp = importlib.import_module(name)
+    for dtype, size in ((xp.float64, 1.5e308), (xp.float32, 3e38)):
+        rewards = xp.asarray([[*range(n)], [-size, size, *[0.0] * (n - 2)]], dtype=dtype)
+        for options in ({}, {"where": xp.asarray([True] * n)}, {"sample_weight": xp.ones(n)}):
+            fails(ValueError, "rewards must lie closer together, their difference", function, rewards, "mean", **options)
+
+
 @pytest.mark.parametrize("function", EVERY)
 def test_shapes(function):
     fails(ValueError, "at least one sample along axis -1; got shape ()", function, 3.0, "mean")

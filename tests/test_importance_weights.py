@@ -8,6 +8,7 @@ import pytest
 from catalogue import ALL, at_size
 from hypothesis import given
 from hypothesis import strategies as st
+from libraries import EAGER, library
 from numpy.testing import assert_allclose
 from strategies import groups
 
@@ -155,6 +156,49 @@ def test_more_rewards_compared_than_sampled():
 def test_only_ratios_of_weights_matter(rewards, weight, power):
     a = og.advantages(rewards, "cvar:0.4", sample_weight=weight)
     assert_allclose(og.advantages(rewards, "cvar:0.4", sample_weight=weight * 2.0**power), a, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", EAGER)
+@pytest.mark.parametrize(("n", "spec"), [(256, "cvar:0.1"), (4096, "max@1000"), (4096, "max@4000"), (4096, "wang:0.5")])
+def test_float32_is_rounded_but_not_accumulated(name, n, spec):
+    """Levels near 1 to a power of thousands: they need more digits than the rewards."""
+    lib, rng = library(name), np.random.default_rng(0)
+    rewards, weight = rng.normal(size=n).astype(np.float32), rng.uniform(0.5, 1.5, size=n).astype(np.float32)
+    small = lib.array(rewards, "float32"), lib.array(weight, "float32")
+    probs = (weight / weight.sum()).astype(np.float32)
+    expected = og.advantages(rewards.astype(float), spec, sample_weight=weight.astype(float))
+    got = og.advantages(small[0], spec, sample_weight=small[1])
+    assert got.dtype == small[0].dtype
+    assert np.abs(lib.numpy(got) - expected).max() < 1e-6 * np.abs(expected).max()
+    value, error = og.value_and_error(small[0], spec, sample_weight=small[1])
+    exact = og.value_and_error(rewards.astype(float), spec, sample_weight=weight.astype(float))
+    assert value.dtype == error.dtype == small[0].dtype
+    assert_allclose([float(value), float(error)], [float(x) for x in exact], rtol=1e-6)
+    if "@" in spec:
+        got = og.exact.value(small[0], lib.array(probs, "float32"), spec)
+        assert got.dtype == small[0].dtype
+        exact = og.exact.value(rewards.astype(float), probs.astype(float), spec)
+        assert float(got) == pytest.approx(float(exact), rel=1e-6)
+
+
+def test_whole_numbers_keep_the_default_dtype():
+    import torch
+
+    ones = torch.ones(6)
+    for function in (og.advantages, og.value):
+        assert function(torch.arange(6), "max@3", sample_weight=ones).dtype == torch.float32
+    assert all(part.dtype == torch.float32 for part in og.value_and_error(torch.arange(6), "mean", sample_weight=ones))
+    assert og.exact.value(torch.arange(6), ones / 6, "max@3").dtype == torch.float32
+    assert og.exact.advantages(torch.arange(6), ones / 6, "max@3").dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e308, 1.7e308])
+def test_weights_of_any_size(size):
+    expected = og.advantages(REWARDS, "max@3", sample_weight=np.ones(N))
+    assert_allclose(og.advantages(REWARDS, "max@3", sample_weight=np.full(N, size)), expected, rtol=1e-13)
+    groups = np.stack([np.full(N, size), np.zeros(N)])
+    found = og.advantages(np.stack([REWARDS, REWARDS]), "max@3", sample_weight=groups, small="zero")
+    assert_allclose(found, [expected, np.zeros(N)], rtol=1e-13)
 
 
 def test_the_mean_is_the_self_normalised_mean():

@@ -411,7 +411,8 @@ def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, si
         with cgutils.for_range(builder, n) as loop:
             pointer = row(loop.index)
             _store(builder, rounded(builder.fadd(widen(_load(builder, pointer)), shift)), pointer)
-        finite = builder.fsub(shift, shift)
+        ends = [widen(rounded(end)) for end in (shift, builder.load(climb))]
+        finite = builder.fadd(*(builder.fsub(end, end) for end in ends))
         result = ir.Constant(ir.DoubleType(), 0.0)
         for lane in range(LANES):
             result = builder.fadd(result, builder.extract_element(finite, ir.Constant(ir.IntType(32), lane)))
@@ -690,4 +691,8 @@ def _place(
         finite += shift - shift
         for i in range(size):
             out[start + i if positions is None else np.uintp(positions[start + i])] += shift
+        for i in (np.uintp(0), size - np.uintp(1)):
+            place = start + np.uintp(keys[r, i] & mask)
+            end = out[place if positions is None else np.uintp(positions[place])]
+            finite += end - end
     return finite
