@@ -74,7 +74,7 @@ def test_finite_rewards_whose_difference_overflows(name, function, n):
     for dtype, size in ((xp.float64, 1.5e308), (xp.float32, 3e38)):
         rewards = xp.asarray([[*range(n)], [-size, size, *[0.0] * (n - 2)]], dtype=dtype)
         for options in ({}, {"where": xp.asarray([True] * n)}, {"sample_weight": xp.ones(n)}):
-            fails(ValueError, "rewards must lie closer together, their difference", function, rewards, "mean", **options)
+            fails(ValueError, "rewards must lie closer together, or sums of", function, rewards, "mean", **options)
 
 
 @pytest.mark.parametrize("function", EVERY)

@@ -150,10 +150,16 @@ def test_rewards_that_are_not_finite_raise(n, bad, dtype):
     assert got[37, n // 2] == 0
 
 
-def test_sums_that_overflow_are_those_of_the_generic_path():
-    x = np.array([[-1.5e308, 1.5e308, 0.0], [1.0, 2.0, 4.0]])
-    with np.errstate(over="ignore", invalid="ignore"):
-        assert_array_equal(og.advantages(x, "mean"), generic(og.advantages, x, "mean"))
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("n", [3, 5000])
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_sums_that_overflow_are_an_error(n, dtype):
+    x = np.ones((2, n), dtype)
+    x[1] = 0.9 * np.finfo(dtype).max
+    x[1, : n // 2] *= -1
+    for function in (og.advantages, generic):
+        with pytest.raises(ValueError, match="rewards must lie closer together"):
+            function(*[og.advantages][: function is generic], x, "mean")
 
 
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")  # the error of no sample at all

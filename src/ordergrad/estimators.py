@@ -424,17 +424,17 @@ def _filled(group: _Group) -> _Group:
     finite = ops.is_finite(x)
     if finite is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
-    if finite and not ops.is_finite(2 * x):
+    if finite and not ops.is_finite(4 * group.n * x):
         _check_spread(ops, x)
     return group._replace(x=x)
 
 
 def _check_spread(ops: Backend, x: Array) -> None:
-    """Check that the largest difference of the rewards of a group is a number of their dtype."""
+    """Check that as many of the largest difference of rewards as there are in a group can be added up."""
     half = ops.xp.max(x / 2, axis=-1) - ops.xp.min(x / 2, axis=-1)
-    if not bool(ops.xp.all(half <= float(ops.xp.finfo(x.dtype).max) / 2)):
+    if not bool(ops.xp.all(half <= float(ops.xp.finfo(x.dtype).max) / x.shape[-1] / 4)):
         raise ValueError(
-            f"rewards must lie closer together, their difference overflows {x.dtype}; got rewards from "
+            f"rewards must lie closer together, or sums of their differences overflow {x.dtype}; got rewards from "
             f"{float(ops.xp.min(x))} to {float(ops.xp.max(x))} (rewards shape {tuple(x.shape)})"
         )
 
