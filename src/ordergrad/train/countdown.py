@@ -12,7 +12,17 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Demonstration", "Level", "Problem", "check", "demonstrations", "evaluate", "parse_prompt", "problems"]
+__all__ = [
+    "Demonstration",
+    "Level",
+    "Problem",
+    "check",
+    "demonstrations",
+    "evaluate",
+    "longest_answer",
+    "parse_prompt",
+    "problems",
+]
 
 ALPHABET = "0123456789+-*(),=:"
 _OPERATORS = (ast.Add(), ast.Sub(), ast.Mult())
@@ -137,6 +147,16 @@ def demonstrations(
         if problem not in exclude:
             found.append(Demonstration(problem, answer, hit))
     return found
+
+
+def longest_answer(level: Level) -> int:
+    """Return the length of the longest demonstration: its numbers, operators, and parentheses about all but the whole.
+
+    Example:
+        >>> longest_answer(Level(4)), len("9*(9*(9-8))")
+        (11, 11)
+    """
+    return level.numbers * len(str(level.largest)) + (level.numbers - 1) + 2 * (level.numbers - 2)
 
 
 def check(problem: Problem, answer: str) -> bool:

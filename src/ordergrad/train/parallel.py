@@ -12,7 +12,7 @@ from typing import Any
 
 from ordergrad.train.runs import METRICS, last_line, run_folder
 
-__all__ = ["Run", "default_jobs", "train_all"]
+__all__ = ["Run", "default_jobs", "interruptible", "train_all"]
 
 Run = Callable[[str, int, Path, Callable[[], bool], Callable[[dict[str, Any]], None]], bool]
 """Trains and evaluates (objective, seed, folder, stop, report) and returns whether it has finished; picklable."""
@@ -44,13 +44,13 @@ def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: 
     tasks = [(objective, seed) for seed in range(seeds) for objective in objectives]
     if jobs == 1:
         stop = threading.Event()
-        with _interruptible(stop):
+        with interruptible(stop):
             finished = [_train_here(run, out, task, stop, update) for task in tasks]
         return all(finished)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with _interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
+    with interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
         futures = {pool.submit(_work, run, objective, seed, out): (objective, seed) for objective, seed in tasks}
         _follow(futures, out, update)
         return all(future.result() for future in futures)
@@ -97,7 +97,7 @@ def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Upd
 
 
 @contextmanager
-def _interruptible(stop: Any) -> Generator[None]:
+def interruptible(stop: Any) -> Generator[None]:
     """Make the first Ctrl-C set `stop`; a second one raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield

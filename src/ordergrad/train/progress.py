@@ -1,5 +1,6 @@
 """All runs of a command under one progress bar."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ordergrad.train.parallel import Run, default_jobs, train_all
+from ordergrad.train.parallel import Run, default_jobs, interruptible, train_all
 from ordergrad.train.runs import METRICS, RunError, last_line, run_folder
 
 __all__ = ["chosen_jobs", "plain", "train_under_progress"]
 
-Prepare = Callable[[Callable[[int], None]], None]
+Prepare = Callable[[Callable[[int], None], Callable[[], bool]], bool]
+"""Does something (report, stop), reports its steps, and returns whether it has finished."""
 
 
 def chosen_jobs(jobs: int | None, runs: int) -> int:
@@ -48,7 +50,7 @@ def train_under_progress(
         jobs: How many at a time.
         console: Where to show it.
         shown: From the newest metrics and the objective to the text beside the bar.
-        before: A name, a number of steps, and something to do first that reports its steps.
+        before: A name, a number of steps, and something to do first.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -60,7 +62,11 @@ def train_under_progress(
         if before is not None:
             name, total, prepare = before
             first = progress.add_task(name, total=total, shown="")
-            prepare(lambda step: progress.update(first, completed=step))
+            stop = threading.Event()
+            with interruptible(stop):
+                finished = prepare(lambda step: progress.update(first, completed=step), stop.is_set)
+            if not finished:
+                return False
             progress.update(first, completed=total)
         tasks: dict[tuple[str, int], Any] = {}
         for name in objectives:
