@@ -92,6 +92,8 @@ def check(settings: LLMSettings) -> Task:
     completions = settings.prompts * settings.samples
     if settings.micro_batch is not None and (settings.micro_batch < 1 or completions % settings.micro_batch):
         raise RunError(f"micro_batch must divide the {completions} completions of a step; got {settings.micro_batch}")
+    if not settings.model and settings.width % 8:
+        raise RunError(f"width must be a multiple of 8; got {settings.width}")
     level = countdown_level(settings.data)
     if not settings.model and level is None:
         raise RunError(

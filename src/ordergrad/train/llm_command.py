@@ -12,8 +12,8 @@ from rich.table import Table
 
 from ordergrad.train import countdown
 from ordergrad.train.llm_settings import LLMSettings, as_json
-from ordergrad.train.measures import pass_at_k, read_successes, sizes
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.measures import pass_at_k, powers_of_two, read_successes
+from ordergrad.train.progress import chosen_jobs, ending_well, plain, train_under_progress
 from ordergrad.train.runs import EVALUATION, METRICS, RunError, last_line, open_folder, run_folder, write_csv
 from ordergrad.train.tasks import countdown_level
 
@@ -83,8 +83,8 @@ def llm(
     ] = None,
 ) -> None:
     """Post-train language models on objectives of the reward distribution, and compare their pass@k."""
-    console = Console(highlight=False)
-    try:
+    console = Console(highlight=False, emoji=False)
+    with ending_well(console):
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             raise RunError(f"training needs {', '.join(missing)}: pip install 'ordergrad[llm]'")
@@ -112,15 +112,10 @@ def llm(
             eval_samples=eval_samples,
             success=success,
         )
-        finished = _train(settings, out, resume, jobs, console)
-        if finished:
-            _summarise(settings, out, console)
-    except RunError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {error}", soft_wrap=True)
-        raise typer.Exit(2) from None
-    if not finished:
-        console.print(f"Stopped; checkpoints are in {out}. Continue by the same command with --resume.")
-        raise typer.Exit(130)
+        if not _train(settings, out, resume, jobs, console):
+            console.print(f"Stopped; checkpoints are in {plain(str(out))}. Continue by the same command with --resume.")
+            raise typer.Exit(130)
+        _summarise(settings, out, console)
 
 
 def _defaults(model: str, data: str, samples: int, lora: bool) -> dict[str, Any]:
@@ -150,8 +145,9 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
         out, as_json(settings), kind="train llm", resume=resume, may_change=("micro_batch",), may_grow=("seeds",)
     )
     console.print(
-        f"[bold]{settings.data}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x {settings.steps} "
-        f"steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time -> {out}"
+        f"[bold]{plain(settings.data)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
+        f"{settings.steps} steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time "
+        f"-> {plain(str(out))}"
     )
     if not settings.model and not (out / "warm-start" / EVALUATION).exists():
         console.print(f"First {128 * settings.warm_steps:,} demonstrations are made, and a warm start on them.")
@@ -187,7 +183,7 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     """Write and show pass@k of every trained model, with 95% intervals."""
     from ordergrad.report.plots import pass_curves, save
 
-    ks = sizes(settings.eval_samples)
+    ks = powers_of_two(settings.eval_samples)
     contenders = list(settings.objectives)
     paths = {name: [run_folder(out, name, s) / EVALUATION for s in range(settings.seeds)] for name in contenders}
     if not settings.model:
@@ -204,4 +200,4 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     console.print(table)
     _warn_of_cuts(settings, out, console)
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
-    console.print(f"Written: {out}/results.csv, pass_at_k.png")
+    console.print(f"Written: {plain(str(out))}/results.csv, pass_at_k.png")

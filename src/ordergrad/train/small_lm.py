@@ -49,7 +49,8 @@ def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, la
     Args:
         tokenizer: Its vocabulary and special tokens.
         seed: Of the weights.
-        width: Size of the hidden states, a multiple of 8; four attention heads, more if they would exceed 64.
+        width: Size of the hidden states, a multiple of 8; attention heads of 64 if it is a multiple of that above
+            256, otherwise four heads.
         layers: Number of layers.
     """
     torch.manual_seed(seed)
@@ -59,7 +60,7 @@ def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, la
             hidden_size=width,
             intermediate_size=8 * width // 3,
             num_hidden_layers=layers,
-            num_attention_heads=max(4, width // 64),
+            num_attention_heads=max(4, width // 64) if width % 64 == 0 else 4,
             max_position_embeddings=256,
             tie_word_embeddings=True,
             pad_token_id=PAD,
@@ -135,7 +136,7 @@ def warm_start(
 
 
 def _tokens(demonstration: Demonstration, vocabulary: dict[str, int]) -> dict[str, list[int]]:
-    """Return a demonstration in tokens, -100 where nothing is learned; SFTTrainer would take minutes for all of them."""
+    """Return a demonstration in tokens, -100 where nothing is learned: SFTTrainer takes minutes for many of them."""
     prompt = [vocabulary[character] for character in demonstration.problem.prompt]
     answer = [*(vocabulary[character] for character in demonstration.answer), EOS]
     return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
