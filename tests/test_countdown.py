@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordergrad.train.countdown import ALPHABET, Level, Problem, check, demonstrations, evaluate, parse_prompt, problems
+from ordergrad.train.countdown import (
+    ALPHABET,
+    Level,
+    Problem,
+    check,
+    demonstrations,
+    evaluate,
+    longest_answer,
+    parse_prompt,
+    problems,
+)
 
 
 def test_problems_are_different_seeded_and_exclude_the_held_out() -> None:
@@ -22,6 +32,11 @@ def test_demonstrations_hit_exactly_when_they_say_so() -> None:
     assert 0.45 < sum(d.hit for d in shown) / len(shown) < 0.55
     assert all(sorted(evaluate(d.answer)[1]) == sorted(d.problem.numbers) for d in shown)
     assert all(d.hit for d in demonstrations(50, seed=3, hit_rate=1.0))
+
+
+@pytest.mark.parametrize("level", [Level(2), Level(3, 12, 99), Level(4)])
+def test_the_longest_answer_is_that_of_many_demonstrations(level: Level) -> None:
+    assert max(len(d.answer) for d in demonstrations(4000, seed=0, level=level)) == longest_answer(level)
 
 
 def test_prompts_read_back_and_stay_in_the_alphabet() -> None:
