@@ -73,7 +73,7 @@ class EpisodeRanking:
         if not isinstance(discount, Real) or not 0 < discount <= 1:
             raise ValueError(f"discount must satisfy 0 < discount <= 1; got {discount!r}")
         for name, number in (("min_episodes", min_episodes), ("patience", patience)):
-            if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+            if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self.objective = objective
         check_weighs(self.objective)

@@ -379,10 +379,10 @@ class _Ranked(OnPolicyAlgorithm):
         super().__init__(policy, env, *args, **kwargs)
 
     def _setup_model(self) -> None:
-        self.rollout_buffer_kwargs |= self.__dict__.pop("_given", {})
+        self.rollout_buffer_kwargs |= vars(self).pop("_given", {})
         super()._setup_model()
         buffer: Any = self.rollout_buffer
-        buffer.stats.update(self.__dict__.pop("_lasting", {}))
+        buffer.stats.update(vars(self).pop("_lasting", {}))
 
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
@@ -449,7 +449,7 @@ class OrderGradPPO(_Ranked, PPO):
             ``normalize_advantage=False`` (A is centred over episodes already, and exact only so).
 
     Raises:
-        ValueError: As `OrderGradRolloutBuffer`.
+        ValueError: As `OrderGradRolloutBuffer`, or ``rollout_buffer_kwargs`` holds one of these arguments.
 
     Example:
         >>> model = OrderGradPPO("MlpPolicy", "CartPole-v1", objective="cvar:0.2", n_steps=256, seed=0, device="cpu")

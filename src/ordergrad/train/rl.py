@@ -31,7 +31,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import is_image_space
 
-import ordergrad.envs  # noqa: F401 (registers its environments, here and in every process that trains)
+import ordergrad.envs
 from ordergrad.adapters.episodes import LASTING
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
@@ -54,6 +54,7 @@ from ordergrad.weights import check_weighs, smallest_group
 
 __all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]
 
+gym.register_envs(ordergrad.envs)  # here and in every process that trains
 Array = NDArray[Any]
 _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 

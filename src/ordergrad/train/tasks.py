@@ -156,9 +156,8 @@ def _check_rows(rows: Sequence[Row], data: str, *, answers: bool) -> None:
 def _is_chat(prompt: Any) -> bool:
     if not isinstance(prompt, list) or not prompt:
         return False
-    return all(
-        isinstance(m, dict) and m.get("role") and m.get("content") is not None for m in cast("list[Row]", prompt)
-    )
+    messages = cast("list[Any]", prompt)
+    return all(isinstance(m, dict) and m.get("role") and m.get("content") is not None for m in messages)
 
 
 def _reward(name: str, columns: set[str], data: str) -> Reward:
