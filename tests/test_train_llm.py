@@ -65,7 +65,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
     assert not train(settings, "top:2@3", 0, folder, stop=lambda: next(asked))
     assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-13"]
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [10]
-    assert run(settings, "top:2@3", 0, folder, lambda: False, lambda row: None)
+    assert run(replace(settings, micro_batch=2), "top:2@3", 0, folder, lambda: False, lambda row: None)
     successes, samples = read_successes(folder / "evaluation.csv")
     assert len(successes) == 4
     assert samples == 4

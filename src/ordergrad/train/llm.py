@@ -34,6 +34,7 @@ __all__ = ["check", "evaluate", "prepare", "run", "train"]
 Array = NDArray[Any]
 _DONE = "finished.json"
 _EVERY = 10
+_TOKENS = 1 << 17  # of completions that are measured at a time: their keys and values must fit the memory
 _COUNTS = (
     "seeds",
     "steps",
@@ -360,7 +361,7 @@ def measure(model: Any, tokenizer: Any, task: Task, settings: LLMSettings, seed:
     model.to(device).eval()
     torch.manual_seed(1_000_003 + seed)
     rows: list[tuple[int, int, int, float]] = []
-    at_once = max(1, 512 // settings.eval_samples)
+    at_once = max(1, min(512, _TOKENS // settings.max_completion) // settings.eval_samples)
     for begin in range(0, len(task.held_out), at_once):
         group = [row for row in task.held_out[begin : begin + at_once] for _ in range(settings.eval_samples)]
         completions, lengths = _complete(model, tokenizer, [row["prompt"] for row in group], settings, device)
