@@ -316,8 +316,11 @@ _found: dict[str, bool] = {}
 
 
 def _has_triton() -> bool:
+    """Whether there is a Triton that knows tuples, 3.3 or later."""
     if "triton" not in _found:
-        _found["triton"] = importlib.util.find_spec("triton") is not None
+        there = importlib.util.find_spec("triton") is not None
+        version = importlib.import_module("triton").__version__ if there else "0.0"
+        _found["triton"] = tuple(int(part) for part in version.split(".")[:2]) >= (3, 3)
     return _found["triton"]
 
 
