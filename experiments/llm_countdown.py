@@ -38,7 +38,7 @@ import ordergrad as og
 from ordergrad.report.plots import new_figure, pass_curves, save, style
 from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
-from ordergrad.train.measures import interval, pass_at, pass_at_k, read_successes, sizes
+from ordergrad.train.measures import interval, pass_at, pass_at_k, powers_of_two, read_successes
 from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.runs import (
     EVALUATION,
@@ -170,7 +170,7 @@ def best_rates(size: Size, out: Path) -> dict[str, float]:
 
 def measured(size: Size, out: Path) -> list[dict[str, Any]]:
     """Return one record per run of every part but the tuning."""
-    ks = sizes(size.settings.eval_samples)
+    ks = powers_of_two(size.settings.eval_samples)
     records: list[dict[str, Any]] = []
     for part, contenders in PARTS.items():
         for contender in contenders:
@@ -219,7 +219,7 @@ def start_curve(out: Path, ks: Sequence[int]) -> Any:
 
 def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
     """Write and show the tables and pictures."""
-    ks = sizes(size.settings.eval_samples)
+    ks = powers_of_two(size.settings.eval_samples)
     records = measured(size, out)
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)
@@ -253,8 +253,9 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     save(pass_curves(curves, ks, "Countdown, held-out problems"), images / "llm_countdown.png")
     draw_training(size, out, images / "llm_countdown_training.png")
     draw_length(records, names, images / "llm_countdown_length.png")
+    write_worth(size.settings.samples, results / "worth.csv")
     draw_worth(size.settings.samples, images / "llm_countdown_worth.png")
-    console.print(f"results: {results}/summary.json, runs.csv, differences.csv; pictures: {images}/llm_countdown*.png")
+    console.print(f"results: {results}/summary.json and tables; pictures: {images}/llm_countdown*.png")
 
 
 def spread(records: Sequence[Mapping[str, Any]], part: str, contender: str, names: Sequence[str]) -> dict[str, Any]:
@@ -349,12 +350,24 @@ def worth(contender: str, p: float, n: int) -> float:
     return total
 
 
+def write_worth(n: int, path: Path) -> None:
+    """Write what a rise of the success rate is worth at some rates, those of 0 and 1 as limits."""
+    rates = (0, 0.05, 0.2, 0.5, 0.8, 0.95, 1)
+    rows = [(c, *(f"{worth(c, min(max(p, 1e-9), 1 - 1e-9), n):.4f}" for p in rates)) for c in CONTENDERS if steady(c)]
+    write_csv(path, ("contender", *(f"p={p:g}" for p in rates)), rows)
+
+
+def steady(contender: str) -> bool:
+    first, last = stages(contender)
+    return first == last
+
+
 def draw_worth(n: int, path: Path) -> None:
     """Draw what a rise of the success rate is worth, relative to a prompt that is never solved yet."""
     figure, (axis,) = new_figure(1, "What more success on a prompt is worth")
     rates = np.linspace(0.001, 0.999, 400)
     for index, contender in enumerate(CONTENDERS):
-        if stages(contender)[0] == stages(contender)[1]:
+        if steady(contender):
             values = np.array([worth(contender, p, n) for p in rates])
             colour, dash = style(index + 1)
             axis.plot(rates, values / values[0], color=colour, linestyle=dash, linewidth=2, label=contender)

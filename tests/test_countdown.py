@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ordergrad.train.countdown import ALPHABET, Level, Problem, check, demonstrations, evaluate, parse_prompt, problems
+from ordergrad.train.countdown import (
+    ALPHABET,
+    Level,
+    Problem,
+    check,
+    demonstrations,
+    evaluate,
+    longest_answer,
+    parse_prompt,
+    problems,
+)
 
 
 def test_problems_are_different_seeded_and_exclude_the_held_out() -> None:
@@ -22,6 +32,11 @@ def test_demonstrations_hit_exactly_when_they_say_so() -> None:
     assert 0.45 < sum(d.hit for d in shown) / len(shown) < 0.55
     assert all(sorted(evaluate(d.answer)[1]) == sorted(d.problem.numbers) for d in shown)
     assert all(d.hit for d in demonstrations(50, seed=3, hit_rate=1.0))
+
+
+@pytest.mark.parametrize("level", [Level(2), Level(3, 12, 99), Level(4)])
+def test_the_longest_answer_is_that_of_many_demonstrations(level: Level) -> None:
+    assert max(len(d.answer) for d in demonstrations(4000, seed=0, level=level)) == longest_answer(level)
 
 
 def test_prompts_read_back_and_stay_in_the_alphabet() -> None:
@@ -75,6 +90,23 @@ def test_evaluate_agrees_with_python_or_refuses(answer: str) -> None:
 def test_bad_ranges_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         problems(100, 0, Level(**arguments))
+
+
+def test_more_problems_than_there_are_is_told_soon() -> None:
+    with pytest.raises(ValueError, match="got count=100000, at most 24750 with 4 numbers up to 9"):
+        problems(100_000, 0)
+    assert len(problems(6, 0, Level(2, 2, 4))) == 6
+    with pytest.raises(ValueError, match="got count=7, found 6 with 2 numbers up to 2 and targets up to 4"):
+        problems(7, 0, Level(2, 2, 4))
+    with pytest.raises(ValueError, match="found 0 with 2 numbers up to 1000000000"):
+        problems(1, 0, Level(2, 10**9, 1))
+
+
+def test_demonstrations_of_nothing_are_refused() -> None:
+    level = Level(2, 2, 4)
+    every = frozenset(Problem(numbers, target) for numbers in ((1, 1), (1, 2), (2, 2)) for target in range(1, 5))
+    with pytest.raises(ValueError, match="problems that there are and that are not excluded; got count=3, found 0"):
+        demonstrations(3, 0, level, exclude=every)
 
 
 def test_malformed_prompts_are_refused() -> None:

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import signal
 from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ordergrad import advantages
@@ -55,16 +58,89 @@ def test_a_run_from_start_to_end(tmp_path):
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
-    prepare(TINY, tmp_path)
+    settings = replace(TINY, steps=24)
+    assert prepare(settings, tmp_path)
     folder = run_folder(tmp_path, "top:2@3", 0)
-    asked = iter([False, False, True])
-    assert not train(TINY, "top:2@3", 0, folder, stop=lambda: next(asked))
-    assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-3"]
-    assert run(TINY, "top:2@3", 0, folder, lambda: False, lambda row: None)
+    asked = iter([False] * 12 + [True])
+    assert not train(settings, "top:2@3", 0, folder, stop=lambda: next(asked))
+    assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-13"]
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [10]
+    assert run(replace(settings, micro_batch=2), "top:2@3", 0, folder, lambda: False, lambda row: None)
     successes, samples = read_successes(folder / "evaluation.csv")
     assert len(successes) == 4
     assert samples == 4
-    assert all(row["step"] <= TINY.steps for row in read_metrics(folder / "metrics.jsonl"))
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [10, 24]
+
+
+def test_a_stopped_warm_start_goes_on_where_it_was(tmp_path):
+    steps = []
+    assert prepare(TINY, tmp_path / "whole", steps.append)
+    assert steps[-1] == TINY.warm_steps
+    asked = iter([False, False, False, True])
+    assert not prepare(TINY, tmp_path / "parts", stop=lambda: next(asked))
+    assert not list(tmp_path.glob("parts/warm-start/*.safetensors"))
+    assert [path.name for path in tmp_path.glob("parts/warm-start/trainer/checkpoint-*")] == ["checkpoint-3"]
+    assert prepare(TINY, tmp_path / "parts")
+    assert not (tmp_path / "parts/warm-start/trainer").exists()
+    whole, parts = (load_file(tmp_path / name / "warm-start/model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_ctrl_c_in_the_warm_start_ends_well(tmp_path, monkeypatch):
+    made = countdown.demonstrations
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return made(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(countdown, "demonstrations", interrupted)
+        stopped = command("-o", "top:2@3", "--out", tmp_path / "run", *FLAGS)
+    assert stopped.exit_code == 130
+    assert "Continue by the same command with --resume" in stopped.output
+    resumed = command("-o", "top:2@3", "--out", tmp_path / "run", "--resume", *FLAGS)
+    assert resumed.exit_code == 0, resumed.output
+
+
+@pytest.mark.parametrize("objective", ["max@2", "grpo"])
+def test_micro_batches_have_the_same_gradient(objective, tmp_path):
+    settings = replace(TINY, objectives=(objective,), steps=3, length_penalty=0.25)
+    prepare(settings, tmp_path)
+    trained = []
+    for size in (None, 2):
+        folder = run_folder(tmp_path, objective, size or 0)
+        assert train(replace(settings, micro_batch=size), objective, 0, folder)
+        trained.append(load_file(folder / "model" / "model.safetensors"))
+    start = load_file(tmp_path / "warm-start" / "model.safetensors")
+    for name, weights in start.items():
+        torch.testing.assert_close(trained[1][name], trained[0][name], rtol=0, atol=1e-6)
+        assert not torch.equal(trained[0][name], weights)
+
+
+def test_a_model_and_a_reward_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
+    tokenizer.save_pretrained("model")
+    small_lm.small_model(tokenizer, seed=0, width=8, layers=1).to(torch.bfloat16).save_pretrained("model")
+    write(tmp_path / "data.jsonl", [{"prompt": f"{i}="} for i in range(12)])
+    (tmp_path / "rewards_of_mine.py").write_text(
+        "def graded(completions, **_):\n    return [0.5 for _ in completions]\n"
+    )
+    own = ["--model", "model", "--data", "data.jsonl", "--reward", "rewards_of_mine:graded", "--max-completion", "3"]
+    common = ["-o", "top:2@3", *own, *FLAGS]
+    result = command(*common, "--out", "half", "--success", "0.5", "--learning-rate", "1e-4")
+    assert result.exit_code == 0, result.output
+    assert "completions were cut short at 3 tokens" in result.output
+    assert {row["pass_at_k"] for row in csv.DictReader((tmp_path / "half/results.csv").open())} == {"1.0"}
+    metrics = read_metrics(run_folder(tmp_path / "half", "top:2@3", 0) / "metrics.jsonl")
+    assert metrics[-1]["ordergrad/pass@1"] == 1
+    trained = load_file(run_folder(tmp_path / "half", "top:2@3", 0) / "model" / "model.safetensors")
+    assert {weights.dtype for weights in trained.values()} == {torch.float32}
+    result = command(*common, "--out", "whole", "--steps", "1")
+    assert result.exit_code == 0, result.output
+    assert {row["pass_at_k"] for row in csv.DictReader((tmp_path / "whole/results.csv").open())} == {"0.0"}
+    settings = json.loads((tmp_path / "whole/config.json").read_text())["settings"]
+    assert (settings["micro_batch"], settings["learning_rate"], settings["success"]) == (4, 1e-6, 1.0)
 
 
 def test_a_pair_of_objectives_is_annealed_and_length_has_a_price(tmp_path, monkeypatch):
@@ -142,10 +218,20 @@ def test_tasks_from_files(tmp_path):
         ({"steps": 0}, "steps must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive and finite; got nan"),
+        ({"learning_rate": float("inf")}, "learning_rate must be positive and finite; got inf"),
+        ({"objectives": ("grpo",), "samples": 1}, "samples must be at least 2"),
+        ({"width": 63}, "width must be a multiple of 8; got 63"),
+        ({"eval_problems": 100_000}, "too few problems .* got count=100000, at most 24750"),
         ({"data": "some.jsonl"}, "--model must be a folder or a hub id"),
+        ({"objectives": ("0*mean",)}, "objective must weigh something"),
+        ({"objectives": ("max@2..max@4-max@4",)}, "objective must weigh something"),
+        ({"success": float("nan")}, "success must be finite; got nan"),
+        ({"micro_batch": 3}, "micro_batch must divide the 8 completions of a step; got 3"),
+        ({"data": "countdown:6:9:99"}, "max_completion must be at least 20"),
         ({"objectives": ("max@2..mox",)}, "did you mean 'max'"),
         ({"objectives": ("mean..max@4",)}, "max@4 compares 4 completions"),
         ({"warm_hits": 1.5}, "warm_hits must lie in"),
+        ({"warm_hits": float("nan")}, "warm_hits must lie in"),
         ({"length_penalty": -0.1}, "length_penalty must be finite and not negative"),
         ({"data": "countdown:4"}, "countdown:NUMBERS:LARGEST:TARGET"),
         ({"data": "countdown:1:9:50"}, "numbers must satisfy numbers >= 2"),
@@ -163,6 +249,24 @@ def test_bad_settings_are_refused_before_any_work(changes, message):
         check(replace(TINY, **changes))
 
 
+@pytest.mark.parametrize("width", [8, 72, 256, 320, 328])
+def test_every_multiple_of_8_is_a_width(width):
+    tokenizer = small_lm.character_tokenizer("01")
+    model = small_lm.small_model(tokenizer, seed=0, width=width, layers=1)
+    assert model(**tokenizer("0110", return_tensors="pt", return_token_type_ids=False)).logits.shape == (1, 4, 4)
+
+
+def test_errors_of_the_command_show_what_came(tmp_path, monkeypatch):
+    result = command("-o", "mean", "--data", "x[/y].jsonl", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "must be a folder or a hub id for --data x[/y].jsonl" in " ".join(result.output.split())
+    monkeypatch.setattr("ordergrad.train.llm_command._NEEDED", ("torch", "no_such_package"))
+    result = command("-o", "mean", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "needs no_such_package: pip install 'ordergrad[llm]'" in " ".join(result.output.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_files_without_the_columns_are_refused(tmp_path):
     with pytest.raises(RunError, match="must have the column 'prompt'"):
         load_task(write(tmp_path / "a.jsonl", [{"question": "1+1"}] * 9), "exact", 2)
@@ -170,3 +274,34 @@ def test_files_without_the_columns_are_refused(tmp_path):
         load_task(write(tmp_path / "b.jsonl", [{"prompt": "1+1"}] * 9), "exact", 2)
     with pytest.raises(RunError, match="more than the 9 rows"):
         load_task(write(tmp_path / "c.jsonl", [{"prompt": "1+1", "answer": "2"}] * 9), "exact", 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("not json\n", "cannot be read: JSON parse error"),
+        ('{"prompt": "1", "answer": "1"}\n{"prompt": null, "answer": "1"}\n', "row 2 has None"),
+        ('{"prompt": "1", "answer": "1"}\n{"prompt": "", "answer": "1"}\n', "row 2 has ''"),
+        ('{"prompt": [{"role": "user"}], "answer": "1"}\n' * 2, "row 1 has .*'role': 'user'"),
+        ('{"prompt": "1", "answer": "1"}\n{"prompt": "1", "answer": null}\n', "an answer in every row; row 2 has none"),
+    ],
+)
+def test_broken_rows_are_refused(text, message, tmp_path):
+    (tmp_path / "data.jsonl").write_text(text)
+    with pytest.raises(RunError, match=message):
+        load_task(str(tmp_path / "data.jsonl"), "exact", 1)
+
+
+def test_models_that_do_not_fit_are_refused_before_any_work(tmp_path):
+    rows = [{"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"}] * 9
+    settings = replace(TINY, data=write(tmp_path / "chat.jsonl", rows), reward="exact")
+    with pytest.raises(RunError, match="--model must be a folder with a language model, or a hub id"):
+        check(replace(settings, model=str(tmp_path / "nowhere")))
+    tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
+    tokenizer.save_pretrained(tmp_path / "model")
+    small_lm.small_model(tokenizer, seed=0, width=8, layers=1).config.save_pretrained(tmp_path / "model")
+    with pytest.raises(RunError, match="has no chat template"):
+        check(replace(settings, model=str(tmp_path / "model")))
+    with pytest.raises(RunError, match="prompts must be at most 5, the rows that"):
+        check(replace(settings, model=str(tmp_path / "model"), prompts=6))

@@ -27,6 +27,7 @@ __all__ = [
     "Baseline",
     "Quantity",
     "Scan",
+    "check_weighs",
     "components",
     "k_minus_one_weights",
     "largest_k",
@@ -160,6 +161,18 @@ def smallest_group(objective: Objective, quantity: Quantity) -> int:
     if quantity in ("leave_one_out", "excluded"):
         return k + 1
     return max(k, 2) if quantity == "k_minus_one" else k
+
+
+def check_weighs(objective: Objective) -> None:
+    """Raise ValueError if nothing is left of an objective, so that every advantage would be zero.
+
+    Example:
+        >>> check_weighs(parse("max@4-max@4"))
+        Traceback (most recent call last):
+        ValueError: objective must weigh something; all terms of 0*mean are zero
+    """
+    if not objective.terms():
+        raise ValueError(f"objective must weigh something; all terms of {objective} are zero")
 
 
 def _largest_given_size(objective: Objective) -> int:

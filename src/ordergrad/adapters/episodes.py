@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import scan, smallest_group
+from ordergrad.weights import check_weighs, scan, smallest_group
 
 __all__ = ["LASTING", "WEIGHT", "Credit", "EpisodeRanking"]
 
@@ -44,7 +44,7 @@ class EpisodeRanking:
         patience: Rollouts to wait for enough episodes.
 
     Raises:
-        ValueError: The objective string is wrong, or a number is out of range.
+        ValueError: The objective string is wrong or has no weight, or a number is out of range.
 
     Attributes:
         stats: Since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut short
@@ -76,6 +76,7 @@ class EpisodeRanking:
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self.objective = objective
+        check_weighs(self.objective)
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience = patience

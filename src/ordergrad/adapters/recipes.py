@@ -16,7 +16,7 @@ from ordergrad.extras import extra
 from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import smallest_group
+from ordergrad.weights import check_weighs, smallest_group
 
 with extra("torch"):
     import torch
@@ -87,18 +87,18 @@ def completion_advantages(
 
 
 def check_fits(objective: str | Objective, n: int, size_name: str) -> None:
-    """Raise ValueError if the K of an objective is not below the group size `n`.
+    """Raise ValueError if an objective has no weight, or its K is not below the group size `n`.
 
     Example:
         >>> check_fits("max@8", 8, "rollout.n")
         Traceback (most recent call last):
         ValueError: k must satisfy 1 <= k < rollout.n; got k=8, rollout.n=8 for max@8
     """
-    need = smallest_group(parse(objective), "leave_one_out")
+    objective = parse(objective)
+    check_weighs(objective)
+    need = smallest_group(objective, "leave_one_out")
     if n < need:
-        raise ValueError(
-            f"k must satisfy 1 <= k < {size_name}; got k={need - 1}, {size_name}={n} for {parse(objective)}"
-        )
+        raise ValueError(f"k must satisfy 1 <= k < {size_name}; got k={need - 1}, {size_name}={n} for {objective}")
 
 
 def sessions(

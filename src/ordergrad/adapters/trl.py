@@ -34,7 +34,7 @@ from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import smallest_group
+from ordergrad.weights import check_weighs, smallest_group
 
 with extra("llm"):
     import torch
@@ -104,8 +104,9 @@ class OrderGradMixin:
         **named: What TRL's trainer takes.
 
     Raises:
-        ValueError: The objective is unknown or its K is not below `num_generations` (both before the model is loaded),
-            or, in training, a reward function returned infinities or the wrong number of rewards.
+        ValueError: The objective is unknown, has no weight (at the end of a schedule) or its K is not below
+            `num_generations` (all before the model is loaded), or, in training, a reward function returned infinities
+            or the wrong number of rewards.
         TypeError: The objective is neither a string nor an objective.
     """
 
@@ -141,6 +142,7 @@ class OrderGradMixin:
         config = named.get("args", positional[2] if len(positional) > 2 else None) or self._config
         for t in (0.0, 0.25, 0.5, 0.75, 1.0):
             _check_fits(self.schedule.at(t), config.num_generations)
+        check_weighs(self.schedule.at(1.0))
         cast("Any", super()).__init__(*positional, **named)
         cast("Any", self).add_callback(self.schedule)
         self.normalize_advantages = False  # of RLOO: `scale` stands for it

@@ -5,6 +5,7 @@
 
 import importlib.util
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset, disable_progress_bars
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from trl import GRPOConfig, GRPOTrainer
@@ -26,13 +27,14 @@ from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 from ordergrad.train.runs import EVALUATION, METRICS, RunError, trim_metrics, write_csv
 from ordergrad.train.tasks import Task, brevity, countdown_level, load_task
-from ordergrad.weights import smallest_group
+from ordergrad.weights import check_weighs, smallest_group
 
 __all__ = ["check", "evaluate", "prepare", "run", "train"]
 
 Array = NDArray[Any]
 _DONE = "finished.json"
 _EVERY = 10
+_TOKENS = 1 << 17  # of completions that are measured at a time: their keys and values must fit the memory
 _COUNTS = (
     "seeds",
     "steps",
@@ -63,6 +65,7 @@ def check(settings: LLMSettings) -> Task:
         for part in () if text == GRPO else stages(text):
             try:
                 parts.append(parse(part))
+                check_weighs(parts[-1])
             except ValueError as error:
                 raise RunError(str(error)) from error
             need = smallest_group(parts[-1], "leave_one_out")
@@ -83,27 +86,74 @@ def check(settings: LLMSettings) -> Task:
         raise RunError(f"length_penalty must be finite and not negative; got {settings.length_penalty}")
     if not 0 < settings.learning_rate < float("inf"):
         raise RunError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
-    if not settings.model and countdown_level(settings.data) is None:
+    if not math.isfinite(settings.success):
+        raise RunError(f"success must be finite; got {settings.success}")
+    if settings.samples < 2:
+        raise RunError(f"samples must be at least 2, a group; got {settings.samples}")
+    completions = settings.prompts * settings.samples
+    if settings.micro_batch is not None and (settings.micro_batch < 1 or completions % settings.micro_batch):
+        raise RunError(f"micro_batch must divide the {completions} completions of a step; got {settings.micro_batch}")
+    if not settings.model and settings.width % 8:
+        raise RunError(f"width must be a multiple of 8; got {settings.width}")
+    level = countdown_level(settings.data)
+    if not settings.model and level is None:
         raise RunError(
             f"--model must be a folder or a hub id for --data {settings.data}; only countdown brings its own"
         )
+    least = countdown.longest_answer(level) + 1 if level and not settings.model else 1
+    if settings.max_completion < least:
+        raise RunError(
+            f"max_completion must be at least {least}, for the longest demonstration of {settings.data} and its end; "
+            f"got {settings.max_completion}"
+        )
     if settings.vllm and importlib.util.find_spec("vllm") is None:
         raise RunError("--vllm needs vLLM: pip install vllm")
-    return load_task(settings.data, settings.reward, settings.eval_problems)
+    task = load_task(settings.data, settings.reward, settings.eval_problems)
+    if settings.prompts > len(task.train):
+        raise RunError(
+            f"prompts must be at most {len(task.train)}, the rows that {settings.data} leaves for training; got "
+            f"{settings.prompts}"
+        )
+    if settings.model:
+        _check_model(settings.model, chat=not isinstance(task.train[0]["prompt"], str))
+    return task
 
 
-def prepare(settings: LLMSettings, out: Path, report: Callable[[int], None] = lambda step: None) -> None:
+def _check_model(name: str, *, chat: bool) -> None:
+    """Load all of a model but its weights."""
+    try:
+        AutoConfig.from_pretrained(name)
+        tokenizer = _tokenizer(name)
+    except Exception as error:  # whatever the loaders, the hub and the network raise
+        raise RunError(
+            f"--model must be a folder with a language model, or a hub id that can be reached; got {name} "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    if chat and not tokenizer.chat_template:
+        raise RunError(f"the prompts are chats, and the tokenizer of {name} has no chat template")
+
+
+def prepare(
+    settings: LLMSettings,
+    out: Path,
+    report: Callable[[int], None] = lambda step: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
     """Make and measure the model that all runs start from, if the task brings it: warm-started on demonstrations.
 
     Args:
         settings: What to train.
         out: The folder of the runs; the model goes to ``warm-start`` in it.
         report: Given the step, now and then.
+        stop: Asked after every step; true ends the warm start with a checkpoint.
+
+    Returns:
+        Whether the model is there.
     """
     folder = out / "warm-start"
     level = countdown_level(settings.data)
     if settings.model or level is None:
-        return
+        return True
     if not (folder / _DONE).exists():
         held_out = frozenset(countdown.problems(settings.eval_problems, 0, level))
         shown = countdown.demonstrations(
@@ -112,13 +162,21 @@ def prepare(settings: LLMSettings, out: Path, report: Callable[[int], None] = la
         tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
         model = small_lm.small_model(tokenizer, seed=0, width=settings.width, layers=settings.layers)
         rate = 0.2 / settings.width
-        small_lm.warm_start(
-            model, tokenizer, shown, folder, steps=settings.warm_steps, seed=0, learning_rate=rate, report=report
+        finished = not stop() and small_lm.warm_start(
+            *(model, tokenizer, shown, folder),
+            steps=settings.warm_steps,
+            seed=0,
+            learning_rate=rate,
+            report=report,
+            stop=stop,
         )
+        if not finished:
+            return False
         (folder / _DONE).write_text(json.dumps({"steps": settings.warm_steps}) + "\n")
     if not (folder / EVALUATION).exists():
         task = load_task(settings.data, settings.reward, settings.eval_problems)
         measure(*_load(str(folder)), task, settings, 0, folder / EVALUATION)
+    return not stop()
 
 
 def run(
@@ -164,8 +222,9 @@ def train(
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     newest = get_last_checkpoint(str(checkpoints))
-    trim_metrics(folder / METRICS, int(newest.rsplit("-", 1)[1]) if newest else 0)
-    recorder = _Recorder(folder / METRICS, stop, report)
+    begin = int(newest.rsplit("-", 1)[1]) if newest else 0
+    trim_metrics(folder / METRICS, begin)
+    recorder = _Recorder(folder / METRICS, begin, stop, report)
     trainer = _trainer(settings, objective, seed, checkpoints, task, recorder)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=newest)
@@ -179,14 +238,17 @@ def train(
 def _trainer(
     settings: LLMSettings, objective: str, seed: int, checkpoints: Path, task: Task, recorder: TrainerCallback
 ) -> Any:
-    model, tokenizer = _load(_start(settings, checkpoints))
+    model, tokenizer = _load(_start(settings, checkpoints), "auto" if settings.lora else "float32")
     options: dict[str, Any] = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     if objective != GRPO:
         options["loss_type"] = "dr_grpo"
+    completions = settings.prompts * settings.samples
+    micro_batch = settings.micro_batch or completions
     arguments = GRPOConfig(
         str(checkpoints),
         max_steps=settings.steps,
-        per_device_train_batch_size=settings.prompts * settings.samples,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=completions // micro_batch,
         num_generations=settings.samples,
         max_completion_length=settings.max_completion,
         learning_rate=settings.learning_rate,
@@ -214,7 +276,7 @@ def _trainer(
     }
     if objective == GRPO:
         return GRPOTrainer(**shared)
-    return OrderGradGRPOTrainer(objective=_scheduled(objective), **shared)
+    return OrderGradGRPOTrainer(objective=_scheduled(objective), success=settings.success, **shared)
 
 
 def _scheduled(text: str) -> str | Callable[[float], Objective]:
@@ -234,35 +296,38 @@ def _start(settings: LLMSettings, folder: Path) -> str:
     return settings.model or str(next(p for p in folder.parents if p.name == "runs").parent / "warm-start")
 
 
-def _load(name: str) -> tuple[Any, Any]:
+def _load(name: str, dtype: str = "auto") -> tuple[Any, Any]:
+    """Return a model and its tokenizer. To train all weights takes float32: bfloat16 rounds small updates away."""
+    return AutoModelForCausalLM.from_pretrained(name, dtype=dtype), _tokenizer(name)
+
+
+def _tokenizer(name: str) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return AutoModelForCausalLM.from_pretrained(name), tokenizer
+    return tokenizer
 
 
-class _Recorder(TrainerCallback):
-    """Write metrics as they are logged; stop where asked."""
+class _Recorder(small_lm.Stop):
+    """Write metrics as they are logged, of whole periods only: those that a stop cut short are averages of less."""
 
-    def __init__(self, path: Path, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]) -> None:
-        self.path, self.stop, self.report = path, stop, report
-        self.stopped = False
+    def __init__(
+        self, path: Path, begin: int, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]
+    ) -> None:
+        super().__init__(stop)
+        self.path, self.begin, self.report = path, begin, report
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Append a row."""
-        if logs is None or "reward" not in logs:
+        step = state.global_step
+        since = (step - 1) // _EVERY * _EVERY
+        if logs is None or "reward" not in logs or since < self.begin or (self.stopped and step % _EVERY):
             return
         numbers = {name: float(number) for name, number in logs.items() if _is_number(number)}
-        row = {"step": state.global_step, **{name: x for name, x in numbers.items() if np.isfinite(x)}}
+        row = {"step": step, **{name: x for name, x in numbers.items() if np.isfinite(x)}}
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.report(row)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop if asked, with a checkpoint."""
-        if self.stop() and state.global_step < args.max_steps:
-            self.stopped = True
-            control.should_save = control.should_training_stop = True
 
 
 def _is_number(x: Any) -> bool:
@@ -277,7 +342,7 @@ def evaluate(settings: LLMSettings, objective: str, seed: int, folder: Path) -> 
     """Write the successes of a trained model on the held-out problems, unless they are there.
 
     Every problem gets the same number of completions, sampled at temperature 1. A completion succeeds if its reward
-    is at least 1.
+    is at least ``success``.
     """
     if not (folder / EVALUATION).exists():
         task = load_task(settings.data, settings.reward, settings.eval_problems)
@@ -296,13 +361,14 @@ def measure(model: Any, tokenizer: Any, task: Task, settings: LLMSettings, seed:
     model.to(device).eval()
     torch.manual_seed(1_000_003 + seed)
     rows: list[tuple[int, int, int, float]] = []
-    at_once = max(1, 512 // settings.eval_samples)
+    at_once = max(1, min(512, _TOKENS // settings.max_completion) // settings.eval_samples)
     for begin in range(0, len(task.held_out), at_once):
         group = [row for row in task.held_out[begin : begin + at_once] for _ in range(settings.eval_samples)]
         completions, lengths = _complete(model, tokenizer, [row["prompt"] for row in group], settings, device)
         columns = {name: [row[name] for row in group] for name in group[0] if name != "prompt"}
         rewards = task.reward(prompts=[row["prompt"] for row in group], completions=completions, **columns)
-        good = np.array([reward is not None and reward >= 1 for reward in rewards]).reshape(-1, settings.eval_samples)
+        good = np.array([reward is not None and reward >= settings.success for reward in rewards])
+        good = good.reshape(-1, settings.eval_samples)
         sizes_ = np.array(lengths).reshape(good.shape).mean(1)
         rows += [
             (begin + i, int(good[i].sum()), settings.eval_samples, round(float(sizes_[i]), 2)) for i in range(len(good))

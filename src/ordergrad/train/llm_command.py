@@ -10,14 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ordergrad.train import countdown
 from ordergrad.train.llm_settings import LLMSettings, as_json
-from ordergrad.train.measures import pass_at_k, read_successes, sizes
-from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
-from ordergrad.train.runs import EVALUATION, RunError, open_folder, run_folder, write_csv
+from ordergrad.train.measures import pass_at_k, powers_of_two, read_successes
+from ordergrad.train.progress import chosen_jobs, ending_well, plain, train_under_progress
+from ordergrad.train.runs import EVALUATION, METRICS, RunError, last_line, open_folder, run_folder, write_csv
+from ordergrad.train.tasks import countdown_level
 
 __all__ = ["llm"]
 
 _DEFAULTS = LLMSettings(())
+_CUT, _OFTEN = "completions/clipped_ratio", 0.05
 _NEEDED = ("torch", "trl", "transformers", "datasets", "peft", "matplotlib")
 
 
@@ -45,8 +48,21 @@ def llm(
     steps: Annotated[int, typer.Option(help="Optimiser steps of each model.")] = _DEFAULTS.steps,
     prompts: Annotated[int, typer.Option(help="Prompts in a step.")] = _DEFAULTS.prompts,
     samples: Annotated[int, typer.Option(help="Completions of a prompt, the group.")] = _DEFAULTS.samples,
-    learning_rate: Annotated[float, typer.Option(help="Constant after ten steps.")] = _DEFAULTS.learning_rate,
-    max_completion: Annotated[int, typer.Option(help="Longest completion, in tokens.")] = _DEFAULTS.max_completion,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Completions in one backward pass: less memory, the same gradient.",
+            show_default="all of a step; with --model those of one prompt",
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Constant after ten steps.", show_default="3e-4; with --model 1e-6, and --lora 1e-5"),
+    ] = None,
+    max_completion: Annotated[
+        int | None,
+        typer.Option(help="Longest completion, in tokens.", show_default="what demonstrations need; with --model 512"),
+    ] = None,
     width: Annotated[int, typer.Option(help="Hidden size of the small model.")] = _DEFAULTS.width,
     layers: Annotated[int, typer.Option(help="Layers of the small model.")] = _DEFAULTS.layers,
     warm_steps: Annotated[
@@ -59,6 +75,7 @@ def llm(
     eval_samples: Annotated[
         int, typer.Option(help="Completions of each; pass@k for k up to this.")
     ] = _DEFAULTS.eval_samples,
+    success: Annotated[float, typer.Option(help="Least reward that is a success, for pass@k.")] = _DEFAULTS.success,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/llm"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue what the folder holds.")] = False,
     jobs: Annotated[
@@ -66,11 +83,12 @@ def llm(
     ] = None,
 ) -> None:
     """Post-train language models on objectives of the reward distribution, and compare their pass@k."""
-    console = Console(highlight=False)
-    try:
+    console = Console(highlight=False, emoji=False)
+    with ending_well(console):
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             raise RunError(f"training needs {', '.join(missing)}: pip install 'ordergrad[llm]'")
+        own = _defaults(model, data, samples, lora)
         settings = LLMSettings(
             objectives=(objective, *(against or ())),
             model=model,
@@ -81,8 +99,9 @@ def llm(
             steps=steps,
             prompts=prompts,
             samples=samples,
-            learning_rate=learning_rate,
-            max_completion=max_completion,
+            micro_batch=own["micro_batch"] if micro_batch is None else micro_batch,
+            learning_rate=own["learning_rate"] if learning_rate is None else learning_rate,
+            max_completion=own["max_completion"] if max_completion is None else max_completion,
             width=width,
             layers=layers,
             warm_steps=warm_steps,
@@ -91,16 +110,25 @@ def llm(
             vllm=vllm,
             eval_problems=eval_problems,
             eval_samples=eval_samples,
+            success=success,
         )
-        finished = _train(settings, out, resume, jobs, console)
-        if finished:
-            _summarise(settings, out, console)
-    except RunError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True)
-        raise typer.Exit(2) from None
-    if not finished:
-        console.print(f"Stopped; checkpoints are in {out}. Continue by the same command with --resume.")
-        raise typer.Exit(130)
+        if not _train(settings, out, resume, jobs, console):
+            console.print(f"Stopped; checkpoints are in {plain(str(out))}. Continue by the same command with --resume.")
+            raise typer.Exit(130)
+        _summarise(settings, out, console)
+
+
+def _defaults(model: str, data: str, samples: int, lora: bool) -> dict[str, Any]:
+    """Return the defaults that depend on the model: those of the small one, or of one that was trained elsewhere."""
+    if model:
+        return {"micro_batch": samples, "learning_rate": 1e-5 if lora else 1e-6, "max_completion": 512}
+    level = countdown_level(data)
+    longest = countdown.longest_answer(level) + 1 if level else 1
+    return {
+        "micro_batch": None,
+        "learning_rate": _DEFAULTS.learning_rate,
+        "max_completion": max(_DEFAULTS.max_completion, longest),
+    }
 
 
 def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, console: Console) -> bool:
@@ -113,11 +141,16 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     jobs = chosen_jobs(
         1 if jobs is None and torch.cuda.is_available() else jobs, len(settings.objectives) * settings.seeds
     )
-    open_folder(out, as_json(settings), kind="train llm", resume=resume, may_grow=("seeds",))
-    console.print(
-        f"[bold]{settings.data}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x {settings.steps} "
-        f"steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time -> {out}"
+    open_folder(
+        out, as_json(settings), kind="train llm", resume=resume, may_change=("micro_batch",), may_grow=("seeds",)
     )
+    console.print(
+        f"[bold]{plain(settings.data)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
+        f"{settings.steps} steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time "
+        f"-> {plain(str(out))}"
+    )
+    if not settings.model and not (out / "warm-start" / EVALUATION).exists():
+        console.print(f"First {128 * settings.warm_steps:,} demonstrations are made, and a warm start on them.")
     before = None if settings.model else ("warm start", settings.warm_steps, partial(prepare, settings, out))
     every = (settings.objectives, settings.seeds, settings.steps)
     return train_under_progress(partial(run, settings), *every, out, jobs, console, _shown, before)
@@ -127,14 +160,30 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
     """Return the metrics that matter, for the progress bar."""
     best = max((name for name in row if name.startswith("ordergrad/pass@")), key=lambda n: int(n[15:]), default="")
     names = ("reward", best, "entropy")
-    return "  ".join(f"{name.removeprefix('ordergrad/')} {row[name]:.3f}" for name in names if name in row)
+    shown = [f"{name.removeprefix('ordergrad/')} {row[name]:.3f}" for name in names if name in row]
+    cut = row.get(_CUT, 0.0)
+    return "  ".join([*shown, f"cut short {cut:.0%}"] if cut >= _OFTEN else shown)
+
+
+def _warn_of_cuts(settings: LLMSettings, out: Path, console: Console) -> None:
+    """Say so where many of the last completions that were trained on had no room to end."""
+    shares: dict[str, float] = {}
+    for name in settings.objectives:
+        rows = (last_line(run_folder(out, name, seed) / METRICS) for seed in range(settings.seeds))
+        shares[name] = max((row.get(_CUT, 0.0) for row in rows if row), default=0.0)
+    often = [f"{name} {share:.0%}" for name, share in shares.items() if share >= _OFTEN]
+    if often:
+        console.print(
+            f"[yellow]Warning:[/] completions were cut short at {settings.max_completion} tokens at the end of "
+            f"training ({', '.join(often)}), and what they would have said is not scored: raise --max-completion."
+        )
 
 
 def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     """Write and show pass@k of every trained model, with 95% intervals."""
     from ordergrad.report.plots import pass_curves, save
 
-    ks = sizes(settings.eval_samples)
+    ks = powers_of_two(settings.eval_samples)
     contenders = list(settings.objectives)
     paths = {name: [run_folder(out, name, s) / EVALUATION for s in range(settings.seeds)] for name in contenders}
     if not settings.model:
@@ -149,5 +198,6 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     for name, curve in curves.items():
         table.add_row(name, *(f"{100 * middle:.1f} ± {50 * (high - low):.1f}" for middle, low, high in curve))
     console.print(table)
+    _warn_of_cuts(settings, out, console)
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
-    console.print(f"Written: {out}/results.csv, pass_at_k.png")
+    console.print(f"Written: {plain(str(out))}/results.csv, pass_at_k.png")

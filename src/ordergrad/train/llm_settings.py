@@ -25,8 +25,9 @@ class LLMSettings:
         steps: Optimiser steps of each run.
         prompts: Prompts in a step.
         samples: Completions of each prompt, the group.
+        micro_batch: Completions in one forward and backward pass; None for all of a step. Changes no gradient.
         learning_rate: Constant after a short rise.
-        max_completion: Longest completion, in tokens.
+        max_completion: Longest completion, in tokens, with the end of it.
         width: Size of the hidden states of the small model.
         layers: Layers of the small model.
         warm_steps: Steps of supervised learning on demonstrations before, for the small model.
@@ -35,6 +36,7 @@ class LLMSettings:
         vllm: Generate with vLLM.
         eval_problems: Held-out problems on which each trained model is measured.
         eval_samples: Completions of each of them; pass@k for k up to this.
+        success: The least reward, without the price of length, that is a success.
     """
 
     objectives: tuple[str, ...]
@@ -46,6 +48,7 @@ class LLMSettings:
     steps: int = 600
     prompts: int = 32
     samples: int = 8
+    micro_batch: int | None = None
     learning_rate: float = 3e-4
     max_completion: int = 16
     width: int = 64
@@ -56,6 +59,7 @@ class LLMSettings:
     vllm: bool = False
     eval_problems: int = 200
     eval_samples: int = 64
+    success: float = 1.0
 
 
 def stages(objective: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ordergrad.train.runs import METRICS, last_line, run_folder
 
-__all__ = ["Run", "default_jobs", "train_all"]
+__all__ = ["Run", "default_jobs", "interruptible", "train_all"]
 
 Run = Callable[[str, int, Path, Callable[[], bool], Callable[[dict[str, Any]], None]], bool]
 """Trains and evaluates (objective, seed, folder, stop, report) and returns whether it has finished; picklable."""
@@ -21,14 +21,15 @@ _stop: Any = None
 
 
 def default_jobs(runs: int) -> int:
-    """Return how many runs to train side by side: one for each processor."""
-    return max(1, min(runs, os.cpu_count() or 1))
+    """Return how many runs to train side by side: one for each processor that this process may use."""
+    return max(1, min(runs, _processors()))
 
 
 def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: int, update: Update) -> bool:
     """Train and evaluate every objective with every seed.
 
-    The first Ctrl-C lets every run in progress finish its update and write a checkpoint.
+    The first Ctrl-C, or an error in one of several processes, lets every run in progress finish its update and write a
+    checkpoint.
 
     Args:
         run: Trains and evaluates one objective with one seed.
@@ -44,13 +45,13 @@ def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: 
     tasks = [(objective, seed) for seed in range(seeds) for objective in objectives]
     if jobs == 1:
         stop = threading.Event()
-        with _interruptible(stop):
+        with interruptible(stop):
             finished = [_train_here(run, out, task, stop, update) for task in tasks]
         return all(finished)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with _interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
+    threads = max(1, _processors() // jobs)
+    with interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
         futures = {pool.submit(_work, run, objective, seed, out): (objective, seed) for objective, seed in tasks}
         _follow(futures, out, update)
         return all(future.result() for future in futures)
@@ -75,11 +76,19 @@ def _initialise(stop: Any, threads: int) -> None:
 def _work(run: Run, objective: str, seed: int, out: Path) -> bool:
     if _stop.is_set():
         return False
-    return run(objective, seed, run_folder(out, objective, seed), _stop.is_set, lambda _: None)
+    try:
+        return run(objective, seed, run_folder(out, objective, seed), _stop.is_set, lambda _: None)
+    except BaseException:
+        _stop.set()  # the others too
+        raise
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Update) -> None:
-    """Report what the processes write, until all are done; an error in one ends the waiting for the others."""
+    """Report what the processes write, until all are done or one ends with an error."""
     seen: dict[tuple[str, int], Any] = {}
     left = set(futures)
     while left:
@@ -90,14 +99,11 @@ def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Upd
                 seen[objective, seed] = row
                 update(objective, seed, row)
         for future in done:
-            if not future.cancelled() and future.exception() is not None:
-                for other in left:
-                    other.cancel()
-                future.result()
+            future.result()
 
 
 @contextmanager
-def _interruptible(stop: Any) -> Generator[None]:
+def interruptible(stop: Any) -> Generator[None]:
     """Make the first Ctrl-C set `stop`; a second one raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield

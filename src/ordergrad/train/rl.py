@@ -50,7 +50,7 @@ from ordergrad.train.runs import (
     trim_metrics,
     write_checkpoint,
 )
-from ordergrad.weights import smallest_group
+from ordergrad.weights import check_weighs, smallest_group
 
 __all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]
 
@@ -72,6 +72,7 @@ def check(settings: RLSettings) -> RLSettings:
     for text in settings.objectives:
         try:
             objective = parse(text)
+            check_weighs(objective)
         except ValueError as error:
             raise RunError(str(error)) from error
         if objective in same:

@@ -6,6 +6,7 @@ For tasks that ship with OrderGrad, so that a language model can be trained with
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import torch
 from datasets import Dataset
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from ordergrad.train.countdown import Demonstration
 
 PAD, EOS = 0, 1
 
-__all__ = ["character_tokenizer", "small_model", "warm_start"]
+__all__ = ["Stop", "character_tokenizer", "small_model", "warm_start"]
 
 
 def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
@@ -47,7 +49,8 @@ def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, la
     Args:
         tokenizer: Its vocabulary and special tokens.
         seed: Of the weights.
-        width: Size of the hidden states, a multiple of 8; four attention heads, more if they would exceed 64.
+        width: Size of the hidden states, a multiple of 8; attention heads of 64 if it is a multiple of that above
+            256, otherwise four heads.
         layers: Number of layers.
     """
     torch.manual_seed(seed)
@@ -57,7 +60,7 @@ def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, la
             hidden_size=width,
             intermediate_size=8 * width // 3,
             num_hidden_layers=layers,
-            num_attention_heads=max(4, width // 64),
+            num_attention_heads=max(4, width // 64) if width % 64 == 0 else 4,
             max_position_embeddings=256,
             tie_word_embeddings=True,
             pad_token_id=PAD,
@@ -78,12 +81,13 @@ def warm_start(
     learning_rate: float,
     batch_size: int = 128,
     report: Callable[[int], None] = lambda step: None,
-) -> None:
-    """Train a model to continue prompts as demonstrations do, and write it to a folder.
+    stop: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Train a model to continue prompts as demonstrations do, from its newest checkpoint, and write it to a folder.
 
     Args:
         model: Trained in place.
-        tokenizer: Its tokenizer, written beside it.
+        tokenizer: Its `character_tokenizer`, written beside it.
         demonstrations: Prompts and answers; only the answers are learned.
         folder: Where the result goes (safetensors and JSON).
         steps: Optimiser steps.
@@ -91,12 +95,18 @@ def warm_start(
         learning_rate: At its highest; it rises over the first tenth of the steps and falls as a cosine.
         batch_size: Demonstrations per step.
         report: Given the step, now and then.
+        stop: Asked after every step; true ends the training with a checkpoint.
+
+    Returns:
+        Whether it has finished.
     """
-    used = demonstrations[: steps * batch_size]
-    rows = Dataset.from_list([{"prompt": d.problem.prompt, "completion": d.answer} for d in used])
+    vocabulary, checkpoints = tokenizer.get_vocab(), folder / "trainer"
+    rows = Dataset.from_list([_tokens(d, vocabulary) for d in demonstrations[: steps * batch_size]])
+    newest = get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None
+    follow = _Follow(report, stop)
     options: dict[str, Any] = {"use_cpu": True} if not torch.cuda.is_available() else {}
     arguments = SFTConfig(
-        str(folder / "trainer"),
+        str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
@@ -106,26 +116,58 @@ def warm_start(
         max_length=None,
         bf16=False,
         gradient_checkpointing=False,
-        save_strategy="no",
+        save_steps=max(1, steps // 5),
+        save_total_limit=1,
         logging_steps=10,
         report_to=[],
         disable_tqdm=True,
         seed=seed,
         **options,
     )
-    trainer = SFTTrainer(
-        model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[_Follow(report)]
-    )
+    trainer = SFTTrainer(model, args=arguments, train_dataset=rows, processing_class=tokenizer, callbacks=[follow])
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=newest)
+    if follow.stopped:
+        return False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    shutil.rmtree(checkpoints)
+    return True
 
 
-class _Follow(TrainerCallback):
+def _tokens(demonstration: Demonstration, vocabulary: dict[str, int]) -> dict[str, list[int]]:
+    """Return a demonstration in tokens, -100 where nothing is learned: SFTTrainer takes minutes for many of them."""
+    prompt = [vocabulary[character] for character in demonstration.problem.prompt]
+    answer = [*(vocabulary[character] for character in demonstration.answer), EOS]
+    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+
+
+class Stop(TrainerCallback):
+    """Ends training where asked to.
+
+    Args:
+        stop: Asked after every step but the last; true ends the training with a checkpoint.
+
+    Attributes:
+        stopped: Whether it has done so.
+    """
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+        self.stopped = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop if asked, with a checkpoint."""
+        if self.stop() and state.global_step < args.max_steps:
+            self.stopped = True
+            control.should_save = control.should_training_stop = True
+
+
+class _Follow(Stop):
     """Report the steps of a trainer."""
 
-    def __init__(self, report: Callable[[int], None]) -> None:
+    def __init__(self, report: Callable[[int], None], stop: Callable[[], bool]) -> None:
+        super().__init__(stop)
         self.report = report
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -5,6 +5,7 @@
 
 import importlib
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,11 +47,11 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
         data: ``countdown``, ``countdown:NUMBERS:LARGEST:TARGET``, or a file with the column ``prompt`` (text, or a
             list of chat messages).
         reward: ``task`` (of Countdown), ``exact`` (the completion is the column ``answer``), ``math`` (it is
-            equivalent to it, by math-verify), or ``module:function``.
+            equivalent to it, by math-verify), or ``module:function``, where the module may be in the working folder.
         held_out: How many rows to hold out.
 
     Raises:
-        RunError: The file, its columns or the reward are not what they must be.
+        RunError: The file, its columns, one of its rows or the reward are not what they must be.
 
     Example:
         >>> task = load_task("countdown", "task", 2)
@@ -73,6 +74,7 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
     if len(rows) <= held_out:
         raise RunError(f"{data} must have more than the {held_out} rows that are held out; it has {len(rows)}")
     function = _reward(reward, set(rows[0]), data)
+    _check_rows(rows, data, answers=reward in _REWARDS)
     random.Random(0).shuffle(rows)
     return Task(rows[held_out:], rows[:held_out], function)
 
@@ -125,15 +127,37 @@ def _read(path: Path) -> list[Row]:
         raise RunError(f"--data must be {COUNTDOWN} or a file ending in {', '.join(_READERS)}; got {path}")
     if not path.is_file():
         raise RunError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise RunError(f"{path} is empty")
     from datasets import load_dataset
 
     try:
         rows = cast("list[Row]", load_dataset(_READERS[path.suffix], data_files=str(path), split="train").to_list())
     except Exception as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+        raise RunError(f"{path} cannot be read: {error.__cause__ or error}") from error
     if not rows or "prompt" not in rows[0]:
         raise RunError(f"{path} must have the column 'prompt'; it has {', '.join(rows[0]) if rows else 'no rows'}")
     return rows
+
+
+def _check_rows(rows: Sequence[Row], data: str, *, answers: bool) -> None:
+    """Check every row: a prompt of the same kind as the first one's, and an answer where one is needed."""
+    chat = isinstance(rows[0]["prompt"], list)
+    for number, row in enumerate(rows, 1):
+        if not (_is_chat(row["prompt"]) if chat else isinstance(row["prompt"], str) and row["prompt"]):
+            raise RunError(
+                f"{data} must have text or a list of chat messages {{role, content}} for a prompt, the same in all "
+                f"rows; row {number} has {row['prompt']!r:.80}"
+            )
+        if answers and row["answer"] is None:
+            raise RunError(f"{data} must have an answer in every row; row {number} has none")
+
+
+def _is_chat(prompt: Any) -> bool:
+    if not isinstance(prompt, list) or not prompt:
+        return False
+    messages = cast("list[Any]", prompt)
+    return all(isinstance(m, dict) and m.get("role") and m.get("content") is not None for m in messages)
 
 
 def _reward(name: str, columns: set[str], data: str) -> Reward:
@@ -142,6 +166,8 @@ def _reward(name: str, columns: set[str], data: str) -> Reward:
             raise RunError(f"--reward {name} needs the column 'answer'; {data} has {', '.join(sorted(columns))}")
         return _REWARDS[name]
     module, _, function = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
