@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ordergrad.train.llm_settings import LLMSettings, as_json
 from ordergrad.train.measures import pass_at_k, read_successes, sizes
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
 from ordergrad.train.runs import EVALUATION, RunError, open_folder, run_folder, write_csv
 
 __all__ = ["llm"]
@@ -96,7 +96,7 @@ def llm(
         if finished:
             _summarise(settings, out, console)
     except RunError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from None
     if not finished:
         console.print(f"Stopped; checkpoints are in {out}. Continue by the same command with --resume.")
@@ -113,7 +113,7 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     jobs = chosen_jobs(
         1 if jobs is None and torch.cuda.is_available() else jobs, len(settings.objectives) * settings.seeds
     )
-    open_folder(out, as_json(settings), kind="train llm", resume=resume, may_change=("seeds",))
+    open_folder(out, as_json(settings), kind="train llm", resume=resume, may_grow=("seeds",))
     console.print(
         f"[bold]{settings.data}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x {settings.steps} "
         f"steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time -> {out}"
