@@ -390,6 +390,8 @@ def _torch() -> Backend:
     hidden: Any = vars(torch)["_C"]
     forward: Any = forward_ad
     dispatch_modes, function_modes = hidden._len_torch_dispatch_stack, hidden._len_torch_function_stack
+    tracing, early = hidden._get_tracing_state, hidden.DispatchKey.PreDispatch
+    has_key = hidden._dispatch_tls_is_dispatch_key_included
     from_numpy: Callable[[Array], Array] = vars(torch)["from_numpy"]
     kept = (torch.float32, torch.float64)
 
@@ -435,9 +437,9 @@ def _torch() -> Backend:
             or (x.requires_grad and torch.is_grad_enabled())
         ):
             return None
-        if dispatch_modes() or hidden._get_tracing_state() or forward._current_level >= 0:
+        if dispatch_modes() or tracing() or forward._current_level >= 0:
             return None
-        if function_modes() and hidden._dispatch_tls_is_dispatch_key_included(hidden.DispatchKey.PreDispatch):
+        if function_modes() and has_key(early):  # an early dispatch mode, which brings function modes along
             return None
         try:
             return x.detach().numpy()

@@ -184,7 +184,9 @@ def _parts(sizes: Array) -> list[tuple[int, int]]:
 def _spread(task: Callable[[int, int], float], count: int, step: int, threads: int) -> float:
     """Return the sum of a task over `count`; NaN where Numba has compiled it but cannot write that to its folder."""
     try:
-        return _in_turns(task, count, step, threads) if count > step and threads > 1 else task(0, count) if count else 0.0
+        if count > step and threads > 1:
+            return _in_turns(task, count, step, threads)
+        return task(0, count) if count else 0.0
     except OSError:
         return np.nan
 
