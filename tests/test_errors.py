@@ -38,6 +38,11 @@ def test_comparison_size_with_other_baselines():
     for baseline in ("k_minus_one", "none"):
         og.advantages(R, "max@4", baseline=baseline)
         fails(ValueError, "1 <= k <= N; got k=5, N=4", og.advantages, R, "max@5", baseline=baseline)
+    one = {"baseline": "k_minus_one"}
+    fails(
+        ValueError, "N must satisfy N >= 2 for baseline='k_minus_one'; got N=1", og.advantages, R[:, :1], "mean", **one
+    )
+    fails(ValueError, "1 <= k <= N; got k=2, N=1", og.advantages, R[:, :1], "max@2", **one)
 
 
 @pytest.mark.parametrize("function", EVERY)

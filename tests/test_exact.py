@@ -248,3 +248,10 @@ def test_open_levels_need_numpy():
         og.exact.value([0.0, 1.0], [0.5, 0.5], "maxrl")
     with pytest.raises(ValueError, match="not a function"):
         og.exact.advantages([0.0, 1.0], [0.5, 0.5], "median")
+
+
+@pytest.mark.parametrize("q", [0.05, 0.1, 0.3, 0.7, 0.95])
+def test_levels_of_float32_probabilities_are_reached_but_for_rounding(q):
+    rewards, probs = np.array([0.0, 1.0], np.float32), np.array([q, 1 - q], np.float32)
+    assert og.exact.value(rewards, probs, f"var:{q}") == 0
+    assert_allclose(og.exact.advantages(rewards, probs, f"cvar:{q}"), 0, atol=1e-6)

@@ -1,7 +1,9 @@
 """What is JAX's own: static objectives under jit, gradients, sharding, 32-bit mode."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -182,3 +184,11 @@ def test_whole_numbers_without_64_bits():
     environment = {"JAX_ENABLE_X64": "0", "JAX_PLATFORMS": "cpu", "PATH": ""}
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert out.stdout.strip() == "[-4.0, -4.0, 8.0] float32"
+
+
+def test_every_estimator_without_64_bits():
+    environment = {**os.environ, "JAX_ENABLE_X64": "0", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-W", "error", str(Path(__file__).with_name("jax_32_bits.py"))]
+    out = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert out.returncode == 0, out.stderr
+    assert int(out.stdout.split()[0]) > 500

@@ -114,6 +114,21 @@ def test_spectra_of_lmoments_are_legendre_polynomials(order):
     assert_allclose(og.spectrum(o.LMoment(order), u), special.eval_sh_legendre(order - 1, u), atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("spec", "largest", "is_open"),
+    [
+        ("mean", 1, False),
+        ("cvar:0.1", 1, True),
+        ("max@2.5", 3, False),
+        ("max@8-mean+median", 8, True),
+        ("gini", 2, False),
+        ("mean-mean", 1, False),
+    ],
+)
+def test_the_sizes_that_an_objective_names(spec, largest, is_open):
+    assert (og.parse(spec).largest_size, og.parse(spec).is_open) == (largest, is_open)
+
+
 @pytest.mark.parametrize("spec", ["wang:0", "power:1", "cvar:1", "uppercvar:1"])
 def test_spectra_of_the_mean_under_other_names(spec):
     assert_allclose(og.spectrum(spec, [0.0, 0.5, 1.0 - 1e-9]), 1, rtol=1e-12)

@@ -149,9 +149,7 @@ def value(
         probs, empty = _probabilities(group, sample_weight, axis, small)
         v = value_under(group.ops, group.x, probs, objective, *_open_sizes(group))
         return group.ops.cast(_emptied(group.ops, v, empty, np.nan), rewards)
-    ordered = group.ops.sort(group.x)
-    _, offset, total = _of_each(group, _plan(group, objective, "value", small))
-    return group.ops.cast(_common(group.ops, ordered, offset, total), rewards)
+    return group.ops.cast(_valued(group, group.ops.sort(group.x), objective, small), rewards)
 
 
 def value_and_error(
@@ -288,8 +286,10 @@ def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | N
         >>> order_statistics([1.0, 2.0, 3.0], 2) * 3
         array([4., 8.])
     """
-    ranks = [value(rewards, rank, axis=axis, where=where) for rank in every_rank(k)]
-    return backend_of(rewards).xp.stack(ranks, axis=-1)
+    group = _filled(_arrange(rewards, axis, where))
+    ordered = group.ops.sort(group.x)
+    ranks = [_valued(group, ordered, rank, "error") for rank in every_rank(k)]
+    return group.ops.cast(group.ops.xp.stack(ranks, axis=-1), rewards)
 
 
 def rank_advantages(
@@ -528,6 +528,12 @@ def _zeroed(group: _Group, a: Array) -> Array:
     return a if group.mask is None else group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
 
 
+def _valued(group: _Group, ordered: Array, objective: str | Objective, small: SmallValue) -> Array:
+    """Return the value of sorted groups."""
+    _, offset, total = _of_each(group, _plan(group, objective, "value", small))
+    return _common(group.ops, ordered, offset, total)
+
+
 def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
     return total * ordered[..., 0] + ops.total(offset * ops.gaps(ordered))
 
@@ -607,7 +613,9 @@ def _scan(
     if small == "shrink" and n >= smallest_group(parse("mean"), quantity):
         return scan(objective, n, quantity, clip=True)
     if small == "error":
-        k = need - 1 if quantity in ("leave_one_out", "excluded") else need
+        k = objective.largest_size
+        if quantity == "k_minus_one" and k <= n:
+            raise _TooSmallError(f"N must satisfy N >= 2 for baseline='k_minus_one'; got N={n}")
         bound = "1 <= k < N" if k < need else "1 <= k <= N"
         raise _TooSmallError(f"k must satisfy {bound}; got k={k}, N={n} for {objective}")
     fill = np.nan if small == "nan" or quantity in _VALUES else 0.0

@@ -132,7 +132,7 @@ def value_under(
 ) -> Array:
     """Return J over the last axis; open levels take the comparison size that `sizes` has at `row`, see `Sizes`."""
     ordered, order = ops.sort_with_order(ops.wide(rewards))
-    mass, above = _upper_mass(ops, objective, sizes, row, _levels(ops, ops.take(ops.wide(probs), order)))
+    mass, above = _upper_mass(ops, objective, sizes, row, _levels(ops, ops.take(probs, order), objective, sizes))
     return ops.cast(mass * ordered[..., 0] + ops.total(above * ops.gaps(ordered)), rewards)
 
 
@@ -150,19 +150,24 @@ def advantages_under(
     """
     xp = ops.xp
     ordered, order = ops.sort_with_order(ops.wide(rewards))
-    weights, gaps = ops.take(ops.wide(probs), order), ops.gaps(ordered)
-    level, none = _levels(ops, weights), xp.zeros_like(gaps)
+    weights, gaps = ops.take(probs, order), ops.gaps(ordered)
+    level, none = _levels(ops, weights, objective, sizes), xp.zeros_like(gaps)
     steps = xp.where(gaps > 0, _density(ops, objective, sizes, row, level), none) * gaps
     low, high = level <= 0, level >= 1
     a = ops.cumulate(xp.where(low | high, none, steps))
-    a = a - ops.total(weights * a)[..., None]
+    a = a - ops.total(ops.wide(weights) * a)[..., None]
     beyond = ops.cumulate(xp.where(high, steps, none)) - _from_above(ops, xp.where(low, steps, none))
     return ops.cast(ops.unsort(a + beyond, order), rewards)
 
 
-def _levels(ops: Backend, probs: Array) -> Array:
-    """Return the probability below each gap, in [0, 1]: 1 where none is above, however the sum is rounded."""
-    level = ops.xp.clip(ops.cumulate(probs)[..., 1:-1], 0, 1)
+def _levels(ops: Backend, probs: Array, objective: str | Objective, sizes: Sizes) -> Array:
+    """Return the probability below each gap, in [0, 1]: 1 where none is above, however the sum is rounded.
+
+    Those of the population keep the dtype, from which it follows what counts as a level that is reached.
+    """
+    level = ops.xp.clip(ops.cumulate(ops.wide(probs))[..., 1:-1], 0, 1)
+    if sizes is None and parse(objective).is_open:
+        level = ops.cast(level, probs)
     return ops.xp.where(_from_above(ops, probs)[..., 1:-1] > 0, level, ops.xp.ones_like(level))
 
 
@@ -218,15 +223,14 @@ def _mass_terms(objective: str | Objective, sizes: Sizes) -> tuple[NDArray[np.fl
 def _common_weights(objective: str | Objective, sizes: Sizes) -> list[NDArray[np.float64]]:
     """Return, for each size that open levels take, the rank weights at the largest one in the objective."""
     objective = parse(objective)
-    parts = [part for _, part in objective.terms()]
-    if sizes is None and any(part.comparison_size is None for part in parts):
+    if sizes is None and objective.is_open:
         raise ValueError(
             f"a level without @K stands for the population, which needs NumPy arrays; got {objective}: "
             "give a comparison size, @K"
         )
     rows: list[NDArray[np.float64]] = []
     for k in sizes or (1,):
-        common = max((math.ceil(part.comparison_size or k) for part in parts), default=1)
+        common = max(objective.largest_size, k if objective.is_open else 1)
         pairs = components(objective, k)
         rows.append(sum((c * subset_weights(alpha, common) for c, alpha in pairs), np.zeros(common)))
     return rows

@@ -74,6 +74,16 @@ class Objective:
         """Return the pairs (coefficient, elementary objective) that the objective is the sum of."""
         raise NotImplementedError
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a level leaves its comparison size to the group."""
+        return any(part.comparison_size is None for _, part in self.terms())
+
+    @property
+    def largest_size(self) -> int:
+        """The largest comparison size that is named, rounded up; 1 if none is."""
+        return max((math.ceil(part.comparison_size or 1) for _, part in self.terms()), default=1)
+
     def __add__(self, other: object) -> "Objective":
         return combine((1.0, self), (1.0, other)) if isinstance(other, Objective) else NotImplemented
 

@@ -113,9 +113,9 @@ def rank_weights(objective: str | Objective, k: int | None = None) -> Array:
         array([0.5, 0.5, 0. , 0. ])
     """
     objective = parse(objective)
-    least = _largest_given_size(objective)
+    least = objective.largest_size
     if k is None:
-        if any(part.comparison_size is None for _, part in objective.terms()):
+        if objective.is_open:
             raise ValueError(f"k is needed: {objective} leaves the comparison size to the group")
         k = least
     if whole_number("k", k) < least:
@@ -154,10 +154,7 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
 
 def smallest_group(objective: Objective, quantity: Quantity) -> int:
     """Return the smallest group for which a quantity of an objective is defined."""
-    k = max(
-        (math.ceil(part.comparison_size) for _, part in objective.terms() if part.comparison_size is not None),
-        default=1,
-    )
+    k = objective.largest_size
     if quantity in ("leave_one_out", "excluded"):
         return k + 1
     return max(k, 2) if quantity == "k_minus_one" else k
@@ -173,11 +170,6 @@ def check_weighs(objective: Objective) -> None:
     """
     if not objective.terms():
         raise ValueError(f"objective must weigh something; all terms of {objective} are zero")
-
-
-def _largest_given_size(objective: Objective) -> int:
-    """Return the largest comparison size that an objective names, rounded up; 1 if it names none."""
-    return max((math.ceil(part.comparison_size or 1) for _, part in objective.terms()), default=1)
 
 
 def scan(objective: Objective, n: int, quantity: Quantity, clip: bool = False) -> Scan:

@@ -16,7 +16,7 @@ from ordergrad.extras import extra
 from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs, smallest_group
+from ordergrad.weights import check_weighs
 
 with extra("torch"):
     import torch
@@ -26,8 +26,11 @@ __all__ = [
     "Small",
     "art_rewards",
     "check_fits",
+    "check_options",
+    "check_size",
     "completion_advantages",
     "rllm_estimator",
+    "scaled",
     "sessions",
     "slime_rewards",
     "swift_advantages",
@@ -73,8 +76,7 @@ def completion_advantages(
         >>> completion_advantages([0, 2, 5, 7, None], ["a", "a", "b", "b", "b"], "mean")
         array([-2.,  2., -2.,  2.,  0.])
     """
-    _check_choice("small", small, get_args(Small))
-    _check_choice("scale", scale, get_args(Scale))
+    check_options(scale, small)
     flat = np.array([np.nan if r is None else r for r in rewards], dtype=np.float64)
     codes = _codes(group_ids)
     if len(codes) and small == "zero":
@@ -83,7 +85,7 @@ def completion_advantages(
     if not valid.all():
         _logger.warning("%d of %d rewards are NaN or infinite: advantage 0", np.sum(~valid), len(flat))
     a = group_advantages(flat, codes, objective, where=None if valid.all() else valid, small=small)
-    return _scaled(a, codes, valid, scale)
+    return scaled(a, codes, valid, scale)
 
 
 def check_fits(objective: str | Objective, n: int, size_name: str) -> None:
@@ -96,9 +98,21 @@ def check_fits(objective: str | Objective, n: int, size_name: str) -> None:
     """
     objective = parse(objective)
     check_weighs(objective)
-    need = smallest_group(objective, "leave_one_out")
-    if n < need:
-        raise ValueError(f"k must satisfy 1 <= k < {size_name}; got k={need - 1}, {size_name}={n} for {objective}")
+    check_size(objective, n, size_name)
+
+
+def check_size(objective: Objective, n: int, size_name: str) -> None:
+    """Raise ValueError if the K of an objective is not below the group size `n`."""
+    k = objective.largest_size
+    if n <= k:
+        raise ValueError(f"k must satisfy 1 <= k < {size_name}; got k={k}, {size_name}={n} for {objective}")
+
+
+def check_options(scale: str, small: str, prefix: str = "") -> None:
+    """Raise ValueError if an option of `completion_advantages` is unknown; its name has a prefix in some frameworks."""
+    for name, got, choices in (("scale", scale, get_args(Scale)), ("small", small, get_args(Small))):
+        if got not in choices:
+            raise ValueError(f"{prefix}{name} must be one of {', '.join(choices)}; got {got!r}")
 
 
 def sessions(
@@ -252,18 +266,13 @@ def _codes(group_ids: Sequence[Hashable] | NDArray[Any]) -> NDArray[np.int64]:
     return np.array([known.setdefault(i, len(known)) for i in group_ids], dtype=np.int64)
 
 
-def _scaled(
-    a: NDArray[np.float64], codes: NDArray[np.int64], valid: NDArray[np.bool_], scale: Scale
+def scaled(
+    a: NDArray[np.float64], codes: NDArray[np.int64], valid: NDArray[np.bool_], scale: Scale, constant: float = 1e-6
 ) -> NDArray[np.float64]:
-    """Return the advantages divided by their standard deviation, with verl's and SkyRL's small constant added to it."""
+    """Return advantages divided by their standard deviation plus a small constant, by default verl's and SkyRL's."""
     if scale == "none" or not len(a):
         return a
     squares, freedom = np.bincount(codes, a * a), np.maximum(np.bincount(codes, valid) - 1, 0)
     if scale == "batch":
         squares, freedom, codes = squares.sum(), freedom.sum(), np.zeros_like(codes)
-    return a / (np.atleast_1d(np.sqrt(squares / np.maximum(freedom, 1))) + 1e-6)[codes]
-
-
-def _check_choice(name: str, got: str, choices: tuple[str, ...]) -> None:
-    if got not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
+    return a / (np.atleast_1d(np.sqrt(squares / np.maximum(freedom, 1))) + constant)[codes]

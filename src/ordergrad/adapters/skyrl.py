@@ -23,7 +23,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ with extra("skyrl"):
     from skyrl.backends.skyrl_train.utils.ppo_utils import register_advantage_estimator
     from skyrl.train.config.config import AlgorithmConfig, BaseConfig, SkyRLTrainConfig, TrainerConfig
 
-    from ordergrad.adapters.recipes import Scale, Small, check_fits, completion_advantages
+    from ordergrad.adapters.recipes import Scale, Small, check_fits, check_options, completion_advantages
 
 __all__ = [
     "OrderGradAlgorithmConfig",
@@ -181,10 +181,7 @@ def _settings(algorithm: Any) -> OrderGradConfig:
             "and trainer.algorithm.ordergrad.objective=top:2@4"
         )
     parse(chosen.objective)
-    for name, choices in (("scale", get_args(Scale)), ("small", get_args(Small))):
-        if getattr(chosen, name) not in choices:
-            got = getattr(chosen, name)
-            raise ValueError(f"algorithm.ordergrad.{name} must be one of {', '.join(choices)}; got {got!r}")
+    check_options(chosen.scale, chosen.small, "algorithm.ordergrad.")
     return chosen
 
 

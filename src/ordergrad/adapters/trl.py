@@ -25,7 +25,7 @@ References:
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,10 @@ with extra("llm"):
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
+    from ordergrad.adapters.recipes import Scale, Small, check_options, check_size, scaled
+
 __all__ = ["ObjectiveSchedule", "OrderGradGRPOTrainer", "OrderGradMixin", "OrderGradRLOOTrainer", "departures"]
 
-Scale = Literal["none", "group", "batch"]
-Small = Literal["zero", "shrink"]
 Array = NDArray[Any]
 
 
@@ -132,16 +132,14 @@ class OrderGradMixin:
         success: float = 1.0,
         **named: Any,
     ) -> None:
-        for name, got, choices in (("scale", scale, get_args(Scale)), ("small", small, get_args(Small))):
-            if got not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
+        check_options(scale, small)
         self.schedule = _scheduled(objective)
         self.scale = scale
         self.small = small
         self.success = success
         config = named.get("args", positional[2] if len(positional) > 2 else None) or self._config
         for t in (0.0, 0.25, 0.5, 0.75, 1.0):
-            _check_fits(self.schedule.at(t), config.num_generations)
+            check_size(self.schedule.at(t), config.num_generations, "num_generations")
         check_weighs(self.schedule.at(1.0))
         cast("Any", super()).__init__(*positional, **named)
         cast("Any", self).add_callback(self.schedule)
@@ -184,7 +182,7 @@ class OrderGradMixin:
         """Put the objective's advantages in the place of TRL's, in a batch and in the log of completions."""
         n = self.num_generations if mode == "train" else self.num_generations_eval
         if mode == "train":
-            _check_fits(self.objective, n)
+            check_size(self.objective, n, "num_generations")
         per_function = self._rewards_per_func.cpu().double()
         rewards = self._combined_rewards(per_function, n)
         valid = ~np.isnan(rewards)
@@ -196,8 +194,9 @@ class OrderGradMixin:
             self._metrics[mode][f"ordergrad/pass@{k}"].append(number)
 
         theirs = output["advantages"]
-        a = _scaled(a + self._penalty(theirs, rewards, valid), valid, self.scale)
-        flat = torch.as_tensor(a.ravel(), dtype=theirs.dtype, device=theirs.device)
+        a = (a + self._penalty(theirs, rewards, valid)).ravel()
+        a = scaled(a, np.arange(len(a)) // n, valid.ravel(), self.scale, constant=1e-4)  # TRL's constant
+        flat = torch.as_tensor(a, dtype=theirs.dtype, device=theirs.device)
         output["advantages"] = flat[self.accelerator.process_index * len(theirs) :][: len(theirs)]
         column = self._logs["advantages"]
         for _ in range(min(len(flat), len(column))):
@@ -329,23 +328,6 @@ def _scheduled(objective: Any) -> ObjectiveSchedule:
         return ObjectiveSchedule(cast("Callable[[float], str | Objective]", objective))
     fixed = parse(objective)
     return ObjectiveSchedule(lambda t: fixed)
-
-
-def _check_fits(objective: Objective, n: int) -> None:
-    need = smallest_group(objective, "leave_one_out")
-    if n < need:
-        got = f"got k={need - 1}, num_generations={n} for {objective}"
-        raise ValueError(f"k must satisfy 1 <= k < num_generations; {got}")
-
-
-def _scaled(a: Array, valid: Array, scale: Scale) -> Array:
-    """Return the advantages divided by their standard deviation, with the small constant that TRL adds to it."""
-    if scale == "none":
-        return a
-    squares, freedom = (a * a).sum(-1, keepdims=True), valid.sum(-1, keepdims=True) - 1
-    if scale == "batch":
-        squares, freedom = squares.sum(), freedom.sum()
-    return a / (np.sqrt(squares / np.maximum(freedom, 1)) + 1e-4)
 
 
 def _metrics(rewards: Array, valid: Array, objective: Objective, a: Array) -> Iterator[tuple[str, float]]:

@@ -26,7 +26,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ with extra("verl"):
     import verl.utils.config
     from verl.trainer.ppo.core_algos import register_adv_est
 
-    from ordergrad.adapters.recipes import Scale, Small, check_fits, completion_advantages, sessions
+    from ordergrad.adapters.recipes import Scale, Small, check_fits, check_options, completion_advantages, sessions
 
 __all__ = ["Settings", "advantages", "check", "departures", "settings"]
 
@@ -71,10 +71,9 @@ def settings(algorithm: Any) -> Settings:
     unknown = sorted(options.keys() - set(Settings._fields))
     if unknown:
         raise ValueError(f"algorithm.ordergrad takes {', '.join(Settings._fields)}; got {', '.join(unknown)}")
-    for name, choices in (("scale", get_args(Scale)), ("small", get_args(Small))):
-        if options.get(name, choices[0]) not in choices:
-            raise ValueError(f"algorithm.ordergrad.{name} must be one of {', '.join(choices)}; got {options[name]!r}")
-    return Settings(parse(options.pop("objective")), **options)
+    chosen = Settings(parse(options.pop("objective")), **options)
+    check_options(chosen.scale, chosen.small, "algorithm.ordergrad.")
+    return chosen
 
 
 @register_adv_est("ordergrad")

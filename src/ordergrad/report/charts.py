@@ -112,8 +112,7 @@ def quantiles(
 
 
 def _sized(objective: Objective, k: int) -> str:
-    is_open = any(part.comparison_size is None for _, part in objective.terms())
-    return f"{objective} at K = {k}" if is_open else str(objective)
+    return f"{objective} at K = {k}" if objective.is_open else str(objective)
 
 
 def metric_curves(

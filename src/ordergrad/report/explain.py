@@ -72,11 +72,10 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
         array([0.5, 0.5, 0. , 0. , 0. , 0. , 0. , 0. ])
     """
     objective = parse(objective)
-    named = max((math.ceil(part.comparison_size or 1) for _, part in objective.terms()), default=1)
-    is_open = any(part.comparison_size is None for _, part in objective.terms())
+    named = objective.largest_size
     n = max(16, 2 * named) if n is None else n
     w = sample_weights(objective, n)
-    k = max(named, largest_k(n)) if is_open else named
+    k = max(named, largest_k(n)) if objective.is_open else named
     u = (np.arange(20_000) + 0.5) / 20_000
     share = np.cumsum(np.abs(spectrum(objective, u, k=k)))
     return Explanation(

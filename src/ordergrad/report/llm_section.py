@@ -185,7 +185,7 @@ def _objectives_table(models: Models) -> Table | None:
     values: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, contender in contenders.items():
         for objective in watched:
-            alpha = rank_weights(objective, largest_k(samples)) if _is_open(objective) else rank_weights(objective)
+            alpha = rank_weights(objective, largest_k(samples)) if parse(objective).is_open else rank_weights(objective)
             if contender.successes and all(len(alpha) <= n for _, n in contender.successes):
                 runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.successes]
                 values[name, objective] = interval(runs)
@@ -203,10 +203,6 @@ def _objectives_table(models: Models) -> Table | None:
         f"interval ({_spread(contenders)}). Levels without @K at K = {largest_k(samples)}, as in training. "
         "The highest of each column is marked; where intervals overlap the order may be chance.",
     )
-
-
-def _is_open(objective: str) -> bool:
-    return any(part.comparison_size is None for _, part in parse(objective).terms())
 
 
 def _outcomes(successes: Array, samples: int) -> Array:
