@@ -520,7 +520,11 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
         a = ops.unsort(climb, order)
         sums = ops.total(_zeroed(group, a))
         a = a - (sums / ops.xp.clip(ops.xp.astype(_counts(group), a.dtype), 1, group.n))[..., None]
-    return _zeroed(group, a if quantity == "leave_one_out" else a + _common(ops, ordered, offset, total)[..., None])
+    if quantity != "leave_one_out":
+        a = a + _common(ops, ordered, offset, total)[..., None]
+    elif group.mask is not None:
+        a = a + total[..., None]  # 0, or NaN for a group that is too small, however many gaps it has
+    return _zeroed(group, a)
 
 
 def _zeroed(group: _Group, a: Array) -> Array:
