@@ -283,6 +283,7 @@ def test_bad_input_is_told_before_any_work(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     assert "has no config.json" in refusal(tmp_path / "empty")
     assert "is not a folder" in refusal(tmp_path / "nowhere")
+    assert "a\\[/b] is not a folder" in refusal(r"a\[/b]")
     run = rl_run(tmp_path / "run")
     assert "must end in .html" in refusal(run, "--out", tmp_path / "report.pdf")
     assert "existing folder" in refusal(run, "--out", tmp_path / "no" / "report.html")

@@ -14,7 +14,7 @@ from ordergrad.report import charts
 from ordergrad.report.section import Cell, Section, Table, common, interval_text
 from ordergrad.spec import parse
 from ordergrad.train.llm_settings import GRPO, stages
-from ordergrad.train.measures import interval, metric_columns, pass_at_k, read_successes, sizes
+from ordergrad.train.measures import interval, metric_columns, pass_at_k, powers_of_two, read_successes
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k, rank_weights
 
@@ -161,7 +161,7 @@ def _facts(settings: Mapping[str, Any], contenders: Mapping[str, Contender]) -> 
 def _pass_curves(contenders: Mapping[str, Contender]) -> dict[str, tuple[list[int], Array]]:
     curves: dict[str, tuple[list[int], Array]] = {}
     for name, contender in contenders.items():
-        ks = sizes(min((samples for _, samples in contender.successes), default=0))
+        ks = powers_of_two(min((samples for _, samples in contender.successes), default=0))
         curves[name] = ks, pass_at_k(contender.successes, ks) if ks else np.zeros((0, 3))
     return curves
 

@@ -18,12 +18,11 @@ from ordergrad.score.options import (
     SuccessOption,
     UngroupedOption,
     WeightOption,
-    ending_well,
     open_logs,
     reading_bar,
 )
 from ordergrad.spec import parse
-from ordergrad.train.progress import plain
+from ordergrad.train.progress import ending_well, plain
 from ordergrad.train.runs import RunError
 from ordergrad.weights import Baseline
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from ordergrad.exact import value
 from ordergrad.score.distribution import Distribution, levels
 from ordergrad.score.groups import GRPO, GroupScores, score_groups
+from ordergrad.train.measures import confidence_interval
 
-__all__ = ["Moments", "Summary", "compare", "interval"]
+__all__ = ["Moments", "Summary", "compare"]
 
 Array = NDArray[Any]
 _WIDEST = 32
@@ -204,7 +205,7 @@ class Summary:
 
     def _value_row(self, column: int) -> dict[str, Any]:
         v, error, count = self.estimate(column)
-        low, high = interval(v, error, count)
+        low, high = confidence_interval(v, error, count)
         row = {"objective": self.objectives[column], "value": v, "error": error, "low": low, "high": high}
         return row | {"groups": count, "too_small": self.groups - count}
 
@@ -251,14 +252,6 @@ class Summary:
             self._steps.setdefault(step, Moments(len(self.objectives))).join(*moments)
 
 
-def interval(centre: float, error: float, count: int) -> tuple[float, float]:
-    """Return the ends of the 95% interval of a mean of `count` groups: Student's, with one group the normal one."""
-    from scipy.stats import t
-
-    half = error * (float(t.ppf(0.975, count - 1)) if count > 1 else 1.959963984540054)
-    return centre - half, centre + half
-
-
 def compare(first: Summary, other: Summary) -> list[dict[str, Any]]:
     """Return, for every objective, how much higher the other log's value is than the first's, with a test.
 
@@ -302,7 +295,7 @@ def _paired(apart: Array) -> dict[str, Any]:
 
     count, mean = len(apart), float(apart.mean())
     error = float(apart.std(ddof=1)) / math.sqrt(count)
-    low, high = interval(mean, error, count)
+    low, high = confidence_interval(mean, error, count)
     p = 2 * float(t.sf(abs(mean) / error, count - 1)) if error > 0 else float(mean == 0)
     return {"difference": mean, "error": error, "low": low, "high": high, "p_value": p}
 
@@ -327,6 +320,6 @@ def _curve(name: str, moments: Moments) -> Iterable[dict[str, Any]]:
     errors = moments.error()
     for column in np.flatnonzero(moments.count).tolist():
         mean, error, count = float(moments.mean[column]), float(errors[column]), int(moments.count[column])
-        low, high = interval(mean, error, count)
+        low, high = confidence_interval(mean, error, count)
         row = {"curve": name, "k": 1 << column, "value": mean, "error": error, "low": low, "high": high}
         yield row | {"groups": count}
