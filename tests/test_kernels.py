@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.compiler_lock import global_compiler_lock
 from numpy.testing import assert_allclose, assert_array_equal
 from strategies import groups, objectives
 
@@ -327,7 +328,7 @@ def _in_a_child(pipe):
 
 
 def _compile_in_a_child(pipe):
-    with cpu.global_compiler_lock:
+    with global_compiler_lock:
         pipe.send(True)
 
 
@@ -372,7 +373,7 @@ def test_a_process_forked_while_a_thread_compiles():
     compiling = Event()
 
     def compile_something():
-        with cpu.global_compiler_lock:
+        with global_compiler_lock:
             compiling.set()
             time.sleep(0.3)
 

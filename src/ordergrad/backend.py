@@ -172,7 +172,7 @@ _kernels, _CPU = vars(kernels), "ordergrad.kernels.cpu"
 """Where a module is when its import is complete; while that goes on in another thread it is in `sys.modules` only."""
 
 
-def _cpu_kernel(size: int) -> Any:
+def _cpu_kernel(size: Any) -> Any:
     """Return the module of the CPU kernel, or None: it is loaded once work without it has taken as long as that takes.
 
     The work is estimated by the number of calls and rewards, not measured: the same calls always go the same way.
