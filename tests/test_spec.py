@@ -69,9 +69,9 @@ def test_unknown_names_get_a_suggestion(text, suggestion):
         og.parse(text)
 
 
-@pytest.mark.parametrize("text", ["zzz@3", "mean+qqqq:1"])
+@pytest.mark.parametrize("text", ["zzz@3", "mean+zzz:1"])
 def test_unknown_names_list_the_known_ones(text):
-    with pytest.raises(ValueError, match=", ".join(names())):
+    with pytest.raises(ValueError, match=f"names no known objective: 'zzz'; known: {', '.join(names())}$"):
         og.parse(text)
 
 
