@@ -25,5 +25,7 @@ def extra(name: str) -> Generator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        if str(error.name).startswith("ordergrad"):
+            raise
         message = f"No module named {error.name!r}: pip install 'ordergrad[{name}]'"
         raise ModuleNotFoundError(message, name=error.name) from error
