@@ -5,14 +5,14 @@
 
 import difflib
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, cast
 
 from ordergrad import objectives
 from ordergrad.objectives import Elementary, Objective, combine
 
-__all__ = ["anneal", "names", "parse"]
+__all__ = ["anneal", "is_open", "names", "parse", "resolved"]
 
 _BY_NAME: dict[str, type[Elementary]] = {
     cls.name: cls
@@ -73,6 +73,28 @@ def anneal(a: str | Objective, b: str | Objective, t: float) -> Objective:
     if not 0 <= t <= 1:
         raise ValueError(f"t must satisfy 0 <= t <= 1; got t={t}")
     return combine((1 - t, parse(a)), (float(t), parse(b)))
+
+
+def is_open(objective: Objective) -> bool:
+    """Return whether an objective leaves a comparison size to the group.
+
+    Example:
+        >>> is_open(parse("mean+cvar:0.1")), is_open(parse("mean+cvar:0.1@7"))
+        (True, False)
+    """
+    return any(part.comparison_size is None for _, part in objective.terms())
+
+
+def resolved(objective: Objective, k: float) -> Objective:
+    """Return an objective with comparison size `k` where it leaves it open.
+
+    Example:
+        >>> print(resolved(parse("mean+cvar:0.1"), 7))
+        mean+cvar:0.1@7
+    """
+    return combine(
+        *((c, replace(cast(Any, part), k=k) if part.comparison_size is None else part) for c, part in objective.terms())
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -159,7 +159,9 @@ def found_columns(file: Path) -> list[str]:
     except (OSError, pl.exceptions.PolarsError, csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     if not names:
-        raise RunError(f"{file} holds no rows with named columns")
+        if file.suffix.lower() in (".jsonl", ".ndjson") and file.stat().st_size:
+            raise RunError(f"{file} must hold one JSON object a line; none of the first hundred lines is one")
+        raise RunError(f"{file} holds no rows")
     return names
 
 
