@@ -680,8 +680,8 @@ def test_too_small_groups_are_reported(tmp_path):
 
 def test_tables_fit_eighty_columns(two_logs, tmp_path):
     big = write_log(tmp_path / "big.csv", {"group": [1, 1, 2, 2, 3], "reward": [-1e6, 12345.678, 3e6, 2e6, 0.0]})
-    for path, option, small in ((two_logs / "before.jsonl", "-o=max@4", False), (big, "-o=max@2", True)):
-        result = CliRunner().invoke(app, ["score", str(path), option], env={"COLUMNS": "80", "TERM": "dumb"})
+    for path, option, small in ((two_logs / "before.jsonl", "max@4", False), (big, "max@2", True)):
+        result = CliRunner().invoke(app, ["score", str(path), "-o", option], env={"COLUMNS": "80", "TERM": "dumb"})
         assert result.exit_code == 0, result.output
         assert "…" not in result.output
         assert "e+0" not in result.output

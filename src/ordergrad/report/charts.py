@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ordergrad.objectives import Objective
 from ordergrad.report.plots import draw_curve, draw_histogram, draw_metric, draw_pass_curves, tidy
 from ordergrad.report.section import Chart
+from ordergrad.spec import is_open
 from ordergrad.weights import spectrum
 
 if TYPE_CHECKING:
@@ -121,8 +122,7 @@ def quantiles(
 
 
 def _sized(objective: Objective, k: int) -> str:
-    is_open = any(part.comparison_size is None for _, part in objective.terms())
-    return f"{objective} at K = {k}" if is_open else str(objective)
+    return f"{objective} at K = {k}" if is_open(objective) else str(objective)
 
 
 def metric_curves(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.objectives import Elementary, Objective
-from ordergrad.spec import parse
+from ordergrad.spec import is_open, parse
 from ordergrad.weights import largest_k, rank_weights, sample_weights, spectrum
 
 __all__ = [
@@ -73,10 +73,9 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
     """
     objective = parse(objective)
     named = max((math.ceil(part.comparison_size or 1) for _, part in objective.terms()), default=1)
-    is_open = any(part.comparison_size is None for _, part in objective.terms())
     n = max(16, 2 * named) if n is None else n
     w = sample_weights(objective, n)
-    k = max(named, largest_k(n)) if is_open else named
+    k = max(named, largest_k(n)) if is_open(objective) else named
     u = (np.arange(20_000) + 0.5) / 20_000
     share = np.cumsum(np.abs(spectrum(objective, u, k=k)))
     return Explanation(
