@@ -42,6 +42,8 @@ MORE = [
     lambda x, mask, weight, uniform: og.value_and_error(x, "max@3")[1],
     lambda x, mask, weight, uniform: og.advantages(x, "max@3", sample_weight=weight),
     lambda x, mask, weight, uniform: og.value(x, "cvar:0.4", sample_weight=weight, where=mask),
+    lambda x, mask, weight, uniform: og.advantages(x, "wang:0.4", sample_weight=weight, where=mask & (x > -0.5)),
+    lambda x, mask, weight, uniform: og.value_and_error(x, "maxrl", sample_weight=weight, where=x < 2.5, small="nan")[1],
     lambda x, mask, weight, uniform: og.order_statistics(x, 3),
     lambda x, mask, weight, uniform: og.rank_advantages(x, 3),
     lambda x, mask, weight, uniform: og.exact.value(x, uniform, "max@3"),
@@ -205,12 +207,11 @@ def test_ragged_groups(name):
 @pytest.mark.parametrize("name", ["torch", "jax", "strict"])
 def test_not_a_number_stays_in_its_group(name):
     """Host arrays raise; where the values cannot be looked at, other groups are untouched."""
-    lib = library(name)
+    lib, mapped = library(name), library("jax-vmap" if name == "jax" else "torch-vmap")
     rewards = np.array([[1.0, 2.0, 3.0], [1.0, np.nan, 3.0], [1.0, np.inf, 2.0]])
-    if name == "jax":
-        got = lib.numpy(og.advantages(lib.array(rewards), "max@2"))
+    with pytest.raises(ValueError, match="rewards must be finite"):
+        og.advantages(lib.array(rewards), "max@2")
+    if name != "strict":
+        got = mapped.numpy(mapped.run(lambda x: og.advantages(x, "max@2"))(mapped.array(rewards)))
         assert_allclose(got[0], og.advantages(rewards[0], "max@2"))
         assert not np.isfinite(got[1:]).all(axis=-1).any()
-    else:
-        with pytest.raises(ValueError, match="rewards must be finite"):
-            og.advantages(lib.array(rewards), "max@2")

@@ -12,8 +12,8 @@ from ordergrad.weights import rank_weights
 runner = CliRunner()
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    result = runner.invoke(app, list(arguments), env={"COLUMNS": "120", "TERM": "dumb"})
+def run(*arguments: str, columns: int = 120) -> tuple[int, str]:
+    result = runner.invoke(app, list(arguments), env={"COLUMNS": str(columns), "TERM": "dumb"})
     return result.exit_code, result.output
 
 
@@ -89,6 +89,19 @@ def test_explain_compares_objectives(tmp_path) -> None:
     pixels = matplotlib.image.imread(file)
     assert pixels.shape[0] > 400
     assert pixels.std() > 0.05
+
+
+def test_a_comparison_fits_a_narrow_terminal() -> None:
+    long = "0.5*mean+0.5*cvar:0.05@100"
+    for objectives, columns in ((("mean", "cvar:0.1", "max@4"), 72), (("median", "wang:0.5", "max@12"), 80)):
+        code, output = run("explain", *objectives, columns=columns)
+        assert code == 0, output
+        rows = [line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│")]
+        assert rows == list(objectives)
+        assert max(map(len, output.splitlines())) <= columns
+    code, output = run("explain", "mean", long, columns=80)
+    rows = [line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│")]
+    assert "".join(rows) == "mean" + long
 
 
 def test_explain_compares_at_one_group_size() -> None:

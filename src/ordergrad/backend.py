@@ -500,11 +500,26 @@ def _jax() -> Backend:
     def cumulate(x: Array) -> Array:
         return jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
 
+    def on_host(x: Array) -> Array | None:
+        """Return the NumPy view of an array in host memory that nothing differentiates, maps or traces; or None."""
+        if isinstance(x, jax.core.Tracer) or not x.is_fully_addressable:
+            return None
+        return np.asarray(x) if all(device.platform == "cpu" for device in x.devices()) else None
+
     def counts(mask: Array, sizes: Array | None) -> tuple[tuple[int, ...], Array | None]:
-        if sizes is None:
+        host = on_host(mask) if sizes is None else None
+        if sizes is None and host is None:
             return _all_counts(mask), None
-        distinct, index = _numpy_counts(mask, sizes)
+        distinct, index = _numpy_counts(host, sizes)
         return distinct, jnp.asarray(index)
+
+    def is_finite(x: Array) -> bool | None:
+        host = on_host(x)
+        if host is None:
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = host.sum()
+            return bool(total - total == 0) or bool(np.isfinite(host).all())
 
     return Backend(
         xp=jnp,
@@ -524,8 +539,8 @@ def _jax() -> Backend:
         counts=counts,
         fused=lambda *arguments: None,
         fused_ragged=None,
-        on_host=lambda x: None,
-        is_finite=lambda x: None,
+        on_host=on_host,
+        is_finite=is_finite,
         asarray=lambda values, like: jnp.asarray(values),
     )
 

@@ -58,7 +58,7 @@ def explain(
     if len(results) == 1:
         _show_one(results[0], console)
     else:
-        console.print(_comparison_table(results))
+        console.print(_comparison_table(results, bar=20 if console.width >= 100 else 10))
     if plot is not None:
         if len(results) == 1:
             explaining.save_figure(results[0], plot)
@@ -78,14 +78,15 @@ def _show_one(result: explaining.Explanation, console: Console) -> None:
     console.print(_risk_table(result))
 
 
-def _comparison_table(results: list[explaining.Explanation]) -> Table:
-    """Return the table of several objectives, one a row."""
+def _comparison_table(results: list[explaining.Explanation], bar: int) -> Table:
+    """Return the table of several objectives, one a row, with spectra of `bar` characters."""
     title = f"What objectives weigh, worst outcomes on the left, in groups of {results[0].n}"
     caption = "value: of normal rewards, at this K and in the population that the objective is named after"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("objective", overflow="fold")
+    longest = max(len(str(result.objective)) for result in results)
+    table.add_column("objective", overflow="fold", min_width=min(longest, 16))
     table.add_column("K", justify="right")
-    table.add_column("spectrum", min_width=20, no_wrap=True)
+    table.add_column("spectrum", min_width=bar, no_wrap=True)
     for heading in ("worst 10%", "best 10%", "value", "K = ∞"):
         table.add_column(heading, justify="right", min_width=7)
     for result in results:
@@ -93,7 +94,7 @@ def _comparison_table(results: list[explaining.Explanation]) -> Table:
         table.add_row(
             str(result.objective),
             str(result.k),
-            explaining.spark(result.objective, result.k),
+            explaining.spark(result.objective, result.k, bar),
             *(f"{share:.1%}" for share in explaining.shares(result.objective, result.k)[::2]),
             f"{round(finite, 4) + 0:.4f}",
             "" if population is None else f"{round(population, 4) + 0:.4f}",

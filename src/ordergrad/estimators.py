@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of
-from ordergrad.exact import advantages_under, value_under
+from ordergrad.exact import advantages_under, floating_beside, value_under, whole_axis
 from ordergrad.objectives import Objective, every_rank
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_group
@@ -65,11 +65,13 @@ def advantages(
 
     With `sample_weight`, the samples come from another distribution with importance weights ω: A is exact for the
     weighted empirical distribution $p = \omega/\sum\omega$ and centred under it, and the loss must weigh each sample
-    by $N p_i$. Self-normalised, so consistent rather than unbiased.
+    by $N p_i$. Self-normalised, so consistent rather than unbiased. The K rewards are then drawn with replacement, so
+    K may exceed N, and only a group without any weight is too small. Levels without @K still take K = N - 1, N the
+    number of valid samples, and the time grows with N K.
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N). Higher is better.
-        objective: An objective or its string. Levels without @K take K = N - 1.
+        objective: An objective or its string. Levels without @K take K = N - 1, N the number of valid samples.
         axis: The axis of the group.
         where: Mask of valid samples, broadcastable to `rewards`. Others get advantage 0, whatever their reward.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`. Only with ``leave_one_out``.
@@ -100,9 +102,9 @@ def advantages(
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
     group = _filled(group)
-    probs = group.ops.detach(_probabilities(group, sample_weight, axis))
-    a = advantages_under(group.ops, group.x, probs, objective, largest_k(group.n))
-    return _restore(group, rewards, axis, _zeroed(group, a))
+    probs, empty = _probabilities(group, sample_weight, axis, small)
+    a = advantages_under(group.ops, group.x, group.ops.detach(probs), objective, *_open_sizes(group))
+    return _restore(group, rewards, axis, _emptied(group.ops, _zeroed(group, a), empty, 0.0))
 
 
 def value(
@@ -118,7 +120,8 @@ def value(
 
     The average of the statistic over all size-K subsets (a U-statistic). Its gradient with respect to the rewards is
     the pathwise (reparameterised) gradient of the objective. With `sample_weight`, the value under the weighted
-    empirical distribution.
+    empirical distribution, of which K rewards are drawn with replacement: K may exceed N, only a group without any
+    weight is too small, and the time grows with N K.
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
@@ -142,8 +145,10 @@ def value(
     """
     group = _filled(_arrange(rewards, axis, where))
     if sample_weight is not None:
-        probs = _probabilities(group, sample_weight, axis)
-        return group.ops.cast(value_under(group.ops, group.x, probs, objective, largest_k(group.n)), rewards)
+        _check_choice("small", small, _SMALL_VALUE)
+        probs, empty = _probabilities(group, sample_weight, axis, small)
+        v = value_under(group.ops, group.x, probs, objective, *_open_sizes(group))
+        return group.ops.cast(_emptied(group.ops, v, empty, np.nan), rewards)
     ordered = group.ops.sort(group.x)
     _, offset, total = _of_each(group, _plan(group, objective, "value", small))
     return group.ops.cast(_common(group.ops, ordered, offset, total), rewards)
@@ -188,9 +193,10 @@ def value_and_error(
     ops = group.ops
     if sample_weight is not None:
         group = _filled(group)
-        probs = _probabilities(group, sample_weight, axis)
-        a = advantages_under(ops, group.x, probs, objective, largest_k(group.n))
-        return v, ops.cast(_root(ops, ops.total((probs * a) ** 2)), rewards)
+        probs, empty = _probabilities(group, sample_weight, axis, small)
+        a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group))
+        error = _root(ops, ops.total((probs * a) ** 2))
+        return v, ops.cast(_emptied(ops, error, empty, np.nan), rewards)
     a = _scanned(group, objective, "leave_one_out", small)
     n = group.n
     if group.mask is not None:
@@ -381,6 +387,7 @@ class _Group(NamedTuple):
 def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = False) -> _Group:
     ops = backend_of(rewards)
     x = ops.floating(rewards)
+    axis = axis if axis.__class__ is int else whole_axis(axis)
     if x.ndim > 0 and not -x.ndim <= axis < x.ndim:
         raise ValueError(
             f"axis must satisfy {-x.ndim} <= axis < {x.ndim}; got axis={axis} (rewards shape {tuple(x.shape)})"
@@ -430,19 +437,55 @@ def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array
     return array if axis == -1 else ops.moveaxis(array, axis, -1)
 
 
-def _probabilities(group: _Group, sample_weight: Array, axis: int) -> Array:
-    """Return sample weights normalised to sum 1 in every group, zero where masked."""
+def _probabilities(
+    group: _Group, sample_weight: Array, axis: int, small: Small | SmallValue
+) -> tuple[Array, Array | None]:
+    """Return sample weights of sum 1 in every group, zero where masked; and which groups have none, if allowed."""
     ops, x = group.ops, group.x
     unmoved = x if axis == -1 else ops.moveaxis(x, -1, axis)
-    weight = _beside("sample_weight", ops.floating(ops.asarray(sample_weight, x)), unmoved, ops, axis)
+    weight = _beside("sample_weight", floating_beside("sample_weight", sample_weight, x, ops), unmoved, ops, axis)
     weight = ops.cast(weight, x)
     if group.mask is not None:
         weight = ops.xp.where(group.mask, weight, ops.xp.zeros_like(weight))
-    total = ops.total(weight)[..., None]
+    total = ops.total(weight)
     finite = ops.is_finite(weight)
-    if finite is not None and not (finite and bool(ops.xp.all(weight >= 0)) and bool(ops.xp.all(total > 0))):
-        raise ValueError("sample_weight must be finite and nonnegative, with a positive sum in every group")
-    return weight / total
+    if finite is not None:
+        _check_weights(ops, weight, total, finite, small)
+    if small == "error":
+        return weight / total[..., None], None
+    empty = total == 0
+    return weight / ops.xp.where(empty, ops.xp.ones_like(total), total)[..., None], empty
+
+
+def _check_weights(ops: Backend, weight: Array, total: Array, finite: bool, small: Small | SmallValue) -> None:
+    got = None
+    if not finite:
+        got = "got NaN or infinite weights"
+    elif bool(ops.xp.any(weight < 0)):
+        got = f"got a weight of {float(ops.xp.min(weight))}"
+    elif small == "error" and bool(ops.xp.any(total <= 0)):
+        got = "got a group of weights 0; small='shrink' would accept it"
+    if got is not None:
+        raise ValueError(
+            f"sample_weight must be finite and nonnegative, with a positive sum in every group; {got} "
+            f"(rewards shape {tuple(weight.shape)})"
+        )
+
+
+def _emptied(ops: Backend, a: Array, empty: Array | None, fill: float) -> Array:
+    """Return an array of values, or of one for each sample, with what stands for groups without any weight."""
+    if empty is None:
+        return a
+    empty = empty if empty.ndim == a.ndim else empty[..., None]
+    return ops.xp.where(empty, ops.xp.zeros_like(a) + fill, a)
+
+
+def _open_sizes(group: _Group) -> tuple[tuple[int, ...], Array | None]:
+    """Return the comparison sizes that open levels take, and which of them each group takes."""
+    if group.mask is None:
+        return (largest_k(group.n),), None
+    distinct, index = group.ops.counts(group.mask, group.sizes)
+    return tuple(map(largest_k, distinct)), _counts(group) if index is None else index
 
 
 def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
@@ -496,6 +539,8 @@ class _Plan(NamedTuple):
 def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
     """Return the scan of all groups, or one for each number of valid samples."""
     ops, x, n, mask, sizes = group
+    if not isinstance(objective, str | Objective):  # pyright: ignore[reportUnnecessaryIsInstance]
+        objective = parse(objective)
     if mask is None:
         try:
             slopes, offset, total = ops.constants(_scan, x, objective, n, quantity, small)

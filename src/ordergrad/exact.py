@@ -15,6 +15,8 @@ References:
 """
 
 import math
+import operator
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +26,22 @@ from ordergrad.objectives import Elementary, Objective, combine, every_rank
 from ordergrad.spec import parse
 from ordergrad.weights import components, subset_weights
 
-__all__ = ["advantages", "advantages_under", "order_statistics", "value", "value_under"]
+__all__ = [
+    "Sizes",
+    "advantages",
+    "advantages_under",
+    "floating_beside",
+    "order_statistics",
+    "value",
+    "value_under",
+    "whole_axis",
+]
 
 _CHUNK = 1 << 22
+
+Sizes = tuple[int, ...] | None
+"""The comparison sizes that open levels take, of each distribution the one in its `row`, the first without rows; None
+for the population."""
 
 
 def value(rewards: Array, probs: Array, objective: str | Objective, *, axis: int = -1) -> Array:
@@ -53,7 +68,7 @@ def value(rewards: Array, probs: Array, objective: str | Objective, *, axis: int
         -4.5
     """
     ops, r, p = _prepare(rewards, probs, axis)
-    return ops.cast(value_under(ops, r, p, objective, None), rewards)
+    return ops.cast(value_under(ops, r, p, objective), rewards)
 
 
 def advantages(rewards: Array, probs: Array, objective: str | Objective, *, axis: int = -1) -> Array:
@@ -61,6 +76,9 @@ def advantages(rewards: Array, probs: Array, objective: str | Objective, *, axis
 
     $A_{(t+1)} - A_{(t)} = \varphi(F_t) g_t$ with $\sum_i p_i A_i = 0$. The expected policy-gradient step with these
     advantages is exactly the gradient of J. Detached.
+
+    An outcome of probability 0 beyond all others gets an infinite advantage where φ is infinite at that end
+    (``wang:0.5`` at the worst, ``power:0.5`` at the best); the others do not notice it.
 
     Args:
         rewards: Rewards of the outcomes, shape (..., m).
@@ -79,7 +97,7 @@ def advantages(rewards: Array, probs: Array, objective: str | Objective, *, axis
         array([-0.375,  1.125])
     """
     ops, r, p = _prepare(rewards, probs, axis)
-    a = advantages_under(ops, ops.detach(r), ops.detach(p), objective, None)
+    a = advantages_under(ops, ops.detach(r), ops.detach(p), objective)
     return ops.cast(ops.moveaxis(a, -1, axis), rewards)
 
 
@@ -103,35 +121,61 @@ def order_statistics(rewards: Array, probs: Array, k: int, *, axis: int = -1) ->
     return backend_of(rewards).xp.stack(ranks, axis=-1)
 
 
-def value_under(ops: Backend, rewards: Array, probs: Array, objective: str | Objective, k: int | None) -> Array:
-    """Return J over the last axis; open levels take the comparison size `k`, None for the population."""
+def value_under(
+    ops: Backend, rewards: Array, probs: Array, objective: str | Objective, sizes: Sizes = None, row: Array | None = None
+) -> Array:
+    """Return J over the last axis; open levels take the comparison size that `sizes` has at `row`, see `Sizes`."""
     ordered, order = ops.sort_with_order(rewards)
-    level = ops.cumulate(ops.take(probs, order))[..., 1:-1]
-    mass, above = _upper_mass(ops, objective, k, level)
+    mass, above = _upper_mass(ops, objective, sizes, row, _levels(ops, ops.take(probs, order)))
     return mass * ordered[..., 0] + ops.total(above * ops.gaps(ordered))
 
 
-def advantages_under(ops: Backend, rewards: Array, probs: Array, objective: str | Objective, k: int | None) -> Array:
-    """Return the advantages over the last axis; open levels take the comparison size `k`, None for the population."""
+def advantages_under(
+    ops: Backend, rewards: Array, probs: Array, objective: str | Objective, sizes: Sizes = None, row: Array | None = None
+) -> Array:
+    """Return the advantages over the last axis; open levels take a comparison size as in `value_under`.
+
+    The steps beyond all probability, where a spectrum may be infinite, are left out of what has some.
+    """
+    xp = ops.xp
     ordered, order = ops.sort_with_order(rewards)
-    weights = ops.take(probs, order)
-    level = ops.cumulate(weights)[..., 1:-1]
-    a = ops.cumulate(_density(ops, objective, k, level) * ops.gaps(ordered))
-    return ops.unsort(a - ops.total(weights * a)[..., None], order)
+    weights, gaps = ops.take(probs, order), ops.gaps(ordered)
+    level, none = _levels(ops, weights), xp.zeros_like(gaps)
+    steps = xp.where(gaps > 0, _density(ops, objective, sizes, row, level), none) * gaps
+    low, high = level <= 0, level >= 1
+    a = ops.cumulate(xp.where(low | high, none, steps))
+    a = a - ops.total(weights * a)[..., None]
+    beyond = ops.cumulate(xp.where(high, steps, none)) - _from_above(ops, xp.where(low, steps, none))
+    return ops.unsort(a + beyond, order)
 
 
-def _density(ops: Backend, objective: str | Objective, k: int | None, level: Array) -> Array:
+def _levels(ops: Backend, probs: Array) -> Array:
+    """Return the probability below each gap, in [0, 1]: 1 where none is above, however the sum is rounded."""
+    level = ops.xp.clip(ops.cumulate(probs)[..., 1:-1], 0, 1)
+    return ops.xp.where(_from_above(ops, probs)[..., 1:-1] > 0, level, ops.xp.ones_like(level))
+
+
+def _from_above(ops: Backend, x: Array) -> Array:
+    """Return the sums of what is at and above each place, (..., n) -> (..., n + 1)."""
+    return ops.xp.flip(ops.cumulate(ops.xp.flip(x, axis=-1)), axis=-1)
+
+
+def _density(
+    ops: Backend, objective: str | Objective, sizes: Sizes, row: Array | None, level: Array
+) -> Array:
     """Return φ at the levels."""
-    open_terms, sized, k = _split(ops, objective, k)
-    background, *terms = ops.constants(_density_terms, level, sized, k)
-    return sum((c * part.density(level) for c, part in open_terms), background + _bernstein(ops, level, *terms))
+    open_terms, sized, sizes = _split(ops, objective, sizes)
+    phi = _bernstein(ops, level, row, ops.constants(_density_terms, level, sized, sizes))
+    return sum((c * part.density(level) for c, part in open_terms), phi)
 
 
-def _upper_mass(ops: Backend, objective: str | Objective, k: int | None, level: Array) -> tuple[Array, Array]:
+def _upper_mass(
+    ops: Backend, objective: str | Objective, sizes: Sizes, row: Array | None, level: Array
+) -> tuple[Array, Array]:
     """Return Φ(1), and Φ(1) - Φ at the levels."""
-    open_terms, sized, k = _split(ops, objective, k)
-    mass, background, *terms = ops.constants(_mass_terms, level, sized, k)
-    above = background + _bernstein(ops, level, *terms)
+    open_terms, sized, sizes = _split(ops, objective, sizes)
+    mass, *terms = ops.constants(_mass_terms, level, sized, sizes)
+    mass, above = _at(ops, mass, row), _bernstein(ops, level, row, terms)
     for c, part in open_terms:
         full = c * part.cumulative(np.ones(()))
         mass, above = mass + full, above + (full - c * part.cumulative(level))
@@ -139,75 +183,97 @@ def _upper_mass(ops: Backend, objective: str | Objective, k: int | None, level: 
 
 
 def _split(
-    ops: Backend, objective: str | Objective, k: int | None
-) -> tuple[list[tuple[float, Elementary]], str | Objective, int | None]:
-    """Return the terms that stand for the population, the rest of the objective, and the size that open levels take."""
-    if k is not None or ops.xp is not np:
-        return [], objective, k
+    ops: Backend, objective: str | Objective, sizes: Sizes
+) -> tuple[list[tuple[float, Elementary]], str | Objective, Sizes]:
+    """Return the terms that stand for the population, the rest of the objective, and the sizes of its open levels."""
+    if not isinstance(objective, str | Objective):  # pyright: ignore[reportUnnecessaryIsInstance]
+        objective = parse(objective)
+    if sizes is not None or ops.xp is not np:
+        return [], objective, sizes
     terms = parse(objective).terms()
     open_terms = [(c, part) for c, part in terms if part.comparison_size is None]
-    return open_terms, combine(*((c, part) for c, part in terms if part.comparison_size is not None)), 1
+    return open_terms, combine(*((c, part) for c, part in terms if part.comparison_size is not None)), (1,)
 
 
-def _density_terms(objective: str | Objective, k: int | None) -> tuple[NDArray[np.float64], ...]:
-    """Return background, coefficients, powers, degree and log binomials of the Bernstein polynomial φ."""
-    alpha = _common_weights(objective, k)
-    return _bernstein_terms(len(alpha) * alpha)
+def _density_terms(objective: str | Objective, sizes: Sizes) -> tuple[NDArray[np.float64], ...]:
+    """Return the Bernstein terms of φ, a row for each size."""
+    return _bernstein_terms([len(alpha) * alpha for alpha in _common_weights(objective, sizes)])
 
 
-def _mass_terms(objective: str | Objective, k: int | None) -> tuple[NDArray[np.float64], ...]:
-    """Return Φ(1), then background, coefficients, powers, degree and log binomials of Φ(1) - Φ."""
-    alpha = _common_weights(objective, k)
-    above = np.append(np.cumsum(alpha[::-1])[::-1], 0.0)
-    return np.asarray(above[0]), *_bernstein_terms(above)
+def _mass_terms(objective: str | Objective, sizes: Sizes) -> tuple[NDArray[np.float64], ...]:
+    """Return Φ(1), then the Bernstein terms of Φ(1) - Φ, a row for each size."""
+    above = [np.append(np.cumsum(alpha[::-1])[::-1], 0.0) for alpha in _common_weights(objective, sizes)]
+    return np.array([row[0] for row in above]), *_bernstein_terms(above)
 
 
-def _common_weights(objective: str | Objective, k: int | None) -> NDArray[np.float64]:
-    """Return the rank weights at the largest comparison size in the objective, `k` for open levels."""
+def _common_weights(objective: str | Objective, sizes: Sizes) -> list[NDArray[np.float64]]:
+    """Return, for each size that open levels take, the rank weights at the largest one in the objective."""
     objective = parse(objective)
     parts = [part for _, part in objective.terms()]
-    if k is None and any(part.comparison_size is None for part in parts):
+    if sizes is None and any(part.comparison_size is None for part in parts):
         raise ValueError(
             f"a level without @K stands for the population, which needs NumPy arrays; got {objective}: "
             "give a comparison size, @K"
         )
-    sizes = [math.ceil((k or 1) if part.comparison_size is None else part.comparison_size) for part in parts]
-    pairs = components(objective, k or 1)
-    return sum((c * subset_weights(alpha, max(sizes)) for c, alpha in pairs), np.zeros(max(sizes, default=1)))
+    rows: list[NDArray[np.float64]] = []
+    for k in sizes or (1,):
+        common = max((math.ceil(part.comparison_size or k) for part in parts), default=1)
+        pairs = components(objective, k)
+        rows.append(sum((c * subset_weights(alpha, common) for c, alpha in pairs), np.zeros(common)))
+    return rows
 
 
-def _bernstein_terms(coefficients: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Split Bernstein coefficients into their most frequent value and the terms that differ from it."""
-    values, counts = np.unique(coefficients, return_counts=True)
-    background = values[np.argmax(counts)]
-    power = np.flatnonzero(coefficients != background)
-    degree = len(coefficients) - 1
+def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float64], ...]:
+    """Split rows of Bernstein coefficients into their most frequent value and the terms that differ from it.
+
+    Returns:
+        The background of each row, the excess of its terms over it, the power of each term, the degree of each row,
+        and the logarithms of the binomial coefficients, minus infinity beyond the degree.
+    """
     from scipy.special import gammaln
 
-    log_binomial = gammaln(degree + 1) - gammaln(power + 1) - gammaln(degree - power + 1)
-    return tuple(map(np.asarray, (background, coefficients[power] - background, power, degree, log_binomial)))
+    background, degree = np.empty(len(rows)), np.array([len(row) - 1 for row in rows])
+    excess = np.zeros((len(rows), int(degree.max()) + 1))
+    for i, row in enumerate(rows):
+        values, counts = np.unique(row, return_counts=True)
+        background[i] = values[np.argmax(counts)]
+        excess[i, : len(row)] = row - background[i]
+    power = np.flatnonzero(excess.any(axis=0))
+    beyond = degree[:, None] - power
+    log_binomial = gammaln(degree + 1)[:, None] - gammaln(power + 1) - gammaln(np.maximum(beyond, 0) + 1)
+    return background, excess[:, power], power, degree, np.where(beyond < 0, -np.inf, log_binomial)
 
 
-def _bernstein(
-    ops: Backend, level: Array, coefficients: Array, power: Array, degree: Array, log_binomial: Array
-) -> Array:
-    """Return the sum of the Bernstein terms at the levels, in slices of bounded memory."""
+def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Array]) -> Array:
+    """Return the sums of the Bernstein terms at the levels, in slices of bounded memory."""
     xp, tiny = ops.xp, 1e-30
+    background, excess, power, degree, log_binomial = terms
+    background, excess, degree, log_binomial = (_at(ops, a, row) for a in (background, excess, degree, log_binomial))
     u = xp.clip(level, tiny, 1 - float(xp.finfo(level.dtype).eps) / 2)[..., None]
     log_u, log_v = xp.log(u), xp.log1p(-u)
-    total = 0 * level
+    total = background[..., None] + 0 * level
     step = max(1, _CHUNK // max(math.prod(level.shape), 1))
-    for start in range(0, coefficients.shape[0], step):
-        part = slice(start, min(start + step, coefficients.shape[0]))
-        terms = xp.exp(log_binomial[part] + power[part] * log_u + (degree - power[part]) * log_v)
-        total = total + ops.total(terms * coefficients[part])
+    for start in range(0, power.shape[0], step):
+        part = slice(start, min(start + step, power.shape[0]))
+        rest = degree[..., None, None] - power[part]
+        pieces = xp.exp(log_binomial[..., None, part] + power[part] * log_u + rest * log_v)
+        total = total + ops.total(pieces * excess[..., None, part])
     return total
+
+
+def _at(ops: Backend, table: Array, row: Array | None) -> Array:
+    """Return the rows of a table, shape (..., columns); its only one if `row` is None."""
+    if row is None:
+        return table[0, ...]
+    flat = ops.xp.take(table, ops.xp.reshape(row, (-1,)), axis=0)
+    return ops.xp.reshape(flat, (*row.shape, *table.shape[1:]))
 
 
 def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, Array]:
     ops = backend_of(rewards)
     r = ops.floating(rewards)
-    p = ops.floating(ops.asarray(probs, r))
+    p = floating_beside("probs", probs, r, ops)
+    axis = whole_axis(axis)
     back = axis if axis < 0 else axis - max(r.ndim, p.ndim)
     if min(r.ndim, p.ndim) < -back or r.shape[back] != p.shape[back] or r.shape[back] == 0:
         raise ValueError(
@@ -221,5 +287,25 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
     if ops.is_finite(p) is not None:
         sums = ops.total(p)
         if not (bool(ops.xp.all(p >= 0)) and bool(ops.xp.all(abs(sums - 1) < 1e-4))):
-            raise ValueError(f"probs must be nonnegative with sum 1 along axis {axis}; got sums {sums}")
+            raise ValueError(
+                f"probs must be nonnegative with sum 1 along axis {axis}; got sums from {float(ops.xp.min(sums))} to "
+                f"{float(ops.xp.max(sums))} and a smallest probability of {float(ops.xp.min(p))}"
+            )
     return ops, r, p
+
+
+def floating_beside(name: str, values: Array, x: Array, ops: Backend) -> Array:
+    """Return numbers as a floating array beside `x`, or say by their name that they are none."""
+    try:
+        return ops.floating(ops.asarray(values, x))
+    except (TypeError, ValueError) as error:
+        reason = str(error).removeprefix("rewards must be real numbers; ")
+        raise TypeError(f"{name} must be real numbers; {reason}") from error
+
+
+def whole_axis(axis: object) -> int:
+    """Return an axis as a whole number, or say that it is none."""
+    try:
+        return operator.index(axis)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"axis must be a whole number; got {axis!r}") from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ def group_advantages(
 
     Raises:
         ValueError: The lengths differ, a group is too small (with its id), or the rewards are not finite.
+        TypeError: `group_ids` is no sequence of hashable ids.
 
     Example:
         >>> group_advantages([0.0, 1.0, 3.0, 5.0], ["a", "b", "a", "b"], "mean")
@@ -54,7 +55,10 @@ def group_advantages(
     shape: tuple[int, ...] = getattr(group_ids, "shape", (0,))
     if len(shape) != 1:
         raise ValueError(f"group_ids must have one axis; got shape {tuple(shape)}")
-    count = len(group_ids)
+    try:
+        count = len(group_ids)
+    except TypeError:
+        raise TypeError(f"group_ids must be a sequence of ids; got {type(group_ids).__name__}") from None
     beside = {"where": where, "sample_weight": sample_weight}
     columns = {name: ops.asarray(column, flat) for name, column in beside.items() if column is not None}
     for name, found in {"rewards": flat.shape, **{name: column.shape for name, column in columns.items()}}.items():
@@ -75,7 +79,7 @@ def group_advantages(
     run = partial(_together, ops, flat, columns, objective, baseline, small)
     parts: list[Array] = []
     place, done = np.empty(count, dtype=np.int64), 0
-    for rows, own in _classes(order, sizes, exact=sample_weight is not None):
+    for rows, own in _classes(order, sizes):
         try:
             parts.append(run(rows, own))
         except ValueError:
@@ -108,6 +112,8 @@ def group_members(group_ids: Sequence[Hashable] | NDArray[Any]) -> tuple[NDArray
 
 def _codes(group_ids: Sequence[Hashable] | NDArray[Any]) -> NDArray[np.int64]:
     """Return whole numbers from 0 on that stand for the ids, below a few times their number."""
+    if hasattr(group_ids, "cpu"):  # a tensor, which may lie on a device
+        group_ids = cast(Any, group_ids).cpu()
     ids = np.asarray(group_ids) if hasattr(group_ids, "__array__") else None
     if ids is not None and ids.dtype.kind in "iub" and ids.size:
         lowest, highest = int(ids.min()), int(ids.max())
@@ -116,18 +122,22 @@ def _codes(group_ids: Sequence[Hashable] | NDArray[Any]) -> NDArray[np.int64]:
     if ids is not None and ids.dtype.kind in "iubSU":
         return np.unique(ids, return_inverse=True)[1]
     known: dict[Hashable, int] = {}
-    return np.fromiter((known.setdefault(i, len(known)) for i in group_ids), dtype=np.int64, count=len(group_ids))
+    try:
+        codes = [known.setdefault(i, len(known)) for i in group_ids]
+    except TypeError as error:
+        raise TypeError(f"group_ids must be hashable; got an {error}") from error
+    return np.array(codes, dtype=np.int64)
 
 
 def _classes(
-    order: NDArray[np.int64], sizes: NDArray[np.int64], exact: bool
+    order: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield the positions of groups of equal or similar size, each row padded with its last, and their sizes.
 
-    Sizes up to 16 have a class each, larger ones eight in every octave, unless all sizes must be `exact`.
+    Sizes up to 16 have a class each, larger ones eight in every octave.
     """
     starts = np.cumsum(sizes) - sizes
-    step = np.ones_like(sizes) if exact else 1 << np.maximum(np.frexp(sizes - 1.0)[1] - 4, 0)
+    step = 1 << np.maximum(np.frexp(sizes - 1.0)[1] - 4, 0)
     width = -(-sizes // step) * step
     for w in np.unique(width).tolist():
         groups = np.flatnonzero(width == w)
@@ -151,7 +161,8 @@ def _together(
     inside = filled_columns(rows.shape[1], sizes)
     if beside or inside.all():
         if not inside.all():
-            beside["where"] = beside["where"] & ops.asarray(inside, flat)
+            filled = ops.asarray(inside, flat)
+            beside["where"] = beside["where"] & filled if "where" in beside else filled
         found = advantages(flat[index], objective, baseline=baseline, small=small, **beside)
     else:
         found = padded_advantages(ops, flat[index], sizes, objective, baseline, small)

@@ -59,6 +59,8 @@ __all__ = [
     "Winsorized",
     "combine",
     "every_rank",
+    "real_number",
+    "whole_number",
 ]
 
 Array = NDArray[np.float64]
@@ -83,7 +85,7 @@ class Objective:
     def __mul__(self, factor: object) -> "Objective":
         if not isinstance(factor, Real):
             return NotImplemented
-        return combine((_finite("factor", factor), self))
+        return combine((real_number("factor", factor), self))
 
     __rmul__ = __mul__
 
@@ -120,14 +122,14 @@ def combine(*parts: tuple[float, Objective]) -> Objective:
     total: dict[Elementary, float] = {}
     for coefficient, objective in parts:
         for inner, part in objective.terms():
-            total[part] = _finite("coefficient", total.get(part, 0.0) + coefficient * inner)
+            total[part] = real_number("coefficient", total.get(part, 0.0) + coefficient * inner)
     kept = tuple((coefficient, part) for part, coefficient in total.items() if coefficient != 0)
     return kept[0][1] if len(kept) == 1 and kept[0][0] == 1 else Mixture(kept)
 
 
 def every_rank(k: int) -> list[str]:
     """Return the strings of the objectives that are one rank of k rewards alone, from the worst to the best."""
-    return [f"rank:{j}@{k}" for j in range(_count("k", k), 0, -1)]
+    return [f"rank:{j}@{k}" for j in range(whole_number("k", k), 0, -1)]
 
 
 class Elementary(Objective):
@@ -250,7 +252,7 @@ class LMoment(Elementary):
     name: ClassVar[str] = "lmoment"
 
     def __post_init__(self) -> None:
-        _count("order", self.order)
+        whole_number("order", self.order)
 
     @property
     def comparison_size(self) -> int:
@@ -280,7 +282,7 @@ class Weights(Elementary):
     def __init__(self, *alpha: float) -> None:
         if not alpha:
             raise ValueError("weights needs at least one rank weight; got none")
-        object.__setattr__(self, "alpha", tuple(float(_finite("weights", a)) for a in alpha))
+        object.__setattr__(self, "alpha", tuple(float(real_number("weights", a)) for a in alpha))
 
     @property
     def comparison_size(self) -> int:
@@ -513,7 +515,7 @@ class CVaR(Elementary):
 
     def density(self, u: Array) -> Array:
         """Return 1/q below q."""
-        return np.where(u < self.q, 1 / self.q, 0)
+        return np.where(_reached(self.q, u), 0, 1 / self.q)
 
 
 @dataclass(frozen=True)
@@ -548,7 +550,7 @@ class UpperCVaR(Elementary):
 
     def density(self, u: Array) -> Array:
         """Return 1/q above 1 - q."""
-        return np.where(1 - u <= self.q, 1 / self.q, 0)
+        return np.where(_reached(1 - self.q, u), 1 / self.q, 0)
 
 
 @dataclass(frozen=True)
@@ -572,8 +574,8 @@ class Range(Elementary):
     name: ClassVar[str] = "range"
 
     def __post_init__(self) -> None:
-        _finite("lo", self.lo)
-        _finite("hi", self.hi)
+        real_number("lo", self.lo)
+        real_number("hi", self.hi)
         if not 0 <= self.lo < self.hi <= 1:
             raise ValueError(f"lo and hi must satisfy 0 <= lo < hi <= 1; got lo={self.lo}, hi={self.hi}")
         _size(self.k)
@@ -588,7 +590,7 @@ class Range(Elementary):
 
     def density(self, u: Array) -> Array:
         """Return 1 / (hi - lo) between the levels."""
-        return np.where((u >= self.lo) & (u < self.hi), 1 / (self.hi - self.lo), 0)
+        return np.where(_reached(self.lo, u) & ~_reached(self.hi, u), 1 / (self.hi - self.lo), 0)
 
 
 @dataclass(frozen=True)
@@ -622,7 +624,7 @@ class VaR(Elementary):
 
     def cumulative(self, u: Array) -> Array:
         """Return 1 from q on."""
-        return np.where(u >= self.q, 1.0, 0.0)
+        return np.where(_reached(self.q, u), 1.0, 0.0)
 
 
 _POSITIONS: dict[str, Callable[[float, int], float]] = {
@@ -679,7 +681,7 @@ class Quantile(Elementary):
 
     def cumulative(self, u: Array) -> Array:
         """Return 1 from q on."""
-        return np.where(u >= self.q, 1.0, 0.0)
+        return np.where(_reached(self.q, u), 1.0, 0.0)
 
     def __str__(self) -> str:
         method = "" if self.method == "hazen" else f":{self.method}"
@@ -746,7 +748,7 @@ class Trimmed(Elementary):
 
     def density(self, u: Array) -> Array:
         """Return 1 / (1 - 2p) between p and 1 - p."""
-        return np.where((u >= self.p) & (u < 1 - self.p), 1 / (1 - 2 * self.p), 0)
+        return np.where(_reached(self.p, u) & ~_reached(1 - self.p, u), 1 / (1 - 2 * self.p), 0)
 
 
 @dataclass(frozen=True)
@@ -785,7 +787,7 @@ class Winsorized(Elementary):
 
     def cumulative(self, u: Array) -> Array:
         """Return u between p and 1 - p, 0 below, 1 above."""
-        return np.where(u < self.p, 0.0, np.where(u < 1 - self.p, u, 1.0))
+        return np.where(_reached(1 - self.p, u), 1.0, np.where(_reached(self.p, u), u, 0.0))
 
 
 @dataclass(frozen=True)
@@ -820,7 +822,8 @@ class MaxRL(Elementary):
 
     def density(self, u: Array) -> Array:
         """Return 1 / (1 - u)."""
-        return 1 / (1 - u)
+        with np.errstate(divide="ignore"):
+            return 1 / (1 - u)
 
 
 @dataclass(frozen=True)
@@ -843,7 +846,7 @@ class Wang(Elementary):
     name: ClassVar[str] = "wang"
 
     def __post_init__(self) -> None:
-        _finite("shift", self.shift)
+        real_number("shift", self.shift)
         _size(self.k)
 
     def rank_weights(self, k: int) -> Array:
@@ -883,7 +886,7 @@ class Power(Elementary):
     name: ClassVar[str] = "power"
 
     def __post_init__(self) -> None:
-        if _finite("gamma", self.gamma) <= 0:
+        if real_number("gamma", self.gamma) <= 0:
             raise ValueError(f"gamma must satisfy gamma > 0; got gamma={self.gamma}")
         _size(self.k)
 
@@ -897,7 +900,8 @@ class Power(Elementary):
 
     def density(self, u: Array) -> Array:
         """Return γ (1 - u)^(γ - 1)."""
-        return self.gamma * (1 - u) ** (self.gamma - 1)
+        with np.errstate(divide="ignore"):
+            return self.gamma * (1 - u) ** (self.gamma - 1)
 
 
 @dataclass(frozen=True)
@@ -919,7 +923,7 @@ class Exponential(Elementary):
     name: ClassVar[str] = "exponential"
 
     def __post_init__(self) -> None:
-        if _finite("gamma", self.gamma) == 0:
+        if real_number("gamma", self.gamma) == 0:
             raise ValueError("gamma must not be 0 (that is the mean); got gamma=0")
         _size(self.k)
 
@@ -938,19 +942,29 @@ class Exponential(Elementary):
 
 @dataclass(frozen=True)
 class Spectrum(Elementary):
-    r"""Any spectrum φ on [0, 1], given as a Python function, as the rank weights whose spectrum is closest to it.
+    r"""Any spectrum φ on [0, 1], given as a Python function, as the rank weights of the same shape closest to it.
 
     The weights minimise $\int_0^1 (\sum_j \alpha_j b_{j,K}(u) - \varphi(u))^2 du$ at the mass
-    $\sum_j \alpha_j = \int_0^1 \varphi$, with $\alpha \ge 0$ where φ is
-    nowhere negative (then a better reward never gets a smaller advantage). A φ of either sign is fitted without that
-    bound, and its weights can be large where φ is not smooth. The function takes an array of levels and returns as
-    many values; 1 in a bad tail and 0 elsewhere is half of a CVaR. It has no string form; it pickles if φ does.
+    $\sum_j \alpha_j = \int_0^1 \varphi$, and keep the shape of φ. Where it nowhere increases, nor do they: a risk-averse
+    spectrum stays one, and no mean-preserving spread raises its value. Where it nowhere decreases, nor do they. Where it
+    is nowhere negative, nor are they: a better reward never gets a smaller advantage. A φ of either sign that goes up
+    and down is fitted without bounds, and its weights can be large where φ is not smooth.
 
-    Source: least squares in the Bernstein basis; Acerbi (2002) for spectral risk measures.
+    Up to K = 64 all weights of that shape compete. Beyond, sums of the increments
+    $\int_{(j-1)/K}^{j/K} \varphi$ (the choice of `CVaR` and `Wang`) and of the weights of that shape at K = 64, raised
+    to K: steps and polynomials stay what they are, and the time grows with K, about 0.03 s at K = 64, 0.2 s at 5000.
+
+    The function takes an array of levels and returns as many values; 1 in a bad tail and 0 elsewhere is q times a CVaR.
+    It has no string form; it pickles if φ does. Two are the same if their functions are equal; one that cannot be
+    hashed, such as ``numpy.poly1d``, is the same as itself alone, and must not change.
+
+    Source: least squares in the Bernstein basis; Acerbi (2002) for spectral risk measures and their shape.
 
     Example:
         >>> Spectrum(lambda u: 3 * u**2).rank_weights(3).round(6)
         array([0., 0., 1.])
+        >>> Spectrum(lambda u: np.where(u < 0.02, 50, 0)).rank_weights(100)[:4].round(3)
+        array([0.5, 0.5, 0. , 0. ])
     """
 
     function: Callable[[Array], Array]
@@ -962,22 +976,38 @@ class Spectrum(Elementary):
             raise TypeError(f"function must be callable; got {type(self.function).__name__}")
         _size(self.k)
 
-    def rank_weights(self, k: int) -> Array:
-        """Return the best fit."""
-        from scipy.optimize import nnls
+    def _key(self) -> tuple[object, float | None]:
+        try:
+            hash(self.function)
+        except TypeError:
+            return id(self.function), self.k
+        return self.function, self.k
 
-        nodes, mass = _quadrature(max(512, 4 * k))
-        target = self.density(nodes)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spectrum) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def rank_weights(self, k: int) -> Array:
+        """Return the best fit of the shape of φ."""
+        levels, mass = _quadrature(k * -(-4096 // k))
+        values = self.density(levels)
+        increments = (mass * values).reshape(k, -1).sum(axis=1)
+        own = min(k, 64)
+        shapes, signed = _shapes(values, own)
+        nodes, mass = _quadrature(64)
+        densities = _bernstein_mixtures(shapes, nodes)
+        if k > own:
+            densities = np.column_stack([_bernstein_mixtures(increments[:, None], nodes), densities])
+            shapes = np.column_stack([increments, _raised(shapes, k)])
         root, firm = np.sqrt(mass), 1e4  # one more equation, of great weight: the mass of φ
-        design = np.vstack([root[:, None] * _bernstein_densities(k, nodes), np.full(k, firm)])
-        values = np.append(root * target, firm * (mass @ target))
-        if (target >= 0).all():
-            return np.asarray(nnls(design, values, maxiter=100 * k)[0], dtype=np.float64)
-        return np.asarray(np.linalg.lstsq(design, values)[0], dtype=np.float64)
+        design = np.vstack([root[:, None] * densities, firm * shapes.sum(axis=0)])
+        return shapes @ _least_squares(design, np.append(root * self.density(nodes), firm * increments.sum()), signed)
 
     def cumulative(self, u: Array) -> Array:
         """Return the integral of the function from 0 to u, by Gauss-Legendre quadrature."""
-        nodes, mass = _quadrature(512)
+        nodes, mass = _quadrature(32)
         return np.sum(u[..., None] * mass * self.density(u[..., None] * nodes), axis=-1)
 
     def density(self, u: Array) -> Array:
@@ -1018,24 +1048,72 @@ def _snap(x: float) -> float:
     return float(round(x)) if math.isclose(x, round(x), rel_tol=1e-12, abs_tol=1e-12) else x
 
 
-def _quadrature(count: int) -> tuple[Array, Array]:
-    """Return about `count` nodes and weights on [0, 1]: Gauss-Legendre rules of 16 nodes on equal panels."""
+def _reached(level: float, u: Array) -> NDArray[np.bool_]:
+    """Return where u is at least a level, but for the rounding of sums of probabilities."""
+    return u >= level - max(1e-12, 8 * float(np.finfo(u.dtype).eps))
+
+
+def _quadrature(panels: int) -> tuple[Array, Array]:
+    """Return nodes and weights on [0, 1]: Gauss-Legendre rules of 16 nodes on equal panels."""
     nodes, mass = np.polynomial.legendre.leggauss(16)
-    panels = -(-count // 16)
     return ((np.arange(panels)[:, None] + (nodes + 1) / 2) / panels).ravel(), np.tile(mass / (2 * panels), panels)
 
 
-def _bernstein_densities(k: int, u: Array) -> Array:
-    """Return b_{j,k}(u), the density of the level of the rank-j reward of k: shape (len(u), k)."""
-    from scipy.stats import binom
+def _shapes(values: Array, k: int) -> tuple[Array, bool]:
+    """Return the columns whose nonnegative sums are the k weights of the shape of a function, or all their sums."""
+    slack = 1e-9 * np.abs(values).max()  # of rounding
+    steps, nonnegative = np.diff(values), bool((values >= -slack).all())
+    falling = bool((steps <= slack).all())
+    if not falling and not (steps >= -slack).all():
+        return np.eye(k), not nonnegative
+    columns = np.triu(np.ones((k, k))) if falling else np.tril(np.ones((k, k)))
+    return (columns if nonnegative else np.column_stack([columns, -np.ones(k)])), False
 
-    return k * np.asarray(binom.pmf(np.arange(k), k - 1, u[:, None]), dtype=np.float64)
+
+def _least_squares(design: Array, values: Array, signed: bool) -> Array:
+    """Return the coefficients that fit best, nonnegative ones unless they may be `signed`."""
+    from scipy.optimize import nnls
+
+    scale = np.linalg.norm(design, axis=0)
+    scale[scale == 0] = 1
+    if signed:
+        return np.linalg.lstsq(design / scale, values)[0] / scale
+    return np.asarray(nnls(design / scale, values, maxiter=100 * len(scale))[0], dtype=np.float64) / scale
+
+
+def _bernstein_mixtures(alpha: Array, u: Array) -> Array:
+    r"""Return $\sum_j \alpha_j b_{j,K}(u)$ for each column of rank weights at 0 < u < 1: shape (len(u), columns)."""
+    k = len(alpha)
+    j = np.arange(k)
+    log_binomial = _log_binomial(k - 1, j)
+    parts = np.array_split(u[:, None], -(-k * len(u) // (1 << 22)))  # of bounded memory
+    return k * np.concatenate(
+        [np.exp(log_binomial + j * np.log(part) + (k - 1 - j) * np.log1p(-part)) @ alpha for part in parts]
+    )
+
+
+def _raised(alpha: Array, k: int) -> Array:
+    """Return the rank weights of size k with the same spectra, for each column of smaller ones (degree elevation)."""
+    own, below = len(alpha), np.arange(k)[:, None]
+    j = np.arange(own)
+    log_share = _log_binomial(below, j) + _log_binomial(k - 1 - below, own - 1 - j)
+    return own / k * np.exp(log_share - _log_binomial(k - 1, own - 1)) @ alpha
+
+
+def _log_binomial(n: object, r: object) -> Array:
+    """Return the logarithm of n choose r, whole numbers; minus infinity for r > n."""
+    from scipy.special import gammaln
+
+    n, r = np.asarray(n), np.asarray(r)
+    log = gammaln(n + 1) - gammaln(r + 1) - gammaln(np.maximum(n - r, 0) + 1)
+    return np.where(r <= n, np.asarray(log, dtype=np.float64), -np.inf)
 
 
 # Checks and text
 
 
-def _finite(name: str, value: object) -> float:
+def real_number(name: str, value: object) -> float:
+    """Return a finite real number, or say by its name what is wrong with it."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number; got {value!r}")
     if not math.isfinite(value):
@@ -1044,11 +1122,12 @@ def _finite(name: str, value: object) -> float:
 
 
 def _size(k: float | None) -> None:
-    if k is not None and _finite("k", k) < 1:
+    if k is not None and real_number("k", k) < 1:
         raise ValueError(f"k must satisfy k >= 1; got k={k}")
 
 
-def _count(name: str, value: object) -> int:
+def whole_number(name: str, value: object) -> int:
+    """Return a whole number of at least 1, or say by its name what is wrong with it."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number; got {value!r}")
     if value < 1:
@@ -1058,17 +1137,17 @@ def _count(name: str, value: object) -> int:
 
 def _count_of_k(name: str, value: object, k: float) -> None:
     _size(k)
-    if _count(name, value) > math.floor(k):
+    if whole_number(name, value) > math.floor(k):
         raise ValueError(f"{name} must satisfy 1 <= {name} <= k; got {name}={value}, k={_text(k)}")
 
 
 def _level(name: str, value: float, include_one: bool = False) -> None:
-    if not (0 < _finite(name, value) < 1 or (include_one and value == 1)):
+    if not (0 < real_number(name, value) < 1 or (include_one and value == 1)):
         raise ValueError(f"{name} must satisfy 0 < {name} {'<=' if include_one else '<'} 1; got {name}={value}")
 
 
 def _half(name: str, value: float) -> None:
-    if not 0 <= _finite(name, value) < 0.5:
+    if not 0 <= real_number(name, value) < 0.5:
         raise ValueError(f"{name} must satisfy 0 <= {name} < 0.5; got {name}={value}")
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from ordergrad import objectives
-from ordergrad.objectives import Elementary, Objective, combine
+from ordergrad.objectives import Elementary, Objective, combine, real_number
 
 __all__ = ["anneal", "is_open", "names", "parse", "resolved"]
 
@@ -65,12 +65,13 @@ def anneal(a: str | Objective, b: str | Objective, t: float) -> Objective:
 
     Raises:
         ValueError: `t` is outside [0, 1].
+        TypeError: `t` is not a number; ``float`` makes one of a tensor.
 
     Example:
         >>> print(anneal("mean", "cvar:0.05", 0.25))
         0.75*mean+0.25*cvar:0.05
     """
-    if not 0 <= t <= 1:
+    if not 0 <= real_number("t", t) <= 1:
         raise ValueError(f"t must satisfy 0 <= t <= 1; got t={t}")
     return combine((1 - t, parse(a)), (float(t), parse(b)))
 
@@ -118,9 +119,9 @@ def _elementary(match: re.Match[str], text: str) -> Elementary:
     cls = _BY_NAME.get(match["name"])
     if cls is None:
         close = difflib.get_close_matches(match["name"].lower(), _BY_NAME, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(
-            f"objective {text!r} names no known objective: {match['name']!r}{hint} Known: {', '.join(_BY_NAME)}"
+            f"objective {text!r} names no known objective: {match['name']!r}{hint}; known: {', '.join(_BY_NAME)}"
         )
     arguments = [_value(word) for word in match["arguments"].split(":")[1:]]
     allowed = [field.name for field in fields(cast(Any, cls))]

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.objectives import Elementary, Objective
+from ordergrad.objectives import Elementary, Objective, whole_number
 from ordergrad.spec import parse
 
 __all__ = [
@@ -117,7 +117,7 @@ def rank_weights(objective: str | Objective, k: int | None = None) -> Array:
         if any(part.comparison_size is None for _, part in objective.terms()):
             raise ValueError(f"k is needed: {objective} leaves the comparison size to the group")
         k = least
-    if k < least:
+    if whole_number("k", k) < least:
         raise ValueError(f"k must be at least the comparison size {least} of {objective}; got k={k}")
     return _sum(((c, subset_weights(alpha, k)) for c, alpha in components(objective, k)), k)
 
@@ -143,9 +143,7 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
         array([0., 1., 2., 3.])
     """
     objective = parse(objective)
-    if n < 1:
-        raise ValueError(f"n must satisfy n >= 1; got n={n}")
-    pairs = components(objective, largest_k(n))
+    pairs = components(objective, largest_k(whole_number("n", n)))
     k = max((len(alpha) for _, alpha in pairs), default=1)
     if k > n:
         raise ValueError(f"k must satisfy 1 <= k <= n; got k={k}, n={n}")
