@@ -69,6 +69,23 @@ def test_unknown_names_get_a_suggestion(text, suggestion):
         og.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("pass@8", "pass@8 is max@8 of rewards that are 0 or 1"),
+        ("mean-0.5*Pass@1e2", "pass@1e2 is max@1e2"),
+        ("grpo", "GRPO is 'mean' with scale='group' in the TRL, verl and SkyRL adapters"),
+        ("max@4..mean", "A..B is a schedule of `train llm`, elsewhere use anneal(A, B, t)"),
+        ("mean..max@4", "A..B is a schedule"),
+        ("maxrl..", "A..B is a schedule"),
+    ],
+)
+def test_names_of_other_places_are_explained(text, hint):
+    with pytest.raises(ValueError) as error:
+        og.parse(text)
+    assert hint in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["zzz@3", "mean+qqqq:1"])
 def test_unknown_names_list_the_known_ones(text):
     with pytest.raises(ValueError, match=", ".join(names())):
