@@ -38,7 +38,7 @@ import ordergrad as og
 from ordergrad.report.plots import new_figure, pass_curves, save, style
 from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
-from ordergrad.train.measures import interval, pass_at, pass_at_k, read_successes, sizes
+from ordergrad.train.measures import interval, pass_at, pass_at_k, powers_of_two, read_successes
 from ordergrad.train.progress import chosen_jobs, train_under_progress
 from ordergrad.train.runs import (
     EVALUATION,
@@ -170,7 +170,7 @@ def best_rates(size: Size, out: Path) -> dict[str, float]:
 
 def measured(size: Size, out: Path) -> list[dict[str, Any]]:
     """Return one record per run of every part but the tuning."""
-    ks = sizes(size.settings.eval_samples)
+    ks = powers_of_two(size.settings.eval_samples)
     records: list[dict[str, Any]] = []
     for part, contenders in PARTS.items():
         for contender in contenders:
@@ -219,7 +219,7 @@ def start_curve(out: Path, ks: Sequence[int]) -> Any:
 
 def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
     """Write and show the tables and pictures."""
-    ks = sizes(size.settings.eval_samples)
+    ks = powers_of_two(size.settings.eval_samples)
     records = measured(size, out)
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import re
+import tracemalloc
 from dataclasses import fields
 from pathlib import Path
 
@@ -52,6 +53,10 @@ def discrete(x, p):
         ("wang:0.5", "wang:0.5", "wang:0.5@31"),
         ("0.5*mean+0.5*cvar:0.2", "0.5*mean+0.5*cvar:0.2", "0.5*mean+0.5*cvar:0.2@31"),
         ("top:2@4", "top:2@4", "top:2@4"),
+        ("top:5@10", "top:5@10", "top:5@10"),
+        ("rank:3@5", "rank:3@5", "rank:3@5"),
+        ("max@3.5", "max@3.5", "max@3.5"),
+        ("0.5*max@4+0.5*top:2@8", "0.5*max@4+0.5*top:2@8", "0.5*max@4+0.5*top:2@8"),
         ("winsorized:0.1", "winsorized:0.1", "winsorized:0.1@31"),
     ],
 )
@@ -76,7 +81,7 @@ def law():
     return prompts.x, prompts.p
 
 
-@pytest.mark.parametrize("text", ["be good", "worst 200%", "mox@3", "maxrl", "pass@0"])
+@pytest.mark.parametrize("text", ["be good", "worst 200%", "mox@3", "maxrl", "pass@0", "worst of 0"])
 def test_other_goals_are_refused(text):
     with pytest.raises(ValueError, match=r"goal must|share must|maxrl has no"):
         read_goal(text)
@@ -89,8 +94,8 @@ def test_numbers_of_two_outcomes_are_those_of_enumeration(baseline, objective):
     rewards = discrete(x, p)
     slope = og.exact.advantages(x, p, "max@4")
     score = slope / np.sqrt(p @ slope**2)
-    samples = list(advice_module._every_group(rewards, [score[None]], n))
-    found, _ = advice_module._weighed(objective, baseline, rewards, [score[None]], samples, 0.0, 1.0)
+    samples = advice_module._every_group(rewards, [score[None]], n)
+    [(found, _)] = advice_module._weighed([(objective, baseline)], rewards, [score[None]], samples, og.parse("max@4"))
     groups = np.array(list(itertools.product([0, 1], repeat=n)))
     chance = p[groups].prod(axis=1)
     estimate = (og.advantages(x[groups], objective, baseline=baseline) * score[groups]).mean(axis=1)
@@ -98,6 +103,24 @@ def test_numbers_of_two_outcomes_are_those_of_enumeration(baseline, objective):
     assert found.snr == pytest.approx(mean / np.sqrt(chance @ (estimate - mean) ** 2))
     assert found.value == pytest.approx(float(og.exact.value(x, p, objective)))
     assert found.direction == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("law", "n"), [("betabernoulli:1:2", 30), ("normal", 30)])
+def test_numbers_do_not_depend_on_the_pieces(monkeypatch, law, n):
+    whole = advise(read_goal("best of 4"), named(law), n)
+    monkeypatch.setattr(advice_module, "_CHUNK", 100)
+    monkeypatch.setattr(advice_module, "_SIMULATED", whole.simulated)
+    for found, known in zip(advise(read_goal("best of 4"), named(law), n).table, whole.table, strict=True):
+        assert (found.objective, found.baseline) == (known.objective, known.baseline)
+        assert (found.direction, found.snr) == pytest.approx((known.direction, known.snr), rel=1e-9)
+
+
+def test_large_groups_take_little_memory():
+    tracemalloc.start()
+    advise(read_goal("pass@16"), named("bernoulli:0.05"), 1500)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 << 20  # a table of all groups would have 36 MB of rewards and as much of scores, before any work
 
 
 def test_simulated_numbers_are_those_of_enumeration():
@@ -158,8 +181,11 @@ def test_what_is_recommended():
     assert single.best.snr > 1.25 * single.table[0].snr
     heavy = advise(read_goal("worst 5%"), named("student:2.5"), 16)
     assert heavy.unsteady
-    with pytest.raises(ValueError, match="n must satisfy n >= 2"):
-        advise(read_goal("mean"), named("normal"), 1)
+    for goal, n in (("pass@1", 8), ("top:2@4", 2), ("pass@16", 2)):  # nothing but the mean fits
+        assert advise(read_goal(goal), named("normal"), n).best.objective == "mean"
+    for n in (1, 5000):
+        with pytest.raises(ValueError, match=f"n must satisfy 2 <= n <= 4096; got n={n}"):
+            advise(read_goal("mean"), named("normal"), n)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +315,10 @@ def test_from_a_file_to_an_objective_in_two_commands(tmp_path):
     ("arguments", "message"),
     [
         (("normal", "--goal", "glory"), 'goal must be one of "pass@16"'),
-        (("normal", "--goal", "mean", "--n", "1"), "--n must be at least 2"),
+        (("normal", "--goal", "mean", "--n", "1"), "--n must be from 2 to 4096"),
+        (("normal", "--goal", "mean", "--n", "100000"), "--n must be from 2 to 4096"),
+        (("normal", "--goal", "worst of 0"), "goal must name at least 1 try; got 0"),
+        (("nowhere.jsonl", "--goal", "pass@4", "--success", "inf"), "must be a finite number; got inf"),
         (("nowhere.jsonl", "--goal", "mean"), "Distributions are bernoulli:p, betabernoulli:a:b"),
         (("bernoulli:2", "--goal", "mean"), "p must satisfy 0 <= p <= 1"),
     ],

@@ -35,6 +35,14 @@ def test_explain_prints_weights_spectrum_and_risk() -> None:
     assert "█" in output
 
 
+def test_zero_has_no_minus() -> None:
+    for objective in ("mean", "median", "lmoment:3"):
+        code, output = run("explain", objective)
+        assert code == 0, output
+        assert "0.0000" in output
+        assert "-0.0000" not in output
+
+
 def test_explain_writes_a_picture(tmp_path) -> None:
     file = tmp_path / "median.png"
     code, output = run("explain", "median", "--n", "9", "--plot", str(file))

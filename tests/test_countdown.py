@@ -77,6 +77,23 @@ def test_bad_ranges_are_refused(arguments: dict, message: str) -> None:
         problems(100, 0, Level(**arguments))
 
 
+def test_more_problems_than_there_are_is_told_soon() -> None:
+    with pytest.raises(ValueError, match="got count=100000, at most 24750 with 4 numbers up to 9"):
+        problems(100_000, 0)
+    assert len(problems(6, 0, Level(2, 2, 4))) == 6
+    with pytest.raises(ValueError, match="got count=7, found 6 with 2 numbers up to 2 and targets up to 4"):
+        problems(7, 0, Level(2, 2, 4))
+    with pytest.raises(ValueError, match="found 0 with 2 numbers up to 1000000000"):
+        problems(1, 0, Level(2, 10**9, 1))
+
+
+def test_demonstrations_of_nothing_are_refused() -> None:
+    level = Level(2, 2, 4)
+    every = frozenset(Problem(numbers, target) for numbers in ((1, 1), (1, 2), (2, 2)) for target in range(1, 5))
+    with pytest.raises(ValueError, match="problems that there are and that are not excluded; got count=3, found 0"):
+        demonstrations(3, 0, level, exclude=every)
+
+
 def test_malformed_prompts_are_refused() -> None:
     with pytest.raises(ValueError, match="must be of the form"):
         parse_prompt("3,5;7=42")

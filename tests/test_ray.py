@@ -1,12 +1,16 @@
 """Reward logs through Ray Data, on a local Ray."""
 
+import json
+
 import numpy as np
 import pytest
 import ray
 import ray.data
 
 import ordergrad as og
+from ordergrad.score.logs import open_log, score_log
 from ordergrad.score.ray_data import advantage_rows, group_row, score_dataset
+from ordergrad.score.reading import Columns
 from ordergrad.score.summary import Summary
 
 pytestmark = [
@@ -48,6 +52,23 @@ def test_a_dataset_is_scored_as_a_file_is(log):
             assert other == pytest.approx(row, nan_ok=True), name
 
 
+def test_a_text_mask_is_read_as_from_a_file(log, tmp_path):
+    _, ids, rewards, keep = log
+    words = np.where(keep & (ids > 0), " TRUE", "false")
+    words[rewards == 1] = "maybe"
+    rows = [{"id": int(i), "reward": float(r), "keep": str(k)} for i, r, k in zip(ids, rewards, words, strict=True)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, left_out = score_dataset(
+        ray.data.from_items(rows, override_num_blocks=2), OBJECTIVES, group="id", mask="keep", skip_broken=True
+    )
+    file = open_log("log", [tmp_path / "log.jsonl"], Columns("id", mask="keep"))
+    reading, whole = score_log(file, OBJECTIVES, skip_broken=True)
+    assert left_out == {"masked": reading.masked, "broken": reading.problems.count}
+    assert reading.problems.count > 0
+    values = [row["value"] for row in whole.tables()["values"]]
+    assert [row["value"] for row in found.tables()["values"]] == pytest.approx(values)
+
+
 def test_advantages_of_a_dataset(log):
     dataset, ids, rewards, _ = log
     rows = dataset.groupby("id").map_groups(
@@ -72,3 +93,22 @@ def test_broken_rows_of_a_group():
         group_row(group, ["mean"])
     row = group_row(group, ["mean"], skip_broken=True)
     assert (row["broken"][0], row["size"][0], row["value/mean"][0]) == (1, 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("mask", "size", "masked", "broken"),
+    [
+        (["true", "False", "1"], 2, 1, 0),
+        (["0", "yes", "1"], 1, 1, 1),
+        (np.array([True, None, False], object), 1, 1, 1),
+        ([1.0, np.nan, 2.0], 1, 0, 2),
+        ([False, False, False], 0, 3, 0),
+    ],
+)
+def test_masks_of_a_group(mask, size, masked, broken):
+    group = {"reward": np.array([0.0, 1.0, 5.0]), "keep": np.asarray(mask)}
+    row = group_row(group, ["mean"], mask="keep", skip_broken=True)
+    assert (row["size"][0], row["masked"][0], row["broken"][0]) == (size, masked, broken)
+    if broken:
+        with pytest.raises(ValueError, match="keep is neither true nor false"):
+            group_row(group, ["mean"], mask="keep")

@@ -241,7 +241,12 @@ def test_models_and_logs_share_pictures_too(tmp_path, kind) -> None:
     [
         (rl_run, RL, {"env_id": "Acrobot-v1"}, "env_id (CartPole-v1, Acrobot-v1)"),
         (llm_run, LLM, {"eval_problems": 20}, "eval_problems (30, 20)"),
-        (llm_run, LLM, {"samples": 4, "data": "countdown:5:9:99"}, "data (countdown, countdown:5:9:99); samples (8, 4)"),
+        (
+            llm_run,
+            LLM,
+            {"samples": 4, "data": "countdown:5:9:99"},
+            "data (countdown, countdown:5:9:99); samples (8, 4)",
+        ),
     ],
 )
 def test_what_keeps_runs_apart_is_named(tmp_path, make, settings, other, text) -> None:
@@ -265,7 +270,7 @@ def test_ties_of_all_are_not_marked(tmp_path) -> None:
     text = (run / "report.html").read_text()
     for title in ("Every objective under every model", "pass@k in percent"):
         assert Page(text).tables[title][1][1].startswith("0 ±")
-        assert not np.any(sum(stars(text, title), []))
+        assert not any(map(any, stars(text, title)))
     some = [(i, i % 2, LLM.eval_samples, 9.5) for i in range(LLM.eval_problems)]
     write_csv(run_folder(run, "mean", 0) / "evaluation.csv", ("problem", "successes", "samples", "mean_length"), some)
     report(run, "--overwrite")
@@ -336,6 +341,7 @@ def test_bad_input_is_told_before_any_work(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     assert "has no config.json" in refusal(tmp_path / "empty")
     assert "is not a folder" in refusal(tmp_path / "nowhere")
+    assert "a\\[/b] is not a folder" in refusal(r"a\[/b]")
     run = rl_run(tmp_path / "run")
     assert "must end in .html" in refusal(run, "--out", tmp_path / "report.pdf")
     assert "existing folder" in refusal(run, "--out", tmp_path / "no" / "report.html")

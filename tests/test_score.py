@@ -362,7 +362,9 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
 def test_a_broken_last_line_without_an_end_is_listed_with_the_others(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"group": 1, "reward": NaN}\n{"group": 1, "reward": 1}\n{"group": 1, "rew')
-    with pytest.raises(RunError, match=r"line 1: .*\n.*line 3: not JSON: Unterminated string starting at character 14\n"):
+    with pytest.raises(
+        RunError, match=r"line 1: .*\n.*line 3: not JSON: Unterminated string starting at character 14\n"
+    ):
         list(read(path, Columns(), Problems()))
 
 
@@ -522,7 +524,7 @@ def test_groups_of_different_size_are_compared_on_the_same_objective(tmp_path):
 
 
 def test_a_few_small_groups_do_not_lower_the_comparison_size(tmp_path):
-    path, a = tries_log(tmp_path / "a.jsonl", 8, groups=20)
+    path, _ = tries_log(tmp_path / "a.jsonl", 8, groups=20)
     rows = path.read_text().splitlines(keepends=True)
     (tmp_path / "b.jsonl").write_text("".join(rows[7:]))  # one group of one
     code, output = command(path, tmp_path / "b.jsonl", "-o", "median", "--out", tmp_path / "out")
@@ -535,7 +537,9 @@ def test_a_few_small_groups_do_not_lower_the_comparison_size(tmp_path):
 def test_logs_of_groups_of_one_size_are_read_once(two_logs, monkeypatch):
     reads = []
     own = logs.score_log
-    monkeypatch.setattr(logs, "score_log", lambda log, *args, **named: reads.append(log.name) or own(log, *args, **named))
+    monkeypatch.setattr(
+        logs, "score_log", lambda log, *args, **named: reads.append(log.name) or own(log, *args, **named)
+    )
     code, output = command(two_logs / "before.jsonl", two_logs / "after.csv", "-o", "median")
     assert code == 0, output
     assert "median@7" in output
@@ -643,6 +647,7 @@ def test_the_command_from_start_to_end(two_logs, tmp_path):
     ("arguments", "message"),
     [
         (("-o", "mox@2"), "did you mean 'max'?"),
+        (("--success", "nan"), "must be a finite number; got nan"),
         (("--group", "prompt"), "has no column 'prompt'; it has group, reward"),
         (("--baseline", "some"), "--baseline must be one of leave_one_out"),
         (("--advantages", "x.csv"), "must end in .jsonl, like the log"),

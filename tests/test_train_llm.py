@@ -138,10 +138,16 @@ def test_tasks_from_files(tmp_path):
         ({"objectives": ("mean", "mean")}, "each objective once"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive and finite; got nan"),
+        ({"learning_rate": float("inf")}, "learning_rate must be positive and finite; got inf"),
+        ({"objectives": ("grpo",), "samples": 1}, "samples must be at least 2"),
+        ({"width": 63}, "width must be a multiple of 8; got 63"),
+        ({"eval_problems": 100_000}, "too few problems .* got count=100000, at most 24750"),
         ({"data": "some.jsonl"}, "--model must be a folder or a hub id"),
         ({"objectives": ("max@2..mox",)}, "did you mean 'max'"),
         ({"objectives": ("mean..max@4",)}, "max@4 compares 4 completions"),
         ({"warm_hits": 1.5}, "warm_hits must lie in"),
+        ({"warm_hits": float("nan")}, "warm_hits must lie in"),
         ({"length_penalty": -0.1}, "length_penalty must be finite and not negative"),
         ({"data": "countdown:4"}, "countdown:NUMBERS:LARGEST:TARGET"),
         ({"data": "countdown:1:9:50"}, "numbers must satisfy numbers >= 2"),
@@ -157,6 +163,24 @@ def test_tasks_from_files(tmp_path):
 def test_bad_settings_are_refused_before_any_work(changes, message):
     with pytest.raises(RunError, match=message):
         check(replace(TINY, **changes))
+
+
+@pytest.mark.parametrize("width", [8, 72, 256, 320, 328])
+def test_every_multiple_of_8_is_a_width(width):
+    tokenizer = small_lm.character_tokenizer("01")
+    model = small_lm.small_model(tokenizer, seed=0, width=width, layers=1)
+    assert model(**tokenizer("0110", return_tensors="pt", return_token_type_ids=False)).logits.shape == (1, 4, 4)
+
+
+def test_errors_of_the_command_show_what_came(tmp_path, monkeypatch):
+    result = command("-o", "mean", "--data", "x[/y].jsonl", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "must be a folder or a hub id for --data x[/y].jsonl" in " ".join(result.output.split())
+    monkeypatch.setattr("ordergrad.train.llm_command._NEEDED", ("torch", "no_such_package"))
+    result = command("-o", "mean", "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "needs no_such_package: pip install 'ordergrad[llm]'" in " ".join(result.output.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_files_without_the_columns_are_refused(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from ordergrad.report.plots import learning_curves, return_distributions, save
 from ordergrad.train import rl_command as command
 from ordergrad.train.evaluation import fresh_episodes
 from ordergrad.train.measures import read_returns, values_of
-from ordergrad.train.parallel import train_all
+from ordergrad.train.parallel import default_jobs, train_all
 from ordergrad.train.rl import build, check, restore, run, seed_of, train
 from ordergrad.train.rl import save as save_model
 from ordergrad.train.rl_command import rl
@@ -281,6 +282,34 @@ def test_runs_side_by_side_are_the_runs_one_by_one(finished, tmp_path):
         name = f"runs/mean/seed-{seed}/checkpoint.safetensors"
         here, there = read_checkpoint(tmp_path / name)[0], read_checkpoint(finished[0] / name)[0]
         assert all(np.array_equal(here[key], there[key]) for key in here)
+
+
+def one_fails(objective, seed, folder, stop, report):
+    folder.mkdir(parents=True)
+    others = folder.with_name("seed-1")
+    for _ in range(600):
+        if seed == 0 and others.exists():
+            raise RunError("this one fails")
+        if stop():
+            (folder / "stopped").touch()
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_an_error_in_one_run_stops_the_others(tmp_path):
+    with pytest.raises(RunError, match="this one fails"):
+        train_all(one_fails, ["mean"], 3, tmp_path, 2, lambda *_: None)
+    assert run_folder(tmp_path, "mean", 1).joinpath("stopped").exists()
+    assert not run_folder(tmp_path, "mean", 2).exists()
+
+
+def test_only_the_processors_that_may_be_used_are(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    assert default_jobs(8) == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert default_jobs(8) == 8
 
 
 @pytest.mark.parametrize("credit", ["episode", "terminal"])

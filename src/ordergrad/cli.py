@@ -107,8 +107,8 @@ def _comparison_table(results: list[explaining.Explanation], bar: int) -> Table:
             str(result.k),
             explaining.spark(result.objective, result.k, bar),
             *(f"{share:.1%}" for share in explaining.shares(result.objective, result.k)[::2]),
-            f"{round(finite, 4) + 0:.4f}",
-            "" if population is None else f"{round(population, 4) + 0:.4f}",
+            _decimals(finite),
+            "" if population is None else _decimals(population),
         )
     return table
 
@@ -141,7 +141,12 @@ def _risk_table(result: explaining.Explanation) -> Table:
         table.add_column(heading, justify="left" if heading == "reward" else "right")
     for name, finite, population in result.risks:
         if population is None:
-            table.add_row(name, f"{finite:.4f}", "the objective itself", "0")
+            table.add_row(name, _decimals(finite), "the objective itself", "0")
         else:
-            table.add_row(name, f"{finite:.4f}", f"{population:.4f}", f"{finite - population:+.4f}")
+            table.add_row(name, _decimals(finite), _decimals(population), _decimals(finite - population, "+"))
     return table
+
+
+def _decimals(number: float, sign: str = "") -> str:
+    """Return a number with four decimals, zero without a minus."""
+    return f"{round(number, 4) + 0:{sign}.4f}"

@@ -119,9 +119,8 @@ def _parse_text(text: str) -> Objective:
 def _elementary(match: re.Match[str], text: str) -> Elementary:
     cls = _BY_NAME.get(match["name"])
     if cls is None:
-        raise ValueError(
-            f"objective {text!r} names no known objective: {match['name']!r}{_hint(match)}; known: {', '.join(_BY_NAME)}"
-        )
+        unknown = f"{match['name']!r}{_hint(match)}"
+        raise ValueError(f"objective {text!r} names no known objective: {unknown}; known: {', '.join(_BY_NAME)}")
     arguments = [_value(word) for word in match["arguments"].split(":")[1:]]
     allowed = [field.name for field in fields(cast(Any, cls))]
     options = {} if match["k"] is None else {"k": _value(match["k"])}

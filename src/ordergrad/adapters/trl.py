@@ -85,8 +85,8 @@ class OrderGradMixin:
     estimate of the objective, and ``ordergrad/value_error``, the standard error of that average for the prompts seen;
     ``ordergrad/max@k``, the expected best reward of k completions, and ``ordergrad/pass@k``, the probability that one
     of k succeeds, for k = 1, 2, 4, ... and the group size; ``ordergrad/no_signal``, the share of groups whose
-    advantages are all zero among those large enough to have any; ``ordergrad/unscorable``, completions per generation batch for which every reward function
-    returned None or NaN. Groups with fewer scorable completions than K (or k) are left out of the averages.
+    advantages are all zero; ``ordergrad/unscorable``, completions per generation batch for which every reward function
+    returned None or NaN. Groups with too few scorable completions for K (or k) are left out of the averages.
 
     Args:
         *positional: What TRL's trainer takes.

@@ -19,27 +19,30 @@ References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad import exact
-from ordergrad.advise.goals import Goal, candidates, resolved
+from ordergrad.advise.goals import Goal, candidates
 from ordergrad.advise.rewards import Prompts, Rewards
 from ordergrad.estimators import advantages
 from ordergrad.objectives import Objective
-from ordergrad.spec import parse
+from ordergrad.spec import parse, resolved
 from ordergrad.weights import Baseline, rank_weights
 
-__all__ = ["FAITHFUL", "Advice", "Candidate", "advise"]
+__all__ = ["FAITHFUL", "LARGEST", "Advice", "Candidate", "advise"]
 
 Array = NDArray[Any]
-FAITHFUL = 0.95
+FAITHFUL, LARGEST = 0.95, 4096
 _WORTH, _ALIKE, _RARE = 1.25, 0.02, 0.05
-_SIMULATED, _CELLS = 20_000, 1 << 24
+_SIMULATED, _CELLS, _CHUNK = 20_000, 1 << 24, 1 << 20
+Sample = tuple[Array, Callable[[Array], Array], Array]
+"""Groups (R, n); from their advantages to gradient estimates (..., R); the probabilities of these."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,12 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
     That is the goal's own objective at the largest K that N allows, unless another one whose direction is at least
     0.95 too has at least 1.25 times its signal-to-noise ratio; then the one with the largest ratio, and the least bias
     of those within 2% of that. Where no direction reaches 0.95, it is the one with the best. The mean is only a
-    reference unless it is the goal.
+    reference unless it is the goal, or all that groups of n allow.
 
     Args:
         goal: From `read_goal`.
         rewards: From `named` or `sampled`.
-        n: The group size N, at least 2.
+        n: The group size N, from 2 to 4096.
         seed: Of the simulation.
 
     Example:
@@ -110,21 +113,20 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
         >>> advise(read_goal("best of 4"), named("normal"), 8).best.objective
         'max@4'
     """
-    if n < 2:
-        raise ValueError(f"n must satisfy n >= 2; got n={n}")
+    if not 2 <= n <= LARGEST:
+        raise ValueError(f"n must satisfy 2 <= n <= {LARGEST}; got n={n}")
     slopes = [_advantages(group, parse(goal.slope)) for group in rewards.prompts]
     size = np.sqrt(_mean(rewards, [a * a for a in slopes]))
     scores = [a / size if size > 0 else a for a in slopes]
     binary = all(group.x.shape[1] <= 2 for group in rewards.prompts)
     count = 0 if binary else min(_SIMULATED, max(_CELLS // n, 1000))
-    samples = list(_every_group(rewards, scores, n) if binary else _some_groups(rewards, scores, n, count, seed))
-    target = _value(rewards, parse(goal.target))
-    mass = _mass(parse(goal.target))
+    target = parse(goal.target)
 
-    def weighed(name: str, baseline: Baseline) -> tuple[Candidate, bool]:
-        return _weighed(name, baseline, rewards, scores, samples, target, mass)
+    def weighed(pairs: Sequence[tuple[str, Baseline]]) -> list[tuple[Candidate, bool]]:
+        samples = _every_group(rewards, scores, n) if binary else _some_groups(rewards, scores, n, count, seed)
+        return _weighed(pairs, rewards, scores, samples, target)
 
-    found = [weighed(name, "leave_one_out") for name in candidates(goal, n)]
+    found = weighed([(name, "leave_one_out") for name in candidates(goal, n)])
     table = [candidate for candidate, _ in found]
     best = _best(goal, table)
     if best is not None:
@@ -132,43 +134,48 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
         whole = goal.families[0](n) if not goal.sizes or max(goal.sizes) >= n else None
         if whole is not None and whole not in [candidate.objective for candidate in table]:
             others.append((whole, "k_minus_one"))
-        table += [weighed(*other)[0] for other in others]
+        table += [candidate for candidate, _ in weighed(others)]
     scale = float(np.sqrt(_mean(rewards, [group.x**2 for group in rewards.prompts])))
     unsteady = count > 0 and any(few for _, few in found)
-    return Advice(goal, rewards, n, target, scale, tuple(table), best, count, unsteady)
+    return Advice(goal, rewards, n, _value(rewards, target), scale, tuple(table), best, count, unsteady)
 
 
 def _weighed(
-    name: str,
-    baseline: Baseline,
+    pairs: Sequence[tuple[str, Baseline]],
     rewards: Rewards,
     scores: Sequence[Array],
-    samples: Sequence[tuple[Array, Array, Array]],
-    target: float,
-    mass: float,
-) -> tuple[Candidate, bool]:
-    """Return a candidate with its numbers, and whether its noise comes from few groups."""
-    objective = parse(name)
-    own = [_advantages(group, objective) for group in rewards.prompts]
-    signal = _mean(rewards, [a * s for a, s in zip(own, scores, strict=True)])
-    size = np.sqrt(_mean(rewards, [a * a for a in own]))
-    first = second = largest = 0.0
-    for x, s, chance in samples:
-        estimate = (advantages(x, objective, baseline=baseline) * s).mean(axis=-1)
-        first += float(chance @ estimate)
-        second += float(chance @ estimate**2)
-        largest = max(largest, float((chance * estimate**2).max()))
-    noise = np.sqrt(max(second - first**2, 0.0))
-    value = _value(rewards, objective)
-    bias = value - target if abs(_mass(objective) - mass) < 1e-9 else None
-    direction = signal / size if size > 0 else np.nan
-    snr = signal / noise if noise > 0 else np.nan
-    return Candidate(name, baseline, value, bias, float(direction), float(snr)), largest > _RARE * second
+    samples: Iterable[Sample],
+    target: Objective,
+) -> list[tuple[Candidate, bool]]:
+    """Return objectives with their baselines and numbers, and whether the noise of each comes from few groups."""
+    objectives = [parse(name) for name, _ in pairs]
+    first, second, largest = np.zeros((3, len(pairs)))
+    for x, estimates, chance in samples:
+        for i, (objective, (_, baseline)) in enumerate(zip(objectives, pairs, strict=True)):
+            estimate = estimates(advantages(x, objective, baseline=baseline))
+            first[i] += np.vdot(chance, estimate)
+            squares = chance * estimate**2
+            second[i] += squares.sum()
+            largest[i] = max(largest[i], squares.max())
+    noises = np.sqrt(np.maximum(second - first**2, 0))
+    found: list[Candidate] = []
+    aim, mass = _value(rewards, target), _mass(target)
+    for objective, pair, noise in zip(objectives, pairs, noises.tolist(), strict=True):
+        own = [_advantages(group, objective) for group in rewards.prompts]
+        signal = _mean(rewards, [a * s for a, s in zip(own, scores, strict=True)])
+        size = np.sqrt(_mean(rewards, [a * a for a in own]))
+        value = _value(rewards, objective)
+        bias = value - aim if abs(_mass(objective) - mass) < 1e-9 else None
+        direction = signal / size if size > 0 else np.nan
+        snr = signal / noise if noise > 0 else np.nan
+        found.append(Candidate(*pair, value, bias, float(direction), float(snr)))
+    return list(zip(found, (largest > _RARE * second).tolist(), strict=True))
 
 
 def _best(goal: Goal, table: Sequence[Candidate]) -> Candidate | None:
     known = [candidate for candidate in table if not np.isnan(candidate.direction) and not np.isnan(candidate.snr)]
-    usable = [candidate for candidate in known if candidate.objective != "mean" or goal.target == "mean"]
+    only = goal.target == "mean" or all(candidate.objective == "mean" for candidate in table)
+    usable = [candidate for candidate in known if only or candidate.objective != "mean"]
     if not usable:
         return None
     highest = max(candidate.direction for candidate in usable)
@@ -200,20 +207,27 @@ def _mass(objective: Objective) -> float:
     return float(rank_weights(resolved(objective, 2), None).sum())
 
 
-def _every_group(rewards: Rewards, scores: Sequence[Array], n: int) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield every group of n that prompts of two outcomes can give: its rewards, scores, and probability."""
+def _every_group(rewards: Rewards, scores: Sequence[Array], n: int) -> Iterator[Sample]:
+    """Yield every group of n that prompts of two outcomes can give, once for all prompts with these outcomes."""
     from scipy.stats import binom
 
-    high = np.arange(n) >= n - np.arange(n + 1)[:, None]
     for group, score in zip(rewards.prompts, scores, strict=True):
-        for x, p, s, share in zip(group.x, group.p, score, group.share, strict=True):
-            chance = share * np.asarray(binom.pmf(np.arange(n + 1), n, p[-1] if len(p) > 1 else 1.0))
-            yield np.where(high, x[-1], x[0]), np.where(high, s[-1], s[0]), chance
+        outcomes, kind = np.unique(group.x, axis=0, return_inverse=True)
+        for i, x in enumerate(outcomes):
+            p, share, s = group.p[kind == i, -1:].clip(0, 1), group.share[kind == i, None], score[kind == i]
+            for first in range(0, n + 1, max(1, _CHUNK // n)):
+                successes = np.arange(first, min(first + max(1, _CHUNK // n), n + 1))
+                high = np.arange(n) >= n - successes[:, None]
+                chance = share * np.asarray(binom.pmf(successes, n, p))
+                yield np.where(high, x[-1], x[0]), partial(_of_outcomes, s, high), chance
 
 
-def _some_groups(
-    rewards: Rewards, scores: Sequence[Array], n: int, count: int, seed: int
-) -> Iterator[tuple[Array, Array, Array]]:
+def _of_outcomes(scores: Array, high: Array, a: Array) -> Array:
+    """Return gradient estimates (prompts, groups) from the prompts' scores, and where groups have the high outcome."""
+    return scores[:, :1] * np.where(high, 0, a).mean(axis=1) + scores[:, -1:] * np.where(high, a, 0).mean(axis=1)
+
+
+def _some_groups(rewards: Rewards, scores: Sequence[Array], n: int, count: int, seed: int) -> Iterator[Sample]:
     """Yield groups of n drawn at random, of prompts drawn at random."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(count, rewards.share() / rewards.share().sum())
@@ -221,8 +235,14 @@ def _some_groups(
     for group, score in zip(rewards.prompts, scores, strict=True):
         prompts = np.repeat(np.arange(len(group.x)), drawn[start : start + len(group.x)])
         start += len(group.x)
-        if len(prompts):
-            upper = np.cumsum(group.p, axis=1)
-            upper = upper / upper[:, -1:] + np.arange(len(upper))[:, None]
-            places = np.searchsorted(upper.ravel(), rng.random((len(prompts), n)) + prompts[:, None], side="right")
-            yield group.x.ravel()[places], score.ravel()[places], np.full(len(prompts), 1 / count)
+        upper = np.cumsum(group.p, axis=1)
+        upper = (upper / upper[:, -1:] + np.arange(len(upper))[:, None]).ravel()
+        for first in range(0, len(prompts), max(1, _CHUNK // n)):
+            some = prompts[first : first + max(1, _CHUNK // n), None]
+            places = np.searchsorted(upper, rng.random((len(some), n)) + some, side="right")
+            yield group.x.ravel()[places], partial(_of_samples, score.ravel()[places]), np.full(len(some), 1 / count)
+
+
+def _of_samples(scores: Array, a: Array) -> Array:
+    """Return gradient estimates (groups,) from the scores of their samples."""
+    return (a * scores).mean(axis=1)

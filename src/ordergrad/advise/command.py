@@ -17,11 +17,10 @@ from ordergrad.score.options import (
     SuccessOption,
     UngroupedOption,
     WeightOption,
-    ending_well,
     open_logs,
     reading_bar,
 )
-from ordergrad.train.progress import plain
+from ordergrad.train.progress import ending_well, plain
 from ordergrad.train.runs import RunError
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def advise(
     ],
     goal: Annotated[str, typer.Option("--goal", help='In plain terms: "pass@16", "worst 5%", "robust to outliers".')],
     n: Annotated[
-        int | None, typer.Option("--n", help="Group size N of the training.", show_default="the log's, or 16")
+        int | None, typer.Option("--n", help="Group size N, at most 4096.", show_default="the log's, or 16")
     ] = None,
     success: SuccessOption = 1.0,
     group: GroupOption = "group",
@@ -64,8 +63,8 @@ def advise(
             found = None if Path(rewards).exists() else named(rewards)
         except ValueError as error:
             raise RunError(str(error)) from error
-        if n is not None and n < 2:
-            raise RunError(f"--n must be at least 2; got {n}")
+        if n is not None and not 2 <= n <= advice.LARGEST:
+            raise RunError(f"--n must be from 2 to {advice.LARGEST}; got {n}")
         if found is None:
             try:
                 logs = open_logs([rewards], group, reward, mask, weight, step, ungrouped)
@@ -77,7 +76,7 @@ def advise(
                 found = sampled(logs[0], success=threshold, skip_broken=skip_broken, report=bars[0])
         elif wanted.passes:
             found = found.passed(success)
-        size = n or max(found.size or _GROUP, 2)
+        size = n or min(max(found.size or _GROUP, 2), advice.LARGEST)
         with console.status("weighing up"):
             result = advice.advise(wanted, found, size)
         _show(console, result)

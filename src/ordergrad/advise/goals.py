@@ -8,16 +8,17 @@ from typing import Any, cast
 import numpy as np
 
 from ordergrad.objectives import Elementary, Objective, combine
-from ordergrad.spec import parse
+from ordergrad.spec import parse, resolved
 from ordergrad.weights import sample_weights, smallest_group
 
-__all__ = ["UNDERSTOOD", "Goal", "candidates", "read_goal", "resolved"]
+__all__ = ["UNDERSTOOD", "Goal", "candidates", "read_goal"]
 
 UNDERSTOOD = (
     '"pass@16" or "best of 16", "best 10%", "worst 5%", "worst of 8", "median", "5% quantile", "robust to outliers", '
     '"less spread", "mean", or an objective such as cvar:0.1'
 )
 _QUANTILE_WIDTH = 0.1
+Family = Callable[[float], str | None]
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ class Goal:
         slope: The objective whose gradient stands for that of the target. A quantile has none where rewards are
             discrete; the mean of a tenth of the outcomes around it stands for it.
         families: Objectives that may serve it: functions from K to a string, None if K does not fit.
-        sizes: The comparison sizes that the goal names, the others follow from the group.
+        sizes: The comparison sizes that the goal names, whole or not; the others follow from the group.
         passes: Whether rewards count only as passed or not.
     """
 
     text: str
     target: str
     slope: str
-    families: tuple[Callable[[int], str | None], ...]
-    sizes: tuple[int, ...] = ()
+    families: tuple[Family, ...]
+    sizes: tuple[float, ...] = ()
     passes: bool = False
 
 
@@ -85,56 +86,42 @@ def candidates(goal: Goal, n: int) -> list[str]:
     return list(kept.values())
 
 
-def resolved(objective: Objective, k: int) -> Objective:
-    """Return an objective with comparison size `k` where it leaves it open.
-
-    Example:
-        >>> print(resolved(parse("mean+cvar:0.1"), 7))
-        mean+cvar:0.1@7
-    """
-    return combine(
-        *((c, replace(cast(Any, part), k=k) if part.comparison_size is None else part) for c, part in objective.terms())
-    )
-
-
-def _at(name: str) -> Callable[[int], str | None]:
+def _at(name: str) -> Family:
     """Return the family of an objective at every K."""
     return lambda k: str(resolved(parse(name), k))
 
 
-def _counting(name: str, m: int) -> Callable[[int], str | None]:
+def _counting(name: str, m: int) -> Family:
     """Return the family ``name:m@k``."""
     return lambda k: f"{name}:{m}@{k}" if k > m else None
 
 
-def _share(name: str, q: float) -> Callable[[int], str | None]:
+def _share(name: str, q: float) -> Family:
     """Return the family of the m best or worst of k, twice as many as a share q of them."""
     return lambda k: f"{name}:{max(2, round(2 * q * k))}@{k}" if max(2, round(2 * q * k)) < k else None
 
 
-def _largest_only(name: str) -> Callable[[int], str | None]:
+def _largest_only(name: str) -> Family:
     return lambda k: f"{name}@{k}"
 
 
 def _best_of(word: str, k: str) -> Goal:
-    count = int(k)
-    if count < 1:
-        raise ValueError(f"goal must name at least 1 try; got {word} {k}")
-    passes = word == "pass"
+    count, passes = _tries(k), word == "pass"
     text = f"the chance that one of {count} tries passes" if passes else f"the expected best of {count} tries"
     families = (_largest_only("max"), _counting("top", 2), _largest_only("maxrl"))
     return Goal(text, f"max@{count}", f"max@{count}", families, (count,), passes)
 
 
 def _worst_of(k: str) -> Goal:
+    count = _tries(k)
     families = (_largest_only("min"), _counting("bottom", 2))
-    return Goal(f"the expected worst of {k} tries", f"min@{k}", f"min@{k}", families, (int(k),))
+    return Goal(f"the expected worst of {count} tries", f"min@{count}", f"min@{count}", families, (count,))
 
 
 def _worst(percent: str) -> Goal:
     q = _level(percent)
     own = f"cvar:{q:g}"
-    mixed: Callable[[int], str | None] = lambda k: f"0.5*mean+0.5*{own}@{k}"  # noqa: E731
+    mixed: Family = lambda k: f"0.5*mean+0.5*{own}@{k}"  # noqa: E731
     return Goal(f"the mean of the worst {percent}%", own, own, (_at(own), _share("bottom", q), mixed))
 
 
@@ -162,7 +149,7 @@ def _robust() -> Goal:
 
 
 def _spread() -> Goal:
-    families: tuple[Callable[[int], str | None], ...] = (
+    families: tuple[Family, ...] = (
         lambda k: "mean-0.5*gini",
         lambda k: "mean-0.25*gini",
         lambda k: f"wang:0.5@{k}",
@@ -180,16 +167,21 @@ def _of_objective(objective: Objective) -> Goal:
     for part in parts:
         if part.comparison_size is None:
             part.cumulative(np.array([0.5]))  # raises where there is no population value
-    sizes = tuple(int(part.comparison_size) for part in parts if part.comparison_size is not None and _has_k(part))
+    sizes = tuple(part.comparison_size for part in parts if part.comparison_size is not None and _has_k(part))
     slope = combine(*((c, _smooth(part)) for c, part in objective.terms()))
 
-    def family(k: int) -> str | None:
-        whole = combine(
-            *((c, replace(cast(Any, part), k=k) if _has_k(part) else part) for c, part in objective.terms())
-        )
-        return str(whole)
+    def family(k: float) -> str | None:
+        try:
+            return str(combine(*((c, _within(part, k) if _has_k(part) else part) for c, part in objective.terms())))
+        except ValueError:
+            return None
 
     return Goal(str(objective), str(objective), str(slope), (family,), sizes)
+
+
+def _within(part: Elementary, k: float) -> Elementary:
+    """Return a term at comparison size `k`, or at its own if that is smaller."""
+    return replace(cast(Any, part), k=min(k, part.comparison_size or k))
 
 
 def _has_k(part: Elementary) -> bool:
@@ -209,6 +201,12 @@ def _smooth(part: Elementary) -> Objective:
             return parse(f"range:{q - half:g}:{q + half:g}")
         return replace(cast(Any, part), k=1000)
     return part
+
+
+def _tries(k: str) -> int:
+    if int(k) < 1:
+        raise ValueError(f"goal must name at least 1 try; got {k}")
+    return int(k)
 
 
 def _level(percent: str) -> float:

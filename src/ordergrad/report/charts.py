@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ordergrad.objectives import Objective
 from ordergrad.report.plots import draw_curve, draw_histogram, draw_metric, draw_pass_curves, tidy
 from ordergrad.report.section import Chart
+from ordergrad.score.distribution import levels
 from ordergrad.spec import is_open
 from ordergrad.weights import spectrum
 
@@ -18,21 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Weighed", "distribution", "k_curves", "levels", "metric_curves", "quantiles", "quantiles_of", "resampled"]
+__all__ = ["Weighed", "distribution", "k_curves", "metric_curves", "quantiles", "quantiles_of", "resampled"]
 
 Array = NDArray[Any]
 Weighed = tuple[Objective, int]
 """An objective, and the comparison size of its levels without @K."""
-
-
-def levels(count: int = 401) -> Array:
-    """Return quantile levels from 0 to 1, dense at both ends.
-
-    Example:
-        >>> levels(5).round(3)
-        array([0.   , 0.146, 0.5  , 0.854, 1.   ])
-    """
-    return (1 - np.cos(np.linspace(0, np.pi, count))) / 2
 
 
 def quantiles_of(sample: Array, u: Array) -> Array:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ordergrad.report import gather
 from ordergrad.report.page import render, write
+from ordergrad.train.progress import ending_well
 from ordergrad.train.runs import RunError
 
 __all__ = ["report"]
@@ -32,7 +33,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML file about runs, and its figures as PNG and CSV beside it."""
     console = Console(highlight=False)
-    try:
+    with ending_well(console):
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             raise RunError(f"a report needs {', '.join(missing)}: pip install 'ordergrad[cli]'")
@@ -43,9 +44,6 @@ def report(
                 "OrderGrad report: " + ", ".join(opened), gather.sections(opened), gather.side_by_side(opened), _made()
             )
         figures = write(page, pictures, path, overwrite=overwrite)
-    except RunError as error:
-        Console(stderr=True, highlight=False).print(f"Error: {error}", style="bold red", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     size = path.stat().st_size / 1e6
     console.print(
         f"Written: {path} ({size:.1f} MB), {len(pictures)} figures as PNG and CSV in {figures}",

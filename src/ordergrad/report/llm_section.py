@@ -12,9 +12,9 @@ from ordergrad.estimators import value
 from ordergrad.objectives import Weights
 from ordergrad.report import charts
 from ordergrad.report.section import Cell, Section, Table, common, highest, interval_text
-from ordergrad.spec import is_open, parse
+from ordergrad.spec import parse, resolved
 from ordergrad.train.llm_settings import GRPO, stages
-from ordergrad.train.measures import interval, metric_columns, pass_at_k, read_successes, sizes
+from ordergrad.train.measures import interval, metric_columns, pass_at_k, powers_of_two, read_successes
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k, rank_weights
 
@@ -161,7 +161,7 @@ def _facts(settings: Mapping[str, Any], contenders: Mapping[str, Contender]) -> 
 def _pass_curves(contenders: Mapping[str, Contender]) -> dict[str, tuple[list[int], Array]]:
     curves: dict[str, tuple[list[int], Array]] = {}
     for name, contender in contenders.items():
-        ks = sizes(min((samples for _, samples in contender.successes), default=0))
+        ks = powers_of_two(min((samples for _, samples in contender.successes), default=0))
         curves[name] = ks, pass_at_k(contender.successes, ks) if ks else np.zeros((0, 3))
     return curves
 
@@ -185,7 +185,7 @@ def _objectives_table(models: Models) -> Table | None:
     values: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, contender in contenders.items():
         for objective in watched:
-            alpha = rank_weights(objective, largest_k(samples)) if is_open(parse(objective)) else rank_weights(objective)
+            alpha = rank_weights(resolved(parse(objective), largest_k(samples)))
             if contender.successes and all(len(alpha) <= n for _, n in contender.successes):
                 runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.successes]
                 values[name, objective] = interval(runs)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ordergrad.report import charts
 from ordergrad.report.section import Cell, Section, Table, common, highest, interval_text
+from ordergrad.score.distribution import levels
 from ordergrad.spec import parse
 from ordergrad.train.measures import metric_columns, read_returns, values_of
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
@@ -97,7 +98,7 @@ def section(title: str, policies: Policies, command: str | None) -> Section:
     returns = {name: np.concatenate([*c.returns, np.zeros(0)]) for name, c in contenders.items()}
     drawn: list[charts.Chart | None] = []
     if any(len(sample) for sample in returns.values()):
-        u = charts.levels()
+        u = levels()
         functions = {name: (u, charts.quantiles_of(sample[np.isfinite(sample)], u)) for name, sample in returns.items()}
         weighed = {name: (parse(c.objective), largest_k(c.ranked)) for name, c in contenders.items()}
         drawn.append(charts.distribution("returns", returns, "return of an episode", "episodes"))

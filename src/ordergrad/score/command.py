@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ordergrad.score.comparison import mixed_sizes
 from ordergrad.score.options import (
     GroupOption,
     MaskOption,
@@ -18,13 +19,11 @@ from ordergrad.score.options import (
     SuccessOption,
     UngroupedOption,
     WeightOption,
-    ending_well,
     open_logs,
     reading_bar,
 )
-from ordergrad.score.comparison import mixed_sizes
 from ordergrad.spec import parse
-from ordergrad.train.progress import plain
+from ordergrad.train.progress import ending_well, plain
 from ordergrad.train.runs import RunError
 from ordergrad.weights import Baseline
 
@@ -71,8 +70,8 @@ def score(
         if advantages is not None:
             _check_advantages(advantages, logs, objectives, overwrite)
 
-        from ordergrad.score.folder import check_folder, results_of, write_score
         from ordergrad.score.comparison import compare_logs
+        from ordergrad.score.folder import check_folder, results_of, write_score
         from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
         from ordergrad.score.summary import Summary
 
@@ -175,7 +174,8 @@ def _show_log(console: Console, log: Mapping[str, Any]) -> None:
     small = any(row["too_small"] for row in (*log["values"], *log["signal"]))
     table = Table()
     table.add_column("objective", overflow="fold")
-    for heading in ("value", "±", "groups", *(["too\nsmall"] if small else []), "no\nsignal", "effective", "of all\nrows"):
+    last = ("no\nsignal", "effective", "of all\nrows")
+    for heading in ("value", "±", "groups", *(["too\nsmall"] if small else []), *last):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in log["signal"]:
         of_value = by_name.get(row["objective"], {})

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.score.summary import Summary, interval
+from ordergrad.score.summary import Summary
 from ordergrad.spec import is_open, parse, resolved
+from ordergrad.train.measures import confidence_interval
 from ordergrad.weights import largest_k
 
 __all__ = ["common_k", "compare", "compare_logs", "mixed_sizes"]
@@ -120,7 +121,7 @@ def _paired(apart: Array) -> dict[str, Any]:
 
     count, mean = len(apart), float(apart.mean())
     error = float(apart.std(ddof=1)) / math.sqrt(count)
-    low, high = interval(mean, error, count)
+    low, high = confidence_interval(mean, error, count)
     p = 2 * float(t.sf(abs(mean) / error, count - 1)) if error > 0 else float(mean == 0)
     return {"difference": mean, "error": error, "low": low, "high": high, "p_value": p}
 
@@ -141,4 +142,3 @@ def _unpaired(first: Summary, other: Summary, column: int) -> dict[str, Any]:
     p = 2 * float(law.sf(abs(difference) / error)) if error > 0 else float(difference == 0)
     row = {"method": method, "difference": difference, "error": error}
     return row | {"low": difference - half, "high": difference + half, "p_value": math.nan if math.isnan(error) else p}
-

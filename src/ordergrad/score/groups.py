@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
+from ordergrad.train.measures import powers_of_two
 from ordergrad.weights import Baseline, Quantity, Scan, scan, smallest_group
 
 __all__ = ["GRPO", "GroupScores", "advantages_of", "by_size", "powers", "score_groups"]
@@ -66,7 +67,7 @@ def powers(largest: int) -> list[int]:
         >>> powers(12)
         [1, 2, 4, 8]
     """
-    return [1 << i for i in range(min(max(largest, 1), _LARGEST_K).bit_length())]
+    return powers_of_two(min(max(largest, 1), _LARGEST_K))
 
 
 def score_groups(
@@ -107,14 +108,14 @@ def score_groups(
 
 
 def by_size(sizes: Array) -> Iterator[tuple[Array, Array]]:
-    """Yield, for groups of one size n at a time, which they are and the positions of their samples, shape (groups, n).
+    """Yield, for groups of one size n > 0 at a time, which they are and where their samples are, shape (groups, n).
 
     Example:
         >>> [(members.tolist(), rows.tolist()) for members, rows in by_size(np.array([1, 2, 1]))]
         [([0, 2], [[0], [3]]), ([1], [[1, 2]])]
     """
     starts = np.cumsum(sizes) - sizes
-    for n in np.unique(sizes).tolist():
+    for n in np.unique(sizes[sizes > 0]).tolist():
         members = np.flatnonzero(sizes == n)
         step = max(1, _CELLS // n)
         for first in range(0, len(members), step):

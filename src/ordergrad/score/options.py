@@ -1,6 +1,7 @@
-"""What the commands that read logs have in common: options, checks, progress, and how they end."""
+"""What the commands that read logs have in common: options, checks and progress."""
 
 import importlib.util
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +27,6 @@ __all__ = [
     "SuccessOption",
     "UngroupedOption",
     "WeightOption",
-    "ending_well",
     "open_logs",
     "reading_bar",
 ]
@@ -41,7 +41,17 @@ StepOption = Annotated[
 ]
 UngroupedOption = Annotated[bool, typer.Option("--ungrouped", help="All rows of a log are one group.")]
 SkipOption = Annotated[bool, typer.Option("--skip-broken", help="Go on without rows that cannot be used.")]
-SuccessOption = Annotated[float, typer.Option("--success", help="A reward of at least this passes, for pass@k.")]
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"must be a finite number; got {number}")
+    return number
+
+
+SuccessOption = Annotated[
+    float, typer.Option("--success", help="A reward of at least this passes, for pass@k.", callback=_finite)
+]
 
 
 def open_logs(
@@ -73,21 +83,6 @@ def open_logs(
         open_log(name, log_files(argument), columns, default_step=default_step)
         for name, argument in zip(names, arguments, strict=True)
     ]
-
-
-@contextmanager
-def ending_well(console: Console) -> Generator[None]:
-    """End a command with code 2 and a message where its user can put something right, with 130 on Ctrl-C."""
-    try:
-        yield
-    except RunError as error:
-        Console(stderr=True, highlight=False, emoji=False).print(
-            f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True
-        )
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        console.print("Stopped.")
-        raise typer.Exit(130) from None
 
 
 @contextmanager

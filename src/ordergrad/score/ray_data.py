@@ -18,13 +18,15 @@ and for the pooled distribution a few thousand points per block.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.groups import GRPO, GroupScores, powers, score_groups
+from ordergrad.score.reading import Columns, usable
 from ordergrad.score.summary import Moments, Summary
 
 __all__ = ["advantage_rows", "group_row", "score_dataset"]
@@ -164,16 +166,25 @@ def _usable(
     group: Mapping[str, Array], reward: str, mask: str | None, weight: str | None, skip_broken: bool
 ) -> tuple[Array, Array | None, int, int]:
     """Return rewards and weights that count, and the numbers of masked and broken rows."""
-    rewards = np.asarray(group[reward], np.float64)
-    counts = np.ones(len(rewards), bool) if mask is None else np.asarray(group[mask]).astype(bool)
-    weights = None if weight is None else np.asarray(group[weight], np.float64)
-    good = np.isfinite(rewards) if weights is None else np.isfinite(rewards) & np.isfinite(weights) & (weights >= 0)
-    broken = int((counts & ~good).sum())
-    if broken and not skip_broken:
-        names = {name: column[counts & ~good][0] for name, column in group.items()}
-        raise ValueError(f"{broken} rows of a group cannot be used, the first is {names}; skip_broken=True counts them")
-    good &= counts
-    return rewards[good], None if weights is None else weights[good], int((~counts).sum()), broken
+    roles = Columns(None, reward, mask, weight).by_role()
+    frame = pl.DataFrame({role: _column(np.asarray(group[name])) for role, name in roles.items()})
+    columns, reasons, masked = usable(frame, roles, "the dataset")
+    broken = reasons.is_not_null()
+    if broken.any() and not skip_broken:
+        first = int(broken.arg_max() or 0)
+        row = {name: column[first] for name, column in group.items()}
+        raise ValueError(
+            f"{broken.sum()} rows of a group cannot be used, the first is {row} ({reasons[first]}); "
+            "skip_broken=True counts them"
+        )
+    good = (~broken & ~masked).to_numpy()
+    rewards, weights = (columns[role].to_numpy()[good] if role in roles else None for role in ("reward", "weight"))
+    return cast(Array, rewards), weights, int(masked.sum()), int(broken.sum())
+
+
+def _column(values: Array) -> pl.Series:
+    """Return a column of a batch, in which Ray has objects where there are texts or gaps."""
+    return pl.Series(values.tolist(), strict=False) if values.dtype == object else pl.Series(values)
 
 
 def _points(batch: Mapping[str, Array], **columns: Any) -> dict[str, Array]:

@@ -7,7 +7,7 @@ file, by its row in a Parquet file.
 # pyright: reportUnknownMemberType=false
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import polars as pl
 from ordergrad.score.parsing import Parsed, csv_header, json_object, parse_csv, parse_jsonl, parse_parquet
 from ordergrad.train.runs import RunError
 
-__all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read"]
+__all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read", "usable"]
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 _LISTED, _KEPT = 10, 1000
@@ -188,29 +188,8 @@ def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
 def _piece(raw: Parsed, file: Path, roles: dict[str, str], problems: Problems) -> Piece:
     """Return what can be used of parsed rows, and take note of what cannot."""
     frame = raw.frame.with_row_index("row")
-    mask, bad_mask = _truth(frame, file, roles)
-    good: dict[str, pl.Series] = {"row": frame["row"]}
-    reasons = pl.Series("reason", [None], dtype=pl.String).extend_constant(None, frame.height)[1:]
-    if bad_mask is not None:
-        reasons = _note(reasons, bad_mask, _quoted(frame["mask"], f"{roles['mask']} is neither true nor false"))
-    for role in ("reward", "weight", "step"):
-        if role not in roles:
-            continue
-        values, missing = _numbers(frame[role], file, roles[role])
-        good[role] = values
-        reasons = _note(reasons, missing, f"{roles[role]} is missing")
-        reasons = _note(reasons, values.is_null(), _quoted(frame[role], f"{roles[role]} is not a number"))
-        reasons = _note(reasons, ~values.is_finite(), _quoted(frame[role], f"{roles[role]} is not finite"))
-        if role == "weight":
-            reasons = _note(reasons, values < 0, _quoted(frame[role], f"{roles[role]} is negative"))
-    if "group" in roles:
-        good["group"] = _text(frame["group"], file, roles["group"])
-        empty = good["group"].is_null() | (good["group"] == "")
-        reasons = _note(reasons, empty, f"{roles['group']} is missing")
+    good, reasons, masked = usable(frame, roles, str(file))
     broken = reasons.is_not_null()
-    if mask is not None:
-        broken = broken & (mask | (bad_mask if bad_mask is not None else False))
-    unused = broken if mask is None else broken | ~mask
     found = [Problem(str(file), raw.place, number, reason) for number, reason in raw.problems]
     count = int(broken.sum())
     if count:
@@ -223,24 +202,67 @@ def _piece(raw: Parsed, file: Path, roles: dict[str, str], problems: Problems) -
         found.sort(key=lambda problem: problem.number)
     if found:
         problems.add(found, more=count + len(raw.problems) - len(found))
-    kept = pl.DataFrame([values.alias(role) for role, values in good.items()])
-    masked = 0 if mask is None else int((~mask & ~broken).sum())
-    return Piece(frame.height, kept.filter(~unused) if count or masked else kept, masked, raw.done, raw.whole)
+    left_out = int(masked.sum())
+    kept = pl.DataFrame([frame["row"], *good.values()])
+    kept = kept.filter(~broken & ~masked) if count or left_out else kept
+    return Piece(frame.height, kept, left_out, raw.done, raw.whole)
 
 
-def _note(reasons: pl.Series, where: pl.Series, reason: "str | pl.Series") -> pl.Series:
-    """Return the reasons with one more, for rows that have none yet."""
+def usable(
+    frame: pl.DataFrame, roles: Mapping[str, str], source: str
+) -> tuple[dict[str, pl.Series], pl.Series, pl.Series]:
+    """Return the columns that a score needs, why rows cannot be used, null where they can, and which are masked.
+
+    Args:
+        frame: Rows as they came, the columns named by their roles: see `Columns.by_role`.
+        roles: The name of each column in the log, for messages.
+        source: Where the rows come from, for messages.
+
+    Raises:
+        RunError: A column has a type of no use.
+
+    Example:
+        >>> rows = pl.DataFrame({"reward": ["1", "x", "2"], "mask": ["true", "true", "false"]})
+        >>> good, reasons, masked = usable(rows, {"reward": "score", "mask": "keep"}, "log.csv")
+        >>> reasons.to_list(), masked.to_list()
+        ([None, 'score is not a number: x', None], [False, False, True])
+    """
+    good: dict[str, pl.Series] = {}
+    reasons = pl.Series("reason", [None], dtype=pl.String).extend_constant(None, frame.height)[1:]
+    masked = pl.Series("masked", [False]).extend_constant(False, frame.height)[1:]
+    if "mask" in roles:
+        truth, _ = _numbers(frame["mask"], source, roles["mask"])
+        masked = (truth == 0).fill_null(False)
+        neither = ~(masked | (truth == 1).fill_null(False))
+        reasons = _note(reasons, neither, f"{roles['mask']} is neither true nor false", frame["mask"])
+    for role in ("reward", "weight", "step"):
+        if role not in roles:
+            continue
+        values, missing = _numbers(frame[role], source, roles[role])
+        good[role] = values.alias(role)
+        reasons = _note(reasons, missing, f"{roles[role]} is missing")
+        reasons = _note(reasons, values.is_null(), f"{roles[role]} is not a number", frame[role])
+        reasons = _note(reasons, ~values.is_finite(), f"{roles[role]} is not finite", frame[role])
+        if role == "weight":
+            reasons = _note(reasons, values < 0, f"{roles[role]} is negative", frame[role])
+    if "group" in roles:
+        good["group"] = _text(frame["group"], source, roles["group"]).alias("group")
+        empty = good["group"].is_null() | (good["group"] == "")
+        reasons = _note(reasons, empty, f"{roles['group']} is missing")
+    return good, reasons.set(masked, None), masked
+
+
+def _note(reasons: pl.Series, where: pl.Series, text: str, shown: pl.Series | None = None) -> pl.Series:
+    """Return the reasons with one more, for rows that have none yet; it shows what came."""
     where = where.fill_null(False) & reasons.is_null()
-    return reasons if not where.any() else pl.select(pl.when(where).then(pl.lit(reason)).otherwise(reasons)).to_series()
+    if not where.any():
+        return reasons
+    came = None if shown is None else shown.cast(pl.String).str.slice(0, 40).fill_null("")
+    reason = pl.lit(text) if came is None else pl.format("{}: {}", pl.lit(text), came)
+    return pl.select(pl.when(where).then(reason).otherwise(reasons)).to_series()
 
 
-def _quoted(values: pl.Series, text: str) -> pl.Series:
-    """Return a reason for every row that shows what came."""
-    shown = values.cast(pl.String).str.slice(0, 40)
-    return pl.select(pl.format("{}: {}", pl.lit(text), shown.fill_null(""))).to_series()
-
-
-def _numbers(values: pl.Series, file: Path, name: str) -> tuple[pl.Series, pl.Series]:
+def _numbers(values: pl.Series, source: str, name: str) -> tuple[pl.Series, pl.Series]:
     """Return a column as float64, null where it is no number, and where it is missing."""
     missing = values.is_null()
     if values.dtype == pl.String:
@@ -253,24 +275,15 @@ def _numbers(values: pl.Series, file: Path, name: str) -> tuple[pl.Series, pl.Se
             numbers = pl.select(pl.coalesce(numbers, truth)).to_series()
         return numbers, missing
     if not (values.dtype.is_numeric() or values.dtype == pl.Boolean or values.dtype == pl.Null):
-        raise RunError(f"{file}: column {name} must hold numbers; it holds {values.dtype}")
+        raise RunError(f"{source}: column {name} must hold numbers; it holds {values.dtype}")
     return values.cast(pl.Float64), missing
 
 
-def _text(values: pl.Series, file: Path, name: str) -> pl.Series:
+def _text(values: pl.Series, source: str, name: str) -> pl.Series:
     """Return a column as text; lists and objects, such as chat messages, as JSON."""
     if values.dtype == pl.Binary:
-        raise RunError(f"{file}: column {name} must hold text or numbers; it holds {values.dtype}")
+        raise RunError(f"{source}: column {name} must hold text or numbers; it holds {values.dtype}")
     if values.dtype.is_nested():
         encoded = pl.struct(values).struct.json_encode()
         return pl.select(pl.when(values.is_not_null()).then(encoded)).to_series()
     return values.cast(pl.String)
-
-
-def _truth(frame: pl.DataFrame, file: Path, roles: dict[str, str]) -> tuple[pl.Series | None, pl.Series | None]:
-    """Return which rows count, and where the mask says neither; None without a mask."""
-    if "mask" not in roles:
-        return None, None
-    values, _ = _numbers(frame["mask"], file, roles["mask"])
-    bad = ~values.is_in([0.0, 1.0]).fill_null(False)
-    return (values != 0).fill_null(False), bad

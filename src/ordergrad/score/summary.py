@@ -12,8 +12,9 @@ from ordergrad.estimators import value_and_error
 from ordergrad.exact import value
 from ordergrad.score.distribution import Distribution, levels
 from ordergrad.score.groups import GRPO, GroupScores, score_groups
+from ordergrad.train.measures import confidence_interval
 
-__all__ = ["Moments", "Summary", "interval"]
+__all__ = ["Moments", "Summary"]
 
 Array = NDArray[Any]
 _WIDEST = 32
@@ -215,7 +216,7 @@ class Summary:
 
     def _value_row(self, column: int) -> dict[str, Any]:
         v, error, count = self.estimate(column)
-        low, high = interval(v, error, count)
+        low, high = confidence_interval(v, error, count)
         row = {"objective": self.objectives[column], "value": v, "error": error, "low": low, "high": high}
         return row | {"groups": count, "too_small": self.groups - count}
 
@@ -238,7 +239,7 @@ class Summary:
         for column in np.flatnonzero(moments.count).tolist():
             k, mean, count = 1 << column, float(moments.mean[column]), int(moments.count[column])
             error = self._jackknife(name, k) if self._alone else float(errors[column])
-            low, high = interval(mean, error, count)
+            low, high = confidence_interval(mean, error, count)
             row = {"curve": name, "k": k, "value": mean, "error": error, "low": low, "high": high}
             yield row | {"groups": count}
 
@@ -278,11 +279,3 @@ class Summary:
         squares = per_step((values - mean[inverse]) ** 2)
         for step, *moments in zip(distinct.tolist(), count, mean, squares, strict=True):
             self._steps.setdefault(step, Moments(len(self.objectives))).join(*moments)
-
-
-def interval(centre: float, error: float, count: int) -> tuple[float, float]:
-    """Return the ends of the 95% interval of a mean of `count` groups: Student's, with one group the normal one."""
-    from scipy.stats import t
-
-    half = error * (float(t.ppf(0.975, count - 1)) if count > 1 else 1.959963984540054)
-    return centre - half, centre + half

@@ -8,15 +8,18 @@ Search", arXiv 2404.03683.
 """
 
 import ast
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 __all__ = ["Demonstration", "Level", "Problem", "check", "demonstrations", "evaluate", "parse_prompt", "problems"]
 
 ALPHABET = "0123456789+-*(),=:"
 _OPERATORS = (ast.Add(), ast.Sub(), ast.Mult())
 _LONGEST = 256
+_PATIENCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Level:
 
 
 _LEVEL = Level()
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -79,24 +83,24 @@ def problems(
         exclude: Problems that must not occur, such as those held out.
 
     Raises:
-        ValueError: So many different problems were not found.
+        ValueError: There are not so many different problems, or 100,000 expressions gave no new one.
 
     Example:
         >>> problems(2, seed=0)[0].prompt
         '1,5,7,7=9:'
     """
-    found: dict[Problem, None] = {}
-    for tries, (problem, _) in enumerate(_solved(random.Random(seed), level)):
-        if problem not in exclude:
-            found[problem] = None
-        if len(found) == count:
-            break
-        if tries > 1000 + 200 * count:
-            raise ValueError(
-                f"count must not exceed the different problems there are; got count={count}, found {len(found)} with "
-                f"{level.numbers} numbers up to {level.largest} and targets up to {level.target}"
-            )
-    return list(found)
+    most = math.comb(level.numbers + level.largest - 1, level.numbers) * level.target
+    if count > most:
+        raise ValueError(_too_many(count, f"at most {most}", level))
+    seen = set(exclude)
+
+    def new(problem: Problem, _: ast.expr) -> Problem | None:
+        if problem in seen:
+            return None
+        seen.add(problem)
+        return problem
+
+    return _drawn(count, random.Random(seed), level, new)
 
 
 def demonstrations(
@@ -117,7 +121,7 @@ def demonstrations(
         exclude: Problems that must not occur, such as those held out.
 
     Raises:
-        ValueError: The share is out of range.
+        ValueError: The share is out of range, or 100,000 expressions gave no problem outside `exclude`.
 
     Example:
         >>> [d.hit for d in demonstrations(4, seed=0)]
@@ -126,17 +130,16 @@ def demonstrations(
     if not 0 <= hit_rate <= 1:
         raise ValueError(f"hit_rate must satisfy 0 <= hit_rate <= 1; got {hit_rate}")
     draw = random.Random(seed)
-    found: list[Demonstration] = []
-    for problem, answer in _solved(draw, level):
-        if len(found) == count:
-            break
+
+    def shown(problem: Problem, solution: ast.expr) -> Demonstration | None:
         hit = draw.random() < hit_rate
         if not hit:
             others = [t for t in range(1, level.target + 1) if t != problem.target]
             problem = Problem(problem.numbers, draw.choice(others or [problem.target]))
-        if problem not in exclude:
-            found.append(Demonstration(problem, answer, hit))
-    return found
+        answer = ast.unparse(solution).replace(" ", "")
+        return None if problem in exclude else Demonstration(problem, answer, hit)
+
+    return _drawn(count, draw, level, shown)
 
 
 def check(problem: Problem, answer: str) -> bool:
@@ -207,14 +210,31 @@ def _value(node: ast.expr, used: list[int]) -> int | None:
             return None
 
 
-def _solved(draw: random.Random, level: Level) -> Iterator[tuple[Problem, str]]:
-    """Yield problems with a solution, from random expressions."""
-    while True:
+def _drawn(
+    count: int, draw: random.Random, level: Level, take: Callable[[Problem, ast.expr], Item | None]
+) -> list[Item]:
+    """Return what `take` makes of problems and their solutions, from random expressions; None is left out."""
+    found: list[Item] = []
+    misses = 0
+    while len(found) < count:
         chosen = [draw.randint(1, level.largest) for _ in range(level.numbers)]
         tree = _tree(draw, [ast.Constant(number) for number in chosen])
         value = _value(tree, [])
-        if value is not None and 1 <= value <= level.target:
-            yield Problem(tuple(sorted(chosen)), value), ast.unparse(tree).replace(" ", "")
+        solved = value is not None and 1 <= value <= level.target
+        taken = take(Problem(tuple(sorted(chosen)), value), tree) if solved else None
+        if taken is not None:
+            found.append(taken)
+            misses = 0
+        elif (misses := misses + 1) == _PATIENCE:
+            raise ValueError(_too_many(count, f"found {len(found)}", level))
+    return found
+
+
+def _too_many(count: int, known: str, level: Level) -> str:
+    return (
+        f"count must not exceed the problems that there are and that are not excluded; got count={count}, "
+        f"{known} with {level.numbers} numbers up to {level.largest} and targets up to {level.target}"
+    )
 
 
 def _tree(draw: random.Random, leaves: list[ast.expr]) -> ast.expr:

@@ -80,8 +80,12 @@ def check(settings: LLMSettings) -> Task:
         raise RunError(f"warm_hits must lie in [0, 1]; got {settings.warm_hits}")
     if not 0 <= settings.length_penalty < float("inf"):
         raise RunError(f"length_penalty must be finite and not negative; got {settings.length_penalty}")
-    if settings.learning_rate <= 0:
-        raise RunError(f"learning_rate must be positive; got {settings.learning_rate}")
+    if not 0 < settings.learning_rate < float("inf"):
+        raise RunError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
+    if settings.samples < 2:
+        raise RunError(f"samples must be at least 2, a group; got {settings.samples}")
+    if not settings.model and settings.width % 8:
+        raise RunError(f"width must be a multiple of 8; got {settings.width}")
     if not settings.model and countdown_level(settings.data) is None:
         raise RunError(
             f"--model must be a folder or a hub id for --data {settings.data}; only countdown brings its own"

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ordergrad.train.llm_settings import LLMSettings, as_json
-from ordergrad.train.measures import pass_at_k, read_successes, sizes
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.measures import pass_at_k, powers_of_two, read_successes
+from ordergrad.train.progress import chosen_jobs, ending_well, plain, train_under_progress
 from ordergrad.train.runs import EVALUATION, RunError, open_folder, run_folder, write_csv
 
 __all__ = ["llm"]
@@ -66,8 +66,8 @@ def llm(
     ] = None,
 ) -> None:
     """Post-train language models on objectives of the reward distribution, and compare their pass@k."""
-    console = Console(highlight=False)
-    try:
+    console = Console(highlight=False, emoji=False)
+    with ending_well(console):
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
             raise RunError(f"training needs {', '.join(missing)}: pip install 'ordergrad[llm]'")
@@ -92,15 +92,10 @@ def llm(
             eval_problems=eval_problems,
             eval_samples=eval_samples,
         )
-        finished = _train(settings, out, resume, jobs, console)
-        if finished:
-            _summarise(settings, out, console)
-    except RunError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]Error:[/] {error}", soft_wrap=True)
-        raise typer.Exit(2) from None
-    if not finished:
-        console.print(f"Stopped; checkpoints are in {out}. Continue by the same command with --resume.")
-        raise typer.Exit(130)
+        if not _train(settings, out, resume, jobs, console):
+            console.print(f"Stopped; checkpoints are in {plain(str(out))}. Continue by the same command with --resume.")
+            raise typer.Exit(130)
+        _summarise(settings, out, console)
 
 
 def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, console: Console) -> bool:
@@ -115,8 +110,9 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     )
     open_folder(out, as_json(settings), kind="train llm", resume=resume, may_change=("seeds",))
     console.print(
-        f"[bold]{settings.data}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x {settings.steps} "
-        f"steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time -> {out}"
+        f"[bold]{plain(settings.data)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
+        f"{settings.steps} steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time "
+        f"-> {plain(str(out))}"
     )
     before = None if settings.model else ("warm start", settings.warm_steps, partial(prepare, settings, out))
     every = (settings.objectives, settings.seeds, settings.steps)
@@ -134,7 +130,7 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     """Write and show pass@k of every trained model, with 95% intervals."""
     from ordergrad.report.plots import pass_curves, save
 
-    ks = sizes(settings.eval_samples)
+    ks = powers_of_two(settings.eval_samples)
     contenders = list(settings.objectives)
     paths = {name: [run_folder(out, name, s) / EVALUATION for s in range(settings.seeds)] for name in contenders}
     if not settings.model:
@@ -150,4 +146,4 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
         table.add_row(name, *(f"{100 * middle:.1f} ± {50 * (high - low):.1f}" for middle, low, high in curve))
     console.print(table)
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
-    console.print(f"Written: {out}/results.csv, pass_at_k.png")
+    console.print(f"Written: {plain(str(out))}/results.csv, pass_at_k.png")

@@ -16,13 +16,14 @@ from ordergrad.weights import smallest_group
 
 __all__ = [
     "Value",
+    "confidence_interval",
     "interval",
     "metric_columns",
     "pass_at",
     "pass_at_k",
+    "powers_of_two",
     "read_returns",
     "read_successes",
-    "sizes",
     "values_of",
 ]
 
@@ -74,8 +75,6 @@ def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str])
         >>> entry.value, round(entry.low, 2), round(entry.high, 2)
         (2.5, -3.85, 8.85)
     """
-    from scipy.stats import t
-
     table: list[Value] = []
     for trained, groups in returns.items():
         finite = [group[np.isfinite(group)] for group in groups]
@@ -86,13 +85,9 @@ def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str])
                 continue
             by_seed = np.array([float(v) for v, _ in pairs])
             s = len(by_seed)
-            half = (
-                float(t.ppf(0.975, s - 1) * by_seed.std(ddof=1) / np.sqrt(s))
-                if s > 1
-                else 1.959963984540054 * float(pairs[0][1])
-            )
-            centre = float(by_seed.mean())
-            table.append(Value(trained, objective, centre, centre - half, centre + half, s, tuple(by_seed.tolist())))
+            error = float(by_seed.std(ddof=1)) / s**0.5 if s > 1 else float(pairs[0][1])
+            ends = confidence_interval(float(by_seed.mean()), error, s)
+            table.append(Value(trained, objective, float(by_seed.mean()), *ends, s, tuple(by_seed.tolist())))
     return table
 
 
@@ -102,14 +97,14 @@ def read_successes(path: Path) -> tuple[Array, int]:
     return table[:, 1].astype(int), int(table[0, 2])
 
 
-def sizes(samples: int) -> list[int]:
-    """Return the k of pass@k that are reported: the powers of two up to the number of samples.
+def powers_of_two(largest: int) -> list[int]:
+    """Return 1, 2, 4, ... up to a number: the k of pass@k that are reported.
 
     Example:
-        >>> sizes(64)
-        [1, 2, 4, 8, 16, 32, 64]
+        >>> powers_of_two(12)
+        [1, 2, 4, 8]
     """
-    return [1 << i for i in range(samples.bit_length()) if 1 << i <= samples]
+    return [1 << i for i in range(largest.bit_length())]
 
 
 def pass_at(successes: Array, samples: int, k: int) -> Array:
@@ -154,16 +149,29 @@ def interval(runs: Sequence[Array], bounds: tuple[float, float] = (-math.inf, ma
         >>> interval([np.array([1.0, 3.0]), np.array([2.0, 4.0])])[0]
         2.5
     """
+    means = np.array([run.mean() for run in runs])
+    apart = means if len(means) > 1 else runs[0]
+    middle, error = float(means.mean()), float(apart.std(ddof=1)) / len(apart) ** 0.5
+    low, high = confidence_interval(middle, error, len(means))
+    return middle, max(low, bounds[0]), min(high, bounds[1])
+
+
+def confidence_interval(mean: float, error: float, count: int) -> tuple[float, float]:
+    """Return the ends of the 95% interval of a mean: Student's over its values, the normal one of a single value.
+
+    Args:
+        mean: The mean.
+        error: Its standard error.
+        count: How many values it is the mean of.
+
+    Example:
+        >>> [round(end, 3) for end in confidence_interval(0.0, 1.0, 10)]
+        [-2.262, 2.262]
+    """
     from scipy.stats import t
 
-    means = np.array([run.mean() for run in runs])
-    s = len(means)
-    if s > 1:
-        half = float(t.ppf(0.975, s - 1)) * float(means.std(ddof=1)) / s**0.5
-    else:
-        half = 1.959963984540054 * float(runs[0].std(ddof=1)) / len(runs[0]) ** 0.5
-    middle = float(means.mean())
-    return middle, max(middle - half, bounds[0]), min(middle + half, bounds[1])
+    half = error * float(t.ppf(0.975, count - 1 if count > 1 else math.inf))
+    return mean - half, mean + half
 
 
 def metric_columns(run: Sequence[Mapping[str, Any]]) -> tuple[Array, dict[str, Array]]:

@@ -21,14 +21,15 @@ _stop: Any = None
 
 
 def default_jobs(runs: int) -> int:
-    """Return how many runs to train side by side: one for each processor."""
-    return max(1, min(runs, os.cpu_count() or 1))
+    """Return how many runs to train side by side: one for each processor that this process may use."""
+    return max(1, min(runs, _processors()))
 
 
 def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: int, update: Update) -> bool:
     """Train and evaluate every objective with every seed.
 
-    The first Ctrl-C lets every run in progress finish its update and write a checkpoint.
+    The first Ctrl-C, or an error in one of several processes, lets every run in progress finish its update and write a
+    checkpoint.
 
     Args:
         run: Trains and evaluates one objective with one seed.
@@ -49,10 +50,10 @@ def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: 
         return all(finished)
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, _processors() // jobs)
     with _interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
         futures = {pool.submit(_work, run, objective, seed, out): (objective, seed) for objective, seed in tasks}
-        _follow(futures, out, update)
+        _follow(futures, out, stop, update)
         return all(future.result() for future in futures)
 
 
@@ -78,8 +79,12 @@ def _work(run: Run, objective: str, seed: int, out: Path) -> bool:
     return run(objective, seed, run_folder(out, objective, seed), _stop.is_set, lambda _: None)
 
 
-def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Update) -> None:
-    """Report what the processes write, until all are done; an error in one ends the waiting for the others."""
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, stop: Any, update: Update) -> None:
+    """Report what the processes write, until all are done; an error in one stops the others."""
     seen: dict[tuple[str, int], Any] = {}
     left = set(futures)
     while left:
@@ -90,10 +95,9 @@ def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Upd
                 seen[objective, seed] = row
                 update(objective, seed, row)
         for future in done:
-            if not future.cancelled() and future.exception() is not None:
-                for other in left:
-                    other.cancel()
-                future.result()
+            if future.exception() is not None:
+                stop.set()
+            future.result()
 
 
 @contextmanager

@@ -1,16 +1,19 @@
-"""All runs of a command under one progress bar."""
+"""What commands show: all runs under one progress bar, and how they end."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ordergrad.train.parallel import Run, default_jobs, train_all
 from ordergrad.train.runs import METRICS, RunError, last_line, run_folder
 
-__all__ = ["chosen_jobs", "plain", "train_under_progress"]
+__all__ = ["chosen_jobs", "ending_well", "plain", "train_under_progress"]
 
 Prepare = Callable[[Callable[[int], None]], None]
 
@@ -77,4 +80,19 @@ def train_under_progress(
 
 def plain(text: str) -> str:
     """Return text with what Rich would take for markup escaped."""
-    return text.replace("[", r"\[")
+    return escape(text)
+
+
+@contextmanager
+def ending_well(console: Console) -> Generator[None]:
+    """End a command with code 2 and a message where its user can put something right, with 130 on Ctrl-C."""
+    try:
+        yield
+    except RunError as error:
+        Console(stderr=True, highlight=False, emoji=False).print(
+            f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True
+        )
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        raise typer.Exit(130) from None

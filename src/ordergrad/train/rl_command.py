@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ordergrad.spec import parse
 from ordergrad.train.measures import metric_columns, read_returns, values_of
-from ordergrad.train.progress import chosen_jobs, plain, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_well, plain, train_under_progress
 from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
 from ordergrad.train.runs import (
     EVALUATION,
@@ -70,7 +70,7 @@ def rl(
 ) -> None:
     """Train policies on objectives of the return distribution, and compare them."""
     console = Console()
-    try:
+    with ending_well(console):
         _need_packages()
         settings = RLSettings(
             env_id=env_id,
@@ -92,15 +92,12 @@ def rl(
             episodes=episodes,
         )
         folder = out or Path("runs") / env_id.replace("/", "-").replace(":", "-")
-        finished = _train(settings, folder, resume, jobs, console)
-        if finished:
-            _summarise(settings, folder, console)
-    except RunError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {plain(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    if not finished:
-        console.print(f"Stopped; checkpoints are in {folder}. Continue by the same command with --resume.")
-        raise typer.Exit(130)
+        if not _train(settings, folder, resume, jobs, console):
+            console.print(
+                f"Stopped; checkpoints are in {plain(str(folder))}. Continue by the same command with --resume."
+            )
+            raise typer.Exit(130)
+        _summarise(settings, folder, console)
 
 
 def _need_packages() -> None:

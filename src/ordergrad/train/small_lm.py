@@ -47,7 +47,8 @@ def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, la
     Args:
         tokenizer: Its vocabulary and special tokens.
         seed: Of the weights.
-        width: Size of the hidden states, a multiple of 8; four attention heads, more if they would exceed 64.
+        width: Size of the hidden states, a multiple of 8; attention heads of 64 if it is a multiple of that above
+            256, otherwise four heads.
         layers: Number of layers.
     """
     torch.manual_seed(seed)
@@ -57,7 +58,7 @@ def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, la
             hidden_size=width,
             intermediate_size=8 * width // 3,
             num_hidden_layers=layers,
-            num_attention_heads=max(4, width // 64),
+            num_attention_heads=max(4, width // 64) if width % 64 == 0 else 4,
             max_position_embeddings=256,
             tie_word_embeddings=True,
             pad_token_id=PAD,
