@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
 
-.PHONY: run test test-browser test-verl docs bench study clean
+.PHONY: run test test-browser test-verl docs bench bench-gpu study clean
 
 # Train a risk-averse and a mean-seeking policy in the guarded maze and show who takes which way.
 run: $(VENV)/rl.stamp
@@ -34,6 +34,11 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/table.py .benchmarks.json benchmarks/results.md
 	$(BIN)/python benchmarks/sb3_table.py .benchmarks.json benchmarks/sb3.md
 	$(BIN)/python benchmarks/stages.py > benchmarks/stages.md
+	$(BIN)/python benchmarks/gpu_code.py > benchmarks/gpu_code.md
+
+# The same on a GPU, in an environment with a CUDA build of PyTorch.
+bench-gpu:
+	$(PYTHON) benchmarks/gpu.py benchmarks/gpu.md
 
 # The full study of the guarded maze: every objective and ablation, all seeds, in its own loop and with PPO.
 study: $(VENV)/rl.stamp

@@ -43,7 +43,9 @@ MORE = [
     lambda x, mask, weight, uniform: og.advantages(x, "max@3", sample_weight=weight),
     lambda x, mask, weight, uniform: og.value(x, "cvar:0.4", sample_weight=weight, where=mask),
     lambda x, mask, weight, uniform: og.advantages(x, "wang:0.4", sample_weight=weight, where=mask & (x > -0.5)),
-    lambda x, mask, weight, uniform: og.value_and_error(x, "maxrl", sample_weight=weight, where=x < 2.5, small="nan")[1],
+    lambda x, mask, weight, uniform: og.value_and_error(x, "maxrl", sample_weight=weight, where=x < 2.5, small="nan")[
+        1
+    ],
     lambda x, mask, weight, uniform: og.order_statistics(x, 3),
     lambda x, mask, weight, uniform: og.rank_advantages(x, 3),
     lambda x, mask, weight, uniform: og.exact.value(x, uniform, "max@3"),

@@ -92,6 +92,7 @@ def test_objectives(function):
     fails(ValueError, "did you mean 'max'?", function, R, "mox@3")
     fails(TypeError, "objective must be a string or an Objective; got int", function, R, 3)
     fails(TypeError, "objective must be a string or an Objective; got NoneType", function, R, None)
+    fails(TypeError, "objective must be a string or an Objective; got list", function, R, ["mean"])
     fails(ValueError, "0 < q <= 1", function, R, "cvar:2@3")
 
 
@@ -136,6 +137,30 @@ def test_importance_weights(function):
         fails(ValueError, text, function, R, "mean", sample_weight=bad)
     fails(ValueError, text, function, R, "mean", sample_weight=[0, 1, 1, 1], where=[True, False, False, False])
     fails(ValueError, "sample_weight must be broadcastable", function, R, "mean", sample_weight=[1, 1, 1])
+    fails(ValueError, "got a weight of -2.0 (rewards shape (2, 4))", function, R, "mean", sample_weight=[1, -2, 1, -1])
+    fails(ValueError, "got NaN or infinite weights (rewards", function, R, "mean", sample_weight=[1, np.nan, 1, 1])
+    fails(ValueError, "got a group of weights 0; small='shrink'", function, R, "mean", sample_weight=[0, 0, 0, 0])
+    for bad in (["a"] * 4, [1j] * 4, np.ones(4, object)):
+        text = "sample_weight must be real numbers; got an array of dtype"
+        fails(TypeError, text, function, R, "mean", sample_weight=bad)
+    fails(TypeError, "objective must be a string", function, R, ["mean"], sample_weight=[1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("function", EVERY)
+@pytest.mark.parametrize("bad", [1.0, None, (0, 1), "0"])
+def test_axes_that_are_no_whole_numbers(function, bad):
+    fails(TypeError, f"axis must be a whole number; got {bad!r}", function, R, "mean", axis=bad)
+    assert_array_equal(function(R, "mean", axis=np.int64(1)), function(R, "mean"))
+
+
+def test_importance_weights_of_other_libraries_that_are_not_numbers():
+    import jax
+    import torch
+
+    for x in (torch.tensor(R), jax.numpy.asarray(R)):
+        fails(TypeError, "sample_weight must be real numbers; got a", og.value, x, "mean", sample_weight=x * 1j)
+    text = "sample_weight must be real numbers; too many dimensions 'str'"
+    fails(TypeError, text, og.value, torch.tensor(R), "mean", sample_weight=["a"] * 4)
 
 
 def test_importance_weights_have_one_baseline():

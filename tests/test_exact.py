@@ -81,6 +81,71 @@ def test_population_levels_of_a_tie_at_the_level():
     assert float(og.exact.value([0.0, 1.0], [0.5, 0.5], "median@2")) == 0.5
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("m", [3, 7, 10, 19, 100])
+def test_levels_on_the_boundary_of_equal_outcomes(m, dtype):
+    """Sums of 1/m are not exact: the jump belongs to the outcome that reaches the level in fractions."""
+    r, p = np.arange(m, dtype=dtype), np.full(m, 1 / m, dtype)
+    uniform = [F(1, m)] * m
+    tolerance = 1e-9 if dtype is np.float64 else 1e-4
+
+    def value(spec):
+        return float(og.exact.value(r, p, spec))
+
+    def quantile(q):
+        return next(i for i in range(m) if sum(uniform[: i + 1]) >= q)
+
+    for j in range(1, m):
+        q, level = F(j, m), j / m
+        assert quantile(q) == j - 1
+        assert value(f"var:{level!r}") == value(f"quantile:{level!r}") == j - 1
+        if 2 * j < m:
+            middle = F(sum(range(j, m - j)), m) + q * (quantile(q) + quantile(1 - q))
+            # mass p at the p-quantile, which the rounding of the level must not move, and what lies between
+            assert value(f"winsorized:{level!r}") == pytest.approx(float(middle), abs=tolerance * m)
+        a = og.exact.advantages(r, p, f"cvar:{level!r}")
+        assert_allclose(np.diff(a)[j - 1 :], 0, atol=tolerance)
+        assert_allclose(np.diff(a)[: j - 1], m / j, rtol=tolerance)
+    if m % 2 == 0:
+        assert value("median") == m // 2 - 1
+
+
+@pytest.mark.parametrize(
+    "spec", ["wang:0.5", "wang:-0.5", "power:0.5", "maxrl", "mean-0.5*wang:0.5", "cvar:0.3", "max@3"]
+)
+@pytest.mark.parametrize("where", [0, 2, 4])
+def test_outcomes_of_probability_zero_change_nothing_for_the_others(spec, where):
+    """Also at the ends, where a spectrum may be infinite."""
+    r, p = np.array([-1.0, 0.5, 2.0, 5.0]), np.array([0.1, 0.2, 0.3, 0.4])
+    more = {0: -7.0, 2: 1.0, 4: 9.0}[where]
+    rewards, probs = np.insert(r, where, more), np.insert(p, where, 0.0)
+    kept = probs > 0
+    a = og.exact.advantages(rewards, probs, spec)
+    assert_allclose(a[kept], og.exact.advantages(r, p, spec), atol=1e-13)
+    assert not np.isnan(a).any()
+    if spec != "maxrl":
+        assert float(og.exact.value(rewards, probs, spec)) == pytest.approx(
+            float(og.exact.value(r, p, spec)), rel=1e-13
+        )
+    infinite = {("wang:0.5", 0): -np.inf, ("wang:-0.5", 4): np.inf, ("power:0.5", 4): np.inf, ("maxrl", 4): np.inf}
+    infinite["mean-0.5*wang:0.5", 0] = np.inf
+    if (spec, where) in infinite:
+        assert a[~kept] == infinite[spec, where]
+    else:
+        assert np.isfinite(a).all()
+
+
+@pytest.mark.parametrize("m", [9, 10, 49])
+@pytest.mark.parametrize("spec", ["power:0.5", "wang:0.5", "wang:-0.5", "exponential:2"])
+def test_probabilities_that_sum_to_one_but_for_rounding(m, spec):
+    p = np.append(np.full(m, 1 / m), 0.0)
+    assert float(og.exact.value(np.arange(m + 1.0), p, spec)) == pytest.approx(
+        float(og.exact.value(np.arange(float(m)), p[:-1], spec)), rel=1e-13
+    )
+    a = og.exact.advantages(np.arange(m + 1.0), p, spec)
+    assert_allclose(a[:-1], og.exact.advantages(np.arange(float(m)), p[:-1], spec), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
@@ -145,7 +210,8 @@ def test_axes_and_broadcasting():
     ("rewards", "probs", "text"),
     [
         ([0.0, 1.0], [0.5, 0.4], "sum 1"),
-        ([0.0, 1.0], [1.5, -0.5], "nonnegative"),
+        ([0.0, 1.0], [1.5, -0.5], "nonnegative .* got sums from 1.0 to 1.0 and a smallest probability of -0.5"),
+        ([0.0, 1.0], [[0.5, 0.5], [0.5, 0.6]], "got sums from 1.0 to 1.1 and"),
         ([0.0, 1.0], [0.2, 0.3, 0.5], r"shapes \(2,\) and \(3,\)"),
         ([0.0, np.nan], [0.5, 0.5], "finite"),
         ([0.0, np.inf], [0.5, 0.5], "finite"),
@@ -158,6 +224,17 @@ def test_bad_distributions(rewards, probs, text):
     for function in (og.exact.value, og.exact.advantages):
         with pytest.raises(ValueError, match=text):
             function(rewards, probs, "mean")
+
+
+@pytest.mark.parametrize("probs", [["a", "b"], [1j, 1], None])
+def test_probabilities_that_are_not_numbers(probs):
+    for function in (og.exact.value, og.exact.advantages):
+        with pytest.raises(TypeError, match="probs must be real numbers; got an array of dtype"):
+            function([0.0, 1.0], probs, "mean")
+        with pytest.raises(TypeError, match=r"axis must be a whole number; got 0\.5"):
+            function([0.0, 1.0], [0.5, 0.5], "mean", axis=0.5)
+        with pytest.raises(TypeError, match="objective must be a string or an Objective; got list"):
+            function([0.0, 1.0], [0.5, 0.5], ["mean"])
 
 
 def test_open_levels_need_numpy():

@@ -33,6 +33,31 @@ def test_any_hashable_ids(ids):
     assert_array_equal(og.group_advantages(REWARDS, ids, "cvar:0.5"), expected)
 
 
+class OnDevice:
+    """Ids that NumPy cannot read where they lie, like a tensor on a GPU."""
+
+    def __init__(self, ids):
+        self._ids = np.asarray(ids)
+        self.shape = self._ids.shape
+
+    def __len__(self):
+        return len(self._ids)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert a device tensor to numpy")
+
+    def cpu(self):
+        return self._ids
+
+
+def test_ids_on_a_device_are_taken_to_the_host():
+    expected = og.group_advantages(REWARDS, IDS[0], "cvar:0.5")
+    assert_array_equal(og.group_advantages(REWARDS, OnDevice(IDS[0]), "cvar:0.5"), expected)
+    import torch
+
+    assert_array_equal(og.group_advantages(REWARDS, torch.tensor(IDS[0]), "cvar:0.5"), expected)
+
+
 def test_strings_are_sequences_of_ids():
     assert_array_equal(
         og.group_advantages(REWARDS, "baaabba", "mean"), og.group_advantages(REWARDS, list("baaabba"), "mean")
@@ -107,8 +132,11 @@ def test_shapes_of_everything_beside_the_rewards():
         og.group_advantages(np.zeros((2, 2)), [0, 0], "mean")
     with pytest.raises(ValueError, match="group_ids must have one axis"):
         og.group_advantages([1.0, 2.0], np.zeros((2, 1)), "mean")
-    with pytest.raises(TypeError, match="unhashable"):
+    with pytest.raises(TypeError, match="group_ids must be hashable; got an unhashable type: 'list'"):
         og.group_advantages([1.0, 2.0], [[0], [0]], "mean")
+    for bad, kind in ((None, "NoneType"), (3, "int"), (iter([0, 0]), "list_iterator")):
+        with pytest.raises(TypeError, match=f"group_ids must be a sequence of ids; got {kind}"):
+            og.group_advantages([1.0, 2.0], bad, "mean")
     with pytest.raises(ValueError, match="baseline must be one of"):
         og.group_advantages([1.0, 2.0], [0, 0], "mean", baseline="loo")
     with pytest.raises(TypeError, match="where must be a mask of bools"):

@@ -1,5 +1,8 @@
 """Importance weights: the weighted empirical distribution, exactly."""
 
+from fractions import Fraction as F
+from itertools import product
+
 import numpy as np
 import pytest
 from catalogue import ALL, at_size
@@ -70,6 +73,82 @@ def test_zero_weights_and_masks_ignore_a_sample(spec):
     masked = og.advantages(rewards, spec, sample_weight=np.where(kept, weight, 9.0), where=kept)
     assert_allclose(masked[kept], alone, atol=1e-12)
     assert masked[~kept] == 0
+
+
+@pytest.mark.parametrize("objective", ALL, ids=str)
+def test_open_levels_take_the_valid_samples_of_their_own_group(objective):
+    """However far a group is padded, and whatever the sizes of the groups beside it."""
+    rng = np.random.default_rng(3)
+    sizes = np.array([4, 5, 9, 4, 12])
+    for width in (12, 30):
+        mask = np.arange(width) < sizes[:, None]
+        rewards, weight = rng.normal(size=mask.shape), rng.uniform(0, 2, size=mask.shape)
+        options = {"where": mask, "sample_weight": weight}
+        a = og.advantages(rewards, objective, **options)
+        v, error = og.value_and_error(rewards, objective, **options)
+        assert_allclose(og.value(rewards, objective, **options), v, rtol=1e-14)
+        assert (a[~mask] == 0).all()
+        for row, n in enumerate(sizes):
+            probs = weight[row, :n] / weight[row, :n].sum()
+            sized = at_size(og.parse(objective), n - 1)
+            alone = og.exact.advantages(rewards[row, :n], probs, sized)
+            assert_allclose(a[row, :n], alone, atol=1e-11 * (1 + np.abs(alone).max()))
+            assert float(v[row]) == pytest.approx(float(og.exact.value(rewards[row, :n], probs, sized)), rel=1e-9)
+            assert float(error[row]) == pytest.approx(np.sqrt((probs * alone) @ (probs * alone)), rel=1e-9)
+
+
+def test_equal_weights_in_padded_groups_by_hand():
+    """The mean of the worst half of 3 rewards, 1 and half of the second, drawn from 0, 1, 2, 5 with replacement."""
+    draws = [sorted(draw) for draw in product([0, 1, 2, 5], repeat=3)]
+    expected = F(sum(2 * d[0] + d[1] for d in draws), 3 * len(draws))
+    for n in (4, 8, 100):
+        rewards, mask = np.zeros(n), np.arange(n) < 4
+        rewards[:4] = [0, 1, 2, 5]
+        got = og.value(rewards, "cvar:0.5", where=mask, sample_weight=np.ones(n))
+        assert float(got) == pytest.approx(float(expected), rel=1e-14)
+
+
+def test_ragged_groups_with_weights_equal_groups_alone():
+    rng = np.random.default_rng(1)
+    ids = rng.permutation(np.repeat(np.arange(40), rng.integers(2, 40, 40)))
+    rewards, weight, mask = rng.normal(size=len(ids)), rng.uniform(0, 2, size=len(ids)), rng.random(len(ids)) < 0.8
+    for spec in ("cvar:0.3", "maxrl", "max@3"):
+        for where in (None, mask):
+            a = og.group_advantages(rewards, ids, spec, where=where, sample_weight=weight, small="zero")
+            for g in range(40):
+                own = ids == g
+                options = {} if where is None else {"where": where[own]}
+                alone = og.advantages(rewards[own], spec, sample_weight=weight[own], small="zero", **options)
+                assert_allclose(a[own], alone, atol=1e-11)
+
+
+@pytest.mark.parametrize("small", ["zero", "shrink"])
+def test_groups_without_any_weight(small):
+    """As small groups without weights: advantages 0, values and errors NaN; the others do not notice."""
+    rewards = np.array([[1.0, 2.0, 4.0], [5.0, 3.0, 0.0], [1.0, 0.0, 2.0]])
+    weight = np.array([[1.0, 2.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+    mask = np.array([[True] * 3, [True] * 3, [True, True, False]])
+    a = og.advantages(rewards, "cvar:0.5", sample_weight=weight, where=mask, small=small)
+    assert_allclose(a[0], og.advantages(rewards[0], "cvar:0.5", sample_weight=weight[0]))
+    assert (a[1:] == 0).all()
+    v, error = og.value_and_error(
+        rewards, "cvar:0.5", sample_weight=weight, where=mask, small="nan" if small == "zero" else small
+    )
+    assert float(v[0]) == pytest.approx(float(og.value(rewards[0], "cvar:0.5", sample_weight=weight[0])))
+    assert np.isfinite(error[0])
+    assert np.isnan(v[1:]).all()
+    assert np.isnan(error[1:]).all()
+    with pytest.raises(ValueError, match="got a group of weights 0; small='shrink' would accept it"):
+        og.advantages(rewards, "cvar:0.5", sample_weight=weight, where=mask)
+
+
+def test_more_rewards_compared_than_sampled():
+    """K draws with replacement: max@9 of three rewards, of which 9 draws miss the best with probability (1 - p)^9."""
+    weight = np.array([1.0, 2.0, 1.0])
+    v = og.value([0.0, 0.0, 1.0], "max@9", sample_weight=weight)
+    assert float(v) == pytest.approx(1 - 0.75**9, rel=1e-14)
+    a = og.advantages([0.0, 0.0, 1.0], "max@9", sample_weight=weight)
+    assert_allclose(np.diff(a), [0, 9 * 0.75**8], rtol=1e-13)
 
 
 @given(groups(N), WEIGHTS, st.integers(-20, 20))

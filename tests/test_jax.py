@@ -155,21 +155,20 @@ def test_arrays_in_host_memory_are_checked():
         og.exact.value(bad, jnp.full(6, 1 / 6), "max@2")
     with pytest.raises(ValueError, match=r"sample_weight must be .*; got a weight of -1\.0"):
         og.advantages(REWARDS_J, "max@3", sample_weight=jnp.array([1, -1, 1, 1, 1, 1.0]))
-    with pytest.raises(ValueError, match=r"probs must be nonnegative with sum 1 along axis -1; got sums from 6\.0 to 6\.0"):
+    with pytest.raises(
+        ValueError, match=r"probs must be nonnegative with sum 1 along axis -1; got sums from 6\.0 to 6\.0"
+    ):
         og.exact.value(REWARDS_J, jnp.ones(6), "max@2")
     with pytest.raises(ValueError, match="where must leave at least 4 valid samples in every group"):
         og.advantages(REWARDS_J, "max@3", where=jnp.arange(6) < 3)
-    assert np.isfinite(og.advantages(jnp.full(4, 3e38, jnp.float32).at[0].set(0), "mean")).all()  # their sum is not
+    assert_allclose(og.advantages(jnp.full(4, 3e38, jnp.float32), "mean"), 0)  # finite, their sum is not
 
 
-@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad], ids=lambda t: t.__name__)
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, lambda f: lambda x: jax.value_and_grad(f)(x[1])[0]])
 def test_traced_arrays_are_not_looked_at(transform):
     x = REWARDS_J.at[1, 2].set(jnp.nan)
-    x = x[1] if transform is jax.grad else x
-    weight = -jnp.ones(6)
-    got = transform(lambda r: og.value(r, "max@3"))(x)
-    assert np.isnan(got).any()
-    transform(lambda r: og.value(r, "max@3", sample_weight=weight * r, where=r < jnp.inf).sum())(x)
+    assert np.isnan(transform(lambda r: og.value(r, "max@3").sum())(x)).any()
+    transform(lambda r: og.value(r, "max@3", sample_weight=-r, where=r < jnp.inf).sum())(x)
     transform(lambda r: og.exact.value(r, r, "max@3").sum())(x)
 
 

@@ -143,6 +143,100 @@ def test_best_fit_of_a_spectrum():
     assert_allclose(og.rank_weights(o.Spectrum(lambda u: u**0, k=4)), [0.25] * 4)
 
 
+def _aversion(u):
+    return np.where(u < 0.01, 20.0, np.where(u < 0.10, 5.0, 0.35 / 0.9))
+
+
+SHAPES = {
+    "two steps down": (_aversion, 1.0),
+    "one step down": (lambda u: np.where(u < 0.1, 10.0, 0.0), 1.0),
+    "smooth down": (lambda u: 3 * np.exp(-3 * u) / -np.expm1(-3), 1.0),
+    "unbounded down": (lambda u: 0.5 / np.sqrt(u), 1.0),
+    "constant": (lambda u: 0 * u + 2, 2.0),
+    "cubic up": (lambda u: 4 * u**3, 1.0),
+    "step up": (lambda u: np.where(u > 0.7, 5.0, 1.0), 2.2),
+    "of either sign, up": (lambda u: np.where(u > 0.5, 1.0, -1.0), 0.0),
+    "of either sign, down": (lambda u: 1 - 3 * u**2, 0.0),
+    "zero": (lambda u: 0 * u, 0.0),
+    "bump": (lambda u: np.where(np.abs(u - 0.5) < 0.2, 2.5, 0.0), 1.0),
+}
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 8, 33, 64, 65, 100, 399, 2000])
+@pytest.mark.parametrize("name", SHAPES)
+def test_fits_keep_the_shape_and_the_mass_of_a_spectrum(name, k):
+    function, mass = SHAPES[name]
+    alpha = og.rank_weights(o.Spectrum(function), k)
+    assert alpha.sum() == pytest.approx(mass, abs=2e-3)
+    slack = 1e-9 * np.abs(alpha).max()
+    if "down" in name or name in ("constant", "zero"):
+        assert (np.diff(alpha) <= slack).all()
+    if "up" in name or name in ("constant", "zero"):
+        assert (np.diff(alpha) >= -slack).all()
+    if "either sign" not in name:
+        assert (alpha >= -slack).all()
+
+
+@pytest.mark.parametrize("k", [3, 10, 64, 65, 400, 3000])
+def test_polynomials_stay_exact_at_every_size(k):
+    """Of Bernstein coefficients of their own shape: max@3 and min@3 are degree elevations of the fit for K = 3."""
+    for function, spec in ((lambda u: 3 * u**2, "max@3"), (lambda u: 3 * (1 - u) ** 2, "min@3")):
+        fit = o.Spectrum(function, k)
+        u = np.linspace(0, 1, 21)
+        assert_allclose(og.spectrum(fit, u), og.spectrum(spec, u), atol=1e-9)
+        assert og.rank_weights(fit).sum() == pytest.approx(1, rel=1e-11)
+    signed = o.Spectrum(lambda u: 1 + 2 * u - 3 * u**2, k)
+    assert_allclose(og.spectrum(signed, [0.0, 0.3, 1.0]), [1, 1.33, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [100, 200, 1000])
+def test_steps_between_ranks_are_tail_means(k):
+    step = o.Spectrum(lambda u: np.where(u < 0.1, 10.0, 0.0), k)
+    assert_allclose(og.rank_weights(step), og.rank_weights(f"cvar:0.1@{k}"), atol=2e-8)
+
+
+@pytest.mark.parametrize("n", [17, 64, 400])
+@given(seed=st.integers(0, 10**6))
+def test_a_mean_preserving_spread_never_raises_a_risk_averse_value(n, seed):
+    rng = np.random.default_rng(seed)
+    rewards = np.sort(rng.normal(size=n))
+    low, high = np.sort(rng.choice(n, 2, replace=False))
+    spread = rewards.copy()
+    spread[[low, high]] += np.array([-1, 1]) * rng.exponential()
+    averse = o.Spectrum(_aversion)
+    assert og.value(spread, averse) <= og.value(rewards, averse) + 1e-9
+
+
+def test_a_fit_is_nearer_to_the_population_than_its_increments():
+    """The page's example: 399 normal rewards compared."""
+    k, u = 399, (np.arange(5000) + 0.5) / 5000
+    quantiles = special.ndtri(u) / len(u)
+    population = _aversion(u) @ quantiles
+    tails = np.interp(np.arange(k + 1) / k, [0, 0.01, 0.1, 1], [0, 0.2, 0.65, 1])
+
+    def value(alpha):
+        return float(og.spectrum(o.Weights(*alpha), u) @ quantiles)
+
+    fitted, increments = value(og.rank_weights(o.Spectrum(_aversion), k)), value(np.diff(tails))
+    assert abs(fitted - population) < abs(increments - population)
+    assert fitted == pytest.approx(population, abs=0.011)
+
+
+@pytest.mark.parametrize("function", [np.poly1d([3, 0, 0]), np.polynomial.Polynomial([0, 0, 3])])
+def test_spectra_that_cannot_be_hashed(function):
+    rewards = [1.0, 5.0, -2.0, 0.0, 3.0]
+    spectrum = o.Spectrum(function)
+    assert float(og.value(rewards, spectrum)) == pytest.approx(float(og.value(rewards, "max@3")), rel=1e-9)
+    assert_allclose(og.advantages(rewards, spectrum), og.advantages(rewards, "max@3"), atol=1e-8)
+    assert spectrum == o.Spectrum(function)
+    assert hash(spectrum) == hash(o.Spectrum(function))
+    assert spectrum != o.Spectrum(function, 3)
+    assert spectrum != o.Spectrum(np.poly1d([3, 0, 0]))
+    assert spectrum - spectrum == o.Mean() - o.Mean()
+    assert o.Spectrum(np.sin) == o.Spectrum(np.sin)
+    assert o.Spectrum(np.sin) != o.Spectrum(np.cos)
+
+
 def test_best_fit_is_the_least_squares_solution():
     """The error is orthogonal to every Beta density that the bound leaves free."""
     k = 6
@@ -256,10 +350,27 @@ def test_bad_numbers_are_value_errors(make, text):
         lambda: o.CVaR("0.1"),
         lambda: o.Spectrum(3.0),
         lambda: o.Weights("a"),
+        lambda: og.anneal("mean", "max@2", "0.5"),
+        lambda: og.anneal("mean", "max@2", None),
+        lambda: og.rank_weights("cvar:0.1", 2.5),
+        lambda: og.sample_weights("max@3", 4.0),
     ],
 )
 def test_wrong_types_are_type_errors(make):
     with pytest.raises(TypeError):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: og.anneal("mean", "max@2", "0.5"), "t must be a real number; got '0.5'"),
+        (lambda: og.rank_weights("cvar:0.1", 2.5), "k must be a whole number; got 2.5"),
+        (lambda: og.sample_weights("max@3", 4.0), "n must be a whole number; got 4.0"),
+    ],
+)
+def test_type_errors_name_the_number(make, text):
+    with pytest.raises(TypeError, match=text):
         make()
 
 

@@ -346,24 +346,30 @@ def test_meta_and_other_devices_keep_their_device():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_without_synchronisation():
-    x = REWARDS.cuda()
-    mask = torch.arange(6, device="cuda") != 2
-    og.advantages(x, "max@3", where=mask)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cuda_without_synchronisation(dtype):
+    """After a first call, which moves the constants to the device."""
+    host = REWARDS.to(dtype)
+    x, mask = host.cuda(), torch.arange(6, device="cuda") != 2
+    ids = np.arange(x.numel()) // 4
+    calls = [
+        lambda r, m: og.advantages(r, "max@3"),
+        lambda r, m: og.value(r, "max@3"),
+        lambda r, m: og.advantages(r, "max@3", where=m),
+        lambda r, m: og.advantages(r, "max@3", sample_weight=torch.ones_like(r)),
+        lambda r, m: og.group_advantages(r.flatten(), ids, "max@2", small="zero"),
+    ]
+    for call in calls:
+        call(x, mask)
     before = torch.cuda.get_sync_debug_mode()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        results = [
-            og.advantages(x, "max@3"),
-            og.value(x, "max@3"),
-            og.advantages(x, "max@3", where=mask),
-            og.advantages(x, "max@3", sample_weight=torch.ones_like(x)),
-        ]
+        results = [call(x, mask) for call in calls]
     finally:
         torch.cuda.set_sync_debug_mode(before)
-    assert all(r.device == x.device for r in results)
-    assert_allclose(results[0].cpu(), og.advantages(REWARDS, "max@3"), atol=1e-14)
-    assert_allclose(results[2].cpu(), og.advantages(REWARDS, "max@3", where=mask.cpu()), atol=1e-14)
+    for call, result in zip(calls, results, strict=True):
+        assert result.device == x.device
+        assert_allclose(result.cpu(), call(host, mask.cpu()), atol=1e-14 if dtype == torch.float64 else 1e-5)
 
 
 def test_one_dataclass_is_one_constant():

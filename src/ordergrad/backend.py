@@ -482,6 +482,7 @@ def _torch() -> Backend:
 @lru_cache(maxsize=1)
 def _jax() -> Backend:
     import jax
+    from jax.core import Tracer
 
     jnp: Any = jax.numpy
 
@@ -502,7 +503,7 @@ def _jax() -> Backend:
 
     def on_host(x: Array) -> Array | None:
         """Return the NumPy view of an array in host memory that nothing differentiates, maps or traces; or None."""
-        if isinstance(x, jax.core.Tracer) or not x.is_fully_addressable:
+        if isinstance(x, Tracer) or not x.is_fully_addressable:
             return None
         return np.asarray(x) if all(device.platform == "cpu" for device in x.devices()) else None
 

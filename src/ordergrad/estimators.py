@@ -539,7 +539,7 @@ class _Plan(NamedTuple):
 def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
     """Return the scan of all groups, or one for each number of valid samples."""
     ops, x, n, mask, sizes = group
-    if not isinstance(objective, str | Objective):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(objective, (str, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
         objective = parse(objective)
     if mask is None:
         try:

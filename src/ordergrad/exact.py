@@ -7,7 +7,8 @@ $$J = \Phi(1) \, r_{(1)} + \sum_t (\Phi(1) - \Phi(F_t)) \, g_t, \qquad
   A_{(t+1)} - A_{(t)} = \varphi(F_t) \, g_t, \qquad \sum_i p_i A_i = 0 .$$
 
 The derivative of J with respect to the logits of a softmax policy is $p_i A_i$. Here, where there is no group, a level
-objective without @K is its population functional: ``cvar:0.05`` is the CVaR of the distribution.
+objective without @K is its population functional: ``cvar:0.05`` is the CVaR of the distribution. A level that $F_t$
+misses by rounding alone is reached: ``var:0.8`` of ten equal outcomes is the eighth.
 
 References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
@@ -122,7 +123,12 @@ def order_statistics(rewards: Array, probs: Array, k: int, *, axis: int = -1) ->
 
 
 def value_under(
-    ops: Backend, rewards: Array, probs: Array, objective: str | Objective, sizes: Sizes = None, row: Array | None = None
+    ops: Backend,
+    rewards: Array,
+    probs: Array,
+    objective: str | Objective,
+    sizes: Sizes = None,
+    row: Array | None = None,
 ) -> Array:
     """Return J over the last axis; open levels take the comparison size that `sizes` has at `row`, see `Sizes`."""
     ordered, order = ops.sort_with_order(rewards)
@@ -131,7 +137,12 @@ def value_under(
 
 
 def advantages_under(
-    ops: Backend, rewards: Array, probs: Array, objective: str | Objective, sizes: Sizes = None, row: Array | None = None
+    ops: Backend,
+    rewards: Array,
+    probs: Array,
+    objective: str | Objective,
+    sizes: Sizes = None,
+    row: Array | None = None,
 ) -> Array:
     """Return the advantages over the last axis; open levels take a comparison size as in `value_under`.
 
@@ -160,9 +171,7 @@ def _from_above(ops: Backend, x: Array) -> Array:
     return ops.xp.flip(ops.cumulate(ops.xp.flip(x, axis=-1)), axis=-1)
 
 
-def _density(
-    ops: Backend, objective: str | Objective, sizes: Sizes, row: Array | None, level: Array
-) -> Array:
+def _density(ops: Backend, objective: str | Objective, sizes: Sizes, row: Array | None, level: Array) -> Array:
     """Return φ at the levels."""
     open_terms, sized, sizes = _split(ops, objective, sizes)
     phi = _bernstein(ops, level, row, ops.constants(_density_terms, level, sized, sizes))
@@ -186,7 +195,7 @@ def _split(
     ops: Backend, objective: str | Objective, sizes: Sizes
 ) -> tuple[list[tuple[float, Elementary]], str | Objective, Sizes]:
     """Return the terms that stand for the population, the rest of the objective, and the sizes of its open levels."""
-    if not isinstance(objective, str | Objective):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(objective, (str, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
         objective = parse(objective)
     if sizes is not None or ops.xp is not np:
         return [], objective, sizes
@@ -241,7 +250,8 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
     power = np.flatnonzero(excess.any(axis=0))
     beyond = degree[:, None] - power
     log_binomial = gammaln(degree + 1)[:, None] - gammaln(power + 1) - gammaln(np.maximum(beyond, 0) + 1)
-    return background, excess[:, power], power, degree, np.where(beyond < 0, -np.inf, log_binomial)
+    log_binomial = np.where(beyond < 0, -np.inf, log_binomial)
+    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial)))
 
 
 def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Array]) -> Array:

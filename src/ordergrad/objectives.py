@@ -23,6 +23,7 @@ References:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
 
@@ -945,14 +946,14 @@ class Spectrum(Elementary):
     r"""Any spectrum φ on [0, 1], given as a Python function, as the rank weights of the same shape closest to it.
 
     The weights minimise $\int_0^1 (\sum_j \alpha_j b_{j,K}(u) - \varphi(u))^2 du$ at the mass
-    $\sum_j \alpha_j = \int_0^1 \varphi$, and keep the shape of φ. Where it nowhere increases, nor do they: a risk-averse
-    spectrum stays one, and no mean-preserving spread raises its value. Where it nowhere decreases, nor do they. Where it
-    is nowhere negative, nor are they: a better reward never gets a smaller advantage. A φ of either sign that goes up
-    and down is fitted without bounds, and its weights can be large where φ is not smooth.
+    $\sum_j \alpha_j = \int_0^1 \varphi$, and keep the shape of φ. If it nowhere increases, nor do they: a risk-averse
+    spectrum stays one, and no mean-preserving spread raises its value. If it nowhere decreases, nor do they. If it is
+    nowhere negative, nor are they: a better reward never gets a smaller advantage. A φ of either sign that goes up and
+    down is fitted without bounds, and its weights can be large where φ is not smooth.
 
     Up to K = 64 all weights of that shape compete. Beyond, sums of the increments
     $\int_{(j-1)/K}^{j/K} \varphi$ (the choice of `CVaR` and `Wang`) and of the weights of that shape at K = 64, raised
-    to K: steps and polynomials stay what they are, and the time grows with K, about 0.03 s at K = 64, 0.2 s at 5000.
+    to K: steps and polynomials stay what they are, and the time grows in proportion to K.
 
     The function takes an array of levels and returns as many values; 1 in a bad tail and 0 elsewhere is q times a CVaR.
     It has no string form; it pickles if φ does. Two are the same if their functions are equal; one that cannot be
@@ -1076,9 +1077,8 @@ def _least_squares(design: Array, values: Array, signed: bool) -> Array:
 
     scale = np.linalg.norm(design, axis=0)
     scale[scale == 0] = 1
-    if signed:
-        return np.linalg.lstsq(design / scale, values)[0] / scale
-    return np.asarray(nnls(design / scale, values, maxiter=100 * len(scale))[0], dtype=np.float64) / scale
+    solve: Any = np.linalg.lstsq if signed else partial(nnls, maxiter=100 * len(scale))
+    return np.asarray(solve(design / scale, values)[0], dtype=np.float64) / scale
 
 
 def _bernstein_mixtures(alpha: Array, u: Array) -> Array:

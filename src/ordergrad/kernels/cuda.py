@@ -1,5 +1,5 @@
 # ruff: noqa: RUF005
-# pyright: basic, reportPossiblyUnboundVariable=false, reportOperatorIssue=false, reportArgumentType=false
+# pyright: basic, reportGeneralTypeIssues=false, reportArgumentType=false, reportPossiblyUnboundVariable=false, reportOperatorIssue=false
 """The scan of the estimators on a GPU: sort, scan, centre and unsort in one launch, compiled by Triton.
 
 Groups up to `IN_A_THREAD` are sorted in the registers of one thread each: a network of compare-exchanges, the scan, and
@@ -251,19 +251,22 @@ def _last_number(a, b):
     return tl.where(b == b, b, a)
 
 
-def _launch(count: int, n: int, *arguments: Array, masked: bool, ragged: bool) -> None:
+def variant(n: int, masked: bool, ragged: bool) -> tuple[dict[str, Any], int]:
+    """Return what is compiled into the kernel for groups of up to n, and the warps of a block.
+
+    A block holds as many groups as take the fewest instructions for each reward.
+    """
     width = max(triton.next_power_of_2(n), 2)
-    warps, rows = _shape(width)
-    kernel = cast("Any", _scan)[(triton.cdiv(count, rows),)]
-    kinds = {"full": n == width and not ragged, "masked": masked, "ragged": ragged, "in_a_thread": width <= IN_A_THREAD}
-    kernel(*arguments, count, n, rows=rows, width=width, **kinds, num_warps=warps, enable_fp_fusion=True)
+    in_a_thread = width <= IN_A_THREAD
+    rows, warps = (32, 1) if in_a_thread else (16, 4) if width == 64 else (1, max(width // 1024, 1))
+    kinds = {"full": n == width and not ragged, "masked": masked, "ragged": ragged, "in_a_thread": in_a_thread}
+    return {"rows": rows, "width": width, **kinds}, warps
 
 
-def _shape(width: int) -> tuple[int, int]:
-    """Return the warps of a block and the groups it holds: those with the fewest instructions for each reward."""
-    if width <= IN_A_THREAD:
-        return 1, 32
-    return (4, 16) if width == 64 else (max(width // 1024, 1), 1)
+def _launch(count: int, n: int, *arguments: Array, masked: bool, ragged: bool) -> None:
+    fixed, warps = variant(n, masked, ragged)
+    kernel = cast("Any", _scan)[(triton.cdiv(count, fixed["rows"]),)]
+    kernel(*arguments, count, n, **fixed, num_warps=warps, enable_fp_fusion=True)
 
 
 def _scan_rows(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array) -> Array:
@@ -360,5 +363,7 @@ def _moved(arrays: Sequence[np.ndarray], like: Array) -> tuple[Array, ...]:
     dtype = np.int32 if like.numel() < 1 << 31 else np.int64
     together = torch.from_numpy(np.concatenate(arrays, dtype=dtype, casting="same_kind"))
     if like.is_cuda:
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("group_ids are read on the host, so a CUDA graph cannot hold ragged groups; use where=")
         together = together.pin_memory().to(like.device, non_blocking=True)
     return together.split([len(array) for array in arrays])
