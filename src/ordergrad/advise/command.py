@@ -145,13 +145,12 @@ def _recommend(console: Console, advice: "Advice") -> None:
     from ordergrad.advise.goals import next_group
 
     best = advice.best
-    if best is None and all(
-        candidate.objective == "mean" and candidate.snr == candidate.snr for candidate in advice.table
-    ):
+    if best is None and all(c.objective == "mean" and not math.isnan(c.snr) for c in advice.table):
         enough = next_group(advice.goal, advice.n)
         console.print(
-            f"\n[yellow]Groups of {advice.n} are too small for this goal: only the mean fits them, and it points elsewhere "
-            f"(direction {advice.table[0].direction:.2f}).{f' Use --n {enough} or more.' if enough else ''}[/]"
+            f"\n[yellow]Groups of {advice.n} are too small for this goal: only the mean fits them, and it points "
+            f"elsewhere (direction {advice.table[0].direction:.2f})."
+            f"{f' Use --n {enough} or more.' if enough else ''}[/]"
         )
         return
     if best is None:
