@@ -278,6 +278,15 @@ def test_ties_of_all_are_not_marked(tmp_path) -> None:
     assert [any(row) for row in found] == [False, True, False]
 
 
+def test_values_of_different_numbers_of_episodes_are_not_ranked(tmp_path) -> None:
+    one, two = rl_run(tmp_path / "one"), rl_run(tmp_path / "two", replace(RL, episodes=100))
+    report(one, two, "--out", tmp_path / "both.html")
+    text = (tmp_path / "both.html").read_text()
+    assert "Not marked: cvar:0.1, at K = N - 1 of runs with different N episodes." in Page(text).words
+    columns = list(zip(*stars(text, "Every objective under every policy"), strict=True))
+    assert [any(column) for column in columns] == [False, True, False, True]  # name, mean, cvar:0.1, max@8
+
+
 def test_values_at_different_comparison_sizes_are_not_ranked(tmp_path) -> None:
     logs = []
     for n in (4, 8):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ordergrad.report import charts
 from ordergrad.report.section import Cell, Section, Table, common, highest, interval_text
 from ordergrad.score.distribution import levels
-from ordergrad.spec import parse
+from ordergrad.spec import is_open, parse
 from ordergrad.train.measures import metric_columns, read_returns, values_of
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k
@@ -143,18 +143,20 @@ def _table(policies: Policies) -> Table | None:
                 values[name, v.evaluated] = v.value, v.low, v.high
     if not values:
         return None
-    best = {o: highest(v[0] for (_, other), v in values.items() if other == o) for _, o in values}
+    unlike = [] if "episodes" in policies.settings else [o for o in policies.watched if is_open(parse(o))]
+    best = {o: highest(v[0] for (_, other), v in values.items() if other == o) for _, o in values if o not in unlike}
     rows = tuple(
         (Cell(name, name), *(_cell(values.get((name, o)), best.get(o)) for o in policies.watched))
         for name in policies.contenders
     )
+    omitted = f" Not marked: {', '.join(unlike)}, at K = N - 1 of runs with different N episodes." if unlike else ""
     spread = "Student's over seeds; of the sampling of episodes only where there is one seed"
     return Table(
         "Every objective under every policy",
         ("trained on", *policies.watched),
         rows,
         f"The value of fresh episodes ± half of its 95% interval, {spread}. The highest of each column is "
-        "marked; where intervals overlap the order may be chance.",
+        f"marked; where intervals overlap the order may be chance.{omitted}",
     )
 
 
