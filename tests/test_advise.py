@@ -119,10 +119,10 @@ def test_numbers_do_not_depend_on_the_pieces(monkeypatch, law, n):
 
 def test_large_groups_take_little_memory():
     tracemalloc.start()
-    advise(read_goal("pass@16"), named("bernoulli:0.05"), 1500)
+    advise(read_goal("pass@16"), named("bernoulli:0.05"), 3000)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 100 << 20  # a table of all groups would have 36 MB of rewards and as much of scores, before any work
+    assert most < 150 << 20  # the rewards of all groups are 72 MB, their scores and their advantages as much again
 
 
 def test_simulated_numbers_are_those_of_enumeration():

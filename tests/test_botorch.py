@@ -94,6 +94,15 @@ def test_a_model_without_perturbations_is_an_error():
         acquisition(x[:1])
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_samples_that_are_not_finite_are_named_as_such(bad):
+    x = samples(3, 8, 1)
+    x[1, 2] = bad
+    message = r"samples of the posterior are no rewards of cvar:0.3 \(samples shape \(3, 8, 1\)\).*must be finite"
+    with pytest.raises(ValueError, match=message):
+        OrderGradRiskMeasure("cvar:0.3", 4)(x)
+
+
 def model_with(transform):
     x = torch.rand(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     y = -((x - 0.4) ** 2).sum(-1, keepdim=True)

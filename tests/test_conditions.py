@@ -316,8 +316,35 @@ def test_bad_reports():
     with pytest.raises(ValueError, match=r"one row for each episode; got shapes \(2,\), \(3,\) and \(2,\)"):
         sampler.report([True, False], np.ones(3), np.zeros(2))
     for bad in (-1.0, np.nan):
-        with pytest.raises(ValueError, match="weight must be finite and nonnegative"):
+        with pytest.raises(ValueError, match=f"weight must be finite and nonnegative; got {bad}"):
             sampler.report([True, False], [1.0, bad], np.zeros(2))
+    with pytest.raises(ValueError, match=r"conditions of Bernoulli\(.*\) must have shape \(n,\); got \(2, 3\)"):
+        sampler.report(np.ones((2, 3)), np.ones(2), np.zeros(2))
+    pair = ConditionSampler(Independent((Bernoulli(0.5), Exponential(1.0))), seed=0)
+    for shape in ((2,), (2, 3)):
+        with pytest.raises(ValueError, match=r"conditions must have shape \(n, 2\); got \(2,"):
+            pair.report(np.ones(shape), np.ones(2), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("reference", "bad"),
+    [
+        (Categorical((0.5, 0.5)), (7, -1, 0.5, np.nan)),
+        (Bernoulli(0.5), (7, 0.3, -1, np.nan)),
+        (Exponential(1.0), (-1.0, np.nan, np.inf)),
+        (Beta(1.0, 1.0), (1.5, np.nan)),
+        (Normal(0.0, 1.0), (np.nan, np.inf)),
+    ],
+)
+def test_reports_of_conditions_that_cannot_have_been_drawn(reference, bad):
+    """They are an error before anything is taken in."""
+    sampler = ConditionSampler(reference, seed=0, every=3)
+    for condition in bad:
+        with pytest.raises(ValueError, match=rf"conditions must be possible under {type(reference).__name__}.*; got"):
+            sampler.report([0.0, 1.0, condition], np.ones(3), np.zeros(3))
+        with pytest.raises(ValueError, match="conditions must be possible under"):
+            sampler.weights([0.0, condition])
+    assert sampler.report(sampler.sample(3).values, np.ones(3), np.zeros(3))
 
 
 # The wrapper --------------------------------------------------------------------------------------------------------

@@ -367,6 +367,8 @@ def test_bad_input_is_an_error_before_training():
         use(PPOConfig(), "cvr:0.1")
     with pytest.raises(ValueError, match="credit must be one of episode, terminal, telescoped"):
         use(PPOConfig(), credit="step")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="min_episodes must be a positive whole number; got '4'"):
+        use(PPOConfig(), min_episodes="4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="learner class a RanksEpisodes; got IMPALATorchLearner"):
         use(IMPALAConfig(), "cvar:0.1")
     with pytest.raises(ValueError, match=r"num_learners must be 0 or 1.*got num_learners=2"):

@@ -532,6 +532,57 @@ def test_saving_and_loading(tmp_path):
     assert loaded.rollout_buffer.stats["episodes"] > 5
 
 
+def test_loading_keeps_a_scheduled_objective_and_the_counts(tmp_path):
+    model = make_model(objective="mean", unit_scale=True)
+    model.learn(128)
+    model.rollout_buffer.objective = "cvar:0.3"
+    model.learn(128, reset_num_timesteps=False)
+    model.save(tmp_path / "model")
+    loaded = OrderGradPPO.load(tmp_path / "model", env=make(), device="cpu")
+    assert str(loaded.rollout_buffer.objective) == "cvar:0.3"
+    before, after = model.rollout_buffer.stats, loaded.rollout_buffer.stats
+    assert before["total"] > 10
+    assert (after["total"], after["scale"]) == (before["total"], before["scale"])
+    assert loaded.rollout_buffer.ranking.unit == pytest.approx(before["scale"])
+    loaded.learn(128, reset_num_timesteps=False)
+    assert after["total"] == before["total"] + after["episodes"]
+
+
+def test_loading_takes_arguments_anew_and_keeps_the_others(tmp_path):
+    path = tmp_path / "model"
+    make_model(objective="max@4", min_episodes=5, discount=0.9, gamma=0.8).save(path)
+
+    def loaded(**kwargs):
+        model = OrderGradPPO.load(path, env=make(), device="cpu", **kwargs)
+        ranking = model.rollout_buffer.ranking
+        kept = (ranking.min_episodes, ranking.discount, model.gamma)
+        return model, (str(ranking.objective), ranking.credit, ranking.unit_scale, model.vf_coef), kept
+
+    assert loaded()[1:] == (("max@4", "episode", False, 0.0), (5, 0.9, 0.8))
+    assert loaded(objective="cvar:0.3")[1:] == (("cvar:0.3", "episode", False, 0.0), (5, 0.9, 0.8))
+    model, changed, kept = loaded(objective="cvar:0.3", credit="telescoped", patience=7)
+    assert (changed, kept) == (("cvar:0.3", "telescoped", True, 0.5), (5, 0.9, 0.8))
+    assert (model.normalize_advantage, model.rollout_buffer.ranking.patience) == (True, 7)
+    model.learn(128)
+    assert model.rollout_buffer.stats["episodes"] > 5
+    model.save(path)
+    assert loaded()[1:] == (("cvar:0.3", "telescoped", True, 0.5), (5, 0.9, 0.8))
+    assert loaded(credit="terminal", vf_coef=0.2, gamma=0.7)[1:] == (("cvar:0.3", "terminal", True, 0.2), (5, 0.9, 0.7))
+    assert loaded(rollout_buffer_kwargs={"min_episodes": 9})[2] == (9, 0.9, 0.8)
+    with pytest.raises(ValueError, match="did you mean 'cvar'"):
+        loaded(objective="cvr:0.3")
+    with pytest.raises(ValueError, match="rollout_buffer_kwargs must not hold objective"):
+        loaded(objective="mean", rollout_buffer_kwargs={"objective": "cvar:0.3"})
+
+
+def test_arguments_of_the_algorithm_may_go_by_position():
+    model = OrderGradPPO("MlpPolicy", make(), 1e-5, 64, 32, objective="cvar:0.2", device="cpu")
+    assert (model.learning_rate, model.n_steps, model.batch_size) == (1e-5, 64, 32)
+    assert OrderGradA2C("MlpPolicy", make(), 1e-5, 64, device="cpu").n_steps == 64
+    with pytest.raises(ValueError, match="rollout_buffer_kwargs must not hold objective"):
+        make_model(objective="mean", rollout_buffer_kwargs={"objective": "cvar:0.1"})
+
+
 def test_a_schedule_may_change_the_objective():
     model = make_model()
 
@@ -548,10 +599,14 @@ def test_bad_input_is_an_error_before_training():
         make_model(objective="cvr:0.1")
     with pytest.raises(ValueError, match="credit must be one of episode, terminal, telescoped"):
         make_model(credit="step")
-    with pytest.raises(ValueError, match="0 < discount <= 1"):
-        make_model(discount=0.0)
-    with pytest.raises(ValueError, match="patience"):
-        make_model(patience=0)
+    for name in ("min_episodes", "patience"):
+        for number in ("4", -3, 0, 2.5, True, None):
+            with pytest.raises(ValueError, match=f"{name} must be a positive whole number; got {number!r}"):
+                make_model(**{name: number})
+        assert make_model(**{name: np.int64(4)})
+    for discount in (0.0, 1.1, np.nan, "0.5"):
+        with pytest.raises(ValueError, match=f"0 < discount <= 1; got {discount!r}"):
+            make_model(discount=discount)
     box = spaces.Box(0, 1, (1,))
     with pytest.raises(ValueError, match="FlattenObservation"):
         OrderGradRolloutBuffer(4, spaces.Dict({"a": box}), box)

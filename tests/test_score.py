@@ -666,6 +666,10 @@ def test_the_command_keeps_what_is_not_its_own(two_logs, tmp_path):
     assert code == 2
     assert "is not the folder of a score" in " ".join(output.split())
     assert (tmp_path / "thesis.txt").exists()
+    code, output = command(two_logs / "after.csv", "--out", tmp_path / "thesis.txt" / "score")
+    assert code == 2
+    assert "thesis.txt is no folder that may be written to" in " ".join(output.split())
+    assert "objective" not in output  # nothing has been read
     log = two_logs / "after.csv"
     assert command(log, "--advantages", log, "--overwrite")[0] == 2
     assert command(log, log)[0] == 2

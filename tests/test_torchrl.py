@@ -236,6 +236,29 @@ def test_episodes_that_span_two_batches_are_left_out_counted_and_warned_of(track
     assert 0 < module.stats["left_out"] < 1
 
 
+def test_batches_of_the_same_rewards_are_told_apart_by_their_episodes():
+    """Where rewards are sparse, returns are all zero in one batch after the other."""
+    module = OrderGradAdvantage("cvar:0.5")
+    ends = [[0, 1, 0, 1, 0, 1], [0, 1, 0, 1, 0, 0], [1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1]]
+    ids = [[0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5], [6, 7, 7, 7, 7, 7], [8, 8, 9, 9, 9, 9], [10, 10, 11, 11, 11, 11]]
+    total = 0
+    for end, number in zip(ends, ids, strict=True):
+        done = torch.tensor(end, dtype=torch.bool)[:, None]
+        data = TensorDict(
+            {
+                "next": {"reward": torch.zeros(6, 1), "done": done},
+                "collector": {"traj_ids": torch.tensor(number)},
+            },
+            [6],
+        )
+        total += sum(end)
+        for _ in range(2):
+            module(data)
+            assert (module.stats["episodes"], module.stats["total"]) == (sum(end), total)
+            assert int(data["collector", "mask"].sum()) == module.stats["steps"] == 1 + np.flatnonzero(end)[-1]
+            assert not data["advantage"].any()
+
+
 @pytest.mark.parametrize("credit", ["terminal", "telescoped"])
 def test_with_a_critic_it_is_gae_of_the_transformed_rewards(credit):
     critic = make_critic()

@@ -135,7 +135,10 @@ def test_tasks_from_files(tmp_path):
     [
         ({"objectives": ("max@4",)}, "max@4 compares 4 completions and needs groups of at least 5; --samples is 4"),
         ({"objectives": ("mox@2",)}, "did you mean 'max'"),
-        ({"objectives": ("mean", "mean")}, "each objective once"),
+        ({"objectives": ("mean", "mean")}, "each objective once; mean and mean are the same"),
+        ({"objectives": ("max@2", "grpo", "1*max@2")}, r"each objective once; max@2 and 1\*max@2 are the same"),
+        ({"objectives": ("max@2..mean", "max@2.0..1*mean")}, "each objective once"),
+        ({"objectives": ("grpo", "grpo")}, "each objective once; grpo and grpo are the same"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive and finite; got nan"),

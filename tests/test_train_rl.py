@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -85,9 +87,11 @@ class Faulty(Countdown):
 
 
 class Odd(Countdown):
-    """An environment whose spaces are given by its arguments."""
+    """An environment whose spaces are given by its arguments, and which may be one that cannot be made."""
 
-    def __init__(self, observation="box", action="discrete"):
+    def __init__(self, observation="box", action="discrete", licence=""):
+        if licence == "none":
+            raise OSError("no licence")
         if observation == "dict":
             self.observation_space = spaces.Dict({"a": Countdown.observation_space})
         if action == "tuple":
@@ -191,10 +195,71 @@ def test_resuming_a_finished_run_shows_it_again_and_more_steps_continue_it(finis
     assert rows[-1]["episodes"] > rows[3]["episodes"]
 
 
+@pytest.mark.parametrize(("was", "now"), [("--steps 1024", "--steps 512"), ("--episodes 20", "--episodes 19")])
+def test_a_run_is_never_resumed_with_less_than_it_was_made_with(finished, was, now):
+    """Else its seeds would be of different lengths, and its configuration not what was done."""
+    config = (finished[0] / "config.json").read_bytes()
+    result = invoke(finished[0], ARGUMENTS.replace(was, now) + " --resume")
+    assert result.exit_code == 2
+    (name, before), after = was[2:].split(), now.split()[1]
+    assert f"({name} was {before}, now {after}, and may only grow)" in " ".join(result.output.split())
+    assert (finished[0] / "config.json").read_bytes() == config
+
+
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
     with pytest.raises(RunError, match="choose another --out"):
         open_folder(tmp_path, as_json(TINY), kind="train rl", resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_is_none_of_this_command_says_so(tmp_path, resume):
+    def refused(out):
+        with pytest.raises(RunError) as caught:
+            open_folder(out, as_json(TINY), kind="train rl", resume=resume)
+        assert str(caught.value).endswith("; choose another --out")
+        return str(caught.value)
+
+    config = tmp_path / "llm" / "config.json"
+    open_folder(config.parent, {"data": "countdown"}, kind="train llm", resume=False)
+    assert f"{config.parent} is the folder of train llm, not of train rl" in refused(config.parent)
+    for damaged in ("{", "[]", "{}", '{"settings": 3}', "\ud800"):
+        config.write_bytes(damaged.encode(errors="surrogatepass"))
+        assert f"{config} is not the configuration of a run, or damaged" in refused(config.parent)
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "is not the folder of a run" in refused(file)
+    assert "cannot be the folder of a run ([Errno 20] Not a directory" in refused(file / "sub")
+    assert file.read_text() == ""
+
+
+def test_a_run_is_that_of_the_newest_version_of_its_environment(tmp_path):
+    with pytest.warns(UserWarning, match="latest versioned environment") as warned:
+        result = invoke(tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole").replace("-a mean", "--seeds 1"))
+    assert result.exit_code == 0, result.output
+    assert len(warned) == 1
+    assert "CartPole-v1, 1 objectives" in result.output
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["settings"]["env_id"] == "CartPole-v1"
+    assert check(replace(TINY, env_id="gymnasium.envs:CartPole-v1")).env_id == "gymnasium.envs:CartPole-v1"
+
+
+def test_an_outdated_environment_is_told_of_once(tmp_path):
+    with pytest.warns(DeprecationWarning, match="out of date") as warned:
+        result = invoke(
+            tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole-v0").replace("-a mean", "--seeds 1")
+        )
+    assert result.exit_code == 0, result.output
+    assert len(warned) == 1
+
+
+def test_environments_of_the_package_need_no_import():
+    """In a process that has loaded nothing but the training, as those that train side by side do."""
+    program = (
+        "from ordergrad.train.rl import check; from ordergrad.train.rl_settings import RLSettings;"
+        "print(check(RLSettings('ordergrad/GuardedMaze-v0', ('cvar:0.05',))).env_id)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "ordergrad/GuardedMaze-v0", done.stderr
 
 
 def test_checkpoints_restore_everything(tmp_path):
@@ -381,14 +446,23 @@ def test_seeds_are_distinct():
         ({"env_id": "Odd-v0", "env_args": {"action": "tuple"}}, "not Tuple"),
         ({"env_id": "Odd-v0", "env_args": {"action": "unbounded"}}, "finite bounds"),
         ({"objectives": ("cvr:0.1",)}, "did you mean 'cvar'"),
-        ({"objectives": ("mean", "mean")}, "given several times"),
+        ({"objectives": ("mean", "mean")}, "each objective once; mean and mean are the same"),
+        (
+            {"objectives": ("cvar:0.1", "mean", "cvar:0.10+0*mean")},
+            r"once; cvar:0.1 and cvar:0.10\+0\*mean are the same",
+        ),
+        ({"env_id": "Odd-v0", "env_args": {"licence": "none"}}, "Odd-v0 cannot be made: OSError: no licence"),
         ({"objectives": ("max@5000",)}, "lower K, or raise --rollout"),
         ({"objectives": ("max@64",)}, "raise --episodes"),
         ({"steps": 100}, "steps must be at least 256 .one rollout"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"gamma": 1.5}, "gamma must lie in"),
         ({"anneal": -0.1}, "anneal must lie in"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite; got 0.0"),
+        ({"learning_rate": np.nan}, "learning_rate must be positive and finite; got nan"),
+        ({"learning_rate": np.inf}, "learning_rate must be positive and finite; got inf"),
+        ({"entropy": -1.0}, "entropy must be finite and not negative; got -1.0"),
+        ({"entropy": np.nan}, "entropy must be finite and not negative; got nan"),
         ({"algo": "dqn"}, "algo must be one of ppo, a2c"),
         ({"credit": "step"}, "credit must be one of"),
     ],

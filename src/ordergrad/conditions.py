@@ -109,8 +109,9 @@ class Bernoulli(_Family):
         return rng.random(n) < self.probability
 
     def log_density(self, conditions: Array) -> Floats:
-        """Return the log probability of each bool."""
-        return _log(np.where(np.asarray(conditions, bool), self.probability, 1 - self.probability))
+        """Return the log probability of each bool, of other things -inf."""
+        x = np.asarray(conditions)
+        return _log(np.where(x == 1, self.probability, np.where(x == 0, 1 - self.probability, 0.0)))
 
     def fit(self, conditions: Array, weight: Floats) -> Self:
         """Return the weighted share of True."""
@@ -147,8 +148,10 @@ class Categorical:
         return rng.choice(len(self.probabilities), n, p=self.probabilities)
 
     def log_density(self, conditions: Array) -> Floats:
-        """Return the log probability of each condition."""
-        return _log(np.array(self.probabilities)[np.asarray(conditions, int)])
+        """Return the log probability of each condition, of other things -inf."""
+        x = np.asarray(conditions)
+        known = np.isin(x, np.arange(len(self.probabilities)))
+        return _log(np.where(known, np.array(self.probabilities)[np.where(known, x, 0).astype(int)], 0.0))
 
     def fit(self, conditions: Array, weight: Floats) -> Self:
         """Return the weighted shares."""
@@ -296,8 +299,14 @@ class Independent:
         return np.stack([np.asarray(part.sample(n, rng), dtype=float) for part in self.parts], axis=1)
 
     def log_density(self, conditions: Array) -> Floats:
-        """Return the log density of each row."""
+        """Return the log density of each row.
+
+        Raises:
+            ValueError: There is not one column for each part.
+        """
         columns = np.asarray(conditions).T
+        if columns.ndim != 2 or len(columns) != len(self.parts):
+            raise ValueError(f"conditions must have shape (n, {len(self.parts)}); got {columns.shape[::-1]}")
         logs = [part.log_density(column) for part, column in zip(self.parts, columns, strict=True)]
         return np.sum(logs, axis=0)
 
@@ -397,11 +406,7 @@ class ConditionSampler:
         Raises:
             ValueError: Neither p nor q can have drawn them.
         """
-        values = np.asarray(conditions)
-        p, q = self.reference.log_density(values), self.current.log_density(values)
-        possible = (p > -np.inf) | (q > -np.inf)
-        if not possible.all():
-            raise ValueError(f"conditions must be possible under {self.reference}; got {values[~possible][0]}")
+        p, q = self._log_densities(np.asarray(conditions))
         with np.errstate(over="ignore"):
             return 1 / (self.reference_share + (1 - self.reference_share) * np.exp(q - p))
 
@@ -414,7 +419,8 @@ class ConditionSampler:
             returns: The return of each episode, shape (n,). NaN and infinite ones are left out and counted.
 
         Raises:
-            ValueError: Shapes do not fit, or weights are negative or not finite.
+            ValueError: Shapes do not fit, weights are negative or not finite, or neither p nor q can have drawn the
+                conditions.
         """
         c, w = np.asarray(conditions), np.asarray(weight, dtype=float)
         r = np.asarray(returns, dtype=float)
@@ -423,8 +429,10 @@ class ConditionSampler:
                 f"conditions, weight and returns must have one row for each episode; got shapes {c.shape}, {w.shape} "
                 f"and {r.shape}"
             )
-        if not (np.isfinite(w) & (w >= 0)).all():
-            raise ValueError("weight must be finite and nonnegative")
+        proper = np.isfinite(w) & (w >= 0)
+        if not proper.all():
+            raise ValueError(f"weight must be finite and nonnegative; got {w[~proper][0]}")
+        self._log_densities(c)
         finite = np.isfinite(r)
         self.nonfinite += int((~finite).sum())
         self._waiting.append((c[finite], w[finite], r[finite]))
@@ -464,6 +472,16 @@ class ConditionSampler:
         self.updates, self.nonfinite = state["updates"], state["nonfinite"]
         self._waiting = [(np.asarray(c), np.asarray(w, float), np.asarray(r, float)) for c, w, r in state["waiting"]]
         self._rng.bit_generator.state = state["random"]
+
+    def _log_densities(self, values: Array) -> tuple[Floats, Floats]:
+        """Return those under p and q, at least one of which must be able to draw each condition."""
+        p, q = self.reference.log_density(values), self.current.log_density(values)
+        if p.shape != values.shape[:1]:
+            raise ValueError(f"conditions of {self.reference} must have shape (n,); got {values.shape}")
+        possible = (p > -np.inf) | (q > -np.inf)
+        if not possible.all():
+            raise ValueError(f"conditions must be possible under {self.reference}; got {values[~possible][0]}")
+        return p, q
 
     @property
     def _numbers(self) -> tuple[float, ...]:

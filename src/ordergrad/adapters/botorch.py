@@ -86,11 +86,18 @@ class OrderGradRiskMeasure(RiskMeasureMCObjective):
             A tensor of shape (sample_shape, batch_shape, q).
 
         Raises:
-            ValueError: The number of points is no multiple of `n_w`.
+            ValueError: The number of points is no multiple of `n_w`, or samples are NaN or infinite.
         """
         if samples.shape[-2] % self.n_w != 0:
             raise ValueError(
                 f"samples must hold n_w={self.n_w} points for every candidate; got {samples.shape[-2]} points (shape "
                 f"{tuple(samples.shape)}). Does the model have an input transform that makes {self.n_w} of each?"
             )
-        return value(self._prepare_samples(samples), self.objective)
+        prepared = self._prepare_samples(samples)
+        try:
+            return value(prepared, self.objective)
+        except ValueError as error:
+            raise ValueError(
+                f"samples of the posterior are no rewards of {self.objective} (samples shape {tuple(samples.shape)}): "
+                f"{error}"
+            ) from error

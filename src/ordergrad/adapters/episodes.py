@@ -6,6 +6,7 @@ are whole and where their steps wait, is the adapter's.
 """
 
 import warnings
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +17,10 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import scan, smallest_group
 
-__all__ = ["WEIGHT", "Credit", "EpisodeRanking"]
+__all__ = ["LASTING", "WEIGHT", "Credit", "EpisodeRanking"]
+
+LASTING = ("nonfinite", "abandoned", "shrunk", "total", "scale")
+"""The counts that go on where training is resumed."""
 
 WEIGHT = "ordergrad_weight"
 """Where the last info of an episode has its importance weight; see `ordergrad.envs.SampledConditions`."""
@@ -66,15 +70,16 @@ class EpisodeRanking:
     ):
         if credit not in get_args(Credit):
             raise ValueError(f"credit must be one of {', '.join(get_args(Credit))}; got {credit!r}")
-        if not 0 < discount <= 1:
-            raise ValueError(f"discount must satisfy 0 < discount <= 1; got {discount}")
-        if patience < 1:
-            raise ValueError(f"patience must satisfy patience >= 1; got {patience}")
+        if not isinstance(discount, Real) or not 0 < discount <= 1:
+            raise ValueError(f"discount must satisfy 0 < discount <= 1; got {discount!r}")
+        for name, number in (("min_episodes", min_episodes), ("patience", patience)):
+            if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+                raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self.objective = objective
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience = patience
-        self.stats: dict[str, float] = {"nonfinite": 0, "abandoned": 0, "shrunk": 0, "total": 0, "scale": 0.0}
+        self.stats: dict[str, float] = dict.fromkeys(LASTING, 0)
         self._warned: set[str] = set()
 
     @property
@@ -85,6 +90,11 @@ class EpisodeRanking:
     @objective.setter
     def objective(self, objective: str | Objective) -> None:
         self._objective = parse(objective)
+
+    @property
+    def lasting(self) -> dict[str, float]:
+        """The counts to keep where training is to be resumed; they go into `stats`."""
+        return {name: self.stats[name] for name in LASTING}
 
     @property
     def need(self) -> int:

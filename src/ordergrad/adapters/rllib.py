@@ -53,7 +53,6 @@ __all__ = ["OrderGradPPOLearner", "RankedAdvantages", "RanksEpisodes", "WholeEpi
 Config = TypeVar("Config", bound=AlgorithmConfig)
 _COLUMN = "ordergrad_advantages"
 _SETTINGS = "ordergrad"
-_LASTING = ("nonfinite", "abandoned", "shrunk", "total", "scale")
 
 
 def use(
@@ -318,7 +317,7 @@ class RanksEpisodes(Learner):
         """Return the learner's state and the counts; episodes in flight are not kept."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component("ordergrad", components, not_components):
-            state["ordergrad"] = {name: self.ranking.stats[name] for name in _LASTING}
+            state["ordergrad"] = self.ranking.lasting
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -50,6 +50,7 @@ from ordergrad.spec import parse
 __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 
 Array = NDArray[Any]
+_SETTINGS = ("objective", "credit", "discount", "min_episodes", "unit_scale", "patience")
 _FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "weights")
 _TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
@@ -75,7 +76,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         min_episodes: Update only once this many episodes have ended. At least the K + 1 of the objective, and 2.
         unit_scale: Divide the advantages (and with them the critic's rewards) by their root mean square over all
             episodes ranked so far: a positive number, so that the direction stays. Without it they have the unit of
-            the return, and where that is large the critic's loss drowns the policy's under gradient clipping.
+            the return, and where that is large the critic's loss drowns the policy's under gradient clipping. None:
+            where there is a critic.
         patience: Rollouts to wait for enough episodes. Then what there is is ranked at the largest K it allows;
             with fewer than two episodes it is dropped. Episodes longer than this many rollouts are left out, with
             ``credit="episode"``. Both are counted, and warned of once.
@@ -108,7 +110,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         credit: Credit = "episode",
         discount: float = 1.0,
         min_episodes: int = 2,
-        unit_scale: bool = False,
+        unit_scale: bool | None = False,
         patience: int = 32,
     ):
         if isinstance(observation_space, spaces.Dict | spaces.Tuple):
@@ -355,7 +357,7 @@ class _Ranked(OnPolicyAlgorithm):
         self,
         policy: Any,
         env: Any,
-        *,
+        *args: Any,
         objective: str | Objective = "mean",
         credit: Credit = "episode",
         discount: float = 1.0,
@@ -364,18 +366,43 @@ class _Ranked(OnPolicyAlgorithm):
         patience: int = 32,
         **kwargs: Any,
     ):
-        kwargs.setdefault("rollout_buffer_class", OrderGradRolloutBuffer)
-        kwargs["rollout_buffer_kwargs"] = {
+        settings = {
             "objective": parse(objective),
             "credit": credit,
             "discount": discount,
             "min_episodes": min_episodes,
-            "unit_scale": credit != "episode" if unit_scale is None else unit_scale,
+            "unit_scale": unit_scale,
             "patience": patience,
-        } | (kwargs.get("rollout_buffer_kwargs") or {})
-        kwargs.setdefault("normalize_advantage", credit != "episode")
-        kwargs.setdefault("vf_coef", 0.0 if credit == "episode" else 0.5)
-        super().__init__(policy, env, **kwargs)
+        }
+        kwargs["rollout_buffer_kwargs"] = _joined(settings, kwargs.get("rollout_buffer_kwargs"))
+        kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | _of_credit(credit) | kwargs
+        super().__init__(policy, env, *args, **kwargs)
+
+    def _setup_model(self) -> None:
+        self.rollout_buffer_kwargs |= vars(self).pop("_given", {})
+        super()._setup_model()
+        buffer: Any = self.rollout_buffer
+        buffer.stats.update(vars(self).pop("_lasting", {}))
+
+    def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
+        buffer: Any = self.rollout_buffer
+        self.rollout_buffer_kwargs["objective"] = buffer.objective
+        self._lasting = buffer.ranking.lasting
+        super().save(path, *args, **kwargs)
+
+    @classmethod
+    def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load what `save` wrote, as `BaseAlgorithm.load`. Any argument of the class may be given anew.
+
+        The others stay as they were saved, except that a `credit` brings its own ``vf_coef`` and
+        ``normalize_advantage``, as in a new model, unless they are given too.
+        """
+        given = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        given = _joined(given, kwargs.pop("rollout_buffer_kwargs", None))
+        if "credit" in given:
+            kwargs = _of_credit(given["credit"]) | kwargs
+        return super().load(path, *args, _given=given, **kwargs)
 
     def learn(self, total_timesteps: int, callback: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train as usual, rewards recorded; see `OnPolicyAlgorithm.learn`."""
@@ -391,6 +418,20 @@ class _Ranked(OnPolicyAlgorithm):
             super().train()
 
 
+def _joined(settings: dict[str, Any], others: dict[str, Any] | None) -> dict[str, Any]:
+    """Return all settings of the buffer, none of which may be given twice."""
+    others = others or {}
+    if twice := settings.keys() & others.keys():
+        raise ValueError(f"rollout_buffer_kwargs must not hold {', '.join(sorted(twice))}: give it as an argument")
+    return settings | others
+
+
+def _of_credit(credit: Credit) -> dict[str, Any]:
+    """Return the settings of the algorithm that a credit wants: without a critic, nothing to fit and A as it is."""
+    critic = credit != "episode"
+    return {"vf_coef": 0.5 if critic else 0.0, "normalize_advantage": critic}
+
+
 class OrderGradPPO(_Ranked, PPO):
     r"""PPO on an order-statistic objective of episode returns.
 
@@ -403,11 +444,12 @@ class OrderGradPPO(_Ranked, PPO):
         min_episodes: Update only once this many episodes have ended.
         unit_scale: Divide the advantages by their root mean square over the episodes so far. Default: with a critic.
         patience: Rollouts to wait for enough episodes.
+        *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and
             ``normalize_advantage=False`` (A is centred over episodes already, and exact only so).
 
     Raises:
-        ValueError: As `OrderGradRolloutBuffer`.
+        ValueError: As `OrderGradRolloutBuffer`, or ``rollout_buffer_kwargs`` holds one of these arguments.
 
     Example:
         >>> model = OrderGradPPO("MlpPolicy", "CartPole-v1", objective="cvar:0.2", n_steps=256, seed=0, device="cpu")

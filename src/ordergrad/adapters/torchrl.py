@@ -54,8 +54,8 @@ class OrderGradAdvantage(GAE):
     r"""An advantage module that ascends an objective of whole-episode returns.
 
     It writes ``"advantage"`` and ``("collector", "mask")`` into the batch, and ``"value_target"`` where there is a
-    critic, and returns the batch. Calling it again on the same batch, as loops over epochs do, changes nothing but the
-    critic's part.
+    critic, and returns the batch. Calling it again on the same batch (the same rewards, episodes and trajectory ids),
+    as loops over epochs do, changes nothing but the critic's part.
 
     Args:
         objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
@@ -191,7 +191,8 @@ class OrderGradAdvantage(GAE):
         ranked = whole & np.isfinite(totals)
         returns, count = totals[ranked], int(ranked.sum())
         chosen = ranked[episode]
-        key = (ranking.objective, len(episode), totals.tobytes())
+        ids = np.zeros(0) if steps.ids is None else steps.ids
+        key = (ranking.objective, *(x.tobytes() for x in (ids, steps.reward, chosen, first[ranked])))
         if key != self._last[0]:
             self._count(steps, count, int((whole & ~ranked).sum()), int((steps.ended & ~began).sum()), chosen)
             self._last = key, ranking.advantages(returns) if count > 1 else np.zeros(count)

@@ -1,12 +1,17 @@
 """Gymnasium environments of the risk literature, and a wrapper that samples conditions. Importing registers them.
 
+    import gymnasium as gym
+    import ordergrad.envs
+
+    env = gym.make("ordergrad/GuardedMaze-v0")
+
 | id | what it tests |
 |---|---|
 | `ordergrad/GuardedMaze-v0` | a short way with a rare, heavy cost against a long, safe one |
 | `ordergrad/RiskyPendulum-v0` | continuous control (MuJoCo) with a half of the rail where rewards are noisy |
 | `ordergrad/RiskyLander-v0` | landing (Box2D) on ground whose right half pays at random |
 
-The last two need MuJoCo and Box2D, which are loaded when they are made.
+The last two need MuJoCo and Box2D, which are loaded when they are made. `ordergrad train rl` knows all by their ids.
 """
 
 from gymnasium.envs.registration import register, registry  # pyright: ignore[reportUnknownVariableType]

@@ -43,6 +43,7 @@ over groups. A number that is not known (the error of a value without groups) is
 """
 
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,8 +63,13 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     """Check, before any work, that a score may be written to a folder.
 
     Raises:
-        RunError: The folder holds a score already and `overwrite` is false, or holds something else.
+        RunError: The folder holds a score already and `overwrite` is false, holds something else, or cannot be made.
     """
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise RunError(
+            f"{out} cannot be written, for {above} is no folder that may be written to; choose another --out"
+        )
     held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
     if (out.exists() and not out.is_dir()) or held - {"config.json", *_FILES, *_OPTIONAL}:
         raise RunError(f"{out} exists and is not the folder of a score; choose another --out")

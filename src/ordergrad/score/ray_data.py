@@ -52,7 +52,7 @@ def group_row(
         group: The columns of the group's rows.
         objectives: Strings of objectives.
         reward: The column of the reward.
-        mask: The column that says whether a row counts.
+        mask: The column that says whether a row counts: true or false, 1 or 0, also as text.
         weight: The column of importance weights.
         success: A reward of at least this much counts as a success in pass@k.
         largest: max@k and pass@k are for k = 1, 2, 4, ... up to this.
@@ -105,7 +105,7 @@ def score_dataset(
         objectives: Strings of objectives.
         group: The column of the group, or several such as the group and the step.
         reward: The column of the reward.
-        mask: The column that says whether a row counts.
+        mask: The column that says whether a row counts: true or false, 1 or 0, also as text.
         weight: The column of importance weights.
         success: A reward of at least this much counts as a success in pass@k.
         largest: max@k and pass@k are for k = 1, 2, 4, ... up to this.

@@ -220,8 +220,9 @@ def _drawn(
         chosen = [draw.randint(1, level.largest) for _ in range(level.numbers)]
         tree = _tree(draw, [ast.Constant(number) for number in chosen])
         value = _value(tree, [])
-        solved = value is not None and 1 <= value <= level.target
-        taken = take(Problem(tuple(sorted(chosen)), value), tree) if solved else None
+        taken = None
+        if value is not None and 1 <= value <= level.target:
+            taken = take(Problem(tuple(sorted(chosen)), value), tree)
         if taken is not None:
             found.append(taken)
             misses = 0

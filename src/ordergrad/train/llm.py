@@ -57,22 +57,23 @@ def check(settings: LLMSettings) -> Task:
     Raises:
         RunError: Something does not fit; the message says what to change.
     """
+    same: dict[Any, str] = {}
     for text in settings.objectives:
-        if text == GRPO:
-            continue
-        for part in dict.fromkeys(stages(text)):
+        parts: list[Objective] = []
+        for part in () if text == GRPO else stages(text):
             try:
-                need = smallest_group(parse(part), "leave_one_out")
+                parts.append(parse(part))
             except ValueError as error:
                 raise RunError(str(error)) from error
+            need = smallest_group(parts[-1], "leave_one_out")
             if need > settings.samples:
                 raise RunError(
                     f"{part} compares {need - 1} completions and needs groups of at least {need}; "
                     f"--samples is {settings.samples}"
                 )
-    twice = {text for text in settings.objectives if settings.objectives.count(text) > 1}
-    if twice:
-        raise RunError(f"each objective once; {', '.join(sorted(twice))} is given several times")
+        if tuple(parts) in same:
+            raise RunError(f"each objective once; {same[tuple(parts)]} and {text} are the same")
+        same[tuple(parts)] = text
     for name in _COUNTS:
         if getattr(settings, name) < 1:
             raise RunError(f"{name} must be at least 1; got {getattr(settings, name)}")

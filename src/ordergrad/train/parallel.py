@@ -53,7 +53,7 @@ def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: 
     threads = max(1, _processors() // jobs)
     with _interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
         futures = {pool.submit(_work, run, objective, seed, out): (objective, seed) for objective, seed in tasks}
-        _follow(futures, out, stop, update)
+        _follow(futures, out, update)
         return all(future.result() for future in futures)
 
 
@@ -76,15 +76,19 @@ def _initialise(stop: Any, threads: int) -> None:
 def _work(run: Run, objective: str, seed: int, out: Path) -> bool:
     if _stop.is_set():
         return False
-    return run(objective, seed, run_folder(out, objective, seed), _stop.is_set, lambda _: None)
+    try:
+        return run(objective, seed, run_folder(out, objective, seed), _stop.is_set, lambda _: None)
+    except BaseException:
+        _stop.set()  # the others too
+        raise
 
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, stop: Any, update: Update) -> None:
-    """Report what the processes write, until all are done; an error in one stops the others."""
+def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Update) -> None:
+    """Report what the processes write, until all are done or one ends with an error."""
     seen: dict[tuple[str, int], Any] = {}
     left = set(futures)
     while left:
@@ -95,8 +99,6 @@ def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, stop: Any, 
                 seen[objective, seed] = row
                 update(objective, seed, row)
         for future in done:
-            if future.exception() is not None:
-                stop.set()
             future.result()
 
 

@@ -11,10 +11,13 @@ run's seed and the step, so that resuming twice gives the same run twice.
 
 import difflib
 import json
+import math
 import random
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,11 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import is_image_space
 
+import ordergrad.envs
+from ordergrad.adapters.episodes import LASTING
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
+from ordergrad.objectives import Objective
 from ordergrad.spec import anneal, parse
 from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.measures import read_returns
@@ -48,21 +54,29 @@ from ordergrad.weights import smallest_group
 
 __all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]
 
+gym.register_envs(ordergrad.envs)  # here and in every process that trains
 Array = NDArray[Any]
 _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-def check(settings: RLSettings) -> None:
+def check(settings: RLSettings) -> RLSettings:
     """Check settings before any work: the objectives, the numbers, the environment and its spaces.
+
+    Returns:
+        The settings, with the environment's version where it was left open.
 
     Raises:
         RunError: Something does not fit; the message says what to change.
     """
+    same: dict[Objective, str] = {}
     for text in settings.objectives:
         try:
             objective = parse(text)
         except ValueError as error:
             raise RunError(str(error)) from error
+        if objective in same:
+            raise RunError(f"each objective once; {same[objective]} and {text} are the same")
+        same[objective] = text
         need = smallest_group(objective, "leave_one_out")
         if need > settings.envs * settings.rollout:
             raise RunError(
@@ -72,9 +86,6 @@ def check(settings: RLSettings) -> None:
             )
         if need > settings.episodes:
             raise RunError(f"{text} needs {need} episodes to be evaluated; raise --episodes ({settings.episodes} now)")
-    twice = {text for text in settings.objectives if settings.objectives.count(text) > 1}
-    if twice:
-        raise RunError(f"each objective once; {', '.join(sorted(twice))} is given several times")
     least = {"seeds": 1, "envs": 1, "rollout": 2, "episodes": 2, "epochs": 1, "batch_size": 2, "min_episodes": 2}
     for name, bound in (least | {"steps": settings.envs * settings.rollout}).items():
         if getattr(settings, name) < bound:
@@ -88,13 +99,17 @@ def check(settings: RLSettings) -> None:
     for name in ("discount", "gamma", "gae_lambda"):
         if not 0 < getattr(settings, name) <= 1:
             raise RunError(f"{name} must lie in (0, 1]; got {getattr(settings, name)}")
-    if settings.learning_rate <= 0:
-        raise RunError(f"learning_rate must be positive; got {settings.learning_rate}")
+    if not 0 < settings.learning_rate < math.inf:
+        raise RunError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
+    if not 0 <= settings.entropy < math.inf:
+        raise RunError(f"entropy must be finite and not negative; got {settings.entropy}")
     env = _make(settings)
     try:
         _check_spaces(env)
     finally:
         env.close()
+    module, colon, name = settings.env_id.rpartition(":")
+    return replace(settings, env_id=f"{module}{colon}{name if env.spec is None else env.spec.id}")
 
 
 def _make(settings: RLSettings) -> gym.Env[Any, Any]:
@@ -111,8 +126,8 @@ def _make(settings: RLSettings) -> gym.Env[Any, Any]:
             f"{settings.env_id!r} is no registered Gymnasium environment{hint} "
             "(module:Name-v0 imports the module that registers it)"
         ) from error
-    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
-        raise RunError(f"{settings.env_id} cannot be made: {error}") from error
+    except Exception as error:  # whatever the environment raises
+        raise RunError(f"{settings.env_id} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _check_spaces(env: gym.Env[Any, Any]) -> None:
@@ -180,9 +195,11 @@ def run(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small networks: more threads only wait for each other
     try:
-        finished = train(settings, objective, seed, folder, stop=stop, report=report) and not stop()
-        if finished:
-            evaluate(settings, objective, seed, folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is out of date")  # Gymnasium has said so when settings were checked
+            finished = train(settings, objective, seed, folder, stop=stop, report=report) and not stop()
+            if finished:
+                evaluate(settings, objective, seed, folder)
         return finished
     finally:
         torch.set_num_threads(threads)
@@ -294,8 +311,7 @@ def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state
     model.policy.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
     model.num_timesteps = state["step"]
     model._n_updates = state["updates"]  # pyright: ignore[reportPrivateUsage]
-    lasting = ("nonfinite", "abandoned", "shrunk", "total", "scale")
-    _buffer(model).stats.update({name: state["buffer"][name] for name in lasting})
+    _buffer(model).stats.update({name: state["buffer"][name] for name in LASTING})
     torch.set_rng_state(torch.tensor(tensors["random/torch"]))
     np.random.set_state(  # noqa: NPY002
         {

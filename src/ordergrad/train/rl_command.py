@@ -72,6 +72,8 @@ def rl(
     console = Console()
     with ending_well(console):
         _need_packages()
+        from ordergrad.train.rl import check
+
         settings = RLSettings(
             env_id=env_id,
             objectives=(objective, *(against or ())),
@@ -91,7 +93,8 @@ def rl(
             entropy=entropy,
             episodes=episodes,
         )
-        folder = out or Path("runs") / env_id.replace("/", "-").replace(":", "-")
+        settings = check(settings)
+        folder = out or Path("runs") / settings.env_id.replace("/", "-").replace(":", "-")
         if not _train(settings, folder, resume, jobs, console):
             console.print(
                 f"Stopped; checkpoints are in {plain(str(folder))}. Continue by the same command with --resume."
@@ -121,11 +124,10 @@ def _env_args(words: Sequence[str]) -> dict[str, Any]:
 
 def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, console: Console) -> bool:
     """Train everything under a progress bar; return whether it has finished."""
-    from ordergrad.train.rl import check, run
+    from ordergrad.train.rl import run
 
-    check(settings)
     jobs = chosen_jobs(jobs, len(settings.objectives) * settings.seeds)
-    open_folder(folder, as_json(settings), kind="train rl", resume=resume, may_change=("steps", "episodes"))
+    open_folder(folder, as_json(settings), kind="train rl", resume=resume, may_grow=("steps", "episodes"))
     console.print(
         f"[bold]{plain(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
         f"{settings.steps:,} steps, {jobs} at a time -> {plain(str(folder))}"

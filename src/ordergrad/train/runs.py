@@ -59,7 +59,13 @@ class RunError(ValueError):
 
 
 def open_folder(
-    out: Path, settings: Mapping[str, Any], *, kind: str, resume: bool, may_change: Iterable[str] = ()
+    out: Path,
+    settings: Mapping[str, Any],
+    *,
+    kind: str,
+    resume: bool,
+    may_change: Iterable[str] = (),
+    may_grow: Iterable[str] = (),
 ) -> None:
     """Make the folder of a run, or check that it is the one to resume.
 
@@ -69,27 +75,58 @@ def open_folder(
         kind: The command that runs, such as ``train rl``.
         resume: Whether to continue what is there.
         may_change: Settings that a resumed run may change.
+        may_grow: Numbers that a resumed run may raise.
 
     Raises:
-        RunError: The folder holds a run but `resume` is false, holds something else, or was made with other settings.
+        RunError: The folder holds a run but `resume` is false, holds something else, is damaged, was made with other
+            settings or by another command, or cannot be written.
     """
     config = out / "config.json"
-    if not config.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    try:
+        if config.exists():
+            before = _settings_of(config, kind)
+            if not resume:
+                raise RunError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+            _compare(out, before, json.loads(json.dumps(settings)), set(may_change), set(may_grow))
+        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f"{out} exists and is not the folder of a run; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-    else:
-        if not resume:
-            raise RunError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-        before = json.loads(config.read_text())["settings"]
-        asked = json.loads(json.dumps(settings))
-        free = set(may_change)
-        different = [name for name in asked if name not in free and before.get(name) != asked[name]]
-        if different:
-            changes = "; ".join(f"{name} was {before.get(name)}, now {asked[name]}" for name in different)
-            raise RunError(f"{out} was made with other settings ({changes}); use those, or choose another --out")
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
+        write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
+    except OSError as error:
+        raise RunError(f"{out} cannot be the folder of a run ({error}); choose another --out") from error
+
+
+def _settings_of(config: Path, kind: str) -> dict[str, Any]:
+    """Return the settings in a configuration, if it is one of this kind."""
+    try:
+        content = json.loads(config.read_text())
+        settings, made = dict(content["settings"]), content.get("kind", kind)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{config} is not the configuration of a run, or damaged ({type(error).__name__}: {error}); "
+            "choose another --out"
+        ) from error
+    if made != kind:
+        raise RunError(f"{config.parent} is the folder of {made}, not of {kind}; choose another --out")
+    return settings
+
+
+def _compare(
+    out: Path, before: Mapping[str, Any], asked: Mapping[str, Any], may_change: set[str], may_grow: set[str]
+) -> None:
+    """Check that a run is resumed with the settings it was made with."""
+    changes: list[str] = []
+    for name, now in asked.items():
+        was = before.get(name)
+        if name in may_change or was == now:
+            continue
+        if name not in may_grow:
+            changes.append(f"{name} was {was}, now {now}")
+        elif was is None or now < was:
+            changes.append(f"{name} was {was}, now {now}, and may only grow")
+    if changes:
+        raise RunError(f"{out} was made with other settings ({'; '.join(changes)}); use those, or choose another --out")
 
 
 def provenance(command: str) -> dict[str, Any]:
