@@ -116,12 +116,15 @@ def test_a_comparison_fits_a_narrow_terminal() -> None:
     for objectives, columns in ((("mean", "cvar:0.1", "max@4"), 72), (("median", "wang:0.5", "max@12"), 80)):
         code, output = run("explain", *objectives, columns=columns)
         assert code == 0, output
-        rows = [line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│")]
-        assert rows == list(objectives)
+        rows = [line.split("│") for line in output.splitlines() if line.startswith("│")]
+        assert [row[1].strip() for row in rows] == list(objectives)
+        assert all(len(row) == 9 for row in rows)
         assert max(map(len, output.splitlines())) <= columns
-    code, output = run("explain", "mean", long, columns=80)
-    rows = [line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│")]
-    assert "".join(rows) == "mean" + long
+    code, output = run("explain", "mean", long, "cvar:0.1", "--n", "1200", columns=80)
+    rows = [line.split("│") for line in output.splitlines() if line.startswith("│")]
+    assert "".join(row[1].strip() for row in rows) == "mean" + long + "cvar:0.1"
+    assert all(len(row) == 9 for row in rows)  # seven columns, none cut off
+    assert max(map(len, output.splitlines())) <= 80
 
 
 def test_explain_compares_at_one_group_size() -> None:

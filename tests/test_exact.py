@@ -231,6 +231,8 @@ def test_probabilities_that_are_not_numbers(probs):
     for function in (og.exact.value, og.exact.advantages):
         with pytest.raises(TypeError, match="probs must be real numbers; got an array of dtype"):
             function([0.0, 1.0], probs, "mean")
+        with pytest.raises(ValueError, match="axis must satisfy -1 <= axis < 1; got axis=1"):
+            function([0.0, 1.0], [0.5, 0.5], "mean", axis=1)
         with pytest.raises(TypeError, match=r"axis must be a whole number; got 0\.5"):
             function([0.0, 1.0], [0.5, 0.5], "mean", axis=0.5)
         with pytest.raises(TypeError, match="objective must be a string or an Objective; got list"):

@@ -132,7 +132,7 @@ def test_shapes_of_everything_beside_the_rewards():
         og.group_advantages(np.zeros((2, 2)), [0, 0], "mean")
     with pytest.raises(ValueError, match="group_ids must have one axis"):
         og.group_advantages([1.0, 2.0], np.zeros((2, 1)), "mean")
-    with pytest.raises(TypeError, match="group_ids must be hashable; got an unhashable type: 'list'"):
+    with pytest.raises(TypeError, match=r"group_ids must be hashable: .*unhashable type: 'list'"):
         og.group_advantages([1.0, 2.0], [[0], [0]], "mean")
     for bad, kind in ((None, "NoneType"), (3, "int"), (iter([0, 0]), "list_iterator")):
         with pytest.raises(TypeError, match=f"group_ids must be a sequence of ids; got {kind}"):

@@ -95,7 +95,7 @@ def _comparison_table(results: list[explaining.Explanation], bar: int) -> Table:
     caption = "value: of normal rewards, at this K and in the population that the objective is named after"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     longest = max(len(str(result.objective)) for result in results)
-    table.add_column("objective", overflow="fold", min_width=min(longest, 16))
+    table.add_column("objective", overflow="fold", min_width=min(longest, 13))
     table.add_column("K", justify="right")
     table.add_column("spectrum", min_width=bar, no_wrap=True)
     for heading in ("worst 10%", "best 10%", "value", "K = ∞"):

@@ -283,8 +283,10 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
     ops = backend_of(rewards)
     r = ops.floating(rewards)
     p = floating_beside("probs", probs, r, ops)
-    axis = whole_axis(axis)
-    back = axis if axis < 0 else axis - max(r.ndim, p.ndim)
+    axis, ndim = whole_axis(axis), max(r.ndim, p.ndim)
+    if ndim > 0 and not -ndim <= axis < ndim:
+        raise ValueError(f"axis must satisfy {-ndim} <= axis < {ndim}; got axis={axis}")
+    back = axis if axis < 0 else axis - ndim
     if min(r.ndim, p.ndim) < -back or r.shape[back] != p.shape[back] or r.shape[back] == 0:
         raise ValueError(
             f"rewards and probs must have the same positive length along axis {axis}; got shapes {tuple(r.shape)} and "

@@ -125,7 +125,7 @@ def _codes(group_ids: Sequence[Hashable] | NDArray[Any]) -> NDArray[np.int64]:
     try:
         codes = [known.setdefault(i, len(known)) for i in group_ids]
     except TypeError as error:
-        raise TypeError(f"group_ids must be hashable; got an {error}") from error
+        raise TypeError(f"group_ids must be hashable: {error}") from error
     return np.array(codes, dtype=np.int64)
 
 
