@@ -404,7 +404,7 @@ def test_columns_and_files(tmp_path):
     assert log_files(str(tmp_path)) == sorted(tmp_path.iterdir())
     assert log_files(str(tmp_path / "l*.csv")) == [path]
     (tmp_path / "log.txt").write_text("")
-    for argument, message in ((tmp_path / "log.txt", "must end in one of"), ("nowhere.csv", "nowhere.csv is none")):
+    for argument, message in ((tmp_path / "log.txt", "must end in one of"), ("nowhere.csv", "'nowhere.csv' is none")):
         with pytest.raises(RunError, match=message):
             log_files(str(argument))
     (tmp_path / "empty.jsonl").write_text("")
