@@ -147,6 +147,15 @@ def test_a_compiled_small_group_is_nan_and_an_eager_value_too():
     assert_allclose(shrunk[1, :2], og.advantages(REWARDS[1, :2], "mean"), atol=1e-13)
 
 
+@pytest.mark.parametrize("valid", range(4))
+@pytest.mark.parametrize("spec", ["mean", "max@2"])
+def test_a_compiled_group_of_one_is_nan_wherever_its_sample_is(spec, valid):
+    mask = np.arange(4) == valid
+    for small, expected in (("error", np.nan), ("zero", 0.0), ("shrink", 0.0)):
+        got = jax.jit(lambda r, m, small=small: og.advantages(r, spec, where=m, small=small))(REWARDS[0, :4], mask)
+        assert_allclose(got, np.where(mask, expected, 0.0))
+
+
 def test_arrays_in_host_memory_are_checked():
     bad = REWARDS_J.at[1, 2].set(jnp.nan)
     with pytest.raises(ValueError, match="rewards must be finite"):

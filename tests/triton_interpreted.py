@@ -10,6 +10,9 @@ from ordergrad import backend
 from ordergrad.kernels import cuda
 
 BASELINES = ["leave_one_out", "k_minus_one", "none"]
+WIDTHS = [29, 41]
+"""Of a group in a thread, and of one in a block."""
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
@@ -49,6 +52,15 @@ def test_groups(launched, n, baseline):
         assert_allclose(got, reference(x, spec, baseline=baseline), atol=2e-5)
 
 
+@pytest.mark.parametrize("n", WIDTHS)
+def test_a_group_of_one_is_not_a_number_wherever_its_sample_is(launched, n):
+    mask = torch.eye(n, dtype=torch.bool)[:: n // 4]
+    for small, expected in (("error", np.nan), ("zero", 0.0)):
+        got = og.advantages(tied(mask.shape), "max@2", where=mask, small=small)
+        assert_array_equal(got, np.where(mask, expected, 0.0))
+    assert len(launched) == 2
+
+
 def test_many_large_groups(launched):
     x = tied((17, 64))
     assert_allclose(og.advantages(x, "max@2"), reference(x, "max@2"), atol=2e-5)
@@ -62,10 +74,6 @@ def test_a_large_group_and_one_too_large(launched):
     og.advantages(tied((1, cuda.LARGEST + 1)), "mean")
     og.advantages(tied((2, 8)).double(), "mean")
     assert len(launched) == 1
-
-
-WIDTHS = [29, 41]
-"""Of a group in a thread, and of one in a block."""
 
 
 @pytest.mark.parametrize("n", WIDTHS)
