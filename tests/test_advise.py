@@ -83,7 +83,7 @@ def law():
     return prompts.x, prompts.p
 
 
-@pytest.mark.parametrize("text", ["be good", "worst 200%", "mox@3", "maxrl", "pass@0", "worst of 0"])
+@pytest.mark.parametrize("text", ["be good", "worst 200%", "mox@3", "maxrl", "pass@0", "worst of 0", "0*mean"])
 def test_other_goals_are_refused(text):
     with pytest.raises(ValueError, match=r"goal must|share must|maxrl has no"):
         read_goal(text)

@@ -241,6 +241,7 @@ def test_models_and_logs_share_pictures_too(tmp_path, kind) -> None:
     [
         (rl_run, RL, {"env_id": "Acrobot-v1"}, "env_id (CartPole-v1, Acrobot-v1)"),
         (llm_run, LLM, {"eval_problems": 20}, "eval_problems (30, 20)"),
+        (llm_run, LLM, {"success": 0.5}, "success (1.0, 0.5)"),
         (
             llm_run,
             LLM,

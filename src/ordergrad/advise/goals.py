@@ -9,7 +9,7 @@ import numpy as np
 
 from ordergrad.objectives import Elementary, Objective, combine
 from ordergrad.spec import parse, resolved
-from ordergrad.weights import sample_weights, smallest_group
+from ordergrad.weights import check_weighs, sample_weights, smallest_group
 
 __all__ = ["UNDERSTOOD", "Goal", "candidates", "next_group", "read_goal"]
 
@@ -60,6 +60,7 @@ def read_goal(text: str) -> Goal:
             return make(*match.groups())
     try:
         objective = parse(text.strip())
+        check_weighs(objective)
     except ValueError as error:
         raise ValueError(f"goal must be one of {UNDERSTOOD}; got {text!r} ({error})") from error
     return _of_objective(objective)

@@ -134,7 +134,7 @@ def _together(group: Mapping[str, Run]) -> Sequence[Section]:
 def _differences(sources: Sequence[Source]) -> list[str]:
     """Return the settings that runs of one kind must share and do not, with what each has."""
     shared = {"train rl": rl_section.SHARED, "train llm": llm_section.SHARED}.get(sources[0].kind, ())
-    found = {key: dict.fromkeys(_text(source.settings[key]) for source in sources) for key in shared}
+    found = {key: dict.fromkeys(_text(source.settings.get(key)) for source in sources) for key in shared}
     return [f"{key} ({', '.join(values)})" for key, values in found.items() if len(values) > 1]
 
 

@@ -21,7 +21,7 @@ from ordergrad.weights import largest_k, rank_weights
 __all__ = ["SHARED", "Models", "load", "section", "together"]
 
 Array = NDArray[Any]
-SHARED = ("data", "reward", "samples", "eval_problems")
+SHARED = ("data", "reward", "samples", "eval_problems", "success")
 """The settings that runs must have in common to be drawn together."""
 
 _WARM_START = "warm start"
