@@ -237,6 +237,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     write_csv(results / "curves.csv", ("contender", "seed", "step", *CURVES), training_curves(size, out))
     rounded = [(*row[:3], *(f"{x:.5g}" for x in row[3:])) for row in differences(records, names)]
     write_csv(results / "differences.csv", ("contender", "against", "measure", "lead", "low", "high"), rounded)
+    write_worth(size.settings.samples, results / "worth.csv")
     summary = {
         **provenance(command),
         "settings": as_json(size.settings),
@@ -253,9 +254,9 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     save(pass_curves(curves, ks, "Countdown, held-out problems"), images / "llm_countdown.png")
     draw_training(size, out, images / "llm_countdown_training.png")
     draw_length(records, names, images / "llm_countdown_length.png")
-    write_worth(size.settings.samples, results / "worth.csv")
     draw_worth(size.settings.samples, images / "llm_countdown_worth.png")
-    console.print(f"results: {results}/summary.json and tables; pictures: {images}/llm_countdown*.png")
+    tables = "summary.json, runs.csv, differences.csv, curves.csv, worth.csv"
+    console.print(f"results: {results}/{tables}; pictures: {images}/llm_countdown*.png")
 
 
 def spread(records: Sequence[Mapping[str, Any]], part: str, contender: str, names: Sequence[str]) -> dict[str, Any]:
@@ -351,15 +352,11 @@ def worth(contender: str, p: float, n: int) -> float:
 
 
 def write_worth(n: int, path: Path) -> None:
-    """Write what a rise of the success rate is worth at some rates, those of 0 and 1 as limits."""
-    rates = (0, 0.05, 0.2, 0.5, 0.8, 0.95, 1)
-    rows = [(c, *(f"{worth(c, min(max(p, 1e-9), 1 - 1e-9), n):.4f}" for p in rates)) for c in CONTENDERS if steady(c)]
-    write_csv(path, ("contender", *(f"p={p:g}" for p in rates)), rows)
-
-
-def steady(contender: str) -> bool:
-    first, last = stages(contender)
-    return first == last
+    """Write what a rise of the success rate is worth, at both ends in the limit."""
+    rates = (1e-6, 0.05, 0.2, 0.5, 0.8, 0.95, 1 - 1e-6)
+    fixed = [c for c in CONTENDERS if stages(c)[0] == stages(c)[1]]
+    rows = [(c, *(f"{worth(c, p, n):.4g}" for p in rates)) for c in fixed]
+    write_csv(path, ("contender", *(f"p={round(p, 5):g}" for p in rates)), rows)
 
 
 def draw_worth(n: int, path: Path) -> None:
@@ -367,7 +364,7 @@ def draw_worth(n: int, path: Path) -> None:
     figure, (axis,) = new_figure(1, "What more success on a prompt is worth")
     rates = np.linspace(0.001, 0.999, 400)
     for index, contender in enumerate(CONTENDERS):
-        if steady(contender):
+        if stages(contender)[0] == stages(contender)[1]:
             values = np.array([worth(contender, p, n) for p in rates])
             colour, dash = style(index + 1)
             axis.plot(rates, values / values[0], color=colour, linestyle=dash, linewidth=2, label=contender)

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.extras import extra
-from ordergrad.objectives import Objective
+from ordergrad.objectives import Objective, real_number
 from ordergrad.spec import parse
 from ordergrad.weights import check_weighs, smallest_group
 
@@ -89,7 +89,7 @@ class OrderGradMixin:
     ``ordergrad/max@k``, the expected best reward of k completions, and ``ordergrad/pass@k``, the probability that one
     of k succeeds, for k = 1, 2, 4, ... and the group size; ``ordergrad/no_signal``, the share of groups whose
     advantages are all zero; ``ordergrad/unscorable``, completions per generation batch for which every reward function
-    returned None or NaN. Groups with fewer scorable completions than K (or k) are left out of the averages.
+    returned None or NaN. Groups with too few scorable completions for K (or k) are left out of the averages.
 
     Args:
         *positional: What TRL's trainer takes.
@@ -107,7 +107,7 @@ class OrderGradMixin:
         ValueError: The objective is unknown, has no weight (at the end of a schedule) or its K is not below
             `num_generations` (all before the model is loaded), or, in training, a reward function returned infinities
             or the wrong number of rewards.
-        TypeError: The objective is neither a string nor an objective.
+        TypeError: The objective is neither a string nor an objective, or `success` is no number.
     """
 
     _config: ClassVar[Any]
@@ -136,7 +136,7 @@ class OrderGradMixin:
         self.schedule = _scheduled(objective)
         self.scale = scale
         self.small = small
-        self.success = success
+        self.success = real_number("success", success)
         config = named.get("args", positional[2] if len(positional) > 2 else None) or self._config
         for t in (0.0, 0.25, 0.5, 0.75, 1.0):
             check_size(self.schedule.at(t), config.num_generations, "num_generations")
@@ -333,10 +333,10 @@ def _scheduled(objective: Any) -> ObjectiveSchedule:
 def _metrics(rewards: Array, valid: Array, objective: Objective, a: Array) -> Iterator[tuple[str, float]]:
     """Yield the names and numbers that describe a batch of groups, except those that it does not determine."""
     yield "unscorable", float((~valid).sum())
-    yield "no_signal", float((a == 0).all(-1).mean())
     yield from (("value", number) for number in _mean_value(rewards, valid, objective))
     rows = valid.sum(-1) >= smallest_group(objective, "leave_one_out")
     if rows.any():
+        yield "no_signal", float((a[rows] == 0).all(-1).mean())
         where = None if valid.all() else valid[rows]
         errors = value_and_error(rewards[rows], objective, where=where)[1]
         yield "value_error", float(np.sqrt((errors**2).sum()) / len(errors))
