@@ -237,6 +237,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     write_csv(results / "curves.csv", ("contender", "seed", "step", *CURVES), training_curves(size, out))
     rounded = [(*row[:3], *(f"{x:.5g}" for x in row[3:])) for row in differences(records, names)]
     write_csv(results / "differences.csv", ("contender", "against", "measure", "lead", "low", "high"), rounded)
+    write_worth(size.settings.samples, results / "worth.csv")
     summary = {
         **provenance(command),
         "settings": as_json(size.settings),
@@ -254,7 +255,8 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     draw_training(size, out, images / "llm_countdown_training.png")
     draw_length(records, names, images / "llm_countdown_length.png")
     draw_worth(size.settings.samples, images / "llm_countdown_worth.png")
-    console.print(f"results: {results}/summary.json, runs.csv, differences.csv; pictures: {images}/llm_countdown*.png")
+    tables = "summary.json, runs.csv, differences.csv, curves.csv, worth.csv"
+    console.print(f"results: {results}/{tables}; pictures: {images}/llm_countdown*.png")
 
 
 def spread(records: Sequence[Mapping[str, Any]], part: str, contender: str, names: Sequence[str]) -> dict[str, Any]:
@@ -347,6 +349,14 @@ def worth(contender: str, p: float, n: int) -> float:
         score = (rewards - p) / (p * (1 - p))
         total += float(binom.pmf(successes, n, p)) * float(np.mean(a * score))
     return total
+
+
+def write_worth(n: int, path: Path) -> None:
+    """Write what a rise of the success rate is worth, at both ends in the limit."""
+    rates = (1e-6, 0.05, 0.2, 0.5, 0.8, 0.95, 1 - 1e-6)
+    fixed = [c for c in CONTENDERS if stages(c)[0] == stages(c)[1]]
+    rows = [(c, *(f"{worth(c, p, n):.4g}" for p in rates)) for c in fixed]
+    write_csv(path, ("contender", *(f"p={round(p, 5):g}" for p in rates)), rows)
 
 
 def draw_worth(n: int, path: Path) -> None:

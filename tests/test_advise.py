@@ -5,8 +5,10 @@ import inspect
 import itertools
 import json
 import re
+import shlex
 import tracemalloc
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -181,8 +183,18 @@ def test_what_is_recommended():
     assert single.best.snr > 1.25 * single.table[0].snr
     heavy = advise(read_goal("worst 5%"), named("student:2.5"), 16)
     assert heavy.unsteady
-    for goal, n in (("pass@1", 8), ("top:2@4", 2), ("pass@16", 2)):  # nothing but the mean fits
-        assert advise(read_goal(goal), named("normal"), n).best.objective == "mean"
+    for goal, law, n, ok in (  # nothing but the mean fits
+        ("pass@1", "betabernoulli:1:2", 8, True),
+        ("max@1", "normal", 16, True),
+        ("pass@8", "bernoulli:0.1", 2, True),
+        ("top:2@4", "bernoulli:0.1", 3, True),
+        ("pass@16", "betabernoulli:1:2", 2, False),
+        ("top:2@4", "normal", 2, False),
+        ("lmoment:10", "normal", 5, False),
+    ):
+        result = advise(read_goal(goal), named(law), n)
+        assert {candidate.objective for candidate in result.table if candidate.baseline == "leave_one_out"} == {"mean"}
+        assert (result.best is not None) == ok
     for n in (1, 5000):
         with pytest.raises(ValueError, match=f"n must satisfy 2 <= n <= 4096; got n={n}"):
             advise(read_goal("mean"), named("normal"), n)
@@ -317,6 +329,7 @@ def test_from_a_file_to_an_objective_in_two_commands(tmp_path):
         (("normal", "--goal", "glory"), 'goal must be one of "pass@16"'),
         (("normal", "--goal", "mean", "--n", "1"), "--n must be from 2 to 4096"),
         (("normal", "--goal", "mean", "--n", "100000"), "--n must be from 2 to 4096"),
+        (("", "--goal", "mean"), "FILE must be a log, a folder of logs or a pattern that matches some; '' is none"),
         (("normal", "--goal", "worst of 0"), "goal must name at least 1 try; got 0"),
         (("nowhere.jsonl", "--goal", "pass@4", "--success", "inf"), "must be a finite number; got inf"),
         (("nowhere.jsonl", "--goal", "mean"), "Distributions are bernoulli:p, betabernoulli:a:b"),
@@ -333,6 +346,30 @@ def test_rewards_without_a_gradient():
     code, output = command("bernoulli:1", "--goal", "pass@4")
     assert code == 0
     assert "No objective has a gradient here" in output
+
+
+@pytest.mark.parametrize(
+    ("law", "goal", "n", "enough"),
+    [("betabernoulli:1:2", "pass@8", 2, 3), ("normal", "top:2@4", 3, 4), ("normal", "lmoment:10", 5, 11)],
+)
+def test_groups_too_small_for_the_goal(law, goal, n, enough):
+    code, output = command(law, "--goal", goal, "--n", n)
+    assert code == 0
+    assert f"Groups of {n} are too small for this goal: only the mean fits them" in output
+    assert f"Use --n {enough} or more." in output
+    assert "No objective has a gradient" not in output
+    assert "Recommended" not in output
+    code, output = command(law, "--goal", goal, "--n", enough)
+    assert "Recommended" in output
+
+
+def test_the_mean_is_recommended_where_it_is_the_goal(tmp_path):
+    path = write_log(tmp_path / "log.jsonl", [[0, 1, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1]])
+    for goal in ("pass@1", "best of 1", "max@1"):
+        code, output = command(path, "--goal", goal)
+        assert code == 0
+        assert "Recommended: mean in groups of 4, baseline leave_one_out, direction 1.000" in output
+        assert 'objective="mean"' in output
 
 
 def test_the_line_for_sb3_runs():
@@ -355,8 +392,26 @@ def test_the_line_for_trl_names_what_there_is():
     own = set(inspect.signature(OrderGradGRPOTrainer).parameters) | set(inspect.signature(trl.GRPOTrainer).parameters)
     assert set(config) <= own
     settings = {keyword.arg: ast.literal_eval(keyword.value) for keyword in config["args"].keywords}
-    assert settings == {"num_generations": 8, "loss_type": "dr_grpo"}
+    assert settings == {"num_generations": 8, "per_device_train_batch_size": 8, "loss_type": "dr_grpo"}
     assert set(settings) <= {field.name for field in fields(trl.GRPOConfig)}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("n", [2, 8, 12, 15, 16, 64])
+def test_the_configuration_for_trl_can_be_made(n):
+    import trl
+
+    config = ast.parse(lines_for("mean", n)["TRL"]).body[0].value.keywords[-1].value
+    made = eval(ast.unparse(config), {"GRPOConfig": partial(trl.GRPOConfig, use_cpu=True, bf16=False)})
+    assert made.num_generations == n
+    assert made.generation_batch_size % n == 0
+
+
+def test_the_line_for_verl_is_one_word_of_any_shell():
+    for objective in ("cvar:0.1@15", "mean-0.5*gini", "0.5*mean+0.5*cvar:0.05@15"):
+        line = lines_for(objective, 16)["verl"]
+        assert f"+algorithm.ordergrad.objective={objective}" in shlex.split(line)
+        assert ("'" in line) == ("*" in objective)  # which zsh and fish would take for a pattern
 
 
 def test_the_lines_are_those_of_the_guides():

@@ -1,10 +1,13 @@
 """The command line, as a user runs it."""
 
+from importlib import metadata
+
 import matplotlib.image
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import ordergrad
 from ordergrad.cli import app
 from ordergrad.report.explain import draw, explain, shares
 from ordergrad.weights import rank_weights
@@ -15,6 +18,11 @@ runner = CliRunner()
 def run(*arguments: str, columns: int = 120) -> tuple[int, str]:
     result = runner.invoke(app, list(arguments), env={"COLUMNS": str(columns), "TERM": "dumb"})
     return result.exit_code, result.output
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert run("--version") == (0, f"ordergrad {ordergrad.__version__}\n")
+    assert ordergrad.__version__ == metadata.version("ordergrad")
 
 
 def test_explain_prints_weights_spectrum_and_risk() -> None:
@@ -49,6 +57,10 @@ def test_explain_writes_a_picture(tmp_path) -> None:
     [
         (("maxx@4",), "did you mean 'max'?"),
         (("max@9", "--n", "5"), "k must satisfy 1 <= k <= n; got k=9, n=5"),
+        (("max@1e9",), "n must satisfy n <= 10000 to be explained; got n=2000000000, twice the size of max@1000000000"),
+        (("max@1e9", "--n", "8"), "k must satisfy 1 <= k <= n; got k=1000000000, n=8"),
+        (("mean", "gini", "--n", "20000000"), "n must satisfy n <= 10000 to be explained; got n=20000000"),
+        (("median", "--n", "0"), "n must satisfy n >= 1; got n=0"),
         (("mean", "--plot", "picture.doc"), "must end in one of"),
         (("mean", "--plot", "no/such/folder/picture.png"), "existing folder"),
     ],

@@ -170,3 +170,10 @@ def test_standard_error_is_the_jackknife(problem):
     variance = F(n - 1, n) * sum((w - center) ** 2 for w in without)
     close(v, reference.value(alpha, rewards))
     assert float(se) == pytest.approx(float(variance) ** 0.5, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"where": np.array([True])}])
+@pytest.mark.parametrize("small", ["nan", "shrink"])
+def test_one_reward_says_nothing_about_its_error(small, options):
+    _, error = og.value_and_error([3.0], "mean", small=small, **options)
+    assert np.isnan(error)

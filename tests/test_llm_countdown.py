@@ -54,6 +54,8 @@ def test_the_study_from_start_to_end(study, tmp_path):
         values = [float(row["pass@1"]) for row in runs if row["contender"] == contender and row["part"] == "study"]
         assert summary["study"][contender]["pass@1"][0] == pytest.approx(np.mean(values), abs=1e-4)
     assert {row["against"] for row in read(results / "differences.csv")} == {"grpo", "mean"}
+    shares = {row["contender"]: [float(x) for x in list(row.values())[1:]] for row in read(results / "worth.csv")}
+    assert shares["max@4"] == pytest.approx([4 * (1 - p) ** 3 for p in (0, 0.05, 0.2, 0.5, 0.8, 0.95, 1)], abs=1e-3)
     for name in ("", "_training", "_length", "_worth"):
         assert matplotlib.image.imread(images / f"llm_countdown{name}.png").std() > 0.02
 

@@ -21,7 +21,7 @@ from ordergrad.cli import app
 from ordergrad.report.plots import COLOURS, DASHES
 from ordergrad.report.section import number
 from ordergrad.train.measures import pass_at_k
-from ordergrad.train.runs import run_folder
+from ordergrad.train.runs import run_folder, write_csv
 
 ROOT = Path(__file__).parent.parent
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -236,10 +236,77 @@ def test_models_and_logs_share_pictures_too(tmp_path, kind) -> None:
     assert set(wanted) <= {row["contender"] for row in both}
 
 
-def test_runs_of_different_tasks_are_not_drawn_together(tmp_path) -> None:
-    one, two = rl_run(tmp_path / "one"), rl_run(tmp_path / "two", replace(RL, env_id="Acrobot-v1"))
+@pytest.mark.parametrize(
+    ("make", "settings", "other", "text"),
+    [
+        (rl_run, RL, {"env_id": "Acrobot-v1"}, "env_id (CartPole-v1, Acrobot-v1)"),
+        (llm_run, LLM, {"eval_problems": 20}, "eval_problems (30, 20)"),
+        (
+            llm_run,
+            LLM,
+            {"samples": 4, "data": "countdown:5:9:99"},
+            "data (countdown, countdown:5:9:99); samples (8, 4)",
+        ),
+    ],
+)
+def test_what_keeps_runs_apart_is_named(tmp_path, make, settings, other, text) -> None:
+    report(make(tmp_path / "one"), make(tmp_path / "two", replace(settings, **other)), "--out", tmp_path / "both.html")
+    page = Page((tmp_path / "both.html").read_text())
+    assert f"Not drawn together: these runs differ in {text}. Each has a section of its own." in page.words
+
+
+def stars(text: str, title: str) -> list[list[bool]]:
+    """Which cells of a table are marked as the best."""
+    table = text[text.index(title) :].split("</table>")[0]
+    return [["best" in cell for cell in re.findall(r"<t[dh][^>]*>", row)] for row in table.split("<tr")[2:]]
+
+
+def test_ties_of_all_are_not_marked(tmp_path) -> None:
+    run = llm_run(tmp_path / "run", replace(LLM, objectives=("mean", "grpo"), seeds=1))
+    nothing = [(i, 0, LLM.eval_samples, 9.5) for i in range(LLM.eval_problems)]
+    for folder in (run / "warm-start", run_folder(run, "mean", 0), run_folder(run, "grpo", 0)):
+        write_csv(folder / "evaluation.csv", ("problem", "successes", "samples", "mean_length"), nothing)
+    report(run)
+    text = (run / "report.html").read_text()
+    for title in ("Every objective under every model", "pass@k in percent"):
+        assert Page(text).tables[title][1][1].startswith("0 ±")
+        assert not any(map(any, stars(text, title)))
+    some = [(i, i % 2, LLM.eval_samples, 9.5) for i in range(LLM.eval_problems)]
+    write_csv(run_folder(run, "mean", 0) / "evaluation.csv", ("problem", "successes", "samples", "mean_length"), some)
+    report(run, "--overwrite")
+    found = stars((run / "report.html").read_text(), "pass@k in percent")
+    assert [any(row) for row in found] == [False, True, False]
+
+
+def test_values_of_different_numbers_of_episodes_are_not_ranked(tmp_path) -> None:
+    one, two = rl_run(tmp_path / "one"), rl_run(tmp_path / "two", replace(RL, episodes=100))
     report(one, two, "--out", tmp_path / "both.html")
-    assert "different tasks" in (tmp_path / "both.html").read_text()
+    text = (tmp_path / "both.html").read_text()
+    assert "Not marked: cvar:0.1, at K = N - 1 of runs with different N episodes." in Page(text).words
+    columns = list(zip(*stars(text, "Every objective under every policy"), strict=True))
+    assert [any(column) for column in columns] == [False, True, False, True]  # name, mean, cvar:0.1, max@8
+
+
+def test_values_at_different_comparison_sizes_are_not_ranked(tmp_path) -> None:
+    logs = []
+    for n in (4, 8):
+        rewards = np.random.default_rng(n).random((20, n))
+        path = tmp_path / f"n{n}.jsonl"
+        rows = [json.dumps({"group": g, "reward": r}) for g, row in enumerate(rewards.tolist()) for r in row]
+        path.write_text("\n".join(rows[n // 4 :]))  # the first group is smaller
+        logs.append(str(path))
+    command = ["score", *logs, "-o", "mean", "-o", "cvar:0.3", "--out", str(tmp_path / "run")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    report(tmp_path / "run")
+    text = (tmp_path / "run" / "report.html").read_text()
+    page = Page(text)
+    assert [row[:2] for row in page.tables["Comparisons"][1:]] == [
+        ["n8.jsonl − n4.jsonl", "mean"],
+        ["n8.jsonl − n4.jsonl", "cvar:0.3@3"],
+    ]
+    assert "Not marked: cvar:0.3, at K = N - 1 of each group" in page.words
+    assert "n8.jsonl: cvar:0.3: averaged over groups at K = N - 1 of their own, 5 to 7" in page.words
+    assert [any(row) for row in stars(text, "Every objective under every log")] == [True, False]
 
 
 def test_an_unfinished_run_says_so(tmp_path) -> None:

@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 import ordergrad as og
 from ordergrad.cli import app
-from ordergrad.score import distribution, grouping, parsing
+from ordergrad.score import distribution, grouping, logs, parsing
+from ordergrad.score.comparison import compare
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.groups import GRPO, advantages_of, score_groups
 from ordergrad.score.logs import RowStore, open_log, score_log, write_advantages
 from ordergrad.score.reading import Columns, Problems, found_columns, log_files, read
-from ordergrad.score.summary import Moments, Summary, compare
+from ordergrad.score.summary import Moments, Summary
 from ordergrad.train.runs import RunError
 
 OBJECTIVES = ["mean", "max@4", "top:2@4", "maxrl", "cvar:0.3", "median", "mean-0.5*gini"]
@@ -143,6 +144,12 @@ def test_one_group_has_the_jackknife_error(weighted):
     v, error = og.value_and_error(x, "cvar:0.2", sample_weight=w)
     row = summary.tables()["values"][0]
     assert (row["value"], row["error"]) == pytest.approx((float(v), float(error)))
+    curves = {(row["curve"], row["k"]): row["error"] for row in summary.tables()["curves"]}
+    for k in (1, 2, 4, 8, 16, 32):
+        best, passed = (og.value_and_error(y, f"max@{k}", sample_weight=w)[1] for y in (x, (x >= 1) * 1.0))
+        assert (curves["max", k], curves["pass", k]) == pytest.approx((float(best), float(passed)))
+    summary.add(x, np.array([50]), weights=w)
+    assert summary.tables()["curves"][0]["error"] == pytest.approx(0)  # two equal groups
 
 
 def test_signal_table():
@@ -352,6 +359,15 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
         list(read(path, Columns(), Problems()))
 
 
+def test_a_broken_last_line_without_an_end_is_listed_with_the_others(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"group": 1, "reward": NaN}\n{"group": 1, "reward": 1}\n{"group": 1, "rew')
+    with pytest.raises(
+        RunError, match=r"line 1: .*\n.*line 3: not JSON: Unterminated string starting at character 14\n"
+    ):
+        list(read(path, Columns(), Problems()))
+
+
 def test_broken_rows_of_parquet_are_located(tmp_path, monkeypatch):
     monkeypatch.setattr(parsing, "_ROWS", 2)
     columns = {"group": [1, 1, None, 2, 2], "reward": [1.0, math.nan, 2, None, 4], "w": [1.0, 1, 1, 1, -1]}
@@ -388,12 +404,19 @@ def test_columns_and_files(tmp_path):
     assert log_files(str(tmp_path)) == sorted(tmp_path.iterdir())
     assert log_files(str(tmp_path / "l*.csv")) == [path]
     (tmp_path / "log.txt").write_text("")
-    for argument, message in ((tmp_path / "log.txt", "must end in one of"), ("nowhere.csv", "nowhere.csv is none")):
+    for argument, message in ((tmp_path / "log.txt", "must end in one of"), ("nowhere.csv", "'nowhere.csv' is none")):
         with pytest.raises(RunError, match=message):
             log_files(str(argument))
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(RunError, match="holds no rows"):
         found_columns(tmp_path / "empty.jsonl")
+    for text in ('[{"group": 1, "reward": 1}]', '{\n "group": 1,\n "reward": 1\n}\n'):
+        (tmp_path / "whole.jsonl").write_text(text)
+        with pytest.raises(RunError, match="must hold one JSON object a line"):
+            found_columns(tmp_path / "whole.jsonl")
+    (tmp_path / "head.csv").write_text("group,reward\n")
+    with pytest.raises(RunError, match="log holds no rows"):
+        scored(tmp_path / "head.csv")
     (tmp_path / "bad.parquet").write_bytes(b"abc")
     with pytest.raises(RunError, match="cannot be read"):
         found_columns(tmp_path / "bad.parquet")
@@ -468,6 +491,71 @@ def test_logs_of_one_group_are_compared_by_jackknife():
     assert row["difference"] == pytest.approx(float(found[1][0] - found[0][0]))
     assert row["error"] == pytest.approx(math.hypot(found[0][1], found[1][1]))
     assert row["p_value"] == pytest.approx(2 * stats.norm.sf(abs(row["difference"]) / row["error"]))
+
+
+def tries_log(path, size, groups=400, seed=0):
+    """Write 0/1 rewards of prompts whose success rates do not depend on the size of the group."""
+    rate = np.random.default_rng(seed).beta(0.5, 2, size=groups)
+    reward = np.random.default_rng([seed, size]).random((groups, size)) < rate[:, None]
+    columns = {"group": np.repeat(np.arange(groups), size), "reward": reward.astype(int).ravel()}
+    return write_log(path, columns), reward.astype(float)
+
+
+def test_groups_of_different_size_are_compared_on_the_same_objective(tmp_path):
+    """MaxRL and levels take K from the group, so those of 8 and of 16 tries are other objectives."""
+    short, a = tries_log(tmp_path / "n8.jsonl", 8)
+    long, b = tries_log(tmp_path / "n16.jsonl", 16)
+    out = tmp_path / "out"
+    named = ["-o", "mean", "-o", "maxrl", "-o", "0.5*mean+0.5*cvar:0.4"]
+    code, output = command(short, long, *named, "--out", out)
+    assert code == 0, output
+    assert "maxrl@7" in output
+    assert "objectives without @K are compared at one K" in output
+    rows = json.loads((out / "results.json").read_text())["comparisons"]
+    assert [row["objective"] for row in rows] == ["mean", "maxrl@7", "0.5*mean+0.5*cvar:0.4@7"]
+    for row in rows:
+        test = stats.ttest_rel(og.value(b, row["objective"]), og.value(a, row["objective"]))
+        assert (row["method"], row["pairs"]) == ("paired", 400)
+        assert row["p_value"] == pytest.approx(test.pvalue)
+        assert row["p_value"] > 0.01
+        assert (row["low"], row["high"]) == pytest.approx(test.confidence_interval())
+    apart = og.value(b, "maxrl") - og.value(a, "maxrl")
+    assert stats.ttest_1samp(apart, 0).pvalue < 1e-10  # what comparing the columns of the values would have said
+
+
+def test_a_few_small_groups_do_not_lower_the_comparison_size(tmp_path):
+    path, _ = tries_log(tmp_path / "a.jsonl", 8, groups=20)
+    rows = path.read_text().splitlines(keepends=True)
+    (tmp_path / "b.jsonl").write_text("".join(rows[7:]))  # one group of one
+    code, output = command(path, tmp_path / "b.jsonl", "-o", "median", "--out", tmp_path / "out")
+    assert code == 0, output
+    [row] = json.loads((tmp_path / "out" / "results.json").read_text())["comparisons"]
+    assert (row["objective"], row["pairs"], row["difference"]) == ("median@7", 19, 0)
+    assert "median: averaged over groups at K = N - 1 of their own, 1 to 7" in " ".join(output.split())
+
+
+def test_logs_of_groups_of_one_size_are_read_once(two_logs, monkeypatch):
+    reads = []
+    own = logs.score_log
+    monkeypatch.setattr(
+        logs, "score_log", lambda log, *args, **named: reads.append(log.name) or own(log, *args, **named)
+    )
+    code, output = command(two_logs / "before.jsonl", two_logs / "after.csv", "-o", "median")
+    assert code == 0, output
+    assert "median@7" in output
+    assert reads == ["before.jsonl", "after.csv"]
+
+
+def test_groups_too_small_to_be_compared(tmp_path):
+    short, _ = tries_log(tmp_path / "short.jsonl", 2, groups=10)
+    long, _ = tries_log(tmp_path / "long.jsonl", 8, groups=10)
+    code, output = command(short, long, "-o", "max@4", "--out", tmp_path / "out")
+    assert code == 0, output
+    [row] = json.loads((tmp_path / "out" / "results.json").read_text())["comparisons"]
+    assert row["method"] == "none"
+    assert row["low"] is row["difference"] is row["p_value"] is None
+    [line] = [line for line in output.splitlines() if "groups too small" in line]
+    assert " to " not in line
 
 
 # Advantages
@@ -597,6 +685,17 @@ def test_too_small_groups_are_reported(tmp_path):
     assert rows["max@9"].count("3") == 1  # no group is large enough
     _, summary = scored(path, ["max@2", "max@9"])
     assert [row["too_small"] for row in summary.tables()["values"]] == [2, 3]
+
+
+def test_tables_fit_eighty_columns(two_logs, tmp_path):
+    big = write_log(tmp_path / "big.csv", {"group": [1, 1, 2, 2, 3], "reward": [-1e6, 12345.678, 3e6, 2e6, 0.0]})
+    for path, option, small in ((two_logs / "before.jsonl", "max@4", False), (big, "max@2", True)):
+        result = CliRunner().invoke(app, ["score", str(path), "-o", option], env={"COLUMNS": "80", "TERM": "dumb"})
+        assert result.exit_code == 0, result.output
+        assert "…" not in result.output
+        assert "e+0" not in result.output
+        assert ("small" in result.output) == small
+        assert not [line for line in result.output.splitlines() if line.endswith("± │")]
 
 
 def test_a_log_without_usable_rows(tmp_path):

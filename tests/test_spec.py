@@ -1,5 +1,7 @@
 """Objective strings: exact round trip, suggestions, and nothing accepted that is not in the grammar."""
 
+import re
+
 import pytest
 from catalogue import OPEN, SIZED
 from hypothesis import given, settings
@@ -66,6 +68,22 @@ def test_an_objective_is_returned_as_it_is():
 )
 def test_unknown_names_get_a_suggestion(text, suggestion):
     with pytest.raises(ValueError, match=rf"did you mean '{suggestion}'\?"):
+        og.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("pass@8", "pass@8 is max@8 of rewards that are 0 or 1"),
+        ("mean-0.5*Pass@1e2", "pass@1e2 is max@1e2"),
+        ("grpo", "GRPO is 'mean' with scale='group' in the TRL, verl and SkyRL adapters"),
+        ("max@4..mean", "A..B is a schedule of `train llm`, elsewhere use anneal(A, B, t)"),
+        ("mean..max@4", "A..B is a schedule"),
+        ("maxrl..", "A..B is a schedule"),
+    ],
+)
+def test_names_of_other_places_are_explained(text, hint):
+    with pytest.raises(ValueError, match=re.escape(hint)):
         og.parse(text)
 
 

@@ -18,6 +18,8 @@ from ordergrad.groups import group_advantages
 from ordergrad.spec import anneal, parse
 from ordergrad.weights import rank_weights, sample_weights, spectrum
 
+__version__ = "0.1.0"
+
 __all__ = [
     "advantages",
     "anneal",

@@ -10,6 +10,7 @@ try:
 except ImportError as error:  # pragma: no cover
     raise SystemExit(f"the ordergrad command needs the extra 'cli': pip install 'ordergrad[cli]' ({error})") from None
 
+from ordergrad import __version__
 from ordergrad.advise.command import advise
 from ordergrad.report import explain as explaining
 from ordergrad.report.command import report
@@ -32,8 +33,18 @@ app.command("report")(report)
 _PICTURES = (".png", ".svg", ".pdf")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ordergrad {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _main() -> None:  # pyright: ignore[reportUnusedFunction]
+def _main(  # pyright: ignore[reportUnusedFunction]
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Optimise beyond the mean: order-statistic objectives for policy gradients."""
 
 

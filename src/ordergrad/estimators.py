@@ -130,7 +130,7 @@ def value(
         where: Mask of valid samples, broadcastable to `rewards`.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`.
         small: What becomes of a group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the
-            same objective at the largest K it allows.
+            same objective at K = N - 1, where the advantages of such a group have theirs.
 
     Returns:
         An array of shape (...), dtype and device of `rewards`.
@@ -198,10 +198,10 @@ def value_and_error(
         error = _root(ops, ops.total((probs * a) ** 2))
         return v, ops.cast(_emptied(ops, error, empty, np.nan), rewards)
     a = _scanned(group, objective, "leave_one_out", small)
-    n = group.n
+    n = group.n if group.n > 1 else np.nan  # one reward alone says nothing about its error
     if group.mask is not None:
         n = ops.xp.astype(_counts(group), a.dtype)
-        n = ops.xp.where(n > 1, n, n - n + ops.xp.nan)  # one reward alone says nothing about its error
+        n = ops.xp.where(n > 1, n, n - n + ops.xp.nan)
     return v, ops.cast(_root(ops, (n - 1) / n**3 * ops.total(a * a)), rewards)
 
 

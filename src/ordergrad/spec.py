@@ -5,14 +5,14 @@
 
 import difflib
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, cast
 
 from ordergrad import objectives
 from ordergrad.objectives import Elementary, Objective, combine, real_number
 
-__all__ = ["anneal", "names", "parse"]
+__all__ = ["anneal", "is_open", "names", "parse", "resolved"]
 
 _BY_NAME: dict[str, type[Elementary]] = {
     cls.name: cls
@@ -76,6 +76,28 @@ def anneal(a: str | Objective, b: str | Objective, t: float) -> Objective:
     return combine((1 - t, parse(a)), (float(t), parse(b)))
 
 
+def is_open(objective: Objective) -> bool:
+    """Return whether an objective leaves a comparison size to the group.
+
+    Example:
+        >>> is_open(parse("mean+cvar:0.1")), is_open(parse("mean+cvar:0.1@7"))
+        (True, False)
+    """
+    return any(part.comparison_size is None for _, part in objective.terms())
+
+
+def resolved(objective: Objective, k: float) -> Objective:
+    """Return an objective with comparison size `k` where it leaves it open.
+
+    Example:
+        >>> print(resolved(parse("mean+cvar:0.1"), 7))
+        mean+cvar:0.1@7
+    """
+    return combine(
+        *((c, replace(cast(Any, part), k=k) if part.comparison_size is None else part) for c, part in objective.terms())
+    )
+
+
 @lru_cache(maxsize=1024)
 def _parse_text(text: str) -> Objective:
     terms: list[tuple[float, Objective]] = []
@@ -83,9 +105,10 @@ def _parse_text(text: str) -> Objective:
     while position < len(text) or not terms:
         match = _TERM.match(text, position)
         if match is None or (terms and not match["sign"]):
+            schedule = "; A..B is a schedule of `train llm`, elsewhere use anneal(A, B, t)" if ".." in text else ""
             raise ValueError(
                 f"objective must be terms [c*]name[:number...][@K] joined by + or -; "
-                f"got {text!r}, unreadable from {text[position:]!r}"
+                f"got {text!r}, unreadable from {text[position:]!r}{schedule}"
             )
         sign = -1.0 if match["sign"] == "-" else 1.0
         terms.append((sign * float(match["factor"] or 1), _elementary(match, text)))
@@ -96,11 +119,8 @@ def _parse_text(text: str) -> Objective:
 def _elementary(match: re.Match[str], text: str) -> Elementary:
     cls = _BY_NAME.get(match["name"])
     if cls is None:
-        close = difflib.get_close_matches(match["name"].lower(), _BY_NAME, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(
-            f"objective {text!r} names no known objective: {match['name']!r}{hint}; known: {', '.join(_BY_NAME)}"
-        )
+        unknown = f"{match['name']!r}{_hint(match)}"
+        raise ValueError(f"objective {text!r} names no known objective: {unknown}; known: {', '.join(_BY_NAME)}")
     arguments = [_value(word) for word in match["arguments"].split(":")[1:]]
     allowed = [field.name for field in fields(cast(Any, cls))]
     options = {} if match["k"] is None else {"k": _value(match["k"])}
@@ -114,6 +134,17 @@ def _elementary(match: re.Match[str], text: str) -> Elementary:
         raise ValueError(f"objective {text!r}: {match[0].lstrip('+-')!r} must be of the form {_form(cls)}") from error
     except ValueError as error:
         raise ValueError(f"objective {text!r}: {error}") from error
+
+
+def _hint(match: re.Match[str]) -> str:
+    """Return what someone who used an unknown name may have meant."""
+    name = match["name"].lower()
+    if name == "pass" and match["k"]:
+        return f" (pass@{match['k']} is max@{match['k']} of rewards that are 0 or 1)"
+    if name == "grpo":
+        return " (GRPO is 'mean' with scale='group' in the TRL, verl and SkyRL adapters)"
+    close = difflib.get_close_matches(name, _BY_NAME, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _value(word: str) -> float | str:

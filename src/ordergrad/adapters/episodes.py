@@ -116,7 +116,7 @@ class EpisodeRanking:
         """
         if weight is not None and (weight == 1).all():
             weight = None
-        self.stats["shrunk"] += len(returns) < self.need
+        self.stats["shrunk"] += weight is None and len(returns) < self.need
         self.stats["value"] = float(value(returns, self.objective, sample_weight=weight, small="shrink"))
         a = self._ranked(returns, weight)
         if weight is not None:

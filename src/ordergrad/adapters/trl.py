@@ -36,7 +36,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer.utils import nanstd
 
 from ordergrad.estimators import advantages, value, value_and_error
-from ordergrad.objectives import Objective
+from ordergrad.objectives import Objective, real_number
 from ordergrad.spec import parse
 from ordergrad.weights import smallest_group
 
@@ -86,7 +86,7 @@ class OrderGradMixin:
     ``ordergrad/max@k``, the expected best reward of k completions, and ``ordergrad/pass@k``, the probability that one
     of k succeeds, for k = 1, 2, 4, ... and the group size; ``ordergrad/no_signal``, the share of groups whose
     advantages are all zero; ``ordergrad/unscorable``, completions per generation batch for which every reward function
-    returned None or NaN. Groups with fewer scorable completions than K (or k) are left out of the averages.
+    returned None or NaN. Groups with too few scorable completions for K (or k) are left out of the averages.
 
     Args:
         *positional: What TRL's trainer takes.
@@ -103,7 +103,7 @@ class OrderGradMixin:
     Raises:
         ValueError: The objective is unknown or its K is not below `num_generations` (both before the model is loaded),
             or, in training, a reward function returned infinities or the wrong number of rewards.
-        TypeError: The objective is neither a string nor an objective.
+        TypeError: The objective is neither a string nor an objective, or `success` is no number.
     """
 
     _config: ClassVar[Any]
@@ -134,7 +134,7 @@ class OrderGradMixin:
         self.schedule = _scheduled(objective)
         self.scale = scale
         self.small = small
-        self.success = success
+        self.success = real_number("success", success)
         config = named.get("args", positional[2] if len(positional) > 2 else None) or self._config
         for t in (0.0, 0.25, 0.5, 0.75, 1.0):
             _check_fits(self.schedule.at(t), config.num_generations)
@@ -346,10 +346,10 @@ def _scaled(a: Array, valid: Array, scale: Scale) -> Array:
 def _metrics(rewards: Array, valid: Array, objective: Objective, a: Array) -> Iterator[tuple[str, float]]:
     """Yield the names and numbers that describe a batch of groups, except those that it does not determine."""
     yield "unscorable", float((~valid).sum())
-    yield "no_signal", float((a == 0).all(-1).mean())
     yield from (("value", number) for number in _mean_value(rewards, valid, objective))
     rows = valid.sum(-1) >= smallest_group(objective, "leave_one_out")
     if rows.any():
+        yield "no_signal", float((a[rows] == 0).all(-1).mean())
         where = None if valid.all() else valid[rows]
         errors = value_and_error(rewards[rows], objective, where=where)[1]
         yield "value_error", float(np.sqrt((errors**2).sum()) / len(errors))

@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad import exact
-from ordergrad.advise.goals import Goal, candidates, resolved
+from ordergrad.advise.goals import Goal, candidates
 from ordergrad.advise.rewards import Prompts, Rewards
 from ordergrad.estimators import advantages
 from ordergrad.objectives import Objective
-from ordergrad.spec import parse
+from ordergrad.spec import parse, resolved
 from ordergrad.weights import Baseline, rank_weights
 
 __all__ = ["FAITHFUL", "LARGEST", "Advice", "Candidate", "advise"]
@@ -77,7 +77,8 @@ class Advice:
         value: The value of the goal.
         scale: The root mean square of the rewards.
         table: All candidates: those with the baseline of the adapters first.
-        best: The one to take; None where the goal has no gradient at all.
+        best: The one to take; None where the goal has no gradient at all, or only the mean fits groups of n and it
+            points elsewhere.
         simulated: The number of simulated groups behind the noise, 0 where it is exact.
         unsteady: Whether the simulated noise comes from few groups, so that its true size is not known.
     """
@@ -99,7 +100,7 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
     That is the goal's own objective at the largest K that N allows, unless another one whose direction is at least
     0.95 too has at least 1.25 times its signal-to-noise ratio; then the one with the largest ratio, and the least bias
     of those within 2% of that. Where no direction reaches 0.95, it is the one with the best. The mean is only a
-    reference unless it is the goal, or all that groups of n allow.
+    reference unless it is the goal, or all that groups of n allow and as good as the goal: at a direction of 0.95.
 
     Args:
         goal: From `read_goal`.
@@ -174,8 +175,8 @@ def _weighed(
 
 def _best(goal: Goal, table: Sequence[Candidate]) -> Candidate | None:
     known = [candidate for candidate in table if not np.isnan(candidate.direction) and not np.isnan(candidate.snr)]
-    only = goal.target == "mean" or all(candidate.objective == "mean" for candidate in table)
-    usable = [candidate for candidate in known if only or candidate.objective != "mean"]
+    usable = [candidate for candidate in known if candidate.objective != "mean" or goal.target == "mean"]
+    usable = usable or [candidate for candidate in known if candidate.direction >= FAITHFUL]
     if not usable:
         return None
     highest = max(candidate.direction for candidate in usable)
@@ -183,7 +184,7 @@ def _best(goal: Goal, table: Sequence[Candidate]) -> Candidate | None:
     top = max(candidate.snr for candidate in faithful)
     if faithful[0] is table[0] and top < _WORTH * table[0].snr:
         return table[0]
-    alike = [candidate for candidate in faithful if candidate.snr >= (1 - _ALIKE) * top]
+    alike = [candidate for candidate in faithful if candidate.snr >= top - _ALIKE * abs(top)]
     return min(alike, key=lambda candidate: np.inf if candidate.bias is None else abs(round(candidate.bias, 12)))
 
 

@@ -1,6 +1,7 @@
 """The command `ordergrad advise`: from a goal to the lines that train on it."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,10 +90,11 @@ def lines_for(objective: str, n: int) -> dict[str, str]:
         >>> lines_for("top:2@4", 8)["SB3"]
         'OrderGradPPO("MlpPolicy", env, objective="top:2@4", min_episodes=8)'
     """
+    setting = f"+algorithm.ordergrad.objective={objective}"
     return {
         "TRL": f'OrderGradGRPOTrainer(model, reward_funcs=reward, train_dataset=data, objective="{objective}",\n'
-        f'    args=GRPOConfig("run", num_generations={n}, loss_type="dr_grpo"))',
-        "verl": f"algorithm.adv_estimator=ordergrad +algorithm.ordergrad.objective={objective} \\\n"
+        f'    args=GRPOConfig("run", num_generations={n}, per_device_train_batch_size={n}, loss_type="dr_grpo"))',
+        "verl": f"algorithm.adv_estimator=ordergrad {shlex.quote(setting) if '*' in setting else setting} \\\n"
         f"    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum actor_rollout_ref.rollout.n={n}",
         "SB3": f'OrderGradPPO("MlpPolicy", env, objective="{objective}", min_episodes={n})',
     }
@@ -120,10 +122,10 @@ def _show(console: Console, advice: "Advice") -> None:
 
 def _table(advice: "Advice") -> Table:
     table = Table()
-    table.add_column("objective")
+    table.add_column("objective", overflow="fold")
     table.add_column("baseline")
     for heading in ("value", "bias", "direction", "signal/noise"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for candidate in advice.table:
         chosen = candidate is advice.best
         table.add_row(
@@ -140,8 +142,17 @@ def _table(advice: "Advice") -> Table:
 
 def _recommend(console: Console, advice: "Advice") -> None:
     from ordergrad.advise.advice import FAITHFUL
+    from ordergrad.advise.goals import next_group
 
     best = advice.best
+    if best is None and all(c.objective == "mean" and not math.isnan(c.snr) for c in advice.table):
+        enough = next_group(advice.goal, advice.n)
+        console.print(
+            f"\n[yellow]Groups of {advice.n} are too small for this goal: only the mean fits them, and it points "
+            f"elsewhere (direction {advice.table[0].direction:.2f})."
+            f"{f' Use --n {enough} or more.' if enough else ''}[/]"
+        )
+        return
     if best is None:
         console.print(
             "\n[yellow]No objective has a gradient here: the rewards of a group do not differ where the goal looks. "

@@ -8,10 +8,10 @@ from typing import Any, cast
 import numpy as np
 
 from ordergrad.objectives import Elementary, Objective, combine
-from ordergrad.spec import parse
+from ordergrad.spec import parse, resolved
 from ordergrad.weights import sample_weights, smallest_group
 
-__all__ = ["UNDERSTOOD", "Goal", "candidates", "read_goal", "resolved"]
+__all__ = ["UNDERSTOOD", "Goal", "candidates", "next_group", "read_goal"]
 
 UNDERSTOOD = (
     '"pass@16" or "best of 16", "best 10%", "worst 5%", "worst of 8", "median", "5% quantile", "robust to outliers", '
@@ -86,16 +86,15 @@ def candidates(goal: Goal, n: int) -> list[str]:
     return list(kept.values())
 
 
-def resolved(objective: Objective, k: float) -> Objective:
-    """Return an objective with comparison size `k` where it leaves it open.
+def next_group(goal: Goal, n: int) -> int | None:
+    """Return the smallest group beyond n in which more than the mean can serve a goal, None if no group does.
 
     Example:
-        >>> print(resolved(parse("mean+cvar:0.1"), 7))
-        mean+cvar:0.1@7
+        >>> next_group(read_goal("top:2@4"), 2), next_group(read_goal("pass@1"), 2)
+        (4, None)
     """
-    return combine(
-        *((c, replace(cast(Any, part), k=k) if part.comparison_size is None else part) for c, part in objective.terms())
-    )
+    last = max(smallest_group(parse(goal.target), "leave_one_out"), 3)
+    return next((size for size in range(n + 1, last + 1) if candidates(goal, size) != ["mean"]), None)
 
 
 def _at(name: str) -> Family:

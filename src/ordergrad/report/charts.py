@@ -12,6 +12,7 @@ from ordergrad.objectives import Objective
 from ordergrad.report.plots import draw_curve, draw_histogram, draw_metric, draw_pass_curves, tidy
 from ordergrad.report.section import Chart
 from ordergrad.score.distribution import levels
+from ordergrad.spec import is_open
 from ordergrad.weights import spectrum
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ def quantiles(
 
 
 def _sized(objective: Objective, k: int) -> str:
-    is_open = any(part.comparison_size is None for _, part in objective.terms())
-    return f"{objective} at K = {k}" if is_open else str(objective)
+    return f"{objective} at K = {k}" if is_open(objective) else str(objective)
 
 
 def metric_curves(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.objectives import Elementary, Objective
-from ordergrad.spec import parse
+from ordergrad.spec import is_open, parse
 from ordergrad.weights import largest_k, rank_weights, sample_weights, spectrum
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+_LARGEST = 10_000
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
 
@@ -62,10 +63,10 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
 
     Args:
         objective: An objective or its string.
-        n: The group size; default 16, or twice the largest comparison size if that is more.
+        n: The group size, up to 10,000; default 16, or twice the largest comparison size if that is more.
 
     Raises:
-        ValueError: The comparison size does not fit the group.
+        ValueError: The comparison size does not fit the group, or the group is too large.
 
     Example:
         >>> explain("cvar:0.25", 9).alpha
@@ -73,10 +74,14 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
     """
     objective = parse(objective)
     named = max((math.ceil(part.comparison_size or 1) for _, part in objective.terms()), default=1)
-    is_open = any(part.comparison_size is None for _, part in objective.terms())
+    twice = "" if n is not None else f", twice the size of {objective}"
     n = max(16, 2 * named) if n is None else n
+    if n > _LARGEST:
+        raise ValueError(f"n must satisfy n <= {_LARGEST} to be explained; got n={n}{twice}")
+    if named > n >= 1:
+        raise ValueError(f"k must satisfy 1 <= k <= n; got k={named}, n={n}")
     w = sample_weights(objective, n)
-    k = max(named, largest_k(n)) if is_open else named
+    k = max(named, largest_k(n)) if is_open(objective) else named
     u = (np.arange(20_000) + 0.5) / 20_000
     share = np.cumsum(np.abs(spectrum(objective, u, k=k)))
     return Explanation(

@@ -117,22 +117,25 @@ def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]]) -> T
 def _together(group: Mapping[str, Run]) -> Sequence[Section]:
     contents = {name: run.content for name, run in group.items()}
     title = "Together: " + ", ".join(group)
-    joined: Loaded | None
+    apart = _differences([run.source for run in group.values()])
+    if apart:
+        note = f"Not drawn together: these runs differ in {'; '.join(apart)}. Each has a section of its own."
+        return [Section(title, "not drawn in one picture", (note,))]
+    joined: Loaded
     if all(isinstance(content, rl_section.Policies) for content in contents.values()):
         joined = rl_section.together({n: c for n, c in contents.items() if isinstance(c, rl_section.Policies)})
     elif all(isinstance(content, llm_section.Models) for content in contents.values()):
         joined = llm_section.together({n: c for n, c in contents.items() if isinstance(c, llm_section.Models)})
     else:
         joined = score_section.together({n: c for n, c in contents.items() if isinstance(c, score_section.Logs)})
-    if joined is None:
-        return [
-            Section(
-                title,
-                "not drawn in one picture",
-                ("These runs are of different tasks; each has a section of its own.",),
-            )
-        ]
     return [_section(title, joined, None)]
+
+
+def _differences(sources: Sequence[Source]) -> list[str]:
+    """Return the settings that runs of one kind must share and do not, with what each has."""
+    shared = {"train rl": rl_section.SHARED, "train llm": llm_section.SHARED}.get(sources[0].kind, ())
+    found = {key: dict.fromkeys(_text(source.settings[key]) for source in sources) for key in shared}
+    return [f"{key} ({', '.join(values)})" for key, values in found.items() if len(values) > 1]
 
 
 def _section(title: str, content: Loaded, command: str | None) -> Section:

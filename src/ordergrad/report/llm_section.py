@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 from ordergrad.estimators import value
 from ordergrad.objectives import Weights
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, common, interval_text
-from ordergrad.spec import parse
+from ordergrad.report.section import Cell, Section, Table, common, highest, interval_text
+from ordergrad.spec import parse, resolved
 from ordergrad.train.llm_settings import GRPO, stages
 from ordergrad.train.measures import interval, metric_columns, pass_at_k, powers_of_two, read_successes
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k, rank_weights
 
-__all__ = ["Models", "load", "section", "together"]
+__all__ = ["SHARED", "Models", "load", "section", "together"]
 
 Array = NDArray[Any]
+SHARED = ("data", "reward", "samples", "eval_problems")
+"""The settings that runs must have in common to be drawn together."""
+
 _WARM_START = "warm start"
 _CURVES = {
     "reward": "reward",
@@ -91,11 +94,8 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Models:
     return Models(settings, contenders, tuple(notes))
 
 
-def together(runs: Mapping[str, Models]) -> Models | None:
-    """Return several runs as one, if they are of the same task, group size and held-out problems; else None."""
-    tasks = [[run.settings[key] for key in ("data", "reward", "samples", "eval_problems")] for run in runs.values()]
-    if any(task != tasks[0] for task in tasks):
-        return None
+def together(runs: Mapping[str, Models]) -> Models:
+    """Return several runs as one; they have the same settings `SHARED`."""
     contenders = {f"{name} · {run}": c for run, models in runs.items() for name, c in models.contenders.items()}
     return Models(common([run.settings for run in runs.values()]), contenders, ())
 
@@ -185,13 +185,13 @@ def _objectives_table(models: Models) -> Table | None:
     values: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, contender in contenders.items():
         for objective in watched:
-            alpha = rank_weights(objective, largest_k(samples)) if _is_open(objective) else rank_weights(objective)
+            alpha = rank_weights(resolved(parse(objective), largest_k(samples)))
             if contender.successes and all(len(alpha) <= n for _, n in contender.successes):
                 runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.successes]
                 values[name, objective] = interval(runs)
     if not values:
         return None
-    best = {o: max(v[0] for (_, other), v in values.items() if other == o) for _, o in values}
+    best = {o: highest(v[0] for (_, other), v in values.items() if other == o) for _, o in values}
     rows = tuple(
         (Cell(name, name), *(_cell(values.get((name, o)), best.get(o), 1.0) for o in watched)) for name in contenders
     )
@@ -205,10 +205,6 @@ def _objectives_table(models: Models) -> Table | None:
     )
 
 
-def _is_open(objective: str) -> bool:
-    return any(part.comparison_size is None for _, part in parse(objective).terms())
-
-
 def _outcomes(successes: Array, samples: int) -> Array:
     return (np.arange(samples) < successes[:, None]).astype(np.float64)
 
@@ -218,7 +214,7 @@ def _pass_table(contenders: Mapping[str, Contender], curves: Mapping[str, tuple[
     if not ks:
         return None
     found = {(name, k): tuple(row) for name, (own, curve) in curves.items() for k, row in zip(own, curve, strict=True)}
-    best = {k: max(row[0] for (_, other), row in found.items() if other == k) for k in ks}
+    best = {k: highest(row[0] for (_, other), row in found.items() if other == k) for k in ks}
     rows = tuple((Cell(name, name), *(_cell(found.get((name, k)), best[k], 100.0) for k in ks)) for name in contenders)
     return Table(
         "pass@k in percent",

@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, common, interval_text
+from ordergrad.report.section import Cell, Section, Table, common, highest, interval_text
 from ordergrad.score.distribution import levels
-from ordergrad.spec import parse
+from ordergrad.spec import is_open, parse
 from ordergrad.train.measures import metric_columns, read_returns, values_of
 from ordergrad.train.runs import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k
 
-__all__ = ["Policies", "load", "section", "together"]
+__all__ = ["SHARED", "Policies", "load", "section", "together"]
+
+SHARED = ("env_id", "env_args", "discount")
+"""The settings that runs must have in common to be drawn together."""
 
 Array = NDArray[Any]
 Value = tuple[float, float, float]
@@ -82,11 +85,8 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Policies:
     return Policies(settings, contenders, watched, tuple(notes))
 
 
-def together(runs: Mapping[str, Policies]) -> Policies | None:
-    """Return several runs as one, if they are of the same environment; None if they are not."""
-    places = [[run.settings[key] for key in ("env_id", "env_args", "discount")] for run in runs.values()]
-    if any(place != places[0] for place in places):
-        return None
+def together(runs: Mapping[str, Policies]) -> Policies:
+    """Return several runs as one; they have the same settings `SHARED`."""
     contenders = {f"{c.objective} · {name}": c for name, run in runs.items() for c in run.contenders.values()}
     watched = tuple(dict.fromkeys(text for run in runs.values() for text in run.watched))
     return Policies(common([run.settings for run in runs.values()]), contenders, watched, ())
@@ -143,18 +143,20 @@ def _table(policies: Policies) -> Table | None:
                 values[name, v.evaluated] = v.value, v.low, v.high
     if not values:
         return None
-    best = {o: max(v[0] for (_, other), v in values.items() if other == o) for _, o in values}
+    unlike = [] if "episodes" in policies.settings else [o for o in policies.watched if is_open(parse(o))]
+    best = {o: highest(v[0] for (_, other), v in values.items() if other == o) for _, o in values if o not in unlike}
     rows = tuple(
         (Cell(name, name), *(_cell(values.get((name, o)), best.get(o)) for o in policies.watched))
         for name in policies.contenders
     )
+    omitted = f" Not marked: {', '.join(unlike)}, at K = N - 1 of runs with different N episodes." if unlike else ""
     spread = "Student's over seeds; of the sampling of episodes only where there is one seed"
     return Table(
         "Every objective under every policy",
         ("trained on", *policies.watched),
         rows,
         f"The value of fresh episodes ± half of its 95% interval, {spread}. The highest of each column is "
-        "marked; where intervals overlap the order may be chance.",
+        f"marked; where intervals overlap the order may be chance.{omitted}",
     )
 
 

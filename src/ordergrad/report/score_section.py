@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
-from ordergrad.report.section import Cell, Section, Table, interval_text, number
-from ordergrad.spec import parse
+from ordergrad.report.section import Cell, Section, Table, highest, interval_text, number
+from ordergrad.score.comparison import mixed_sizes
+from ordergrad.spec import is_open, parse
 from ordergrad.train.runs import RunError
 from ordergrad.weights import largest_k
 
@@ -116,6 +117,9 @@ def _left_out(logs: Mapping[str, Row]) -> list[str]:
         too_small = max((row["too_small"] for row in log["values"]), default=0)
         if too_small:
             notes.append(f"{name}: groups too small for the largest comparison size: {too_small:,}.")
+        mixed = mixed_sizes(log, [row["objective"] for row in log["values"]])
+        if mixed:
+            notes.append(f"{name}: {mixed}.")
     return notes
 
 
@@ -140,20 +144,23 @@ def _values_table(scored: Logs) -> Table | None:
     if not scored.logs:
         return None
     found = {(name, row["objective"]): row for name, log in scored.logs.items() for row in log["values"]}
+    sizes = {log[end] for log in scored.logs.values() for end in ("smallest", "largest") if log[end] is not None}
+    open_ones = [o for o in scored.objectives if is_open(parse(o))] if len(sizes) > 1 else []
     best = {
-        o: max(
-            (row["value"] for (_, other), row in found.items() if other == o and row["value"] is not None), default=None
-        )
+        o: None if o in open_ones else highest(row["value"] for (_, other), row in found.items() if other == o)
         for o in scored.objectives
     }
-    several = len(scored.logs) > 1
     rows = tuple(
-        (Cell(o, o), *(_value_cell(found.get((name, o)), best[o] if several else None) for name in scored.logs))
-        for o in scored.objectives
+        (Cell(o, o), *(_value_cell(found.get((name, o)), best[o]) for name in scored.logs)) for o in scored.objectives
     )
     text = "The mean over groups of the unbiased estimate of each group ± half of its 95% interval over groups."
-    if several:
+    if len(scored.logs) > 1:
         text += " The highest of each row is marked; where intervals overlap the order may be chance."
+        if open_ones:
+            text += (
+                f" Not marked: {', '.join(open_ones)}, at K = N - 1 of each group; with groups of different size they "
+                "are other objectives. Comparisons are at one K."
+            )
     return Table("Every objective under every log", ("objective", *scored.logs), rows, text)
 
 
@@ -193,16 +200,18 @@ def _comparison_table(comparisons: Sequence[Row]) -> Table | None:
             Cell(f"{row['log']} − {row['against']}", row["log"]),
             Cell(row["objective"], row["objective"]),
             _number_cell(row["difference"]),
-            Cell(f"[{number(row['low'], 3)}, {number(row['high'], 3)}]", row["low"]),
+            Cell("–" if row["low"] is None else f"[{number(row['low'], 3)}, {number(row['high'], 3)}]", row["low"]),
             _number_cell(row["p_value"], digits=2),
             Cell(f"{row['method']}, {row['pairs']:,} pairs" if row["method"] == "paired" else str(row["method"])),
         )
         for row in comparisons
     )
     header = ("difference", "objective", "estimate", "95% interval", "p", "method")
-    return Table(
-        "Comparisons", header, rows, "Paired over groups of the same id where there are any, otherwise Welch's."
+    text = (
+        "Both logs at the same K: objectives without @K at the largest that the usual group of every log allows. "
+        "Paired over groups of the same id where there are any, otherwise Welch's."
     )
+    return Table("Comparisons", header, rows, text)
 
 
 def _tails_table(logs: Mapping[str, Row]) -> Table | None:

@@ -1,13 +1,13 @@
 """What a report is made of: sections of charts and tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Cell", "Chart", "Section", "Table", "common", "interval_text", "number"]
+__all__ = ["Cell", "Chart", "Section", "Table", "common", "highest", "interval_text", "number"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,17 @@ def common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     first, *others = settings
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+
+
+def highest(values: Iterable[float | None]) -> float | None:
+    """Return the value to mark in a column: the highest, None if no other is lower.
+
+    Example:
+        >>> highest([0.5, None, 0.75, 0.75]), highest([0.0, 0.0])
+        (0.75, None)
+    """
+    known = {value for value in values if value is not None}
+    return max(known) if len(known) > 1 else None
 
 
 def number(value: float | None, digits: int = 4) -> str:

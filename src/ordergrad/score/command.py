@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ordergrad.score.comparison import mixed_sizes
 from ordergrad.score.options import (
     GroupOption,
     MaskOption,
@@ -69,32 +70,37 @@ def score(
         if advantages is not None:
             _check_advantages(advantages, logs, objectives, overwrite)
 
+        from ordergrad.score.comparison import compare_logs
         from ordergrad.score.folder import check_folder, results_of, write_score
-        from ordergrad.score.logs import RowStore, score_log, write_advantages
-        from ordergrad.score.summary import compare
+        from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
+        from ordergrad.score.summary import Summary
 
         if out is not None:
             check_folder(out, overwrite=overwrite)
         with nullcontext() if advantages is None else RowStore(len(objectives)) as store:
-            with reading_bar(console, logs) as bars:
-                scored = [
-                    score_log(
-                        log,
-                        objectives,
-                        success=success,
-                        skip_broken=skip_broken,
-                        keep=len(logs) > 1,
-                        store=store,
-                        baseline=_BASELINES[baseline],
-                        report=report,
-                    )
-                    for log, report in zip(logs, bars, strict=True)
-                ]
-            first = scored[0][1]
+
+            def read(objectives: Sequence[str]) -> list[tuple[Reading, Summary]]:
+                with reading_bar(console, logs) as bars:
+                    return [
+                        score_log(
+                            log,
+                            objectives,
+                            success=success,
+                            skip_broken=skip_broken,
+                            keep=len(logs) > 1,
+                            store=store,
+                            baseline=_BASELINES[baseline],
+                            report=report,
+                        )
+                        for log, report in zip(logs, bars, strict=True)
+                    ]
+
+            scored = read(objectives)
             comparisons = [
-                {"log": reading.log.name, "against": logs[0].name} | row
-                for reading, summary in scored[1:]
-                for row in compare(first, summary)
+                {"log": logs[index].name, "against": logs[0].name} | row
+                for index, row in compare_logs(
+                    [summary for _, summary in scored], lambda named: [summary for _, summary in read(named)]
+                )
             ]
             results = results_of(scored, objectives, success, comparisons)
             _show(console, results, skip_broken)
@@ -148,7 +154,7 @@ def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> No
     _show_curves(console, results)
     _show_tails(console, results)
     if results["comparisons"]:
-        _show_comparisons(console, results["comparisons"])
+        _show_comparisons(console, results)
     if skip_broken:
         _show_broken(console, results)
 
@@ -156,36 +162,42 @@ def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> No
 def _show_log(console: Console, log: Mapping[str, Any]) -> None:
     """Print what one log holds, and the table of its objectives."""
     least, most = log["smallest"], log["largest"]
-    size = "no groups" if least is None else f"groups of {least}" if least == most else f"groups of {least} to {most}"
-    parts = [f"{log['rows']:,} rows", f"{log['groups']:,} {size}" if log["groups"] else size]
+    groups = f"{log['groups']:,} group{'' if log['groups'] == 1 else 's'} of {least}" if log["groups"] else "no groups"
+    parts = [f"{log['rows']:,} rows", groups if least == most else f"{groups} to {most}"]
     parts += [f"{log[key]:,} {key}" for key in ("masked", "broken") if log[key]]
     console.print(f"\n[bold]{plain(log['log'])}[/]: {', '.join(parts)}")
     if log["used"]:
-        spread = "" if log["sd"] is None else f" ± {log['sd']:.4g} (standard deviation)"
-        console.print(f"reward {log['mean']:.4g}{spread}, from {log['min']:.4g} to {log['max']:.4g}")
-    table = Table()
-    table.add_column("objective")
-    for heading in ("value", "± error", "groups", "too small", "no signal", "effective", "of all rows"):
-        table.add_column(heading, justify="right")
+        spread = "" if log["sd"] is None else f" (standard deviation {_number(log['sd'])})"
+        ends = f"from {_number(log['min'])} to {_number(log['max'])}"
+        console.print(f"reward {_number(log['mean'])}{spread}, {ends}")
     by_name = {row["objective"]: row for row in log["values"]}
+    small = any(row["too_small"] for row in (*log["values"], *log["signal"]))
+    table = Table()
+    table.add_column("objective", overflow="fold")
+    last = ("no\nsignal", "effective", "of all\nrows")
+    for heading in ("value", "±", "groups", *(["too\nsmall"] if small else []), *last):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in log["signal"]:
         of_value = by_name.get(row["objective"], {})
         table.add_row(
             plain(row["objective"]),
             _number(of_value.get("value")),
-            _number(of_value.get("error"), ".2g"),
+            _half(of_value),
             f"{of_value.get('groups', row['groups']):,}",
-            f"{of_value.get('too_small', row['too_small']):,}",
-            _number(row["no_signal"], ".1%"),
-            _number(row["effective"], ".3g"),
-            _number(row["effective_share"], ".1%"),
+            *([f"{of_value.get('too_small', row['too_small']):,}"] if small else []),
+            _percent(row["no_signal"]),
+            _number(row["effective"], 3),
+            _percent(row["effective_share"]),
         )
     console.print(table)
     console.print(
-        "value: mean over groups of the unbiased estimate; no signal: share of groups with all advantages zero; "
-        "effective: rewards that carry the gradient of the other groups, (Σ|A|)² / ΣA²",
+        "value: mean over groups of the unbiased estimate, ± half of its 95% interval; no signal: share of groups with "
+        "all advantages zero; effective: rewards that carry the gradient of the other groups, (Σ|A|)² / ΣA²",
         style="dim",
     )
+    mixed = mixed_sizes(log, list(by_name))
+    if mixed:
+        console.print(plain(mixed), style="yellow")
 
 
 def _show_curves(console: Console, results: Mapping[str, Any]) -> None:
@@ -195,17 +207,17 @@ def _show_curves(console: Console, results: Mapping[str, Any]) -> None:
     ks = sorted({row["k"] for log in results["logs"] for row in log["curves"]})
     for log in results["logs"]:
         name = f"\n{plain(log['log'])}" if len(results["logs"]) > 1 else ""
-        table.add_column(f"pass@k{name}", justify="right")
-        table.add_column(f"max@k{name}", justify="right")
+        table.add_column(f"pass@k{name}", justify="right", overflow="fold")
+        table.add_column(f"max@k{name}", justify="right", overflow="fold")
     for k in ks:
         cells: list[str] = []
         for log in results["logs"]:
             for curve in ("pass", "max"):
                 row = next((row for row in log["curves"] if row["k"] == k and row["curve"] == curve), None)
-                cells.append(f"{row['value']:.4f} ± {_number(row['error'], '.2g')}" if row else "")
+                cells.append(" ± ".join(filter(None, (_number(row["value"]), _half(row)))) if row else "")
         table.add_row(str(k), *cells)
     if ks:
-        console.print(f"\npass@k (reward ≥ {results['success']:g}) and max@k, ± standard error")
+        console.print(f"\npass@k (reward ≥ {results['success']:g}) and max@k, ± half of the 95% interval")
         console.print(table)
 
 
@@ -214,7 +226,7 @@ def _show_tails(console: Console, results: Mapping[str, Any]) -> None:
     table = Table()
     table.add_column("statistic")
     for log in results["logs"]:
-        table.add_column(plain(log["log"]), justify="right")
+        table.add_column(plain(log["log"]), justify="right", overflow="fold")
     statistics = {row["statistic"]: None for log in results["logs"] for row in log["tails"]}
     for statistic in statistics:
         cells = [{row["statistic"]: row["value"] for row in log["tails"]}.get(statistic) for log in results["logs"]]
@@ -224,27 +236,32 @@ def _show_tails(console: Console, results: Mapping[str, Any]) -> None:
         console.print(table)
 
 
-def _show_comparisons(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+def _show_comparisons(console: Console, results: Mapping[str, Any]) -> None:
     """Print how logs differ from the first."""
-    table = Table()
+    rows, table = results["comparisons"], Table()
     for heading in ("log", "objective"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for heading in ("difference", "95% interval", "p"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("test")
+    tests = {"none": "groups too small"}
     for row in rows:
-        test = f"paired, {row['pairs']:,} groups" if row["method"] == "paired" else row["method"]
-        ends = f"{_number(row['low'])} to {_number(row['high'])}"
+        method = row["method"]
         table.add_row(
             plain(row["log"]),
             plain(row["objective"]),
             _number(row["difference"]),
-            ends,
-            _number(row["p_value"], ".2g"),
-            test,
+            "" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}",
+            _number(row["p_value"], 2),
+            f"paired, {row['pairs']:,} groups" if method == "paired" else tests.get(method, method),
         )
     console.print(f"\nHow much higher than in {plain(rows[0]['against'])} (p-values for each comparison alone)")
     console.print(table)
+    if any(row["objective"] not in results["objectives"] for row in rows):
+        console.print(
+            "objectives without @K are compared at one K, the largest that the usual group of every log allows",
+            style="dim",
+        )
 
 
 def _show_broken(console: Console, results: Mapping[str, Any]) -> None:
@@ -256,5 +273,17 @@ def _show_broken(console: Console, results: Mapping[str, Any]) -> None:
             console.print(f"  {plain(row['file'])}, {row['place']} {row['number']}: {plain(row['reason'])}")
 
 
-def _number(value: float | None, form: str = ".4g") -> str:
-    return "" if value is None else f"{value:{form}}"
+def _half(row: Mapping[str, Any]) -> str:
+    """Return half of the 95% interval of a row, if it is known."""
+    known = row.get("low") is not None and row.get("high") is not None
+    return _number((row["high"] - row["low"]) / 2, 2) if known else ""
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"

@@ -18,7 +18,8 @@ OUT/
 over groups. A number that is not known (the error of a value without groups) is null in JSON and empty in CSV.
 
 - ``values``: the mean over groups of the unbiased estimate of each group; ``groups`` is how many were large enough,
-  ``too_small`` how many were not. With one group the error is the jackknife's.
+  ``too_small`` how many were not. Objectives without @K take K = N - 1 of each group. With one group the error is
+  the jackknife's.
 - ``signal``: the gradient under each objective, and under ``grpo``. ``no_signal`` is the share of groups with all
   advantages zero, ``effective`` the mean over the other groups of (Σ|A|)² / ΣA², ``effective_share`` the same ratio
   over all rows together, divided by their number ``rows``.
@@ -28,8 +29,10 @@ over groups. A number that is not known (the error of a value without groups) is
   ``median``, ``uppercvar:0.05``, ...).
 - ``quantiles``: the quantile function of all rewards pooled, ascending u from 0 (smallest) to 1 (largest); the levels
   are dense at both ends.
-- ``comparisons``: each log against the first, ``difference`` = log - against, ``method`` is ``paired`` (over the
-  ``pairs`` of groups with the same id) or ``welch`` (no ids in common).
+- ``comparisons``: each log against the first, ``difference`` = log - against. Both logs at the same K, which
+  ``objective`` names: without @K it is the largest that the usual (median) group of every log allows. ``method`` is
+  ``paired`` (over the ``pairs`` of groups with the same id), ``welch`` (no ids in common), ``jackknife`` (a log of one
+  group) or ``none`` (a log has no group that is large enough).
 
 ``results.json`` is one object: ``objectives``, ``success`` (the threshold of pass@k), ``logs``, ``comparisons`` and
 ``broken``. Each of ``logs`` has ``log`` (its name), ``files``, the numbers of ``rows`` that were read, ``used``

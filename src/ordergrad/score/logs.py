@@ -155,14 +155,17 @@ def read_log(
         report: Given the number of rows read so far and the share of the log.
 
     Raises:
-        RunError: The log cannot be read, or has broken rows that are not to be skipped.
+        RunError: The log cannot be read, has no rows, or has broken rows that are not to be skipped.
     """
     reading = Reading(log, Problems(skip_broken))
     try:
-        return reading, use(reading, contiguous(_frames(reading, report, positions)))
+        result = use(reading, contiguous(_frames(reading, report, positions)))
     except ScatteredError:
         reading = Reading(log, Problems(skip_broken), scattered=True)
-        return reading, use(reading, partitioned(_frames(reading, report, positions)))
+        result = use(reading, partitioned(_frames(reading, report, positions)))
+    if not (reading.rows or reading.problems.count):
+        raise RunError(f"{log.name} holds no rows")
+    return reading, result
 
 
 def score_log(

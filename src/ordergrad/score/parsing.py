@@ -71,10 +71,11 @@ def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
     """Yield whole records in blocks, with the line on which each begins and the share of the file read by then."""
     rest, line, size = b"", 1, max(file.stat().st_size, 1)
     with file.open("rb") as stream:
-        while data := stream.read(_BLOCK):
-            data = rest + data
-            cut = data.rfind(b"\n") + 1
-            odd = quoted and data.count(b'"', 0, cut) % 2
+        ahead = stream.read(_BLOCK)
+        while ahead:
+            data, ahead = rest + ahead, stream.read(_BLOCK)
+            cut = data.rfind(b"\n") + 1 if ahead else len(data)
+            odd = data.count(b'"', 0, cut) % 2 if quoted and ahead else 0
             while cut and odd:  # a line end within quotes
                 before = data.rfind(b"\n", 0, cut - 1) + 1
                 odd ^= data.count(b'"', before, cut) % 2
@@ -83,10 +84,8 @@ def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
                 raise RunError(f"{file}: what begins on line {line} does not end within {_LONGEST >> 20} MiB")
             rest = data[cut:]
             if cut:
-                yield data[:cut], line, stream.tell() / size
+                yield data[:cut], line, (stream.tell() - len(ahead) - len(rest)) / size
                 line += data.count(b"\n", 0, cut)
-    if rest:
-        yield rest, line, 1.0
 
 
 def _frame(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> pl.DataFrame:
@@ -149,7 +148,7 @@ def json_object(line: bytes) -> dict[str, Any] | str:
     try:
         found = json.loads(line, object_pairs_hook=lambda pairs: dict(pairs) | dict(reversed(pairs)))
     except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
+        return f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
     except UnicodeDecodeError:
         return "not UTF-8"
     except RecursionError:

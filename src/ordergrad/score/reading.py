@@ -125,7 +125,9 @@ def log_files(argument: str) -> list[Path]:
         RunError: There is none, or it is of another kind.
     """
     path = Path(argument)
-    if path.is_dir():
+    if not argument:
+        files = list[Path]()
+    elif path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
     elif path.exists():
         files = [path]
@@ -133,7 +135,7 @@ def log_files(argument: str) -> list[Path]:
         root = Path(path.anchor or ".")
         files = sorted(root.glob(str(path.relative_to(path.anchor)))) if set("*?[") & set(argument) else []
     if not files:
-        raise RunError(f"FILE must be a log, a folder of logs or a pattern that matches some; {argument} is none")
+        raise RunError(f"FILE must be a log, a folder of logs or a pattern that matches some; {argument!r} is none")
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
             raise RunError(f"FILE must end in one of {', '.join(SUFFIXES)}; got {file}")
@@ -159,7 +161,9 @@ def found_columns(file: Path) -> list[str]:
     except (OSError, pl.exceptions.PolarsError, csv.Error, UnicodeDecodeError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
     if not names:
-        raise RunError(f"{file} holds no rows with named columns")
+        if file.suffix.lower() in (".jsonl", ".ndjson") and file.stat().st_size:
+            raise RunError(f"{file} must hold one JSON object a line; none of the first hundred lines is one")
+        raise RunError(f"{file} holds no rows")
     return names
 
 

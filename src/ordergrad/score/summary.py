@@ -1,18 +1,20 @@
-"""Running totals over the groups of a log, the tables that they amount to, and the comparison of logs."""
+"""Running totals over the groups of a log, and the tables that they amount to."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.estimators import value_and_error
 from ordergrad.exact import value
 from ordergrad.score.distribution import Distribution, levels
 from ordergrad.score.groups import GRPO, GroupScores, score_groups
 from ordergrad.train.measures import confidence_interval
 
-__all__ = ["Moments", "Summary", "compare"]
+__all__ = ["Moments", "Summary"]
 
 Array = NDArray[Any]
 _WIDEST = 32
@@ -71,6 +73,7 @@ class Summary:
         success: What counts as a success in pass@k.
         groups: The number of groups.
         used: The number of rewards.
+        sizes: The number of groups of each size.
         kept: The values of every group with its fingerprint, where they are kept to be compared.
 
     Example:
@@ -85,7 +88,7 @@ class Summary:
         self.objectives, self.success = list(objectives), success
         self.groups = self.used = 0
         self.kept: list[tuple[Array, Array]] | None = [] if keep else None
-        self._sizes = (math.inf, 0.0)
+        self.sizes: Counter[int] = Counter()
         width = len(self.objectives)
         self._values, self._best, self._passed = Moments(width), Moments(_WIDEST), Moments(_WIDEST)
         self._signal = {name: np.zeros(width + 1) for name in ("groups", "none", "number", "sums", "squares", "rows")}
@@ -93,6 +96,7 @@ class Summary:
         self._distribution = Distribution()
         self._steps: dict[float, Moments] = {}
         self._weighted = False
+        self._alone: tuple[Array, Array | None] | None = None
 
     def add(
         self,
@@ -112,6 +116,7 @@ class Summary:
             steps: The step of each group.
             keys: The fingerprints of the groups, needed where they are kept.
         """
+        self._alone = (rewards, weights) if self.groups == 0 and len(sizes) == 1 else None
         scores = score_groups(rewards, sizes, self.objectives, success=self.success, weights=weights)
         self.add_scores(scores, weighted=weights is not None, steps=steps)
         self.add_rewards(rewards, weights)
@@ -122,7 +127,7 @@ class Summary:
         """Take in the scores of groups."""
         self.groups += len(scores.sizes)
         self._weighted |= weighted
-        self._sizes = min(self._sizes[0], scores.sizes.min()), max(self._sizes[1], scores.sizes.max())
+        self.sizes.update(scores.sizes.tolist())
         self._values.add(scores.values)
         self._best.add(scores.best)
         self._passed.add(scores.passed)
@@ -170,14 +175,20 @@ class Summary:
             error = math.sqrt(squares / n**2 if self._weighted else (n - 1) / n**3 * squares)
         return (value_ if count else math.nan), (error if count else math.nan), count
 
+    @property
+    def usual_size(self) -> int:
+        """The size of the group in the middle, the smaller one of two; 0 without groups."""
+        sizes = sorted(self.sizes)
+        return sizes[np.searchsorted(np.cumsum([self.sizes[n] for n in sizes]), (self.groups + 1) // 2)] if sizes else 0
+
     def about(self) -> dict[str, Any]:
         """Return the numbers of groups and rewards, and the moments of all rewards."""
         self._distribution.points() if self.used else None
         return {
             "used": self.used,
             "groups": self.groups,
-            "smallest": int(self._sizes[0]) if self.groups else None,
-            "largest": int(self._sizes[1]) if self.groups else None,
+            "smallest": min(self.sizes, default=None),
+            "largest": max(self.sizes, default=None),
             "mean": float(self._rewards.mean[0]) if self.used else None,
             "sd": math.sqrt(self._rewards.squares[0] / (self.used - 1)) if self.used > 1 else None,
             "min": self._lowest if self.used else None,
@@ -190,7 +201,7 @@ class Summary:
         return {
             "values": list(map(self._value_row, range(len(self.objectives)))),
             "signal": list(map(self._signal_row, range(len(self.objectives) + 1))),
-            "curves": [*_curve("pass", self._passed), *_curve("max", self._best)],
+            "curves": [*self._curve("pass", self._passed), *self._curve("max", self._best)],
             "tails": [{"statistic": name, "value": number} for name, number in self._tails()],
             "quantiles": [{"u": u, "reward": reward} for u, reward in self._quantiles()],
             "steps": [
@@ -223,6 +234,24 @@ class Summary:
             "rows": int(rows),
         }
 
+    def _curve(self, name: str, moments: Moments) -> Iterable[dict[str, Any]]:
+        errors = moments.error()
+        for column in np.flatnonzero(moments.count).tolist():
+            k, mean, count = 1 << column, float(moments.mean[column]), int(moments.count[column])
+            error = self._jackknife(name, k) if self._alone else float(errors[column])
+            low, high = confidence_interval(mean, error, count)
+            row = {"curve": name, "k": k, "value": mean, "error": error, "low": low, "high": high}
+            yield row | {"groups": count}
+
+    def _jackknife(self, name: str, k: int) -> float:
+        """Return the error of max@k or pass@k in the only group."""
+        assert self._alone is not None
+        x, weights = self._alone
+        if k >= len(x):
+            return math.nan
+        x = (x >= self.success).astype(np.float64) if name == "pass" else x
+        return float(value_and_error(x, f"max@{k}", sample_weight=weights)[1])
+
     def _tails(self) -> Iterable[tuple[str, float]]:
         if self.used:
             x, mass = self._distribution.points()
@@ -250,76 +279,3 @@ class Summary:
         squares = per_step((values - mean[inverse]) ** 2)
         for step, *moments in zip(distinct.tolist(), count, mean, squares, strict=True):
             self._steps.setdefault(step, Moments(len(self.objectives))).join(*moments)
-
-
-def compare(first: Summary, other: Summary) -> list[dict[str, Any]]:
-    """Return, for every objective, how much higher the other log's value is than the first's, with a test.
-
-    Groups with the same id are compared with each other (paired t-test). Without at least two of them the means of the
-    groups are compared (Welch's t-test); with one group in either log, the values with their jackknife errors.
-
-    Args:
-        first: The log to compare with, its groups kept.
-        other: Another one with the same objectives.
-    """
-    here, there = _matched(first, other)
-    rows: list[dict[str, Any]] = []
-    for column, objective in enumerate(first.objectives):
-        both = ~np.isnan(here[:, column]) & ~np.isnan(there[:, column])
-        apart = there[both, column] - here[both, column]
-        if len(apart) > 1:
-            found = {"method": "paired", "pairs": len(apart)} | _paired(apart)
-        else:
-            found = {"pairs": 0} | _unpaired(first, other, column)
-        rows.append({"objective": objective} | found)
-    return rows
-
-
-def _matched(first: Summary, other: Summary) -> tuple[Array, Array]:
-    """Return the values of the groups that both logs have, in the same order."""
-    import polars as pl
-
-    sides = [_joined(summary) for summary in (first, other)]
-    frames = [pl.DataFrame({"key0": keys[:, 0], "key1": keys[:, 1]}).with_row_index("at") for keys, _ in sides]
-    pairs = frames[0].join(frames[1], on=["key0", "key1"])
-    return sides[0][1][pairs["at"].to_numpy()], sides[1][1][pairs["at_right"].to_numpy()]
-
-
-def _joined(summary: Summary) -> tuple[Array, Array]:
-    kept = summary.kept or [(np.zeros((0, 2), np.uint64), np.zeros((0, len(summary.objectives))))]
-    return np.concatenate([keys for keys, _ in kept]), np.concatenate([values for _, values in kept])
-
-
-def _paired(apart: Array) -> dict[str, Any]:
-    from scipy.stats import t
-
-    count, mean = len(apart), float(apart.mean())
-    error = float(apart.std(ddof=1)) / math.sqrt(count)
-    low, high = confidence_interval(mean, error, count)
-    p = 2 * float(t.sf(abs(mean) / error, count - 1)) if error > 0 else float(mean == 0)
-    return {"difference": mean, "error": error, "low": low, "high": high, "p_value": p}
-
-
-def _unpaired(first: Summary, other: Summary, column: int) -> dict[str, Any]:
-    from scipy.stats import norm, t
-
-    (v0, e0, n0), (v1, e1, n1) = first.estimate(column), other.estimate(column)
-    difference, error = v1 - v0, math.hypot(e0, e1)
-    if min(n0, n1) > 1 and error > 0:
-        df = error**4 / (e0**4 / (n0 - 1) + e1**4 / (n1 - 1))
-        law, method = t(df), "welch"
-    else:
-        law, method = norm(), "jackknife"
-    half = float(law.ppf(0.975)) * error
-    p = 2 * float(law.sf(abs(difference) / error)) if error > 0 else float(difference == 0)
-    row = {"method": method, "difference": difference, "error": error}
-    return row | {"low": difference - half, "high": difference + half, "p_value": math.nan if math.isnan(error) else p}
-
-
-def _curve(name: str, moments: Moments) -> Iterable[dict[str, Any]]:
-    errors = moments.error()
-    for column in np.flatnonzero(moments.count).tolist():
-        mean, error, count = float(moments.mean[column]), float(errors[column]), int(moments.count[column])
-        low, high = confidence_interval(mean, error, count)
-        row = {"curve": name, "k": 1 << column, "value": mean, "error": error, "low": low, "high": high}
-        yield row | {"groups": count}

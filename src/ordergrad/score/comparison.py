@@ -1,0 +1,144 @@
+"""Logs compared with the first of them, every objective at one comparison size."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordergrad.score.summary import Summary
+from ordergrad.spec import is_open, parse, resolved
+from ordergrad.train.measures import confidence_interval
+from ordergrad.weights import largest_k
+
+__all__ = ["common_k", "compare", "compare_logs", "mixed_sizes"]
+
+Array = NDArray[Any]
+
+
+def common_k(summaries: Sequence[Summary]) -> int:
+    """Return the comparison size at which levels without @K are compared.
+
+    It is the largest one, K = N - 1, that the usual (median) group of every log allows.
+
+    Example:
+        >>> short, long = Summary(["median"]), Summary(["median"])
+        >>> short.add(np.zeros(8), np.array([4, 4]))
+        >>> long.add(np.zeros(25), np.array([8, 8, 8, 1]))
+        >>> common_k([short, long])
+        3
+    """
+    return largest_k(min((summary.usual_size for summary in summaries if summary.groups), default=1))
+
+
+def compare_logs(
+    summaries: Sequence[Summary], again: Callable[[Sequence[str]], Sequence[Summary]]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return the rows of the comparisons of logs with the first one, each with the number of its log.
+
+    Levels without @K take another K in groups of another size, and are then other objectives. Here they are all at
+    `common_k`, and the rows name it.
+
+    Args:
+        summaries: What the logs say, their groups kept.
+        again: Reads them again for other objectives; called if groups differ in size.
+    """
+    k = common_k(summaries)
+    named = [str(resolved(parse(objective), k)) for objective in summaries[0].objectives]
+    differ = {size for summary in summaries for size in summary.sizes} - {k + 1}
+    if differ and named != summaries[0].objectives:
+        summaries = again(named)
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for index, other in enumerate(summaries[1:], 1):
+        compared = compare(summaries[0], other)
+        rows += [(index, row | {"objective": name}) for name, row in zip(named, compared, strict=True)]
+    return rows
+
+
+def mixed_sizes(log: Mapping[str, Any], objectives: Sequence[str]) -> str:
+    """Return what the values of levels without @K are where the groups of a log differ in size, else nothing.
+
+    Args:
+        log: What ``results.json`` says of the log.
+        objectives: The objectives' strings.
+
+    Example:
+        >>> mixed_sizes({"smallest": 4, "largest": 8}, ["mean", "median"])
+        'median: averaged over groups at K = N - 1 of their own, 3 to 7; a named K makes it one objective'
+    """
+    names = [objective for objective in objectives if is_open(parse(objective))]
+    least, most = (largest_k(log[end] or 1) for end in ("smallest", "largest"))
+    if not names or least == most:
+        return ""
+    return (
+        f"{', '.join(names)}: averaged over groups at K = N - 1 of their own, {least} to {most}; a named K makes it "
+        "one objective"
+    )
+
+
+def compare(first: Summary, other: Summary) -> list[dict[str, Any]]:
+    """Return, for every objective, how much higher the other log's value is than the first's, with a test.
+
+    Groups with the same id are compared with each other (paired t-test). Without at least two of them the means of the
+    groups are compared (Welch's t-test); with one group in either log, the values with their jackknife errors; and
+    nothing if a log has no group that is large enough.
+
+    Args:
+        first: The log to compare with, its groups kept.
+        other: Another one with the same objectives. Those without @K mean the same only if all groups have one size.
+    """
+    here, there = _matched(first, other)
+    rows: list[dict[str, Any]] = []
+    for column, objective in enumerate(first.objectives):
+        both = ~np.isnan(here[:, column]) & ~np.isnan(there[:, column])
+        apart = there[both, column] - here[both, column]
+        if len(apart) > 1:
+            found = {"method": "paired", "pairs": len(apart)} | _paired(apart)
+        else:
+            found = {"pairs": 0} | _unpaired(first, other, column)
+        rows.append({"objective": objective} | found)
+    return rows
+
+
+def _matched(first: Summary, other: Summary) -> tuple[Array, Array]:
+    """Return the values of the groups that both logs have, in the same order."""
+    import polars as pl
+
+    sides = [_joined(summary) for summary in (first, other)]
+    frames = [pl.DataFrame({"key0": keys[:, 0], "key1": keys[:, 1]}).with_row_index("at") for keys, _ in sides]
+    pairs = frames[0].join(frames[1], on=["key0", "key1"])
+    return sides[0][1][pairs["at"].to_numpy()], sides[1][1][pairs["at_right"].to_numpy()]
+
+
+def _joined(summary: Summary) -> tuple[Array, Array]:
+    kept = summary.kept or [(np.zeros((0, 2), np.uint64), np.zeros((0, len(summary.objectives))))]
+    return np.concatenate([keys for keys, _ in kept]), np.concatenate([values for _, values in kept])
+
+
+def _paired(apart: Array) -> dict[str, Any]:
+    from scipy.stats import t
+
+    count, mean = len(apart), float(apart.mean())
+    error = float(apart.std(ddof=1)) / math.sqrt(count)
+    low, high = confidence_interval(mean, error, count)
+    p = 2 * float(t.sf(abs(mean) / error, count - 1)) if error > 0 else float(mean == 0)
+    return {"difference": mean, "error": error, "low": low, "high": high, "p_value": p}
+
+
+def _unpaired(first: Summary, other: Summary, column: int) -> dict[str, Any]:
+    from scipy.stats import norm, t
+
+    (v0, e0, n0), (v1, e1, n1) = first.estimate(column), other.estimate(column)
+    if not min(n0, n1):
+        return {"method": "none"} | dict.fromkeys(("difference", "error", "low", "high", "p_value"), math.nan)
+    difference, error = v1 - v0, math.hypot(e0, e1)
+    if min(n0, n1) > 1 and error > 0:
+        df = error**4 / (e0**4 / (n0 - 1) + e1**4 / (n1 - 1))
+        law, method = t(df), "welch"
+    else:
+        law, method = norm(), "jackknife"
+    half = float(law.ppf(0.975)) * error
+    p = 2 * float(law.sf(abs(difference) / error)) if error > 0 else float(difference == 0)
+    row = {"method": method, "difference": difference, "error": error}
+    return row | {"low": difference - half, "high": difference + half, "p_value": math.nan if math.isnan(error) else p}
