@@ -166,7 +166,7 @@ def _levels(ops: Backend, probs: Array, objective: str | Objective, sizes: Sizes
     Those of the population keep the dtype, from which it follows what counts as a level that is reached.
     """
     level = ops.xp.clip(ops.cumulate(ops.wide(probs))[..., 1:-1], 0, 1)
-    if sizes is None and parse(objective).is_open:
+    if sizes is None and ops.xp is np and parse(objective).is_open:
         level = ops.cast(level, probs)
     return ops.xp.where(_from_above(ops, probs)[..., 1:-1] > 0, level, ops.xp.ones_like(level))
 
