@@ -3,13 +3,16 @@
 import multiprocessing
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.compiler_lock import global_compiler_lock
 from numpy.testing import assert_allclose, assert_array_equal
 from strategies import groups, objectives
 
@@ -258,10 +261,11 @@ def test_tensors_that_something_else_looks_at_go_the_generic_way(counted):
         tangent = torch.autograd.forward_ad.unpack_dual(og.include_one(dual, "mean")).tangent
         assert_allclose(tangent, 1, atol=1e-14)
     assert og.include_one(x.clone().requires_grad_(), "max@3").requires_grad
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with FakeTensorMode() as mode:
         assert og.advantages(mode.from_tensor(x), "max@3").shape == x.shape
-    graph = make_fx(lambda r: og.advantages(r, "max@3"))(torch.zeros_like(x))
-    assert_allclose(graph(x), expected, atol=1e-14)
+    for early in (False, True):
+        graph = make_fx(lambda r: og.advantages(r, "max@3"), pre_dispatch=early)(torch.zeros_like(x))
+        assert_allclose(graph(x), expected, atol=1e-14)
     torch._dynamo.reset()
     run = torch.compile(lambda r: og.advantages(r, "max@3"), fullgraph=True, backend="eager")
     assert_allclose(run(x), expected, atol=1e-14)
@@ -275,6 +279,20 @@ def test_a_traced_function_is_not_a_constant():
         traced = torch.jit.trace(lambda r: og.advantages(r, "max@3"), torch.rand(6, 9), check_trace=False)
     x = torch.rand(6, 9)
     assert_allclose(traced(x), og.advantages(x, "max@3"), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_the_sizes_of_traced_tensors_are_not_counted():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "_kernels", {})
+        patch.setattr(backend, "_waited", 0.0)
+        torch.jit.trace(lambda r: og.advantages(r, "max@3"), torch.rand(6, 9), check_trace=False)
+        make_fx(lambda r: og.advantages(r, "max@3"), tracing_mode="symbolic")(torch.rand(6, 9))
+        assert type(backend._waited) is float
+        og.advantages(torch.rand(6, 9), "max@3")
+        assert 0 < backend._waited < 1e-3
 
 
 # Threads and processes
@@ -303,18 +321,61 @@ def _in_a_child(pipe):
     pipe.send(og.advantages(BIG, "max@4"))
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def _compile_in_a_child(pipe):
+    with global_compiler_lock:
+        pipe.send(True)
+
+
+def forked(target):
+    """Return what a forked process sends."""
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    child = fork.Process(target=target, args=(there,))
+    child.start()
+    try:
+        assert here.poll(60), "the child hangs"
+        return here.recv()
+    finally:
+        child.kill()
+        child.join()
+
+
+forks = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+forks_with_threads = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+
+
+@forks
+@forks_with_threads
 def test_a_forked_process(monkeypatch):
     monkeypatch.setattr(cpu, "default_threads", lambda: 2)
     expected = og.advantages(BIG, "max@4")
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe()
-    child = fork.Process(target=_in_a_child, args=(there,))
-    child.start()
-    assert here.poll(60), "the child hangs"
-    assert_array_equal(here.recv(), expected)
-    child.join()
+    assert_array_equal(forked(_in_a_child), expected)
+
+
+@forks
+@forks_with_threads
+def test_a_process_forked_while_a_thread_looks_up_constants():
+    expected = og.advantages(BIG, "max@4")
+    with backend._CONSTANTS._lock:
+        got = forked(_in_a_child)
+    assert_array_equal(got, expected)
+
+
+@forks
+@forks_with_threads
+def test_a_process_forked_while_a_thread_compiles():
+    compiling = Event()
+
+    def compile_something():
+        with global_compiler_lock:
+            compiling.set()
+            time.sleep(0.3)
+
+    thread = Thread(target=compile_something)
+    thread.start()
+    compiling.wait()
+    assert forked(_compile_in_a_child)
+    thread.join()
 
 
 def test_a_failing_part_raises():
@@ -349,7 +410,7 @@ def test_threads_follow_the_environment(monkeypatch):
 
 
 def run(program):
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     return out.stdout.strip()
 
 
@@ -365,9 +426,142 @@ def test_small_calls_do_not_load_it_and_much_work_does():
 
 def test_without_numba_everything_works():
     program = (
-        "import sys; sys.modules['numba'] = None\n"
+        "import sys, warnings; sys.modules['numba'] = None; warnings.simplefilter('error')\n"
         "import numpy as np, ordergrad as og; from ordergrad import backend\n"
         "y = np.zeros((1 << 18, 16)); [og.advantages(y, 'mean') for _ in range(9)]\n"
         "print('ordergrad.kernels.cpu' in sys.modules, og.advantages([0.0, 1.0], 'mean').tolist())"
     )
     assert run(program) == "False [-1.0, 1.0]"
+
+
+LOADING = """
+import os, signal, sys, threading, time, warnings, numpy as np, ordergrad as og
+from ordergrad import backend
+
+x = np.random.default_rng(0).normal(size=(8, 16))
+expected = og.advantages(x, 'max@4')
+
+def right():
+    return np.allclose(og.advantages(x, 'max@4'), expected, rtol=0, atol=1e-13)
+
+def loaded():
+    return backend._cpu_kernel(1) is not None
+
+backend._waited = 1.0  # as after a second of work
+"""
+HALFWAY = f"""{LOADING}
+halfway, go_on = threading.Event(), threading.Event()
+
+def halt(event, arguments):
+    if event == 'import' and arguments[0] == 'llvmlite':
+        halfway.set()
+        go_on.wait(10)
+
+sys.addaudithook(halt)
+"""
+"""The import of Numba stands still until it may go on."""
+
+
+def test_calls_while_another_thread_loads_it():
+    program = f"""{HALFWAY}
+thread = threading.Thread(target=right)
+thread.start()
+halfway.wait()
+print('ordergrad.kernels.cpu' in sys.modules, right(), loaded(), go_on.is_set())
+go_on.set()
+thread.join()
+print(right(), loaded())
+"""
+    assert run(program).split() == ["True", "True", "False", "False", "True", "True"]
+
+
+@forks
+def test_a_process_forked_while_a_thread_loads_it():
+    program = f"""{HALFWAY}
+warnings.simplefilter('ignore')  # of forks of several threads
+thread = threading.Thread(target=right)
+thread.start()
+halfway.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if right() and not loaded() and right() else 1)
+print(os.waitpid(child, 0)[1], go_on.is_set())
+go_on.set()
+thread.join()
+print(right(), loaded())
+"""
+    assert run(program).split() == ["0", "False", "True", "True"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a signal to the own process")
+def test_an_interrupt_while_it_is_loaded():
+    """Numba cannot be imported again after half an import."""
+    program = f"""{HALFWAY}
+def interrupt():
+    halfway.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    og.advantages(x, 'max@4')
+except KeyboardInterrupt:
+    print('interrupted', go_on.is_set())
+print(right(), loaded())
+go_on.set()
+while not loaded():
+    time.sleep(0.01)
+print(right())
+"""
+    assert run(program).split() == ["interrupted", "False", "True", "False", "True"]
+
+
+def test_a_kernel_that_does_not_load_is_reported_once():
+    program = f"""{LOADING}
+def fail(event, arguments):
+    if event == 'import' and arguments[0] == 'llvmlite':
+        raise OSError('no such library')
+
+sys.addaudithook(fail)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    print(right(), right(), loaded())
+for w in caught:
+    print(w.category.__name__, w.filename, w.message)
+"""
+    assert run(program).splitlines() == [
+        "True True False",
+        "RuntimeWarning <string> the compiled kernel cannot be loaded, and large arrays take longer without it: "
+        "OSError('no such library')",
+    ]
+
+
+def test_without_a_folder_for_what_is_compiled():
+    program = f"""import os
+os.environ['NUMBA_CACHE_LOCATOR_CLASSES'] = '_ZipCacheLocator'  # which has none for a file on disk
+{LOADING}
+warnings.simplefilter('error')
+print(right(), loaded(), right())
+"""
+    assert run(program) == "True True True"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
+def test_without_room_for_what_is_compiled(tmp_path):
+    program = f"""import os, resource
+os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}
+{LOADING}
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+print(all([right() for _ in range(8)]), loaded())
+"""
+    assert run(program) == "True True"
+
+
+def test_what_is_compiled_is_kept(tmp_path):
+    program = f"""import os
+os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}
+{LOADING}
+print(right(), loaded())
+"""
+    assert run(program) == "True True"
+    assert list(tmp_path.rglob("cpu._lanes-*.nbc"))

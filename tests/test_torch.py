@@ -152,6 +152,62 @@ def test_what_a_transformation_caches_is_good_for_everybody(first):
     assert_allclose(ways["hessian"](REWARDS[0]), torch.diag(weights * 0.6 * REWARDS[0]), atol=1e-14)
 
 
+class Chosen(torch.nn.Module):
+    def __init__(self, objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, x):
+        return og.advantages(x, self.objective), og.value(x, self.objective)
+
+
+def traced(**options):
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return lambda module: make_fx(module, **options)(REWARDS)
+
+
+def faked(module):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode() as mode:
+        module(mode.from_tensor(REWARDS))
+    return module
+
+
+MODES = {
+    "fake tensors": faked,
+    "export": lambda module: torch.export.export(module, (REWARDS,), strict=False).module(),
+    "strict export": lambda module: torch.export.export(module, (REWARDS,), strict=True).module(),
+    "make_fx": traced(),
+    "make_fx early": traced(pre_dispatch=True),
+    "make_fx on fake tensors": traced(tracing_mode="fake"),
+    "make_fx with any size": traced(tracing_mode="symbolic"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("first", ["mode", "ordinary"])
+def test_what_a_dispatch_mode_makes_stays_there(mode, first):
+    """Fake constants are not for ordinary tensors, nor ordinary ones for fake tensors."""
+    spec = f"cvar:0.{51 + list(MODES).index(mode)}@{3 if first == 'mode' else 4}"
+    advantages, value = (f(REWARDS.numpy(), spec) for f in (og.advantages, og.value))
+    module = Chosen(spec)
+
+    def assert_ordinary(run):
+        for got, expected in zip(run(REWARDS.flip(-1)), (advantages[:, ::-1], value), strict=True):
+            assert type(got) is torch.Tensor
+            assert_allclose(got, expected, atol=1e-14)
+
+    if first == "ordinary":
+        assert_ordinary(module)
+    graph = MODES[mode](module)
+    assert_ordinary(module)
+    assert_ordinary(graph)
+    assert_ordinary(module)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_trace_leaves_nothing_behind():
     """Shapes are tensors while PyTorch traces; the cache must not count in them."""

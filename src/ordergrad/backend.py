@@ -6,7 +6,9 @@ the array API standard.
 """
 
 import importlib.util
+import os
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
+
+from ordergrad import kernels
 
 __all__ = ["Array", "Backend", "backend_of"]
 
@@ -87,6 +91,12 @@ class _Cache:
     def __init__(self, limit: int) -> None:
         self._limit, self._bytes = limit, 0
         self._entries: OrderedDict[Any, tuple[tuple[Array, ...], int]] = OrderedDict()
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """Set a lock that nobody holds: after a fork a thread that held it is not there to release it."""
         self._lock = Lock()
 
     def get(self, key: Any, make: Callable[[], Any], move: Callable[[Array], Array]) -> tuple[Array, ...]:
@@ -156,22 +166,43 @@ _LOADING_TAKES = 1.0
 
 _waited = 0.0
 
+_kernels, _CPU = vars(kernels), "ordergrad.kernels.cpu"
+"""Where a module is when its import is complete; while that goes on in another thread it is in `sys.modules` only."""
 
-def _cpu_kernel(size: int) -> Any:
+
+def _cpu_kernel(size: Any) -> Any:
     """Return the module of the CPU kernel, or None: it is loaded once work without it has taken as long as that takes.
 
     The work is estimated by the number of calls and rewards, not measured: the same calls always go the same way.
     """
     global _waited
-    kernel = sys.modules.get("ordergrad.kernels.cpu")
-    if kernel is None and _waited >= 0:
+    kernel = _kernels.get("cpu")
+    if kernel is None and _waited >= 0 and isinstance(size, int):  # that of a traced tensor is no number
         _waited += 3e-5 + 3e-8 * size
-        if _waited > _LOADING_TAKES:
-            try:
-                from ordergrad.kernels import cpu as kernel
-            except ImportError:
-                _waited = -1.0
+        if _waited > _LOADING_TAKES and _CPU not in sys.modules:
+            kernel = _load_cpu_kernel()
     return kernel
+
+
+def _load_cpu_kernel() -> Any:
+    """Return the module, or None for good where there is no Numba or it does not work.
+
+    It is imported in another thread: Ctrl-C ends the wait for it, not the import, half of which Numba does not survive.
+    """
+    global _waited
+    failure = None
+    if importlib.util.find_spec("numba") is not None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        try:
+            return ThreadPoolExecutor(1).submit(importlib.import_module, _CPU).result()
+        except Exception as error:
+            failure = error
+    _waited = -1.0
+    if failure is not None:
+        message = f"the compiled kernel cannot be loaded, and large arrays take longer without it: {failure!r}"
+        warnings.warn(message, RuntimeWarning, stacklevel=6)
+    return None
 
 
 # NumPy
@@ -355,6 +386,9 @@ def _torch() -> Backend:
     compiler: Any = torch.compiler
     hidden: Any = vars(torch)["_C"]
     forward: Any = forward_ad
+    dispatch_modes, function_modes = hidden._len_torch_dispatch_stack, hidden._len_torch_function_stack
+    tracing, early = hidden._get_tracing_state, hidden.DispatchKey.PreDispatch
+    has_key = hidden._dispatch_tls_is_dispatch_key_included
     from_numpy: Callable[[Array], Array] = vars(torch)["from_numpy"]
     kept = (torch.float32, torch.float64)
 
@@ -375,6 +409,8 @@ def _torch() -> Backend:
             with torch.inference_mode(False), untransformed():
                 return torch.as_tensor(constant, dtype=dtype, device=device)
 
+        if dispatch_modes():  # a mode has tensors of its own, fake ones for example: not for others
+            return tuple(move(np.array(constant, np.float64)) for constant in make(*arguments))
         return _CONSTANTS.get((make, dtype, device, *arguments), lambda: make(*arguments), move)
 
     @compiler.assume_constant_result
@@ -398,7 +434,9 @@ def _torch() -> Backend:
             or (x.requires_grad and torch.is_grad_enabled())
         ):
             return None
-        if hidden._len_torch_dispatch_stack() or hidden._get_tracing_state() or forward._current_level >= 0:
+        if dispatch_modes() or tracing() or forward._current_level >= 0:
+            return None
+        if function_modes() and has_key(early):  # an early dispatch mode, which brings function modes along
             return None
         try:
             return x.detach().numpy()

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numba import njit, types
 from numba.core import cgutils as numba_cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -49,7 +50,22 @@ WINDOW = 1 << 10
 _TILE = 8
 cgutils: Any = numba_cgutils
 ir: Any = cgutils.ir
-_compiled = cast("Callable[[Any], Any]", njit(nogil=True, cache=True, error_model="numpy"))
+
+
+def _compiled(function: Any) -> Any:
+    """Compile at the first call, or load what was compiled before, where there is a folder to keep it in."""
+    compiled: Any = cast(Any, njit)(nogil=True, error_model="numpy")(function)
+    with suppress(RuntimeError):
+        compiled.enable_caching()
+    return compiled
+
+
+if hasattr(os, "register_at_fork"):  # a fork waits for a compilation: in the child nobody would finish it
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 class Weights(NamedTuple):
@@ -166,9 +182,17 @@ def _parts(sizes: Array) -> list[tuple[int, int]]:
 
 
 def _spread(task: Callable[[int, int], float], count: int, step: int, threads: int) -> float:
-    """Return the sum of a task over the ranges of `step` that make up `count`, this thread and helpers taking turns."""
-    if count <= step or threads <= 1:
+    """Return the sum of a task over `count`; NaN where Numba has compiled it but cannot write that to its folder."""
+    try:
+        if count > step and threads > 1:
+            return _in_turns(task, count, step, threads)
         return task(0, count) if count else 0.0
+    except OSError:
+        return np.nan
+
+
+def _in_turns(task: Callable[[int, int], float], count: int, step: int, threads: int) -> float:
+    """Return the sum of a task over the ranges of `step` that make up `count`, this thread and helpers taking turns."""
     todo = list(range(0, count, step))[::-1]
 
     def work() -> float:
