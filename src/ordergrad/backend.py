@@ -6,6 +6,7 @@ the array API standard.
 """
 
 import importlib.util
+import math
 import os
 import sys
 import warnings
@@ -21,7 +22,7 @@ import numpy as np
 
 from ordergrad import kernels
 
-__all__ = ["Array", "Backend", "backend_of"]
+__all__ = ["Array", "Backend", "backend_of", "is_finite"]
 
 Array = Any
 """An array of any backend."""
@@ -60,7 +61,8 @@ class Backend:
             `total`, and where its slopes begin, `at`. Host arrays but for the first and the last three. None if there
             is no kernel for any array.
         on_host: Array -> NumPy array of its values, or None where that would synchronise, copy or trace.
-        is_finite: Array -> whether all values are finite, or None where looking would synchronise or trace.
+        magnitude: Array -> a number that no absolute value exceeds, NaN or infinite if a value is, or None where
+            looking would synchronise or trace.
         asarray: (values, like) -> boolean or floating array of this backend beside `like`.
     """
 
@@ -83,7 +85,7 @@ class Backend:
     fused: Callable[..., Array | None]
     fused_ragged: Callable[..., Array | None] | None
     on_host: Callable[[Array], Array | None]
-    is_finite: Callable[[Array], bool | None]
+    magnitude: Callable[[Array], float | None]
     asarray: Callable[[Any, Array], Array]
 
 
@@ -128,6 +130,14 @@ def backend_of(array: Array) -> Backend:
     """Return the backend of an array; of NumPy for lists, numbers and anything else that NumPy converts."""
     index = _known(array.__class__)
     return _BACKENDS[_register(array) if index < 0 else index]
+
+
+def is_finite(ops: Backend, array: Array) -> bool | None:
+    """Return whether all values are finite, or None where looking would synchronise or trace."""
+    magnitude = ops.magnitude(array)
+    if magnitude is None:
+        return None
+    return math.isfinite(magnitude) or bool(ops.xp.all(ops.xp.isfinite(array)))
 
 
 def _known(kind: type) -> int:
@@ -314,6 +324,10 @@ def _fused_on_host(
     return None if out is None else out.reshape(x.shape)
 
 
+def _numpy_magnitude(x: Array) -> float:
+    return float(cast("Any", np.vdot(x, x))) ** 0.5
+
+
 _NUMPY = Backend(
     xp=np,
     floating=_numpy_floating,
@@ -334,7 +348,7 @@ _NUMPY = Backend(
     fused=_numpy_fused,
     fused_ragged=_numpy_fused_ragged,
     on_host=lambda x: x,
-    is_finite=lambda x: bool(np.isfinite(x).all()),
+    magnitude=_numpy_magnitude,
     asarray=lambda values, like: np.asarray(values),
 )
 _BACKENDS = [_NUMPY]
@@ -393,6 +407,7 @@ def _torch() -> Backend:
     tracing, early = hidden._get_tracing_state, hidden.DispatchKey.PreDispatch
     has_key = hidden._dispatch_tls_is_dispatch_key_included
     from_numpy: Callable[[Array], Array] = vars(torch)["from_numpy"]
+    norm: Callable[[Array], Array] = vars(torch.linalg)["vector_norm"]
     kept = (torch.float32, torch.float64)
 
     def floating(x: Array) -> Array:
@@ -481,14 +496,14 @@ def _torch() -> Backend:
         out = kernel.scan_ragged(np.ascontiguousarray(host), groups, weights, torch.get_num_threads())
         return None if out is None else from_numpy(out)
 
-    def is_finite(x: Array) -> bool | None:
+    def magnitude(x: Array) -> float | None:
         if torch.compiler.is_compiling() or x.device.type != "cpu":
             return None
         try:
-            total = x.sum().item()
+            found = norm(x).item()
         except RuntimeError:
             return None
-        return total - total == 0 or bool(x.isfinite().all())
+        return found if isinstance(found, float) else None  # that of a traced tensor is no number
 
     def asarray(values: Any, like: Array) -> Array:
         return torch.as_tensor(values, device=like.device)
@@ -513,7 +528,7 @@ def _torch() -> Backend:
         fused=fused,
         fused_ragged=fused_ragged,
         on_host=on_host,
-        is_finite=is_finite,
+        magnitude=magnitude,
         asarray=asarray,
     )
 
@@ -556,13 +571,9 @@ def _jax() -> Backend:
         distinct, index = _numpy_counts(host, sizes)
         return distinct, jnp.asarray(index)
 
-    def is_finite(x: Array) -> bool | None:
+    def magnitude(x: Array) -> float | None:
         host = on_host(x)
-        if host is None:
-            return None
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = host.sum()
-            return bool(total - total == 0) or bool(np.isfinite(host).all())
+        return None if host is None else _numpy_magnitude(host)
 
     return Backend(
         xp=jnp,
@@ -584,7 +595,7 @@ def _jax() -> Backend:
         fused=lambda *arguments: None,
         fused_ragged=None,
         on_host=on_host,
-        is_finite=is_finite,
+        magnitude=magnitude,
         asarray=lambda values, like: jnp.asarray(values),
     )
 
@@ -642,6 +653,6 @@ def _standard(xp: ModuleType) -> Backend:
         fused=lambda *arguments: None,
         fused_ragged=None,
         on_host=lambda x: None,
-        is_finite=lambda x: bool(xp.all(xp.isfinite(x))),
+        magnitude=lambda x: float(xp.sum(xp.abs(x))),
         asarray=asarray,
     )

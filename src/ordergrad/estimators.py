@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, Backend, backend_of
+from ordergrad.backend import Array, Backend, backend_of, is_finite
 from ordergrad.exact import advantages_under, floating_beside, value_under, whole_axis
 from ordergrad.objectives import Objective, every_rank
 from ordergrad.spec import parse
@@ -421,16 +421,16 @@ def _filled(group: _Group) -> _Group:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
         x = ops.xp.where(mask, x, ops.xp.where(_counts(group)[..., None] > 0, highest, zero))
-    finite = ops.is_finite(x)
-    if finite is False:
-        raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
-    if finite and not ops.is_finite(4 * group.n * x):
-        _check_spread(ops, x)
+    magnitude = ops.magnitude(x)
+    if magnitude is not None and not magnitude < 1e18:  # finite sums of differences in any dtype below that
+        _check_finite(ops, x)
     return group._replace(x=x)
 
 
-def _check_spread(ops: Backend, x: Array) -> None:
-    """Check that as many of the largest difference of rewards as there are in a group can be added up."""
+def _check_finite(ops: Backend, x: Array) -> None:
+    """Check that rewards are finite and as many of their largest difference as there are in a group can be added up."""
+    if is_finite(ops, x) is False:
+        raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
     half = ops.xp.max(x / 2, axis=-1) - ops.xp.min(x / 2, axis=-1)
     if not bool(ops.xp.all(half <= float(ops.xp.finfo(x.dtype).max) / x.shape[-1] / 4)):
         raise ValueError(
@@ -461,7 +461,7 @@ def _probabilities(
     if group.mask is not None:
         weight = ops.xp.where(group.mask, weight, ops.xp.zeros_like(weight))
     largest = ops.detach(ops.xp.max(weight, axis=-1, keepdims=True))
-    finite = ops.is_finite(weight)
+    finite = is_finite(ops, weight)
     if finite is not None:
         _check_weights(ops, weight, largest[..., 0], finite, small)
     weight = weight / ops.xp.where(largest > 0, largest, ops.xp.ones_like(largest))  # whose sum does not overflow

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, Backend, backend_of
+from ordergrad.backend import Array, Backend, backend_of, is_finite
 from ordergrad.objectives import Elementary, Objective, combine, every_rank
 from ordergrad.spec import parse
 from ordergrad.weights import components, subset_weights
@@ -296,11 +296,11 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
             f"rewards and probs must have the same positive length along axis {axis}; got shapes {tuple(r.shape)} and "
             f"{tuple(p.shape)}"
         )
-    if ops.is_finite(r) is False:
+    if is_finite(ops, r) is False:
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(r.shape)})")
     r, p = ops.xp.broadcast_arrays(r, p) if ops.xp is np else (r + 0 * p, p + 0 * r)
     r, p = ops.moveaxis(r, axis, -1), ops.moveaxis(p, axis, -1)
-    if ops.is_finite(p) is not None:
+    if is_finite(ops, p) is not None:
         sums = ops.total(p)
         if not (bool(ops.xp.all(p >= 0)) and bool(ops.xp.all(abs(sums - 1) < 1e-4))):
             raise ValueError(
