@@ -620,7 +620,7 @@ def test_the_command_from_start_to_end(two_logs, tmp_path):
     arguments = (two_logs / "before.jsonl", two_logs / "after.csv", "-o", "max@4", "-o", "mean", "--out", out)
     code, output = command(*arguments)
     assert code == 0, output
-    for text in ("640 rows, 80 groups of 8", "no signal", "pass@k", "paired, 80 groups", "grpo", "cvar:0.05"):
+    for text in ("640 rows, 80 groups of 8", "no signal", "pass@k", "paired, 80", "grpo", "cvar:0.05"):
         assert text in output
     names = {path.name for path in out.iterdir()}
     tables = {"values", "signal", "curves", "tails", "quantiles", "comparisons"}

@@ -240,10 +240,10 @@ def _show_comparisons(console: Console, results: Mapping[str, Any]) -> None:
     """Print how logs differ from the first."""
     rows, table = results["comparisons"], Table()
     for heading in ("log", "objective"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", min_width=len(heading) + 2)
     for heading in ("difference", "95% interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("test")
+    table.add_column("test, groups")
     tests = {"none": "groups too small"}
     for row in rows:
         method = row["method"]
@@ -251,9 +251,9 @@ def _show_comparisons(console: Console, results: Mapping[str, Any]) -> None:
             plain(row["log"]),
             plain(row["objective"]),
             _number(row["difference"]),
-            "" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}",
+            "" if row["low"] is None else f"{_number(row['low'], 3)} to {_number(row['high'], 3)}",
             _number(row["p_value"], 2),
-            f"paired, {row['pairs']:,} groups" if method == "paired" else tests.get(method, method),
+            f"paired, {row['pairs']:,}" if method == "paired" else tests.get(method, method),
         )
     console.print(f"\nHow much higher than in {plain(rows[0]['against'])} (p-values for each comparison alone)")
     console.print(table)
