@@ -240,7 +240,7 @@ def _show_comparisons(console: Console, results: Mapping[str, Any]) -> None:
     """Print how logs differ from the first."""
     rows, table = results["comparisons"], Table()
     for heading in ("log", "objective"):
-        table.add_column(heading, overflow="fold", min_width=len(heading) + 2)
+        table.add_column(heading, overflow="fold", min_width=len(heading) + 1)
     for heading in ("difference", "95% interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("test, groups")
