@@ -45,7 +45,8 @@ from scipy.stats import binom
 import ordergrad as og
 from ordergrad.advise.rewards import named
 from ordergrad.report.plots import new_figure, save, style
-from ordergrad.train.runs import RunError, made_once, open_folder, provenance, write_csv
+from ordergrad.train.progress import ending_resumable
+from ordergrad.train.runs import made_once, open_folder, provenance, write_csv
 
 Array = Any
 GEOMETRIES = ("free", "narrow")
@@ -429,14 +430,9 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     settings, console = QUICK if options.quick else Settings(), Console(highlight=False)
     out: Path = options.out
-    try:
+    with ending_resumable(out, console):
         open_folder(out, asdict(settings), kind="study", resume=options.resume)
         cells = run_all(settings, out, console)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     results, images = (folder or out for folder in (options.results, options.images))
     for folder in (results, images):
         folder.mkdir(parents=True, exist_ok=True)

@@ -47,11 +47,10 @@ from ordergrad.report.plots import draw_curve, new_figure, save, style
 from ordergrad.train.evaluation import write_returns
 from ordergrad.train.llm_settings import stages
 from ordergrad.train.measures import interval, read_returns
-from ordergrad.train.progress import train_under_progress
+from ordergrad.train.progress import ending_resumable, train_under_progress
 from ordergrad.train.runs import (
     EVALUATION,
     METRICS,
-    RunError,
     open_folder,
     provenance,
     read_metrics,
@@ -535,15 +534,10 @@ def main(argv: list[str] | None = None) -> None:
     console, size = Console(highlight=False), SIZES[options.size]
     out: Path = options.out or Path("runs") / f"exploration-{options.size}"
     command = f"python experiments/exploration.py --size {options.size}"
-    try:
+    with ending_resumable(out, console):
         open_folder(out, asdict(size), kind="study", resume=options.resume)
         train_blocks(size, out, console)
         train_gym(size, out, options.jobs, console)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     report(size, out, options.results or out, options.images or out, command, console)
 
 

@@ -32,10 +32,9 @@ from torch import nn
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.envs import guarded_maze as maze
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.runs import (
     METRICS,
-    RunError,
     open_folder,
     provenance,
     read_metrics,
@@ -270,16 +269,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         command += f" --only {' '.join(options.only)}"
     if options.seeds != 5:
         command += f" --seeds {options.seeds}"
-    try:
+    with ending_resumable(options.out, console):
         jobs = chosen_jobs(options.jobs, options.seeds * len(options.only))
         open_folder(options.out, settings | {"seeds": options.seeds}, kind="study", resume=options.resume)
         episodes = max(VARIANTS[name][1].episodes for name in options.only)
-        finished = train_under_progress(train, options.only, options.seeds, episodes, options.out, jobs, console, shown)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    if not finished:
-        console.print(f"Stopped; finished runs are in {options.out}. Continue by the same command with --resume.")
-        raise SystemExit(130)
+        if not train_under_progress(train, options.only, options.seeds, episodes, options.out, jobs, console, shown):
+            raise KeyboardInterrupt
     folders = [run_folder(options.out, name, seed) for name in options.only for seed in range(options.seeds)]
     records = [json.loads((folder / RESULT).read_text()) for folder in folders]
     study.show_table(summarise(records), console)

@@ -39,11 +39,10 @@ from ordergrad.report.plots import new_figure, pass_curves, save, style
 from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
 from ordergrad.train.measures import interval, pass_at, pass_at_k, powers_of_two, read_successes
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.runs import (
     EVALUATION,
     METRICS,
-    RunError,
     open_folder,
     provenance,
     read_metrics,
@@ -385,15 +384,10 @@ def main(argv: list[str] | None = None) -> None:
     console, size = Console(highlight=False), SIZES[options.size]
     out: Path = options.out or Path("runs") / f"llm_countdown-{options.size}"
     command = f"python experiments/llm_countdown.py --size {options.size}"
-    try:
+    with ending_resumable(out, console):
         jobs = chosen_jobs(options.jobs, len(CONTENDERS))
         open_folder(out, as_json(size.settings), kind="study", resume=options.resume)
         run_study(size, out, jobs, console)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     report(size, out, options.results or out, options.images or out, command, console)
 
 

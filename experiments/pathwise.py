@@ -42,7 +42,8 @@ from scipy.special import ndtr
 import ordergrad as og
 from ordergrad.report.plots import new_figure, save, style
 from ordergrad.train.measures import interval
-from ordergrad.train.runs import RunError, open_folder, provenance, write_csv, write_json
+from ordergrad.train.progress import ending_resumable
+from ordergrad.train.runs import open_folder, provenance, write_csv, write_json
 
 jax.config.update("jax_enable_x64", True)
 
@@ -347,14 +348,9 @@ def main(argv: list[str] | None = None) -> None:
 def study(settings: Settings, out: Path, results: Path, images: Path, resume: bool, command: str) -> None:
     console = Console(highlight=False)
     clock = time.perf_counter()
-    try:
+    with ending_resumable(out, console):
         open_folder(out, asdict(settings), kind="study", resume=resume)
         rows = run_all(settings, out, console)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     results.mkdir(parents=True, exist_ok=True)
     images.mkdir(parents=True, exist_ok=True)
     write_csv(results / "ratios.csv", HEADER, [[row[name] for name in HEADER] for row in rows])

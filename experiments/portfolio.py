@@ -44,7 +44,7 @@ from torch import nn
 import ordergrad as og
 from ordergrad.report.plots import new_figure, save, style
 from ordergrad.train.measures import interval
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.runs import (
     METRICS,
     RunError,
@@ -694,7 +694,7 @@ def shown(row: Any, objective: str) -> str:
 def study(settings: Settings, data: Path | None, out: Path, results: Path, images: Path, jobs: int | None,
           resume: bool, command: str) -> None:  # fmt: skip
     console = Console(highlight=False)
-    try:
+    with ending_resumable(out, console):
         jobs = chosen_jobs(jobs, settings.seeds * len(settings.objectives))
         returns = load(data)
         check_length(len(returns), settings)
@@ -708,11 +708,6 @@ def study(settings: Settings, data: Path | None, out: Path, results: Path, image
             steps = len(folds(returns.to_numpy(), settings))
             if not train_under_progress(work, names, seeds, steps, out, jobs, console, shown):
                 raise KeyboardInterrupt
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     report(returns, settings, out, results, images, command, fixed, rows, console)
 
 

@@ -65,13 +65,12 @@ from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
 from ordergrad.report.plots import draw_curve, draw_metric, new_figure, save, style
 from ordergrad.train.measures import interval, metric_columns
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.rl import load_policy, seed_of
 from ordergrad.train.runs import (
     CHECKPOINT,
     EVALUATION,
     METRICS,
-    RunError,
     open_folder,
     provenance,
     read_checkpoint,
@@ -647,17 +646,12 @@ def main(argv: list[str] | None = None) -> None:
     out: Path = options.out or Path("runs") / "risky_control" / options.task
     results = out if options.results is None else options.results / options.task
     words = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
-    try:
+    with ending_resumable(out, console):
         jobs = chosen_jobs(options.jobs, len(settings.contenders) * settings.seeds)
         open_folder(
             out, asdict(settings), kind="study", resume=options.resume, may_change=("edge", "edge_seeds", "longer")
         )
         chosen = run_task(settings, out, jobs, console)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     command = " ".join(["python experiments/risky_control.py", *words])
     report(settings, options.task, chosen, (out, results, options.images or out), command)
     show(settings, chosen, out, console)

@@ -42,10 +42,9 @@ from scipy.optimize import minimize
 import ordergrad as og
 from ordergrad.report.plots import draw_curve, new_figure, save
 from ordergrad.train.measures import interval
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.runs import (
     METRICS,
-    RunError,
     open_folder,
     provenance,
     read_metrics,
@@ -354,7 +353,7 @@ def study(
     settings: Settings, out: Path, results: Path, images: Path, jobs: int | None, resume: bool, command: str
 ) -> None:
     console = Console(highlight=False)
-    try:
+    with ending_resumable(out, console):
         jobs = chosen_jobs(jobs, settings.seeds * len(CONTENDERS))
         open_folder(out, asdict(settings), kind="study", resume=resume, may_change=["problems"])
         for problem in settings.problems:
@@ -363,11 +362,6 @@ def study(
             work, steps = partial(run, settings, problem), settings.evaluations
             if not train_under_progress(work, CONTENDERS, settings.seeds, steps, out / problem, jobs, console, shown):
                 raise KeyboardInterrupt
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     report(settings, out, results, images, command, console)
 
 

@@ -46,12 +46,11 @@ from ordergrad.adapters.sb3 import Credit, OrderGradPPO
 from ordergrad.report.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
 from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.measures import interval, metric_columns, read_returns, values_of
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.rl import seed_of
 from ordergrad.train.runs import (
     EVALUATION,
     METRICS,
-    RunError,
     open_folder,
     provenance,
     read_metrics,
@@ -481,7 +480,7 @@ def run_all(bandit: Bandit, cartpole: CartPole, options: argparse.Namespace, con
         "bandit": asdict(bandit),
         "cartpole": asdict(cartpole),
     }
-    try:
+    with ending_resumable(out, console):
         jobs = chosen_jobs(options.jobs, max(len(part.contenders) for part in PARTS.values()))
         open_folder(out, {"bandit": asdict(bandit), "cartpole": asdict(cartpole)}, kind="study", resume=options.resume)
         for folder in (results, images):
@@ -491,11 +490,6 @@ def run_all(bandit: Bandit, cartpole: CartPole, options: argparse.Namespace, con
         if options.only != "bandit":
             run_cartpole(cartpole, out, jobs, console)
             report_cartpole(cartpole, out, results, images, console)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
-        raise SystemExit(130) from None
     (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     console.print(f"results: {results}; pictures: {images}/robustness*.png")
 

@@ -45,7 +45,7 @@ from threadpoolctl import threadpool_limits
 import ordergrad as og
 from ordergrad.report.plots import new_figure, save, style, tidy
 from ordergrad.train.measures import interval
-from ordergrad.train.progress import chosen_jobs, train_under_progress
+from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.runs import (
     CHECKPOINT,
     METRICS,
@@ -625,7 +625,7 @@ def main(argv: list[str] | None = None) -> None:
     asked.results = asked.results or asked.out / "results"
     asked.images = asked.images or asked.results
     settings, console = replace(STUDY, learning_rate=asked.rate), Console(highlight=False)
-    try:
+    with ending_resumable(asked.out, console):
         jobs = chosen_jobs(asked.jobs, len(asked.contenders) * asked.seeds)
         if asked.seeds < 1 or asked.expressions < settings.batch:
             got = f"got {asked.seeds} and {asked.expressions}"
@@ -642,11 +642,6 @@ def main(argv: list[str] | None = None) -> None:
             tune(asked, asked.out, asked.results, jobs, console)
             return
         search_all(settings, asked, asked.out, asked.results / "runs.csv", jobs, console)
-    except RunError as error:
-        raise SystemExit(f"Error: {error}") from None
-    except KeyboardInterrupt:
-        console.print("Stopped; the same command with --resume goes on.")
-        raise SystemExit(130) from None
     command = f"python experiments/symbolic_regression.py --problems {' '.join(asked.problems)} --rate {asked.rate}"
     report(settings, asked, f"{command} --expressions {asked.expressions} --seeds {asked.seeds}", console)
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from ordergrad.train.parallel import Run, default_jobs, interruptible, train_all
 from ordergrad.train.runs import METRICS, RunError, last_line, run_folder
 
-__all__ = ["chosen_jobs", "ending_well", "plain", "train_under_progress"]
+__all__ = ["chosen_jobs", "ending_resumable", "ending_well", "plain", "train_under_progress"]
 
 Prepare = Callable[[Callable[[int], None], Callable[[], bool]], bool]
 """Does something (report, stop), reports its steps, and returns whether it has finished."""
@@ -102,3 +102,15 @@ def ending_well(console: Console) -> Generator[None]:
     except KeyboardInterrupt:
         console.print("Stopped.")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def ending_resumable(out: Path, console: Console) -> Generator[None]:
+    """End a script with a message where its user can put something right, with 130 on Ctrl-C, saying how to go on."""
+    try:
+        yield
+    except RunError as error:
+        raise SystemExit(f"Error: {error}") from None
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        raise SystemExit(130) from None
