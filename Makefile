@@ -18,11 +18,11 @@ test: $(VENV)/dev.stamp
 
 # The tests in a headless Chromium, which `make test` skips on a machine without one.
 test-browser: $(VENV)/dev.stamp
-	ORDERGRAD_NEED_BROWSER=1 $(BIN)/python -m pytest tests/test_browser.py tests/test_site.py
+	ORDERGRAD_NEED_BROWSER=1 $(BIN)/python -m pytest tests/commands/test_browser.py tests/docs/test_site.py
 
 # The tests of the adapters for verl and SkyRL, whose pins clash with those of the others, in their own environment.
 test-verl: $(VERL)/stamp
-	$(VERL)/bin/python -m pytest tests/test_verl.py tests/test_skyrl.py tests/test_recipes.py
+	$(VERL)/bin/python -m pytest tests/adapters/test_verl.py tests/adapters/test_skyrl.py tests/adapters/test_recipes.py
 
 # The documentation site, in site/.
 docs: $(VENV)/docs.stamp

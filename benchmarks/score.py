@@ -35,7 +35,7 @@ CASES = [
 MEASURED = """
 import resource, sys
 sys.argv[0] = "ordergrad"
-from ordergrad.cli import app
+from ordergrad.commands.cli import app
 try:
     app()
 except SystemExit as end:

@@ -43,12 +43,12 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 import ordergrad as og
-from ordergrad.report.plots import draw_curve, new_figure, save, style
+from ordergrad.runs.plots import draw_curve, new_figure, save, style
 from ordergrad.train.evaluation import write_returns
 from ordergrad.train.llm_settings import stages
-from ordergrad.train.measures import interval, read_returns
-from ordergrad.train.progress import ending_resumable, train_under_progress
-from ordergrad.train.runs import (
+from ordergrad.runs.statistics import interval, read_returns
+from ordergrad.runs.console import ending_resumable, train_under_progress
+from ordergrad.runs.folder import (
     EVALUATION,
     METRICS,
     open_folder,

@@ -54,7 +54,7 @@ from torch import nn
 import ordergrad as og
 from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import guarded_maze as maze
-from ordergrad.train.runs import provenance
+from ordergrad.runs.folder import provenance
 
 TRUE_GUARD_PROBABILITY = 0.2
 NOISE = 0.2

@@ -32,8 +32,8 @@ from torch import nn
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.envs import guarded_maze as maze
-from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.train.runs import (
+from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.folder import (
     METRICS,
     open_folder,
     provenance,

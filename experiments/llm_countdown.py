@@ -35,12 +35,12 @@ from rich.table import Table
 from scipy.stats import binom
 
 import ordergrad as og
-from ordergrad.report.plots import new_figure, pass_curves, save, style
+from ordergrad.runs.plots import new_figure, pass_curves, save, style
 from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
-from ordergrad.train.measures import interval, pass_at, pass_at_k, powers_of_two, read_successes
-from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.train.runs import (
+from ordergrad.runs.statistics import interval, pass_at, pass_at_k, powers_of_two, read_successes
+from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.folder import (
     EVALUATION,
     METRICS,
     open_folder,

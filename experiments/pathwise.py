@@ -40,10 +40,10 @@ from rich.table import Table
 from scipy.special import ndtr
 
 import ordergrad as og
-from ordergrad.report.plots import new_figure, save, style
-from ordergrad.train.measures import interval
-from ordergrad.train.progress import ending_resumable
-from ordergrad.train.runs import open_folder, provenance, write_csv, write_json
+from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.runs.statistics import interval
+from ordergrad.runs.console import ending_resumable
+from ordergrad.runs.folder import open_folder, provenance, write_csv, write_json
 
 jax.config.update("jax_enable_x64", True)
 

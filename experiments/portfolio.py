@@ -42,10 +42,10 @@ from scipy import optimize
 from torch import nn
 
 import ordergrad as og
-from ordergrad.report.plots import new_figure, save, style
-from ordergrad.train.measures import interval
-from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.train.runs import (
+from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.runs.statistics import interval
+from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.folder import (
     METRICS,
     RunError,
     open_folder,

@@ -63,11 +63,11 @@ import ordergrad as og
 import ordergrad.envs
 from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
-from ordergrad.report.plots import draw_curve, draw_metric, new_figure, save, style
-from ordergrad.train.measures import interval, metric_columns
-from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.plots import draw_curve, draw_metric, new_figure, save, style
+from ordergrad.runs.statistics import interval, metric_columns
+from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.train.rl import load_policy, seed_of
-from ordergrad.train.runs import (
+from ordergrad.runs.folder import (
     CHECKPOINT,
     EVALUATION,
     METRICS,

@@ -40,10 +40,10 @@ from rich.table import Table
 from scipy.optimize import minimize
 
 import ordergrad as og
-from ordergrad.report.plots import draw_curve, new_figure, save
-from ordergrad.train.measures import interval
-from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.train.runs import (
+from ordergrad.runs.plots import draw_curve, new_figure, save
+from ordergrad.runs.statistics import interval
+from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.folder import (
     METRICS,
     open_folder,
     provenance,

@@ -43,10 +43,10 @@ from symbolic.recovery import verdict
 from threadpoolctl import threadpool_limits
 
 import ordergrad as og
-from ordergrad.report.plots import new_figure, save, style, tidy
-from ordergrad.train.measures import interval
-from ordergrad.train.progress import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.train.runs import (
+from ordergrad.runs.plots import new_figure, save, style, tidy
+from ordergrad.runs.statistics import interval
+from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.folder import (
     CHECKPOINT,
     METRICS,
     RunError,

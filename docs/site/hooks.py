@@ -147,7 +147,7 @@ def _spectrum(text: str) -> str:
 
     from ordergrad.report.explain import explain, population_spectrum
     from ordergrad.report.page import inline_svg
-    from ordergrad.report.plots import draw_curve, tidy
+    from ordergrad.runs.plots import draw_curve, tidy
     from ordergrad.weights import spectrum
 
     told = explain(text)

@@ -119,7 +119,7 @@ def sampled(
         RunError: The log cannot be read, has broken rows, or has no rewards.
     """
     from ordergrad.score.logs import read_log
-    from ordergrad.train.runs import RunError
+    from ordergrad.runs.folder import RunError
 
     def use(_: "Reading", groups: "Iterator[Groups]") -> list[tuple[Array, Array]]:
         return _reservoir(groups, np.random.default_rng(seed))

@@ -242,7 +242,7 @@ def save_figure(explanation: Explanation, path: Path) -> None:
 
 def save_comparison(explanations: Sequence[Explanation], path: Path) -> None:
     """Write one picture of several objectives at one group size."""
-    from ordergrad.report import plots
+    from ordergrad.runs import plots
 
     u = np.linspace(0, 1, 801)
     weights = {str(found.objective): (spectrum(found.objective, u, k=found.k), found.w) for found in explanations}

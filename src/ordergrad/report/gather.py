@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ordergrad.report import llm_section, rl_section, score_section
-from ordergrad.report.section import Cell, Section, Table
-from ordergrad.train.runs import RunError
+from ordergrad.runs.tables import Cell, Section, Table
+from ordergrad.runs.folder import RunError
 
 __all__ = ["Run", "Source", "open_run", "sections", "side_by_side"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ordergrad.report.plots import COLOURS, DASHES
-from ordergrad.report.section import Chart, Section, Table
+from ordergrad.runs.plots import COLOURS, DASHES
+from ordergrad.runs.tables import Chart, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -51,7 +51,7 @@ from typing import Any, cast
 
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
-from ordergrad.train.runs import RunError, open_folder, write_csv, write_json
+from ordergrad.runs.folder import RunError, open_folder, write_csv, write_json
 
 __all__ = ["check_folder", "results_of", "write_score"]
 

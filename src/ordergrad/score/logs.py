@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ordergrad.extras import extra
 from ordergrad.score.groups import advantages_of
 from ordergrad.score.summary import Summary
-from ordergrad.train.runs import RunError
+from ordergrad.runs.folder import RunError
 from ordergrad.weights import Baseline
 
 with extra("score"):

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ordergrad.train.runs import RunError
+from ordergrad.runs.folder import RunError
 
 __all__ = ["Parsed", "csv_header", "json_object", "parse_csv", "parse_jsonl", "parse_parquet"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from ordergrad.score.parsing import Parsed, csv_header, json_object, parse_csv, parse_jsonl, parse_parquet
-from ordergrad.train.runs import RunError
+from ordergrad.runs.folder import RunError
 
 __all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read", "usable"]
 

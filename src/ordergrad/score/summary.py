@@ -12,7 +12,7 @@ from ordergrad.estimators import value_and_error
 from ordergrad.exact import value
 from ordergrad.score.distribution import Distribution, levels
 from ordergrad.score.groups import GRPO, GroupScores, score_groups
-from ordergrad.train.measures import confidence_interval
+from ordergrad.runs.statistics import confidence_interval
 
 __all__ = ["Moments", "Summary"]
 

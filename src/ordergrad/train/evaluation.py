@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.train.runs import RunError, write_csv
+from ordergrad.runs.folder import RunError, write_csv
 
 __all__ = ["fresh_episodes", "write_returns"]
 

@@ -38,9 +38,9 @@ from ordergrad.estimators import value
 from ordergrad.objectives import Objective
 from ordergrad.spec import anneal, parse
 from ordergrad.train.evaluation import fresh_episodes, write_returns
-from ordergrad.train.measures import read_returns
+from ordergrad.runs.statistics import read_returns
 from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, watched
-from ordergrad.train.runs import (
+from ordergrad.runs.folder import (
     CHECKPOINT,
     EVALUATION,
     METRICS,

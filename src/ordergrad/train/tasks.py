@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ordergrad.train import countdown
-from ordergrad.train.runs import RunError
+from ordergrad.runs.folder import RunError
 
 __all__ = ["COUNTDOWN", "Reward", "Task", "brevity", "countdown_level", "load_task"]
 

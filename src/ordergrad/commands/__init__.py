@@ -1,0 +1,1 @@
+"""The ``ordergrad`` command, one file per subcommand."""

@@ -1,0 +1,199 @@
+"""The command `ordergrad advise`: from a goal to the lines that train on it."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ordergrad.commands.score_options import (
+    GroupOption,
+    MaskOption,
+    RewardOption,
+    SkipOption,
+    StepOption,
+    SuccessOption,
+    UngroupedOption,
+    WeightOption,
+    open_logs,
+    reading_bar,
+)
+from ordergrad.runs.console import ending_well, plain
+from ordergrad.runs.folder import RunError
+
+if TYPE_CHECKING:
+    from ordergrad.advise.advice import Advice, Candidate
+
+__all__ = ["advise", "lines_for"]
+
+_GROUP, _NOTABLE = 16, 1.1
+
+
+def advise(
+    rewards: Annotated[
+        str,
+        typer.Argument(
+            help="A reward log (JSONL, CSV, Parquet), or a distribution such as bernoulli:0.05.", show_default=False
+        ),
+    ],
+    goal: Annotated[str, typer.Option("--goal", help='In plain terms: "pass@16", "worst 5%", "robust to outliers".')],
+    n: Annotated[
+        int | None, typer.Option("--n", help="Group size N, at most 4096.", show_default="the log's, or 16")
+    ] = None,
+    success: SuccessOption = 1.0,
+    group: GroupOption = "group",
+    reward: RewardOption = "reward",
+    mask: MaskOption = None,
+    weight: WeightOption = None,
+    step: StepOption = None,
+    ungrouped: UngroupedOption = False,
+    skip_broken: SkipOption = False,
+) -> None:
+    """Propose an objective, its K and its baseline for a goal, and print the lines for TRL, verl and SB3."""
+    console = Console(highlight=False, emoji=False)
+    with ending_well(console):
+        from ordergrad.advise import advice
+        from ordergrad.advise.goals import read_goal
+        from ordergrad.advise.rewards import LAWS, named, sampled
+
+        try:
+            wanted = read_goal(goal)
+            found = None if Path(rewards).exists() else named(rewards)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        if n is not None and not 2 <= n <= advice.LARGEST:
+            raise RunError(f"--n must be from 2 to {advice.LARGEST}; got {n}")
+        if found is None:
+            try:
+                logs = open_logs([rewards], group, reward, mask, weight, step, ungrouped)
+            except RunError as error:
+                hint = "" if Path(rewards).exists() else f". Distributions are {LAWS}"
+                raise RunError(f"{error}{hint}") from error
+            with reading_bar(console, logs) as bars:
+                threshold = success if wanted.passes else None
+                found = sampled(logs[0], success=threshold, skip_broken=skip_broken, report=bars[0])
+        elif wanted.passes:
+            found = found.passed(success)
+        size = n or min(max(found.size or _GROUP, 2), advice.LARGEST)
+        with console.status("weighing up"):
+            result = advice.advise(wanted, found, size)
+        _show(console, result)
+
+
+def lines_for(objective: str, n: int) -> dict[str, str]:
+    """Return what to write for TRL, verl and Stable-Baselines3, with the baseline ``leave_one_out``.
+
+    Example:
+        >>> lines_for("top:2@4", 8)["SB3"]
+        'OrderGradPPO("MlpPolicy", env, objective="top:2@4", min_episodes=8)'
+    """
+    setting = f"+algorithm.ordergrad.objective={objective}"
+    return {
+        "TRL": f'OrderGradGRPOTrainer(model, reward_funcs=reward, train_dataset=data, objective="{objective}",\n'
+        f'    args=GRPOConfig("run", num_generations={n}, per_device_train_batch_size={n}, loss_type="dr_grpo"))',
+        "verl": f"algorithm.adv_estimator=ordergrad {shlex.quote(setting) if '*' in setting else setting} \\\n"
+        f"    actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum actor_rollout_ref.rollout.n={n}",
+        "SB3": f'OrderGradPPO("MlpPolicy", env, objective="{objective}", min_episodes={n})',
+    }
+
+
+def _show(console: Console, advice: "Advice") -> None:
+    goal = advice.goal
+    console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {_shown(advice, advice.value, '.4g')}")
+    passes = ", rewards as passed or not" if goal.passes else ""
+    console.print(f"[bold]Rewards[/]: {plain(advice.rewards.text)}{passes}; groups of N = {advice.n}")
+    console.print(_table(advice))
+    how = f"from {advice.simulated:,} simulated groups" if advice.simulated else "exact"
+    console.print(
+        "bias: value less the goal's; direction: cosine of its gradient with the goal's, 1 is the same; signal/noise: "
+        f"of one group's gradient along the goal's, √B times as much with B groups ({how})",
+        style="dim",
+    )
+    if advice.unsteady:
+        console.print(
+            "[yellow]A few simulated groups make up much of the noise: the tails are so heavy that the ratio may be "
+            "smaller still.[/]"
+        )
+    _recommend(console, advice)
+
+
+def _table(advice: "Advice") -> Table:
+    table = Table()
+    table.add_column("objective", overflow="fold")
+    table.add_column("baseline")
+    for heading in ("value", "bias", "direction", "signal/noise"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for candidate in advice.table:
+        chosen = candidate is advice.best
+        table.add_row(
+            plain(candidate.objective),
+            candidate.baseline,
+            _shown(advice, candidate.value, ".4g"),
+            "" if candidate.bias is None else _shown(advice, candidate.bias, "+.2g"),
+            "" if math.isnan(candidate.direction) else f"{candidate.direction:.3f}",
+            "" if math.isnan(candidate.snr) else f"{candidate.snr:.3g}",
+            style="bold green" if chosen else None,
+        )
+    return table
+
+
+def _recommend(console: Console, advice: "Advice") -> None:
+    from ordergrad.advise.advice import FAITHFUL
+    from ordergrad.advise.goals import next_group
+
+    best = advice.best
+    if best is None and all(c.objective == "mean" and not math.isnan(c.snr) for c in advice.table):
+        enough = next_group(advice.goal, advice.n)
+        console.print(
+            f"\n[yellow]Groups of {advice.n} are too small for this goal: only the mean fits them, and it points "
+            f"elsewhere (direction {advice.table[0].direction:.2f})."
+            f"{f' Use --n {enough} or more.' if enough else ''}[/]"
+        )
+        return
+    if best is None:
+        console.print(
+            "\n[yellow]No objective has a gradient here: the rewards of a group do not differ where the goal looks. "
+            "With graded rewards a log needs more of them per prompt to show a tail.[/]"
+        )
+        return
+    console.print(
+        f"\n[bold]Recommended[/]: [bold green]{plain(best.objective)}[/] in groups of {advice.n}{_why(advice)}"
+    )
+    if best.direction < FAITHFUL:
+        console.print(
+            f"[yellow]Even this is not close to the goal (direction {best.direction:.2f}, where {FAITHFUL} would be): "
+            "a larger group allows a larger K; compare with --n.[/]"
+        )
+    better = [c for c in advice.table if c.baseline == "k_minus_one" and c.snr > _NOTABLE * best.snr]
+    if better and max(better, key=_snr).direction >= min(FAITHFUL, best.direction):
+        top = max(better, key=_snr)
+        console.print(
+            f"In a loop of your own, baseline k_minus_one does better: "
+            f'og.advantages(rewards, "{plain(top.objective)}", baseline="k_minus_one") has signal/noise {top.snr:.3g}.'
+        )
+    for name, line in lines_for(best.objective, advice.n).items():
+        console.print(f"\n[bold]{name}[/]")
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _why(advice: "Advice") -> str:
+    best = advice.best
+    assert best is not None
+    own = advice.table[0]
+    reason = f", baseline leave_one_out, direction {best.direction:.3f}"
+    if own is best or not own.snr > 0:
+        return reason
+    ratio = (best.snr / own.snr) ** 2
+    return f"{reason}; {own.objective} would need {ratio:.2g} times as many groups for the same signal/noise"
+
+
+def _shown(advice: "Advice", number: float, form: str) -> str:
+    """Return a number, as 0 if it is only rounding."""
+    return f"{0.0 if abs(number) < 1e-9 * (advice.scale or 1) else number:{form}}"
+
+
+def _snr(candidate: "Candidate") -> float:
+    return candidate.snr

@@ -1,0 +1,121 @@
+"""Train and evaluate all runs of a command, side by side in processes, and stop them cleanly on Ctrl-C."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ordergrad.runs.folder import METRICS, last_line, run_folder
+
+__all__ = ["Run", "default_jobs", "interruptible", "train_all"]
+
+Run = Callable[[str, int, Path, Callable[[], bool], Callable[[dict[str, Any]], None]], bool]
+"""Trains and evaluates (objective, seed, folder, stop, report) and returns whether it has finished; picklable."""
+Update = Callable[[str, int, dict[str, Any]], None]
+_stop: Any = None
+
+
+def default_jobs(runs: int) -> int:
+    """Return how many runs to train side by side: one for each processor that this process may use."""
+    return max(1, min(runs, _processors()))
+
+
+def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: int, update: Update) -> bool:
+    """Train and evaluate every objective with every seed.
+
+    The first Ctrl-C, or an error in one of several processes, lets every run in progress finish its update and write a
+    checkpoint.
+
+    Args:
+        run: Trains and evaluates one objective with one seed.
+        objectives: What to train.
+        seeds: The number of seeds of each.
+        out: The folder of the runs.
+        jobs: Processes; with 1, everything happens in this one.
+        update: Given the objective, the seed and the newest metrics of a run whenever they change.
+
+    Returns:
+        Whether all runs have finished.
+    """
+    tasks = [(objective, seed) for seed in range(seeds) for objective in objectives]
+    if jobs == 1:
+        stop = threading.Event()
+        with interruptible(stop):
+            finished = [_train_here(run, out, task, stop, update) for task in tasks]
+        return all(finished)
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    threads = max(1, _processors() // jobs)
+    with interruptible(stop), ProcessPoolExecutor(jobs, context, _initialise, (stop, threads)) as pool:
+        futures = {pool.submit(_work, run, objective, seed, out): (objective, seed) for objective, seed in tasks}
+        _follow(futures, out, update)
+        return all(future.result() for future in futures)
+
+
+def _train_here(run: Run, out: Path, task: tuple[str, int], stop: Any, update: Update) -> bool:
+    objective, seed = task
+    folder = run_folder(out, objective, seed)
+    return not stop.is_set() and run(objective, seed, folder, stop.is_set, lambda row: update(objective, seed, row))
+
+
+def _initialise(stop: Any, threads: int) -> None:
+    """Prepare a process: Ctrl-C reaches it through the parent, and it uses its share of the processors."""
+    import torch
+
+    global _stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    _stop = stop
+
+
+def _work(run: Run, objective: str, seed: int, out: Path) -> bool:
+    if _stop.is_set():
+        return False
+    try:
+        return run(objective, seed, run_folder(out, objective, seed), _stop.is_set, lambda _: None)
+    except BaseException:
+        _stop.set()  # the others too
+        raise
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Update) -> None:
+    """Report what the processes write, until all are done or one ends with an error."""
+    seen: dict[tuple[str, int], Any] = {}
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=0.5)
+        for objective, seed in futures.values():
+            row = last_line(run_folder(out, objective, seed) / METRICS)
+            if row is not None and row != seen.get((objective, seed)):
+                seen[objective, seed] = row
+                update(objective, seed, row)
+        for future in done:
+            future.result()
+
+
+@contextmanager
+def interruptible(stop: Any) -> Generator[None]:
+    """Make the first Ctrl-C set `stop`; a second one raises KeyboardInterrupt."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

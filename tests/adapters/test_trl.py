@@ -1,0 +1,579 @@
+"""The TRL trainers against the library's own advantages, reference gradients, and TRL itself."""
+
+import json
+import math
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig
+from trl_toy import (
+    PROMPTS,
+    compare,
+    expected,
+    language_model,
+    log_probability,
+    make,
+    mean_length,
+    measured_shares,
+    one_step,
+    reference_gradient,
+    reward,
+    samples,
+    score,
+    tokenizer,
+)
+
+import ordergrad as og
+from ordergrad.adapters.trl import ObjectiveSchedule, OrderGradGRPOTrainer, OrderGradRLOOTrainer, departures
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*will be removed in v6:FutureWarning"),  # TRL 1.16 on Transformers 5.23
+]
+torch.set_num_threads(1)
+
+
+def log_of(trainer, key):
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+# Advantages
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize("objective", ["mean", "top:2@4", "cvar:0.25", "0.5*mean+0.5*max@3", "median", "maxrl"])
+def test_advantages_are_those_of_the_library(kind, objective, tmp_path):
+    trainer = make(kind, tmp_path, objective)
+    _, batches, _ = one_step(trainer)
+    rows = samples(batches)
+    assert len(rows) == 24
+    a = expected(rows, objective).tolist()
+    assert [x for _, _, x in rows] == pytest.approx(a, abs=1e-6)
+    assert sorted(trainer._logs["advantages"]) == pytest.approx(sorted(a), abs=1e-6)
+
+
+def test_logged_advantages_stand_beside_their_completions(tmp_path):
+    trainer = make("grpo", tmp_path, "max@4", log_completions=True, max_steps=3)
+    trainer.train()
+    for path in sorted(tmp_path.glob("completions/*.parquet")):
+        table = pd.read_parquet(path)
+        assert len(table) == 24
+        a = og.group_advantages(table["reward"].to_numpy(), table["prompt"].tolist(), "max@4")
+        np.testing.assert_allclose(table["advantage"], a, atol=1e-6)
+    assert len(list(tmp_path.glob("completions/*.parquet"))) == 3
+
+
+# Gradients
+
+SCALES = {
+    "dr_grpo": lambda rows: 1 / 7,
+    "dapo": lambda rows: 1 / mean_length(rows),
+    "bnpo": lambda rows: 1 / mean_length(rows),
+    "vespo": lambda rows: 1 / mean_length(rows),
+    "cispo": lambda rows: 0.2 / mean_length(rows),
+    "luspo": lambda rows: 1.0,
+}
+
+
+def check_gradient(trainer, scale, weight=lambda completion: 1.0):
+    gradient, batches, before = one_step(trainer)
+    rows = samples(batches)
+    assert len({len(completion) for _, completion, _ in rows}) > 2
+    a = expected(rows, "top:2@4")
+    cosine, factor = compare(gradient, reference_gradient(before, rows, a, weight))
+    assert cosine == pytest.approx(1, abs=1e-10)
+    assert factor == pytest.approx(scale(rows), rel=1e-5)
+    return gradient, reference_gradient(before, rows, a)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_gradient_of_rloo_is_the_exact_one(accumulation, tmp_path):
+    trainer = make("rloo", tmp_path, "top:2@4", gradient_accumulation_steps=accumulation)
+    check_gradient(trainer, lambda rows: 1.0)
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+@pytest.mark.parametrize("loss", SCALES)
+def test_gradient_of_grpo_is_the_exact_one_up_to_a_number(loss, level, tmp_path):
+    trainer = make("grpo", tmp_path, "top:2@4", loss_type=loss, importance_sampling_level=level)
+    check_gradient(trainer, SCALES[loss])
+
+
+@pytest.mark.parametrize("loss", ["luspo", "dr_grpo", "dapo"])
+def test_gradient_survives_accumulation(loss, tmp_path):
+    settings = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 12, "loss_type": loss}
+    check_gradient(make("grpo", tmp_path, "top:2@4", **settings), SCALES[loss])
+
+
+@pytest.mark.filterwarnings("ignore:loss_type=:UserWarning")
+@pytest.mark.parametrize("loss", ["grpo", "sapo"])
+def test_losses_that_weigh_by_length_have_another_gradient(loss, tmp_path):
+    trainer = make("grpo", tmp_path, "top:2@4", loss_type=loss, importance_sampling_level="token")
+    gradient, exact = check_gradient(trainer, lambda rows: 1.0, lambda completion: 1 / len(completion))
+    assert compare(gradient, exact)[0] < 0.99
+
+
+def two_processes(folder):
+    """Run `trl_two_processes.py` on two gloo processes and return what it found."""
+    language_model().save_pretrained(folder / "model")
+    tokenizer().save_pretrained(folder / "model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, str(Path(__file__).parents[1] / "support" / "trl_two_processes.py"), str(folder)]
+    started = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, output in zip(started, outputs, strict=True):
+        assert process.returncode == 0, output[-4000:]
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_groups_that_span_two_processes(tmp_path):
+    found = two_processes(tmp_path)
+    scales = {"dr_grpo": 1 / 7, "dapo": 1 / found["dapo"]["mean_length"]}
+    for case in ("rloo, one group", "rloo, three groups", "luspo", "dr_grpo", "dapo", "bnpo"):
+        step = found[case]
+        assert step["completions"] == (6 if "one group" in case else 18), case
+        assert step["spanning"] == 1, case
+        assert step["error"] < 1e-6, case
+        assert step["logged"] < 1e-6, case
+        if case == "bnpo":  # every process divides by its own number of tokens, which the trainer warns of
+            assert step["cosine_per_micro_batch"] == pytest.approx(1, abs=1e-10)
+            assert step["cosine"] < 1 - 1e-7
+        else:
+            assert step["cosine"] == pytest.approx(1, abs=1e-10), case
+            assert step["scale"] == pytest.approx(scales.get(case, 1.0), rel=1e-5), case
+    assert len(found["infinite"]) == 2  # rewards that are infinite on one process stop both
+    assert all("'broken' must return finite numbers" in message for message in found["infinite"])
+    assert found["kl"]["moved"] > 0.01
+    assert found["kl"]["sum"] < 1e-4
+    assert found["kl"]["logged"] < 1e-6
+
+
+# The KL term of RLOO
+
+
+@pytest.mark.filterwarnings("ignore:beta=:UserWarning")
+def test_rloo_keeps_its_kl_term(tmp_path):
+    language_model().save_pretrained(tmp_path / "model")
+    trainer = make("rloo", tmp_path, "top:2@4", beta=0.5, model=str(tmp_path / "model"))
+    with torch.no_grad():
+        next(iter(trainer.ref_model.parameters())).mul_(1.5)
+    old = language_model()
+    old.load_state_dict(trainer.ref_model.state_dict())
+    _, batches, before = one_step(trainer)
+    rows = samples(batches)
+    with torch.no_grad():
+        kl = [float(log_probability(before, p, c) - log_probability(old, p, c)) for p, c, _ in rows]
+    penalty = og.group_advantages(kl, [p for p, _, _ in rows], "mean")
+    assert np.abs(penalty).max() > 0.1
+    a = expected(rows, "top:2@4").numpy() - 0.5 * penalty
+    np.testing.assert_allclose([x for _, _, x in rows], a, atol=2e-6)
+
+
+# Rewards
+
+
+def doubtful(completion_ids, **_):
+    """Return None for completions that begin with one of two tokens."""
+    return [None if ids[0] in (3, 5) else score(ids) for ids in completion_ids]
+
+
+def length(completion_ids, **_):
+    return [float(len(ids)) for ids in completion_ids]
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_weighted_reward_functions(kind, tmp_path):
+    trainer = make(kind, tmp_path, "max@3", reward_funcs=[doubtful, length], reward_weights=[1.0, -0.25])
+    _, batches, _ = one_step(trainer)
+    rows = samples(batches)
+    rewards = [(0 if c[0] in (3, 5) else score(c)) - 0.25 * len(c) for _, c, _ in rows]
+    a = og.group_advantages(rewards, [p for p, _, _ in rows], "max@3")
+    np.testing.assert_allclose([x for _, _, x in rows], a, atol=1e-6)
+    assert log_of(trainer, "ordergrad/unscorable") == [0]
+    assert log_of(trainer, "ordergrad/max@1") == pytest.approx([np.mean(rewards)])
+    assert log_of(trainer, "reward") == pytest.approx([np.mean(rewards)])
+    scored = [score(c) for _, c, _ in rows if c[0] not in (3, 5)]
+    assert log_of(trainer, "rewards/doubtful/mean") == pytest.approx([np.mean(scored)])
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_unscorable_completions_are_masked_and_counted(kind, tmp_path):
+    trainer = make(kind, tmp_path, "max@2", reward_funcs=doubtful)
+    _, batches, _ = one_step(trainer)
+    rows = samples(batches)
+    scorable = np.array([c[0] not in (3, 5) for _, c, _ in rows])
+    assert 0 < (~scorable).sum() < 24
+    a = og.group_advantages([score(c) for _, c, _ in rows], [p for p, _, _ in rows], "max@2", where=scorable)
+    np.testing.assert_allclose([x for _, _, x in rows], a, atol=1e-6)
+    assert log_of(trainer, "ordergrad/unscorable") == [(~scorable).sum()]
+    values = [
+        og.value([score(c) for p, c, _ in rows if p == prompt and c[0] not in (3, 5)], "max@2")
+        for prompt in {p for p, _, _ in rows}
+    ]
+    assert log_of(trainer, "ordergrad/value") == pytest.approx([np.mean(values)])
+
+
+def scored_only(count):
+    """Return a reward function that scores the first completions of every group of six."""
+    return lambda completion_ids, **_: [score(ids) if i % 6 < count else None for i, ids in enumerate(completion_ids)]
+
+
+@pytest.mark.parametrize("small", ["zero", "shrink"])
+def test_groups_with_too_few_scorable_completions(small, tmp_path):
+    trainer = make("rloo", tmp_path, "max@5", reward_funcs=scored_only(3), options={"small": small})
+    trainer.train()
+    a = np.reshape(trainer._logs["advantages"], (-1, 6))
+    rewards = np.reshape(trainer._logs["rewards"]["<lambda>"], (-1, 6))
+    shrunk = og.advantages(rewards[:, :3], "max@2")
+    np.testing.assert_allclose(a[:, :3], shrunk if small == "shrink" else 0, atol=1e-6)
+    assert not a[:, 3:].any()
+    assert not log_of(trainer, "ordergrad/value")
+    assert not log_of(trainer, "ordergrad/max@4")
+    assert log_of(trainer, "ordergrad/max@2") == pytest.approx([og.value(rewards[:, :3], "max@2").mean()])
+
+
+def test_nothing_scorable_at_all(tmp_path):
+    trainer = make("grpo", tmp_path, "max@2", reward_funcs=scored_only(0))
+    gradient, _, _ = one_step(trainer)
+    assert not any(g.any() for g in gradient.values())
+    assert log_of(trainer, "ordergrad/unscorable") == [24]
+    assert not log_of(trainer, "ordergrad/no_signal")  # no group is large enough to have one
+
+
+def test_clipped_rewards_are_ranked_as_clipped(tmp_path):
+    trainer = make("rloo", tmp_path, "mean", reward_clip_range=(0.5, 1.5))
+    _, batches, _ = one_step(trainer)
+    rows = samples(batches)
+    rewards = np.clip([score(c) for _, c, _ in rows], 0.5, 1.5)
+    a = og.group_advantages(rewards, [p for p, _, _ in rows], "mean")
+    np.testing.assert_allclose([x for _, _, x in rows], a, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:multi_objective_aggregation:UserWarning")
+def test_normalised_reward_functions_are_those_of_trl(tmp_path):
+    settings = {"multi_objective_aggregation": "normalize_then_sum", "reward_funcs": [reward, length]}
+    ours = make("grpo", tmp_path, "mean", **settings, options={"scale": "batch"})
+    ours.train()
+    theirs = make("grpo", tmp_path, "mean", **settings)
+    theirs._replace_advantages = lambda *_: None
+    theirs.train()
+    a, b = np.array(ours._logs["advantages"]), np.array(theirs._logs["advantages"])
+    np.testing.assert_allclose(a / np.linalg.norm(a), b / np.linalg.norm(b), atol=1e-6)
+
+
+# Scales
+
+
+@pytest.mark.parametrize("reward_funcs", [reward, doubtful])
+def test_mean_scaled_by_group_is_grpo(reward_funcs, tmp_path):
+    ours = make("grpo", tmp_path, "mean", options={"scale": "group"}, reward_funcs=reward_funcs)
+    ours.train()
+    theirs = make("grpo", tmp_path, "mean", reward_funcs=reward_funcs)
+    theirs._replace_advantages = lambda *_: None
+    theirs.train()
+    assert type(theirs).__mro__[2] is GRPOTrainer
+    np.testing.assert_allclose(ours._logs["advantages"], theirs._logs["advantages"], rtol=1e-3)
+
+
+def test_scale_of_the_batch(tmp_path):
+    trainer = make("rloo", tmp_path, "max@4", options={"scale": "batch"})
+    _, batches, _ = one_step(trainer)
+    rows = samples(batches)
+    found = np.array([x for _, _, x in rows])
+    a = expected(rows, "max@4").numpy()
+    assert compare({"a": torch.tensor(found)}, {"a": torch.tensor(a)})[0] == pytest.approx(1)
+    assert (found**2).sum() / 20 == pytest.approx(1, rel=1e-3)  # four groups of six: 20 degrees of freedom
+
+
+# Metrics
+
+
+def test_metrics_of_the_ranks(tmp_path):
+    trainer = make("grpo", tmp_path, "top:2@4", options={"success": 2.0})
+    trainer.train()
+    rewards = np.reshape(trainer._logs["rewards"]["reward"], (-1, 6))
+    entry = trainer.state.log_history[0]
+    values, errors = og.value_and_error(rewards, "top:2@4")
+    assert entry["ordergrad/value"] == pytest.approx(values.mean())
+    assert entry["ordergrad/value_error"] == pytest.approx(np.sqrt((errors**2).sum()) / 4)
+    for k in (1, 2, 4, 6):
+        assert entry[f"ordergrad/max@{k}"] == pytest.approx(og.value(rewards, f"max@{k}").mean())
+        failures = (rewards < 2).sum(-1)
+        missed = [math.comb(int(f), k) / math.comb(6, k) for f in failures]
+        assert entry[f"ordergrad/pass@{k}"] == pytest.approx(1 - np.mean(missed))
+    assert {name for name in entry if "@" in name} == {
+        f"ordergrad/{m}@{k}" for m in ("max", "pass") for k in (1, 2, 4, 6)
+    }
+    assert entry["ordergrad/no_signal"] == np.mean((og.advantages(rewards, "top:2@4") == 0).all(-1))
+    assert entry["reward"] == pytest.approx(rewards.mean())
+    assert entry["rewards/reward/std"] == pytest.approx(rewards.std(ddof=1))
+
+
+class Every(TrainerCallback):
+    """Calls a function before every step."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def on_pre_optimizer_step(self, args, state, control, **_):
+        self.call(state)
+
+
+def test_metrics_are_averaged_over_the_logging_period(tmp_path):
+    batches = []
+    trainer = make("rloo", tmp_path, "max@4", max_steps=3, logging_steps=3)
+    trainer.add_callback(Every(lambda state: batches.append(np.reshape(trainer._logs["rewards"]["reward"], (-1, 6)))))
+    trainer.train()
+    values, errors = og.value_and_error(np.concatenate(batches), "max@4")
+    assert log_of(trainer, "ordergrad/value") == pytest.approx([values.mean()])
+    assert log_of(trainer, "ordergrad/value_error") == pytest.approx([np.sqrt((errors**2).sum()) / len(errors)])
+
+
+@pytest.mark.parametrize(("n", "determined"), [(4, True), (3, False), (1, False)])
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_evaluation_with_another_group_size(kind, n, determined, tmp_path):
+    trainer = make(kind, tmp_path, "max@3", num_generations_eval=n, per_device_eval_batch_size=12)
+    metrics = trainer.evaluate(Dataset.from_dict({"prompt": PROMPTS[:24]}))
+    assert ("eval_ordergrad/value_error" in metrics) == determined
+    assert ("eval_ordergrad/no_signal" in metrics) == determined
+    assert ("eval_ordergrad/value" in metrics) == (n >= 3)
+    assert metrics["eval_reward"] == pytest.approx(metrics["eval_ordergrad/max@1"], abs=1e-6)
+    assert f"eval_ordergrad/pass@{n}" in metrics
+    trainer.train()
+    assert len(log_of(trainer, "ordergrad/value")) == 1
+
+
+# The schedule
+
+
+def rising(t):
+    return og.anneal("mean", "max@4", t)
+
+
+def test_the_objective_follows_the_schedule(tmp_path):
+    used = []
+    trainer = make("rloo", tmp_path, rising, max_steps=4)
+    assert isinstance(trainer.schedule, ObjectiveSchedule)
+
+    def check(state):
+        used.append(str(trainer.objective))
+        rewards = np.reshape(trainer._logs["rewards"]["reward"], (-1, 6))
+        a = og.advantages(rewards, rising(state.global_step / 4))
+        np.testing.assert_allclose(np.reshape(trainer._logs["advantages"], (-1, 6)), a, atol=1e-6)
+
+    trainer.add_callback(Every(check))
+    trainer.train()
+    assert used == [str(rising(t)) for t in (0, 0.25, 0.5, 0.75)]
+
+
+def test_a_schedule_of_the_comparison_size_as_a_callback(tmp_path):
+    schedule = ObjectiveSchedule(lambda t: f"max@{1 + round(4 * t)}")
+    trainer = make("grpo", tmp_path, schedule, max_steps=2)
+    assert trainer.schedule is schedule
+    trainer.train()
+    assert str(trainer.objective) == "max@3"
+
+
+# Training
+
+
+def gamble(completion_ids, **_):
+    """Return 1/2 for the first token 'a', 1 with probability 0.3 for 'b', 0 for all else."""
+    luck = (torch.rand(len(completion_ids)) < 0.3).tolist()
+    return [{2: 0.5, 3: float(lucky)}.get(ids[0], 0.0) for ids, lucky in zip(completion_ids, luck, strict=True)]
+
+
+def gambler(folder, objective, **settings):
+    defaults = {
+        "max_steps": 40,
+        "num_generations": 8,
+        "per_device_train_batch_size": 96,
+        "max_completion_length": 1,
+        "learning_rate": 0.01,
+        "lr_scheduler_type": "constant",
+    }
+    one_prompt = Dataset.from_dict({"prompt": PROMPTS[:1] * 24})
+    return make("rloo", folder, objective, reward_funcs=gamble, dataset=one_prompt, **{**defaults, **settings})
+
+
+def share(trainer, token):
+    """Return the probability of a token after the prompt."""
+    model = language_model()
+    model.load_state_dict(trainer.model.state_dict())
+    ids = tokenizer()(PROMPTS[:1], return_tensors="pt")["input_ids"]
+    return model(ids).logits[0, -1].softmax(-1)[token].item()
+
+
+@pytest.mark.parametrize(("objective", "token"), [("mean", 2), ("min@3", 2), ("max@6", 3)])
+def test_each_objective_learns_its_own_choice(objective, token, tmp_path):
+    trainer = gambler(tmp_path, objective)
+    trainer.train()
+    assert share(trainer, token) > 0.9
+    assert log_of(trainer, "ordergrad/value")[-1] > log_of(trainer, "ordergrad/value")[0]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3}
+    whole = gambler(tmp_path, rising, **settings)
+    whole.train()
+    resumed = gambler(tmp_path, rising, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert str(resumed.objective) == str(whole.objective) == str(rising(5 / 6))
+    for name, p in whole.model.named_parameters():
+        torch.testing.assert_close(p, resumed.model.get_parameter(name), msg=name)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_lora(kind, tmp_path):
+    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = make(kind, tmp_path, "top:2@4", options={"peft_config": lora})
+    start = {name: p.clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, start[name])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+    assert len(log_of(trainer, "ordergrad/value")) == 1
+    trainer.save_model(str(tmp_path / "adapter"))
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_the_share_of_a_training_step_is_small(tmp_path):
+    assert statistics.median(measured_shares(tmp_path, steps=4)) < 0.005
+
+
+# Settings that change the objective
+
+QUIET = {"bf16": False, "use_cpu": True, "report_to": "none", "num_generations": 4, "per_device_train_batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "fragment"),
+    [
+        ({"loss_type": "grpo"}, "loss_type='grpo' divides"),
+        ({"loss_type": "sapo"}, "loss_type='sapo' divides"),
+        ({"loss_type": "bnpo", "gradient_accumulation_steps": 2}, "each of the 2 micro-batches"),
+        ({"num_iterations": 2}, "num_iterations=2 and steps_per_generation=1"),
+        ({"steps_per_generation": 4}, "num_iterations=1 and steps_per_generation=4"),
+        ({"beta": 0.1}, "beta=0.1 subtracts"),
+        ({"entropy_coef": 0.1}, "adds the entropy"),
+        ({"temperature": 0.7}, "temperature=0.7 makes"),
+        ({"top_p": 0.9, "top_k": 20}, "top_p=0.9, top_k=20 samples"),
+        ({"min_p": 0.1}, "min_p=0.1 samples"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty=1.1 samples"),
+        ({"generation_kwargs": {"temperature": 0.5}}, "generation_kwargs['temperature']=0.5 samples"),
+        ({"mask_truncated_completions": True}, "leaves them out of the loss"),
+        ({"top_entropy_quantile": 0.2}, "top_entropy_quantile=0.2"),
+        ({"off_policy_mask_threshold": 0.5}, "off_policy_mask_threshold"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, "standardised within each group"),
+        ({"scale_rewards": "batch"}, "pass scale='batch'"),
+    ],
+)
+def test_departures(settings, fragment, tmp_path):
+    (sentence,) = departures(GRPOConfig(str(tmp_path), **QUIET, **settings))
+    assert fragment in sentence
+    assert sentence.endswith(".")
+    assert ". " not in sentence
+
+
+def test_settings_that_change_nothing_are_not_mentioned(tmp_path):
+    for loss in SCALES:
+        assert not departures(GRPOConfig(str(tmp_path), **QUIET, loss_type=loss, gradient_accumulation_steps=1))
+    assert not departures(RLOOConfig(str(tmp_path), **QUIET, beta=0.0, gradient_accumulation_steps=4))
+    assert len(departures(RLOOConfig(str(tmp_path), **QUIET, beta=0.05, normalize_advantages=True))) == 2
+
+
+def test_the_trainer_warns_when_it_is_made(tmp_path):
+    with pytest.warns(UserWarning, match="temperature=0.7") as caught:
+        make("rloo", tmp_path, "max@4", temperature=0.7)
+    assert all("trl_toy" in str(w.filename) for w in caught if w.category is UserWarning)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        make("rloo", tmp_path, "max@4")
+    assert not [w for w in caught if w.category is UserWarning]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+@pytest.mark.parametrize(
+    ("objective", "error", "message"),
+    [
+        ("max@6", ValueError, r"1 <= k < num_generations; got k=6, num_generations=6 for max@6"),
+        ("maximum@4", ValueError, r"no known objective: 'maximum' \(did you mean"),
+        ("mean-mean", ValueError, r"objective must weigh something"),
+        (3.5, TypeError, r"objective must be a string or an Objective; got float"),
+        (lambda t: "max@8" if t == 1 else "mean", ValueError, r"got k=8, num_generations=6"),
+    ],
+)
+def test_bad_objectives_are_refused_before_the_model_is_loaded(kind, objective, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        make(kind, tmp_path, objective, model="no/such/model")
+
+
+def test_bad_options_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="scale must be one of none, group, batch; got 'std'"):
+        make("rloo", tmp_path, "mean", options={"scale": "std"})
+    with pytest.raises(ValueError, match="small must be one of zero, shrink; got 'error'"):
+        make("rloo", tmp_path, "mean", options={"small": "error"})
+    for success, error, message in (
+        ("1", TypeError, "success must be a real number; got '1'"),
+        (None, TypeError, "success must be a real number; got None"),
+        (math.nan, ValueError, "success must be finite; got success=nan"),
+    ):
+        with pytest.raises(error, match=message):
+            make("rloo", tmp_path, "mean", model="no/such/model", options={"success": success})
+
+
+@pytest.mark.parametrize("trainer", [OrderGradGRPOTrainer, OrderGradRLOOTrainer])
+def test_without_a_configuration_the_default_group_size_counts(trainer):
+    with pytest.raises(ValueError, match=f"num_generations={trainer._config.num_generations} for max@8"):
+        trainer("no/such/model", reward, objective="max@8")
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_bad_rewards_are_refused_by_name(kind, tmp_path):
+    def endless(completion_ids, **_):
+        return [-math.inf, *([0.0] * (len(completion_ids) - 1))]
+
+    def short(completion_ids, **_):
+        return [0.0] * (len(completion_ids) - 1)
+
+    async def later(completion_ids, **_):
+        return [math.inf for _ in completion_ids]
+
+    for function, message in [
+        (endless, "reward function 'endless' must return finite numbers.*got 1 infinite values among 24"),
+        (later, "reward function 'later' must return finite numbers.*got 24 infinite"),
+        (short, "reward function 'short' returned 23 rewards, but 24 were expected"),
+    ]:
+        trainer = make(kind, tmp_path, "mean", reward_funcs=[reward, function])
+        with pytest.raises(ValueError, match=message):
+            trainer.train()
