@@ -44,9 +44,9 @@ from scipy.stats import binom
 
 import ordergrad as og
 from ordergrad.advise.rewards import named
-from ordergrad.runs.plots import new_figure, save, style
 from ordergrad.runs.console import ending_resumable
 from ordergrad.runs.folder import made_once, open_folder, provenance, write_csv
+from ordergrad.runs.plots import new_figure, save, style
 
 Array = Any
 GEOMETRIES = ("free", "narrow")

@@ -43,9 +43,9 @@ import ordergrad as og
 from ordergrad.advise.advice import advise
 from ordergrad.advise.goals import read_goal
 from ordergrad.advise.rewards import Prompts, Rewards
-from ordergrad.runs.plots import new_figure, save, style
 from ordergrad.runs.console import ending_resumable
 from ordergrad.runs.folder import made_once, open_folder, provenance, write_csv
+from ordergrad.runs.plots import new_figure, save, style
 from ordergrad.weights import scan, smallest_group
 
 Array = Any

@@ -43,10 +43,6 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 import ordergrad as og
-from ordergrad.runs.plots import draw_curve, new_figure, save, style
-from ordergrad.train.evaluation import write_returns
-from ordergrad.train.llm_settings import stages
-from ordergrad.runs.statistics import interval, read_returns
 from ordergrad.runs.console import ending_resumable, train_under_progress
 from ordergrad.runs.folder import (
     EVALUATION,
@@ -57,6 +53,10 @@ from ordergrad.runs.folder import (
     run_folder,
     write_csv,
 )
+from ordergrad.runs.plots import draw_curve, new_figure, save, style
+from ordergrad.runs.statistics import interval, read_returns
+from ordergrad.train.evaluation import write_returns
+from ordergrad.train.llm_settings import stages
 from ordergrad.weights import Baseline
 
 BEST_OF = "max@16"  # the measure of what can be found in a few tries

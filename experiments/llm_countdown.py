@@ -35,10 +35,6 @@ from rich.table import Table
 from scipy.stats import binom
 
 import ordergrad as og
-from ordergrad.runs.plots import new_figure, pass_curves, save, style
-from ordergrad.train import llm
-from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
-from ordergrad.runs.statistics import interval, pass_at, pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.runs.folder import (
     EVALUATION,
@@ -49,6 +45,10 @@ from ordergrad.runs.folder import (
     run_folder,
     write_csv,
 )
+from ordergrad.runs.plots import new_figure, pass_curves, save, style
+from ordergrad.runs.statistics import interval, pass_at, pass_at_k, powers_of_two, read_successes
+from ordergrad.train import llm
+from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
 
 CONTENDERS = ("mean", GRPO, "max@4", "top:2@4", "maxrl", "max@4..mean")
 PENALISED = ("mean", GRPO, "top:2@4")

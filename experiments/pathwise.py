@@ -40,10 +40,10 @@ from rich.table import Table
 from scipy.special import ndtr
 
 import ordergrad as og
-from ordergrad.runs.plots import new_figure, save, style
-from ordergrad.runs.statistics import interval
 from ordergrad.runs.console import ending_resumable
 from ordergrad.runs.folder import open_folder, provenance, write_csv, write_json
+from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.runs.statistics import interval
 
 jax.config.update("jax_enable_x64", True)
 

@@ -42,8 +42,6 @@ from scipy import optimize
 from torch import nn
 
 import ordergrad as og
-from ordergrad.runs.plots import new_figure, save, style
-from ordergrad.runs.statistics import interval
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.runs.folder import (
     METRICS,
@@ -55,6 +53,8 @@ from ordergrad.runs.folder import (
     write_csv,
     write_json,
 )
+from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.runs.statistics import interval
 
 try:
     from skfolio import RiskMeasure, measures

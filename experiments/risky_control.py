@@ -63,10 +63,7 @@ import ordergrad as og
 import ordergrad.envs
 from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
-from ordergrad.runs.plots import draw_curve, draw_metric, new_figure, save, style
-from ordergrad.runs.statistics import interval, metric_columns
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.train.rl import load_policy, seed_of
 from ordergrad.runs.folder import (
     CHECKPOINT,
     EVALUATION,
@@ -79,6 +76,9 @@ from ordergrad.runs.folder import (
     write_checkpoint,
     write_csv,
 )
+from ordergrad.runs.plots import draw_curve, draw_metric, new_figure, save, style
+from ordergrad.runs.statistics import interval, metric_columns
+from ordergrad.train.rl import load_policy, seed_of
 
 TUNING_SEED = 100
 TAIL = "cvar:0.1"

@@ -40,8 +40,6 @@ from rich.table import Table
 from scipy.optimize import minimize
 
 import ordergrad as og
-from ordergrad.runs.plots import draw_curve, new_figure, save
-from ordergrad.runs.statistics import interval
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.runs.folder import (
     METRICS,
@@ -52,6 +50,8 @@ from ordergrad.runs.folder import (
     write_csv,
     write_json,
 )
+from ordergrad.runs.plots import draw_curve, new_figure, save
+from ordergrad.runs.statistics import interval
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # what PyTorch says about code of a package that BoTorch uses

@@ -43,11 +43,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import Credit, OrderGradPPO
-from ordergrad.runs.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
-from ordergrad.train.evaluation import fresh_episodes, write_returns
-from ordergrad.runs.statistics import interval, metric_columns, read_returns, values_of
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.train.rl import seed_of
 from ordergrad.runs.folder import (
     EVALUATION,
     METRICS,
@@ -57,6 +53,10 @@ from ordergrad.runs.folder import (
     run_folder,
     write_csv,
 )
+from ordergrad.runs.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
+from ordergrad.runs.statistics import interval, metric_columns, read_returns, values_of
+from ordergrad.train.evaluation import fresh_episodes, write_returns
+from ordergrad.train.rl import seed_of
 
 Array = Any
 CLIPPED = ("ppo+clip:10", "ppo+clip:1")

@@ -43,8 +43,6 @@ from symbolic.recovery import verdict
 from threadpoolctl import threadpool_limits
 
 import ordergrad as og
-from ordergrad.runs.plots import new_figure, save, style, tidy
-from ordergrad.runs.statistics import interval
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.runs.folder import (
     CHECKPOINT,
@@ -60,6 +58,8 @@ from ordergrad.runs.folder import (
     write_csv,
     write_json,
 )
+from ordergrad.runs.plots import new_figure, save, style, tidy
+from ordergrad.runs.statistics import interval
 
 DSR = "dsr:0.05"
 CONTENDERS = ("mean", DSR, "uppercvar:0.05", "max@20", "max@100")

@@ -20,9 +20,9 @@ import ordergrad as og
 from ordergrad.advise import advice as advice_module
 from ordergrad.advise import rewards as rewards_module
 from ordergrad.advise.advice import advise
-from ordergrad.commands.advise import lines_for
 from ordergrad.advise.goals import candidates, read_goal
 from ordergrad.advise.rewards import Prompts, Rewards, named, sampled
+from ordergrad.commands.advise import lines_for
 from ordergrad.commands.cli import app
 from ordergrad.score.logs import open_log
 from ordergrad.score.reading import Columns

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 import ordergrad as og
 from ordergrad.commands.cli import app
-from ordergrad.runs.plots import COLOURS, DASHES
-from ordergrad.runs.tables import number
-from ordergrad.runs.statistics import pass_at_k
 from ordergrad.runs.folder import run_folder, write_csv
+from ordergrad.runs.plots import COLOURS, DASHES
+from ordergrad.runs.statistics import pass_at_k
+from ordergrad.runs.tables import number
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br", "hr", "img", "input"}

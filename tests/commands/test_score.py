@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import ordergrad as og
 from ordergrad.commands.cli import app
+from ordergrad.runs.folder import RunError
 from ordergrad.score import distribution, grouping, logs, parsing
 from ordergrad.score.comparison import compare
 from ordergrad.score.distribution import Distribution
@@ -21,7 +22,6 @@ from ordergrad.score.groups import GRPO, advantages_of, score_groups
 from ordergrad.score.logs import RowStore, open_log, score_log, write_advantages
 from ordergrad.score.reading import Columns, Problems, found_columns, log_files, read
 from ordergrad.score.summary import Moments, Summary
-from ordergrad.runs.folder import RunError
 
 OBJECTIVES = ["mean", "max@4", "top:2@4", "maxrl", "cvar:0.3", "median", "mean-0.5*gini"]
 

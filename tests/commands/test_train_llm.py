@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from ordergrad import advantages
 from ordergrad.commands.cli import app
+from ordergrad.runs.folder import RunError, read_metrics, run_folder
+from ordergrad.runs.statistics import pass_at, pass_at_k, read_successes
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm import check, prepare, run, train
 from ordergrad.train.llm_settings import LLMSettings
-from ordergrad.runs.statistics import pass_at, pass_at_k, read_successes
-from ordergrad.runs.folder import RunError, read_metrics, run_folder
 from ordergrad.train.tasks import load_task
 
 pytestmark = [

@@ -23,17 +23,10 @@ from gymnasium import spaces
 from typer.testing import CliRunner
 
 import ordergrad as og
-from ordergrad.commands import cli
 from ordergrad.adapters.sb3 import OrderGradPPO
-from ordergrad.runs.plots import learning_curves, return_distributions, save
+from ordergrad.commands import cli
 from ordergrad.commands import train_rl as command
-from ordergrad.train.evaluation import fresh_episodes
-from ordergrad.runs.statistics import read_returns, values_of
-from ordergrad.runs.parallel import default_jobs, train_all
-from ordergrad.train.rl import build, check, restore, run, seed_of, train
-from ordergrad.train.rl import save as save_model
 from ordergrad.commands.train_rl import rl
-from ordergrad.train.rl_settings import RLSettings, as_json
 from ordergrad.runs.folder import (
     METRICS,
     RunError,
@@ -44,6 +37,13 @@ from ordergrad.runs.folder import (
     run_folder,
     write_checkpoint,
 )
+from ordergrad.runs.parallel import default_jobs, train_all
+from ordergrad.runs.plots import learning_curves, return_distributions, save
+from ordergrad.runs.statistics import read_returns, values_of
+from ordergrad.train.evaluation import fresh_episodes
+from ordergrad.train.rl import build, check, restore, run, seed_of, train
+from ordergrad.train.rl import save as save_model
+from ordergrad.train.rl_settings import RLSettings, as_json
 
 torch.set_num_threads(1)
 TINY = RLSettings(

@@ -24,7 +24,14 @@ def run(*arguments, **environment):
 
 
 def test_in_the_interpreter():
-    out = run("-m", "pytest", "-q", str(TESTS / "support" / "triton_interpreted.py"), TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    out = run(
+        "-m",
+        "pytest",
+        "-q",
+        str(TESTS / "support" / "triton_interpreted.py"),
+        TRITON_INTERPRET="1",
+        CUDA_VISIBLE_DEVICES="",
+    )
     assert "passed" in out
     assert "skipped" not in out
 

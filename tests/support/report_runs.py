@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ordergrad.runs.folder import open_folder, run_folder, write_csv, write_json
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.llm_settings import as_json as llm_json
 from ordergrad.train.rl_settings import RLSettings
 from ordergrad.train.rl_settings import as_json as rl_json
-from ordergrad.runs.folder import open_folder, run_folder, write_csv, write_json
 
 RL = RLSettings("CartPole-v1", ("cvar:0.1", "mean", "max@8"), seeds=2, steps=2000, episodes=200)
 LLM = LLMSettings(("top:2@4", "cvar:0.25", "max@4..mean", "grpo"), seeds=2, steps=40, eval_problems=30, eval_samples=16)

@@ -118,8 +118,8 @@ def sampled(
     Raises:
         RunError: The log cannot be read, has broken rows, or has no rewards.
     """
-    from ordergrad.score.logs import read_log
     from ordergrad.runs.folder import RunError
+    from ordergrad.score.logs import read_log
 
     def use(_: "Reading", groups: "Iterator[Groups]") -> list[tuple[Array, Array]]:
         return _reservoir(groups, np.random.default_rng(seed))

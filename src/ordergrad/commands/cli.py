@@ -12,11 +12,11 @@ except ImportError as error:  # pragma: no cover
 
 from ordergrad import __version__
 from ordergrad.commands.advise import advise
-from ordergrad.report import explain as explaining
 from ordergrad.commands.report import report
 from ordergrad.commands.score import score
 from ordergrad.commands.train_llm import llm
 from ordergrad.commands.train_rl import rl
+from ordergrad.report import explain as explaining
 
 __all__ = ["app"]
 

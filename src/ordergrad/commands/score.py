@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ordergrad.score.comparison import mixed_sizes
 from ordergrad.commands.score_options import (
     GroupOption,
     MaskOption,
@@ -22,9 +21,10 @@ from ordergrad.commands.score_options import (
     open_logs,
     reading_bar,
 )
-from ordergrad.spec import parse
 from ordergrad.runs.console import ending_well, plain
 from ordergrad.runs.folder import RunError
+from ordergrad.score.comparison import mixed_sizes
+from ordergrad.spec import parse
 from ordergrad.weights import Baseline
 
 if TYPE_CHECKING:

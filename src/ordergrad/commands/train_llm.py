@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ordergrad.train import countdown
-from ordergrad.train.llm_settings import LLMSettings, as_json
-from ordergrad.runs.statistics import pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.console import chosen_jobs, ending_well, plain, train_under_progress
 from ordergrad.runs.folder import EVALUATION, METRICS, RunError, last_line, open_folder, run_folder, write_csv
+from ordergrad.runs.statistics import pass_at_k, powers_of_two, read_successes
+from ordergrad.train import countdown
+from ordergrad.train.llm_settings import LLMSettings, as_json
 from ordergrad.train.tasks import countdown_level
 
 __all__ = ["llm"]

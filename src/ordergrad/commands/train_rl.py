@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ordergrad.spec import parse
-from ordergrad.runs.statistics import metric_columns, read_returns, values_of
 from ordergrad.runs.console import chosen_jobs, ending_well, plain, train_under_progress
-from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
 from ordergrad.runs.folder import (
     EVALUATION,
     METRICS,
@@ -27,6 +24,9 @@ from ordergrad.runs.folder import (
     write_csv,
     write_json,
 )
+from ordergrad.runs.statistics import metric_columns, read_returns, values_of
+from ordergrad.spec import parse
+from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
 from ordergrad.weights import smallest_group
 
 __all__ = ["rl"]

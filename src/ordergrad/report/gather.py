@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ordergrad.report import llm_section, rl_section, score_section
-from ordergrad.runs.tables import Cell, Section, Table
 from ordergrad.runs.folder import RunError
+from ordergrad.runs.tables import Cell, Section, Table
 
 __all__ = ["Run", "Source", "open_run", "sections", "side_by_side"]
 

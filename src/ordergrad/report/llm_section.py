@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from ordergrad.estimators import value
 from ordergrad.objectives import Weights
 from ordergrad.report import charts
+from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
+from ordergrad.runs.statistics import interval, metric_columns, pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.tables import Cell, Section, Table, common, highest, interval_text
 from ordergrad.spec import parse, resolved
 from ordergrad.train.llm_settings import GRPO, stages
-from ordergrad.runs.statistics import interval, metric_columns, pass_at_k, powers_of_two, read_successes
-from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k, rank_weights
 
 __all__ = ["SHARED", "Models", "load", "section", "together"]

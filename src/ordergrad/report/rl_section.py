@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
+from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
+from ordergrad.runs.statistics import metric_columns, read_returns, values_of
 from ordergrad.runs.tables import Cell, Section, Table, common, highest, interval_text
 from ordergrad.score.distribution import levels
 from ordergrad.spec import parse
-from ordergrad.runs.statistics import metric_columns, read_returns, values_of
-from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.weights import largest_k
 
 __all__ = ["SHARED", "Policies", "load", "section", "together"]

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
+from ordergrad.runs.folder import RunError
 from ordergrad.runs.tables import Cell, Section, Table, highest, interval_text, number
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.spec import parse
-from ordergrad.runs.folder import RunError
 from ordergrad.weights import largest_k
 
 __all__ = ["Logs", "load", "section", "together"]

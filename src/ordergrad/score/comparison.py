@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.runs.statistics import confidence_interval
 from ordergrad.score.summary import Summary
 from ordergrad.spec import parse, resolved
-from ordergrad.runs.statistics import confidence_interval
 from ordergrad.weights import largest_k
 
 __all__ = ["common_k", "compare", "compare_logs", "mixed_sizes"]

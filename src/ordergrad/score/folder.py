@@ -49,9 +49,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from ordergrad.runs.folder import RunError, open_folder, write_csv, write_json
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
-from ordergrad.runs.folder import RunError, open_folder, write_csv, write_json
 
 __all__ = ["check_folder", "results_of", "write_score"]
 

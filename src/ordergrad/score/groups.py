@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
-from ordergrad.spec import parse
 from ordergrad.runs.statistics import powers_of_two
+from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, Scan, scan, smallest_group
 
 __all__ = ["GRPO", "GroupScores", "advantages_of", "by_size", "powers", "score_groups"]

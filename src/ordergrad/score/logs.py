@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.extras import extra
+from ordergrad.runs.folder import RunError
 from ordergrad.score.groups import advantages_of
 from ordergrad.score.summary import Summary
-from ordergrad.runs.folder import RunError
 from ordergrad.weights import Baseline
 
 with extra("score"):

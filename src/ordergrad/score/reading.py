@@ -13,8 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ordergrad.score.parsing import Parsed, csv_header, json_object, parse_csv, parse_jsonl, parse_parquet
 from ordergrad.runs.folder import RunError
+from ordergrad.score.parsing import Parsed, csv_header, json_object, parse_csv, parse_jsonl, parse_parquet
 
 __all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read", "usable"]
 

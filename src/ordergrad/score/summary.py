@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ordergrad.estimators import value_and_error
 from ordergrad.exact import value
+from ordergrad.runs.statistics import confidence_interval
 from ordergrad.score.distribution import Distribution, levels
 from ordergrad.score.groups import GRPO, GroupScores, score_groups
-from ordergrad.runs.statistics import confidence_interval
 
 __all__ = ["Moments", "Summary"]
 

@@ -22,10 +22,10 @@ from trl import GRPOConfig, GRPOTrainer
 
 from ordergrad.adapters.trl import OrderGradGRPOTrainer
 from ordergrad.objectives import Objective
+from ordergrad.runs.folder import EVALUATION, METRICS, RunError, trim_metrics, write_csv
 from ordergrad.spec import anneal, parse
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
-from ordergrad.runs.folder import EVALUATION, METRICS, RunError, trim_metrics, write_csv
 from ordergrad.train.tasks import Task, brevity, countdown_level, load_task
 from ordergrad.weights import check_weighs, smallest_group
 

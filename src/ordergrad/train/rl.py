@@ -36,10 +36,6 @@ from ordergrad.adapters.episodes import LASTING
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
 from ordergrad.objectives import Objective
-from ordergrad.spec import anneal, parse
-from ordergrad.train.evaluation import fresh_episodes, write_returns
-from ordergrad.runs.statistics import read_returns
-from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, watched
 from ordergrad.runs.folder import (
     CHECKPOINT,
     EVALUATION,
@@ -50,6 +46,10 @@ from ordergrad.runs.folder import (
     trim_metrics,
     write_checkpoint,
 )
+from ordergrad.runs.statistics import read_returns
+from ordergrad.spec import anneal, parse
+from ordergrad.train.evaluation import fresh_episodes, write_returns
+from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, watched
 from ordergrad.weights import check_weighs, smallest_group
 
 __all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]

@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from ordergrad.train import countdown
 from ordergrad.runs.folder import RunError
+from ordergrad.train import countdown
 
 __all__ = ["COUNTDOWN", "Reward", "Task", "brevity", "countdown_level", "load_task"]
 
