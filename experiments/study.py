@@ -113,6 +113,8 @@ class Study:
     def open(self, settings: Any, may_change: Sequence[str] = ()) -> None:
         """Make the folder of the runs, or check that the one to resume has the same settings."""
         open_folder(self.out, as_dict(settings), kind="study", resume=self.options.resume, may_change=may_change)
+        self.results.mkdir(parents=True, exist_ok=True)
+        self.images.mkdir(parents=True, exist_ok=True)
 
     def train(
         self,
@@ -147,14 +149,11 @@ class Study:
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
         """Write records as CSV, floats with five digits."""
-        self.results.mkdir(parents=True, exist_ok=True)
         columns = columns or tuple(rows[0])
         write_csv(self.results / name, columns, [[short(row[column]) for column in columns] for row in rows])
 
     def write_summary(self, settings: Any, **content: Any) -> None:
         """Write summary.json: the command, date, machine and versions, the settings, and the content."""
-        self.results.mkdir(parents=True, exist_ok=True)
-        self.images.mkdir(parents=True, exist_ok=True)
         summary = {**provenance(self.command), "settings": as_dict(settings), **content}
         write_json(self.results / "summary.json", summary)
         self.console.print(f"results: {self.results}; pictures: {self.images}")
