@@ -324,14 +324,20 @@ def returns_of(out: Path, part: str, contender: str, seeds: int) -> list[Array]:
     return [read_returns(run_folder(out / part, contender, seed) / EVALUATION) for seed in range(seeds)]
 
 
-def measured(settings: CartPole, out: Path) -> list[study.Record]:
-    """Return one record per trained policy: the measures of its clean returns."""
+def measured(settings: CartPole, out: Path, contenders: Mapping[str, Sequence[str]]) -> list[study.Record]:
+    """Return one record per trained policy of each part: the measures of its clean returns."""
     return [
         {"part": name, "trained": contender, "seed": seed, **{m: float(og.value(returns, m)) for m in MEASURED}}
-        for name, part in PARTS.items()
-        for contender in part.contenders
+        for name, trained in contenders.items()
+        for contender in trained
         for seed, returns in enumerate(returns_of(out, name, contender, settings.seeds))
     ]
+
+
+def others(path: Path, new: Sequence[study.Record]) -> list[study.Record]:
+    """Return the records of an earlier table that are not made anew."""
+    made = {(r["part"], r["trained"]) for r in new}
+    return [r for r in study.read_table(path) if (r["part"], r["trained"]) not in made]
 
 
 def cartpole_table(records: Sequence[study.Record]) -> list[study.Record]:
@@ -436,6 +442,9 @@ def shown_cartpole(rows: Sequence[study.Record], part: str) -> Table:
 class Options(study.Options):
     out: Path = Path("runs/robustness")
     only: str = field(default="", metadata={"choices": ("bandit", "cartpole"), "help": "one of the two"})
+    contenders: tuple[str, ...] = field(
+        default=(), metadata={"help": "train these on CartPole, and add them to the results that are there [all]"}
+    )
     quick: bool = field(default=False, metadata={"help": "fewer seeds and steps"})
 
 
@@ -455,11 +464,21 @@ def main(argv: list[str] | None = None, bandit: Bandit | None = None, cartpole: 
             rows = s.computed("bandit.jsonl", tasks, partial(bandit_row, settings=bandit))
             report_bandit(s, rows, bandit)
         if options.only != "bandit":
-            for name, part in PARTS.items():
-                s.train(partial(run, part, cartpole), part.contenders, cartpole.seeds, cartpole.steps, shown, name)
-            report_cartpole(s, measured(cartpole, s.out))
-            draw_cartpole(cartpole, s.out, s.images / "robustness.png")
-    s.write_summary(settings)
+            chosen = {
+                name: [c for c in p.contenders if c in (options.contenders or p.contenders)]
+                for name, p in PARTS.items()
+            }
+            for name, contenders in chosen.items():
+                if contenders:
+                    s.train(
+                        partial(run, PARTS[name], cartpole), contenders, cartpole.seeds, cartpole.steps, shown, name
+                    )
+            new = measured(cartpole, s.out, chosen)
+            report_cartpole(s, [*others(s.results / "runs.csv", new), *new])
+            if not options.contenders:
+                draw_cartpole(cartpole, s.out, s.images / "robustness.png")
+    if not options.contenders:
+        s.write_summary(settings)
 
 
 def report_bandit(s: study.Study, rows: Sequence[study.Record], settings: Bandit) -> None:

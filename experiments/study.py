@@ -21,6 +21,7 @@ References:
 """
 
 import argparse
+import csv
 import json
 import math
 import multiprocessing
@@ -201,6 +202,23 @@ def read_records(path: Path) -> list[Record]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def read_table(path: Path) -> list[Record]:
+    """Return the rows of a table, what looks like a number as one; none where there is no table."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def append_record(path: Path, record: Record) -> Record:
