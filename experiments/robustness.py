@@ -454,15 +454,15 @@ def main(argv: list[str] | None = None, bandit: Bandit | None = None, cartpole: 
     if options.quick:
         bandit = replace(bandit, seeds=20, updates=150)
         cartpole = replace(cartpole, seeds=2, steps=16_384, episodes=100)
-    settings = {"bandit": asdict(bandit), "cartpole": asdict(cartpole)}
     with study.Study(__file__, options, argv) as s:
-        s.open(settings)
+        s.open({"bandit": asdict(bandit), "cartpole": asdict(cartpole)})
         if options.only != "cartpole":
             names = ("kind", "share", "size")
             cases = [dict(zip(names, case, strict=True)) for case in scenarios(bandit)]
             tasks = [{**case, "contender": contender} for case in cases for contender in BANDIT]
             rows = s.computed("bandit.jsonl", tasks, partial(bandit_row, settings=bandit))
             report_bandit(s, rows, bandit)
+            s.write_summary(bandit, "bandit.json")
         if options.only != "bandit":
             chosen = {
                 name: [c for c in p.contenders if c in (options.contenders or p.contenders)]
@@ -475,10 +475,9 @@ def main(argv: list[str] | None = None, bandit: Bandit | None = None, cartpole: 
                     )
             new = measured(cartpole, s.out, chosen)
             report_cartpole(s, [*others(s.results / "runs.csv", new), *new])
+            s.write_summary(cartpole, "cartpole_added.json" if options.contenders else "cartpole.json")
             if not options.contenders:
                 draw_cartpole(cartpole, s.out, s.images / "robustness.png")
-    if not options.contenders:
-        s.write_summary(settings)
 
 
 def report_bandit(s: study.Study, rows: Sequence[study.Record], settings: Bandit) -> None:

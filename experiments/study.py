@@ -153,10 +153,10 @@ class Study:
         columns = columns or tuple(rows[0])
         write_csv(self.results / name, columns, [[short(row[column]) for column in columns] for row in rows])
 
-    def write_summary(self, settings: Any, **content: Any) -> None:
-        """Write summary.json: the command, date, machine and versions, the settings, and the content."""
+    def write_summary(self, settings: Any, name: str = "summary.json", **content: Any) -> None:
+        """Write the command, date, machine and versions, the settings, and the content."""
         summary = {**provenance(self.command), "settings": as_dict(settings), **content}
-        write_json(self.results / "summary.json", summary)
+        write_json(self.results / name, summary)
         self.console.print(f"results: {self.results}; pictures: {self.images}")
 
 

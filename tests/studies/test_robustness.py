@@ -131,7 +131,8 @@ def test_the_study_from_start_to_end(tmp_path):
         assert float(row["lead"]) == pytest.approx(expected, abs=0.02)
     bandit = read(tmp_path / "bandit.csv")
     assert len(bandit) == len(study.BANDIT) * len(study.scenarios(BANDIT))
-    assert json.loads((tmp_path / "summary.json").read_text())["settings"]["cartpole"]["steps"] == 512
+    assert json.loads((tmp_path / "cartpole.json").read_text())["settings"]["steps"] == 512
+    assert json.loads((tmp_path / "bandit.json").read_text())["settings"]["updates"] == 6
     for name in ("robustness", "robustness_bandit"):
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.02
 
@@ -140,5 +141,8 @@ def test_the_study_from_start_to_end(tmp_path):
     before = (tmp_path / "cartpole.csv").read_text()
     study.main([*arguments, "--resume", "--only", "cartpole"], BANDIT, CARTPOLE)
     assert (tmp_path / "cartpole.csv").read_text() == before
-    command = json.loads((tmp_path / "summary.json").read_text())["command"]
+    command = json.loads((tmp_path / "cartpole.json").read_text())["command"]
     assert command.endswith("--resume --only cartpole")
+    before = (tmp_path / "runs.csv").read_text()
+    study.main([*arguments[2:], "--out", str(tmp_path / "added"), "--contenders", study.RANGE], BANDIT, CARTPOLE)
+    assert sorted((tmp_path / "runs.csv").read_text().split()) == sorted(before.split())
