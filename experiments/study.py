@@ -274,7 +274,12 @@ class Lead(NamedTuple):
     p: float
 
 
-def over_seeds(*samples: Any, statistic: Callable[..., Array] = np.mean) -> Estimate:
+def mean(*samples: Array, axis: int = -1) -> Array:
+    """Return the mean of all values of all samples."""
+    return np.concatenate(samples, axis=axis).mean(axis=axis)
+
+
+def over_seeds(*samples: Any, statistic: Callable[..., Array] = mean) -> Estimate:
     """Return a statistic of one value a seed and its 95% interval: bootstrap, expanded percentiles.
 
     The interval holds for bounded and bimodal values and never leaves their range, as Student's may. Percentiles of
@@ -289,7 +294,8 @@ def over_seeds(*samples: Any, statistic: Callable[..., Array] = np.mean) -> Esti
     value, n = float(statistic(*arrays, axis=-1)), min(map(len, arrays))
     if n < 2 or all(np.ptp(array) == 0 for array in arrays):
         return Estimate(value, value, value)
-    level = 2 * float(stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))) - 1
+    student = stats.t.ppf(0.975, sum(map(len, arrays)) - len(arrays))
+    level = 2 * float(stats.norm.cdf(math.sqrt(n / (n - 1)) * student)) - 1
     found = stats.bootstrap(
         arrays, statistic, n_resamples=20_000, batch=2000, confidence_level=level, method="percentile", rng=0
     )
