@@ -74,7 +74,7 @@ def parse(kind: type[T], description: str, argv: Sequence[str] | None = None) ->
     for option in fields(kind):  # type: ignore[arg-type]
         extra = dict(option.metadata)
         name = option.name if extra.pop("positional", False) else f"--{option.name.replace('_', '-')}"
-        if option.type is bool:
+        if option.type in (bool, "bool"):
             parser.add_argument(name, action="store_true", **extra)
             continue
         kinds = str(option.type)
@@ -104,7 +104,7 @@ class Study:
     def __enter__(self) -> Self:
         self._ending = ending_resumable(self.out, self.console)
         self._ending.__enter__()
-        self._before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        self._before = signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
@@ -158,6 +158,12 @@ class Study:
         summary = {**provenance(self.command), "settings": as_dict(settings), **content}
         write_json(self.results / name, summary)
         self.console.print(f"results: {self.results}; pictures: {self.images}")
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    """Do what Ctrl-C does, even in the background, where Ctrl-C is ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def _made(make: Callable[..., Record], tasks: Sequence[Mapping[str, Any]], jobs: int) -> Any:
