@@ -35,7 +35,9 @@ def _main(
     """Optimise beyond the mean: order-statistic objectives for policy gradients."""
 
 
-train = typer.Typer(no_args_is_help=True, context_settings=_HELP, help="Train on an objective, and compare with others.")
+train = typer.Typer(
+    no_args_is_help=True, context_settings=_HELP, help="Train on an objective, and compare with others."
+)
 app = typer.Typer(no_args_is_help=True, context_settings=_HELP, add_completion=False, pretty_exceptions_enable=False)
 app.callback()(_main)
 for command in (explain, score, advise, report):
