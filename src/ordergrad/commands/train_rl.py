@@ -134,9 +134,7 @@ def _check_returns(
     for name, groups in returns.items():
         for seed, group in enumerate(groups):
             count, finite = len(group), int(np.isfinite(group).sum())
-            text, need = max(
-                ((t, smallest_group(parse(t), "leave_one_out")) for t in watched(settings.objectives)), key=_second
-            )
+            text, need = max(needs.items(), key=lambda pair: pair[1])
             if finite < need:
                 raise UserError(
                     f"{name} seed {seed}: only {finite} of {count} fresh episodes have a finite return, and {text} "
