@@ -12,7 +12,7 @@ import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
 ALONE = ["conditions", "kernels.cpu", "kernels.cuda"]
-CORE = ["objectives", "spec", "weights", "backend", "exact", "estimators", "groups"]
+CORE = ["objectives", "smoothing", "spec", "weights", "backend", "exact", "estimators", "intervals", "groups"]
 """In order: each may import those before it only."""
 
 FRAMEWORKS = {"torch", "jax", "array_api_compat", "numba", "triton"}
