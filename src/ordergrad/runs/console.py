@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ordergrad.runs.parallel import Run, default_jobs, interruptible, train_all
 from ordergrad.runs.folder import METRICS, RunError, last_line, run_folder
+from ordergrad.runs.parallel import Run, default_jobs, interruptible, train_all
 
 __all__ = ["chosen_jobs", "ending_resumable", "ending_well", "plain", "train_under_progress"]
 
