@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def cli() -> None:
 
 
 def score() -> None:
-    with open("log.jsonl", "w") as file:
+    with Path("log.jsonl").open("w") as file:
         for prompt in range(4):
             for i in range(8):
                 file.write(f'{{"prompt": "p{prompt}", "reward": {(prompt + i) % 3}}}\n')
@@ -107,7 +108,7 @@ def studies() -> None:
     import skfolio
     import sympy
 
-    assert optax and skfolio and sympy
+    assert all((optax, skfolio, sympy))
     rl()
     botorch()
 
