@@ -137,7 +137,7 @@ def influence_interval(value: Floats | float, influence: Floats, level: float = 
     Example:
         >>> low, high = influence_interval(3.0, influence_values(np.array([1.0, 2.0, 3.0, 6.0]), "mean"))
         >>> print(f"{low:.2f} {high:.2f}")
-        0.31 9.23
+        0.30 9.39
     """
     from scipy.special import stdtrit
 
