@@ -13,8 +13,8 @@
 | `ordergrad/BettingGame-v0` | six favourable bets; the tail needs stakes that depend on the wealth; optimum known |
 | `ordergrad/WindfallLander-v0` | landing (Box2D) on one ground, with a windfall of high variance on its right |
 
-The pendulum needs MuJoCo and the landers need Box2D, which are loaded when they are made. `ordergrad train rl` knows all
-by their ids.
+The pendulum needs MuJoCo and the landers need Box2D, which are loaded when they are made. `ordergrad train rl` knows
+all by their ids.
 """
 
 from ordergrad.extras import extra
