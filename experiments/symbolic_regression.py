@@ -43,10 +43,10 @@ from threadpoolctl import threadpool_limits
 
 import ordergrad as og
 from ordergrad.runs.console import chosen_jobs
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     CHECKPOINT,
     METRICS,
-    RunError,
     open_folder,
     read_checkpoint,
     read_metrics,
@@ -181,7 +181,7 @@ class Search:
     def restore(self, path: Path) -> None:
         arrays, state = read_checkpoint(path)
         if state["settings"] != asdict(self.settings):
-            raise RunError(f"{path} was made with other settings; choose another --out, or delete it")
+            raise UserError(f"{path} was made with other settings; choose another --out, or delete it")
         for name in KEPT:
             setattr(self, name, state[name])
         self.rejected, self.rng.bit_generator.state = set(state["rejected"]), state["random"]
@@ -589,9 +589,9 @@ def check(asked: Options, batch: int) -> None:
     chosen_jobs(asked.jobs, 1)
     if asked.seeds < 1 or asked.expressions < batch:
         got = f"got {asked.seeds} and {asked.expressions}"
-        raise RunError(f"--seeds must be at least 1 and --expressions at least {batch}; {got}")
+        raise UserError(f"--seeds must be at least 1 and --expressions at least {batch}; {got}")
     if not 0 < asked.rate < 1:
-        raise RunError(f"--rate must lie between 0 and 1; got {asked.rate}")
+        raise UserError(f"--rate must lie between 0 and 1; got {asked.rate}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -115,7 +115,7 @@ def test_records_survive_and_workers_end(tmp_path, kill, jobs):
             if _alive(process.pid):
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == (-9 if kill == signal.SIGKILL else 130)
-    assert kill == signal.SIGKILL or "Continue by the same command with --resume" in shown.replace("\n", "")
+    assert kill == signal.SIGKILL or "Run the same command with --resume" in shown.replace("\n", "")
     assert {r["score"] for r in study.read_records(tmp_path / "runs.jsonl")} == {0, 1}
 
 
