@@ -42,8 +42,7 @@ __all__ = [
 
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
-_TooSmall = Small | SmallValue | Literal["shrink_or_nan"]
-_VALUES = ("value", "include_one", "excluded")
+_VALUES = ("value", "include_one", "excluded", "error")
 _BASELINES, _SMALL, _SMALL_VALUE = get_args(Baseline), get_args(Small), get_args(SmallValue)
 
 
@@ -164,12 +163,16 @@ def value_and_error(
     sample_weight: Array | None = None,
     small: SmallValue = "error",
 ) -> tuple[Array, Array]:
-    r"""Return the value of every group and its jackknife standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
+    r"""Return the value of every group and its standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
 
-    The advantages are the jackknife differences $A_i = N (\bar v - v_{-i})$, so the error costs nothing more. It
-    describes the sampling of the N rewards of one group; for a level without @K it is the delete-one jackknife of the
-    sample statistic. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$. Both are
-    differentiable in the rewards; where the error is 0 its derivative is given as 0.
+    The advantages are the jackknife differences $A_i = N (v - v_{-i})$: this is the jackknife's error. For quantiles
+    without @K (``median``, ``var:q``, ``quantile:q``, the ends of ``winsorized:p``) the jackknife is inconsistent: it
+    rests on one gap between rewards, however many there are. There A is that of the Harrell-Davis estimator of the
+    same quantile, which has the same large-sample error and a consistent jackknife, in sums as well.
+
+    The error describes the sampling of the N rewards of one group, and is that of a large sample: for a confidence
+    interval take `interval`. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$, where drawing with replacement does the
+    smoothing. Value and error are differentiable in the rewards; where the error is 0 its derivative is given as 0.
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
@@ -199,7 +202,7 @@ def value_and_error(
         a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group, "leave_one_out"))
         error = _root(ops, ops.total((probs * a) ** 2))
         return v, ops.cast(_emptied(ops, error, empty, np.nan), v)
-    a = _scanned(group, objective, "leave_one_out", "shrink_or_nan" if small == "shrink" else small)
+    a = _scanned(group, objective, "error", small)
     n = group.n if group.n > 1 else np.nan  # one reward alone says nothing about its error
     if group.mask is not None:
         n = ops.xp.astype(_counts(group), a.dtype)
@@ -507,7 +510,7 @@ def _open_sizes(group: _Group, quantity: Quantity) -> tuple[tuple[int, ...], Arr
     return tuple(open_k(max(count, 1), quantity) for count in distinct), _counts(group) if index is None else index
 
 
-def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: _TooSmall) -> Array:
+def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
     """Return a quantity of every sample: sort, scan, centre, unsort; in a fused kernel where there is one."""
     ops = group.ops
     plan = _plan(group, objective, quantity, small)
@@ -524,7 +527,7 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
         a = ops.unsort(climb, order)
         sums = ops.total(_zeroed(group, a))
         a = a - (sums / ops.xp.clip(ops.xp.astype(_counts(group), a.dtype), 1, group.n))[..., None]
-    if quantity != "leave_one_out":
+    if quantity not in ("leave_one_out", "error"):
         a = a + _common(ops, ordered, offset, total)[..., None]
     elif group.mask is not None:
         a = a + total[..., None]  # 0, or NaN for a group that is too small, however many gaps it has
@@ -565,7 +568,7 @@ class _Plan(NamedTuple):
     rows: Array | None
 
 
-def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: _TooSmall) -> _Plan:
+def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
     """Return the scan of all groups, or one for each number of valid samples."""
     ops, x, n, mask, sizes = group
     if not isinstance(objective, (str, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -609,7 +612,7 @@ class _TooSmallError(ValueError):
 
 
 def _scan(
-    objective: str | Objective, n: int, quantity: Quantity, small: _TooSmall
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
     objective = parse(objective)
@@ -618,7 +621,7 @@ def _scan(
     need = smallest_group(objective, quantity)
     if n >= need:
         return scan(objective, n, quantity)
-    fitting = shrunk(objective, n, quantity) if small in ("shrink", "shrink_or_nan") else None
+    fitting = shrunk(objective, n, quantity) if small == "shrink" else None
     if fitting is not None:
         return scan(fitting, n, quantity)
     if small == "error":
@@ -627,12 +630,12 @@ def _scan(
             raise _TooSmallError(f"N must satisfy N >= 2 for baseline='k_minus_one'; got N={n}")
         bound = "1 <= k < N" if k < need else "1 <= k <= N"
         raise _TooSmallError(f"k must satisfy {bound}; got k={k}, N={n} for {objective}")
-    fill = np.nan if small in ("nan", "shrink_or_nan") or quantity in _VALUES else 0.0
+    fill = np.nan if small == "nan" or quantity in _VALUES else 0.0
     return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill
 
 
 def _table(
-    objective: str | Objective, n: int, quantity: Quantity, small: _TooSmall, counts: tuple[int, ...]
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue, counts: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the scans for groups with each number of valid samples, padded to n, stacked."""
     slopes, offset, total = np.zeros((len(counts), n - 1)), np.zeros((len(counts), n - 1)), np.zeros(len(counts))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.objectives import Objective, whole_number
+from ordergrad.smoothing import smoothed
 from ordergrad.spec import parse
 
 __all__ = [
@@ -43,7 +44,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Baseline = Literal["leave_one_out", "k_minus_one", "none"]
-Quantity = Literal["value", "include_one", "excluded", "leave_one_out", "k_minus_one", "none"]
+Quantity = Literal["value", "include_one", "excluded", "leave_one_out", "k_minus_one", "none", "error"]
+_WITHOUT_ONE = ("leave_one_out", "excluded", "error")
 
 
 class Scan(NamedTuple):
@@ -180,7 +182,7 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
 def smallest_group(objective: Objective, quantity: Quantity) -> int:
     """Return the smallest group for which a quantity of an objective is defined."""
     k = objective.largest_size
-    if quantity in ("leave_one_out", "excluded"):
+    if quantity in _WITHOUT_ONE:
         return k + 1
     return max(k, 2) if quantity == "k_minus_one" else k
 
@@ -193,7 +195,7 @@ def shrunk(objective: Objective, n: int, quantity: Quantity) -> Objective | None
         mean+max@3 None
     """
     if n < smallest_group(objective, quantity):
-        fitting = objective.shrunk(n - 1 if quantity in ("leave_one_out", "excluded") else n)
+        fitting = objective.shrunk(n - 1 if quantity in _WITHOUT_ONE else n)
         return None if fitting is None or n < smallest_group(fitting, quantity) else fitting
     return objective
 
@@ -226,9 +228,12 @@ def scan(objective: Objective, n: int, quantity: Quantity) -> Scan:
     ``none``             (n-K) w(n-1; K, α)                            K w(n; K, α)
     ===================  ============================================  ===========================================
 
-    The last three are the advantages with those baselines; ``excluded`` is the value without the sample. Levels without
-    @K have the size `open_k`.
+    The last three are the advantages with those baselines; ``excluded`` is the value without the sample; ``error`` is
+    ``leave_one_out`` of the smoothed objective, the influence of every sample on the value. Levels without @K have the
+    size `open_k`.
     """
+    if quantity == "error":
+        return scan(smoothed(objective), n, "leave_one_out")
     slopes, common = np.zeros(max(n - 1, 0)), np.zeros(n)
     for coefficient, alpha in components(objective, open_k(n, quantity)):
         if quantity == "k_minus_one" and len(alpha) == 1:

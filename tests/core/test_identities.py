@@ -10,6 +10,7 @@ from strategies import groups, objectives
 
 import ordergrad as og
 from ordergrad.objectives import Max, Weights
+from ordergrad.smoothing import smoothed
 
 N = 7
 GROUPS = groups(N, count=2)
@@ -116,6 +117,7 @@ def test_jackknife(rewards, objective):
     value, error = og.value_and_error(rewards, objective)
     assert_array_equal(value, og.value(rewards, objective))
     assert_array_equal(value, og.value(rewards, at_size(objective, N)))
+    a = og.advantages(rewards, smoothed(objective))
     assert_allclose(error, np.sqrt((N - 1) / N**3 * (a**2).sum(-1)), rtol=1e-12)
 
 
