@@ -647,9 +647,9 @@ def test_the_command_from_start_to_end(two_logs, tmp_path):
     ("arguments", "message"),
     [
         (("-o", "mox@2"), "did you mean 'max'?"),
-        (("--success", "nan"), "must be a finite number; got nan"),
+        (("--success", "nan"), "success must be finite; got nan"),
         (("--group", "prompt"), "has no column 'prompt'; it has group, reward"),
-        (("--baseline", "some"), "--baseline must be one of leave_one_out"),
+        (("--baseline", "some"), "baseline must be one of leave_one_out"),
         (("--advantages", "x.csv"), "must end in .jsonl, like the log"),
         (("--advantages", "no/such/x.jsonl"), "must lie in an existing folder"),
     ],

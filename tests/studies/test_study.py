@@ -107,7 +107,7 @@ def test_records_survive_and_workers_end(tmp_path, kill, jobs):
     os.kill(process.pid, kill)
     shown, _ = process.communicate(timeout=20)
     assert process.returncode == (-9 if kill == signal.SIGKILL else 130)
-    assert kill == signal.SIGKILL or "Continue by the same command with --resume" in shown.replace("\n", "")
+    assert kill == signal.SIGKILL or "Run the same command with --resume" in shown.replace("\n", "")
     assert {r["score"] for r in study.read_records(tmp_path / "runs.jsonl")} == {0, 1}
     until = time.monotonic() + 10
     while _alive(process.pid) and time.monotonic() < until:
