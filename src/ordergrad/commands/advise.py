@@ -14,6 +14,7 @@ from ordergrad.runs.console import ending_well, need_packages, plain, reading_ba
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
 from ordergrad.score.settings import LogSettings
+from ordergrad.weights import level_note
 
 if TYPE_CHECKING:
     from ordergrad.advise.advice import Advice, Candidate
@@ -96,6 +97,9 @@ def _show(console: Console, advice: "Advice") -> None:
     console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {_shown(advice, advice.value, '.4g')}")
     passes = ", rewards as passed or not" if goal.passes else ""
     console.print(f"[bold]Rewards[/]: {plain(advice.rewards.text)}{passes}; groups of N = {advice.n}")
+    note = level_note(goal.target, advice.n)
+    if note:
+        console.print(f"[yellow]{note[0].upper()}{note[1:]}: a larger group would see more of the tail.[/]")
     console.print(_table(advice))
     how = f"from {advice.simulated:,} simulated groups" if advice.simulated else "exact"
     console.print(
