@@ -126,7 +126,7 @@ def tasks(size: Size) -> dict[str, Task]:
     for scale in size.scales:
         scaled = deep_sea(d, TREASURE * scale, scale)
         found[f"rewards x {scale:g}"] = Task(scaled, RESCALED, scale, **settings)
-        found[f"rewards x {scale:g}, unit scale"] = Task(scaled, ("mean + bonus",), scale, "unit scale", unit_scale=True)
+        found[f"rewards x {scale:g}, unit scale"] = Task(scaled, ("mean + bonus",), scale, "unit scale", True)
     found["rare treasure"] = Task(deep_sea(d // 2, odds=0.05), FEW)
     return found
 
