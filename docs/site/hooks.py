@@ -20,6 +20,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from ordergrad.report.explore import fragment
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 _LINK = re.compile(r"(?<!!)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
@@ -67,7 +69,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Draw the formulas."""
+    """Draw the formulas, and put the interactive page in its place."""
 
     def formula(match: re.Match[str]) -> str:
         tex = html.unescape(match[2]).strip()
@@ -76,7 +78,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         except Exception as error:
             raise PluginError(f"{page.file.src_uri}: the formula {tex!r} is not understood ({error!r})") from error
 
-    return _FORMULA.sub(formula, content)
+    return _FORMULA.sub(formula, content).replace("<!-- explore -->", fragment())
 
 
 @cache
