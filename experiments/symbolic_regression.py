@@ -44,10 +44,10 @@ from threadpoolctl import threadpool_limits
 
 import ordergrad as og
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     CHECKPOINT,
     METRICS,
-    RunError,
     open_folder,
     provenance,
     read_checkpoint,
@@ -184,7 +184,7 @@ class Search:
     def restore(self, path: Path) -> None:
         arrays, state = read_checkpoint(path)
         if state["settings"] != asdict(self.settings):
-            raise RunError(f"{path} was made with other settings; choose another --out, or delete it")
+            raise UserError(f"{path} was made with other settings; choose another --out, or delete it")
         for name in KEPT:
             setattr(self, name, state[name])
         self.rejected, self.rng.bit_generator.state = set(state["rejected"]), state["random"]
@@ -629,9 +629,9 @@ def main(argv: list[str] | None = None) -> None:
         jobs = chosen_jobs(asked.jobs, len(asked.contenders) * asked.seeds)
         if asked.seeds < 1 or asked.expressions < settings.batch:
             got = f"got {asked.seeds} and {asked.expressions}"
-            raise RunError(f"--seeds must be at least 1 and --expressions at least {settings.batch}; {got}")
+            raise UserError(f"--seeds must be at least 1 and --expressions at least {settings.batch}; {got}")
         if not 0 < asked.rate < 1:
-            raise RunError(f"--rate must lie between 0 and 1; got {asked.rate}")
+            raise UserError(f"--rate must lie between 0 and 1; got {asked.rate}")
         resume = asked.resume or asked.tune or asked.compare
         open_folder(asked.results, asdict(settings), kind="study", resume=resume)
         if asked.compare:

@@ -11,10 +11,14 @@ import pytest
 import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
-ALONE = ["conditions", "kernels.cpu", "kernels.cuda"]
 CORE = ["objectives", "spec", "weights", "backend", "exact", "estimators", "groups"]
-"""In order: each may import those before it only."""
+LAYERS = [
+    *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "adapters"),
+    *("runs", "score", "train", "advise", "report", "commands", "__main__"),
+]
+"""Every module and package, from the bottom: each imports only what stands before it."""
 
+ALONE = ["conditions", "extras", "kernels.cpu", "kernels.cuda"]
 FRAMEWORKS = {"torch", "jax", "array_api_compat", "numba", "triton"}
 LIGHT = [
     "torch",
@@ -44,14 +48,45 @@ def imports(path):
     return found
 
 
-@pytest.mark.parametrize("name", CORE)
-def test_imports_of_the_core_point_one_way(name):
-    allowed = {f"ordergrad.{other}" for other in CORE[: CORE.index(name)]}
-    own = {module for module in imports(SOURCE / f"{name}.py") if module.split(".")[0] == "ordergrad"}
-    modules = {".".join(module.split(".")[:2]) for module in own} - {"ordergrad"}
-    if name == "backend":  # which loads the kernels when they are wanted
-        allowed |= {"ordergrad.kernels"}
-    assert modules <= allowed, f"{name} may not import {sorted(modules - allowed)}"
+def own_imports(path):
+    """Return the modules of the package that a file imports, as paths of names below ``ordergrad``."""
+    found = set()
+    for module in imports(path):
+        root, *names = module.split(".")
+        if root == "ordergrad":
+            while names and not any(SOURCE.joinpath(*names).with_suffix(s).exists() for s in (".py", "")):
+                names.pop()  # a name in a module
+            found.add(tuple(names) or ("__init__",))
+    return found
+
+
+def modules(layer):
+    """Return the files of a module or package."""
+    folder = SOURCE / layer
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def test_every_module_has_a_layer():
+    assert {path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or any(path.glob("*.py"))} == set(LAYERS)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_down(layer):
+    allowed = {layer, *LAYERS[: LAYERS.index(layer)]}
+    for path in modules(layer):
+        up = {".".join(names) for names in own_imports(path) if names[0] not in allowed}
+        if layer in CORE:
+            up -= {"__init__"}  # the package itself, of which a submodule is imported
+        assert not up, f"{path.relative_to(SOURCE)} may not import {sorted(up)}"
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if (SOURCE / layer).is_dir()])
+def test_modules_of_a_package_form_no_circle(layer):
+    name_of = {path: path.relative_to(SOURCE).with_suffix("").parts for path in modules(layer)}
+    left = {name: own_imports(path) & set(name_of.values()) - {name} for path, name in name_of.items()}
+    while free := {name for name, wanted in left.items() if not wanted & left.keys()}:
+        left = {name: wanted for name, wanted in left.items() if name not in free}
+    assert not left, f"these import one another: {sorted('.'.join(name) for name in left)}"
 
 
 @pytest.mark.parametrize("name", ALONE)

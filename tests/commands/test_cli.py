@@ -1,5 +1,7 @@
 """The command line, as a user runs it."""
 
+import subprocess
+import sys
 from importlib import metadata
 
 import matplotlib.image
@@ -139,3 +141,16 @@ def test_explain_compares_at_one_group_size() -> None:
 def test_shares_add_up_to_the_mass() -> None:
     for objective in ("mean", "cvar:0.1@15", "top:2@4", "gini"):
         assert sum(shares(objective, 15)) == pytest.approx(rank_weights(objective, 15).sum(), abs=2e-6)
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "ordergrad", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"ordergrad {ordergrad.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["", "explain", "score", "advise", "report", "train", "train rl", "train llm"])
+def test_every_command_has_short_help(command: str) -> None:
+    code, output = run(*command.split(), "-h")
+    assert code == 0
+    assert (code, output) == run(*command.split(), "--help")
+    assert "Usage: " in output

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import ordergrad as og
 from ordergrad.commands.cli import app
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 from ordergrad.score import distribution, grouping, logs, parsing
 from ordergrad.score.comparison import compare
 from ordergrad.score.distribution import Distribution
@@ -355,7 +355,7 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
         assert problem.reason.startswith(broken[problem.number])
         assert problem.place == "line"
     assert pieces[-1].done == 1
-    with pytest.raises(RunError, match=r"log\.\w+, line \d+: .*\n--skip-broken goes on"):
+    with pytest.raises(UserError, match=r"log\.\w+, line \d+: .*\n--skip-broken goes on"):
         list(read(path, Columns(), Problems()))
 
 
@@ -363,7 +363,7 @@ def test_a_broken_last_line_without_an_end_is_listed_with_the_others(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"group": 1, "reward": NaN}\n{"group": 1, "reward": 1}\n{"group": 1, "rew')
     with pytest.raises(
-        RunError, match=r"line 1: .*\n.*line 3: not JSON: Unterminated string starting at character 14\n"
+        UserError, match=r"line 1: .*\n.*line 3: not JSON: Unterminated string starting at character 14\n"
     ):
         list(read(path, Columns(), Problems()))
 
@@ -396,32 +396,32 @@ def test_columns_and_files(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("\ufeffprompt,score\na,1\n", encoding="utf-8")
     assert found_columns(path) == ["prompt", "score"]
-    with pytest.raises(RunError, match=r"has no column 'group'; it has prompt, score\. Name the right one by --group"):
+    with pytest.raises(UserError, match=r"has no column 'group'; it has prompt, score\. Name the right one by --group"):
         open_log("log", [path], Columns())
     (tmp_path / "b.csv").write_text("prompt,prompt\n1,2\n")
-    with pytest.raises(RunError, match="several columns of the name prompt"):
+    with pytest.raises(UserError, match="several columns of the name prompt"):
         list(read(tmp_path / "b.csv", Columns(group=None, reward="prompt"), Problems()))
     assert log_files(str(tmp_path)) == sorted(tmp_path.iterdir())
     assert log_files(str(tmp_path / "l*.csv")) == [path]
     (tmp_path / "log.txt").write_text("")
     for argument, message in ((tmp_path / "log.txt", "must end in one of"), ("nowhere.csv", "'nowhere.csv' is none")):
-        with pytest.raises(RunError, match=message):
+        with pytest.raises(UserError, match=message):
             log_files(str(argument))
     (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(RunError, match="holds no rows"):
+    with pytest.raises(UserError, match="holds no rows"):
         found_columns(tmp_path / "empty.jsonl")
     for text in ('[{"group": 1, "reward": 1}]', '{\n "group": 1,\n "reward": 1\n}\n'):
         (tmp_path / "whole.jsonl").write_text(text)
-        with pytest.raises(RunError, match="must hold one JSON object a line"):
+        with pytest.raises(UserError, match="must hold one JSON object a line"):
             found_columns(tmp_path / "whole.jsonl")
     (tmp_path / "head.csv").write_text("group,reward\n")
-    with pytest.raises(RunError, match="log holds no rows"):
+    with pytest.raises(UserError, match="log holds no rows"):
         scored(tmp_path / "head.csv")
     (tmp_path / "bad.parquet").write_bytes(b"abc")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         found_columns(tmp_path / "bad.parquet")
     for name, columns in (("group", {"group": [b"a"], "reward": [1.0]}), ("reward", {"group": [1], "reward": [[1.0]]})):
-        with pytest.raises(RunError, match=f"column {name} must hold"):
+        with pytest.raises(UserError, match=f"column {name} must hold"):
             scored(write_log(tmp_path / "nested.parquet", columns))
 
 

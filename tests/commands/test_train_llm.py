@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from ordergrad import advantages
 from ordergrad.commands.cli import app
-from ordergrad.runs.folder import RunError, read_metrics, run_folder
+from ordergrad.runs.errors import UserError
+from ordergrad.runs.folder import read_metrics, run_folder
 from ordergrad.runs.statistics import pass_at, pass_at_k, read_successes
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm import check, prepare, run, train
@@ -245,7 +246,7 @@ def test_tasks_from_files(tmp_path):
     ],
 )
 def test_bad_settings_are_refused_before_any_work(changes, message):
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(UserError, match=message):
         check(replace(TINY, **changes))
 
 
@@ -268,11 +269,11 @@ def test_errors_of_the_command_show_what_came(tmp_path, monkeypatch):
 
 
 def test_files_without_the_columns_are_refused(tmp_path):
-    with pytest.raises(RunError, match="must have the column 'prompt'"):
+    with pytest.raises(UserError, match="must have the column 'prompt'"):
         load_task(write(tmp_path / "a.jsonl", [{"question": "1+1"}] * 9), "exact", 2)
-    with pytest.raises(RunError, match="needs the column 'answer'"):
+    with pytest.raises(UserError, match="needs the column 'answer'"):
         load_task(write(tmp_path / "b.jsonl", [{"prompt": "1+1"}] * 9), "exact", 2)
-    with pytest.raises(RunError, match="more than the 9 rows"):
+    with pytest.raises(UserError, match="more than the 9 rows"):
         load_task(write(tmp_path / "c.jsonl", [{"prompt": "1+1", "answer": "2"}] * 9), "exact", 9)
 
 
@@ -289,19 +290,19 @@ def test_files_without_the_columns_are_refused(tmp_path):
 )
 def test_broken_rows_are_refused(text, message, tmp_path):
     (tmp_path / "data.jsonl").write_text(text)
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(UserError, match=message):
         load_task(str(tmp_path / "data.jsonl"), "exact", 1)
 
 
 def test_models_that_do_not_fit_are_refused_before_any_work(tmp_path):
     rows = [{"prompt": [{"role": "user", "content": "1+1="}], "answer": "2"}] * 9
     settings = replace(TINY, data=write(tmp_path / "chat.jsonl", rows), reward="exact")
-    with pytest.raises(RunError, match="--model must be a folder with a language model, or a hub id"):
+    with pytest.raises(UserError, match="--model must be a folder with a language model, or a hub id"):
         check(replace(settings, model=str(tmp_path / "nowhere")))
     tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
     tokenizer.save_pretrained(tmp_path / "model")
     small_lm.small_model(tokenizer, seed=0, width=8, layers=1).config.save_pretrained(tmp_path / "model")
-    with pytest.raises(RunError, match="has no chat template"):
+    with pytest.raises(UserError, match="has no chat template"):
         check(replace(settings, model=str(tmp_path / "model")))
-    with pytest.raises(RunError, match="prompts must be at most 5, the rows that"):
+    with pytest.raises(UserError, match="prompts must be at most 5, the rows that"):
         check(replace(settings, model=str(tmp_path / "model"), prompts=6))

@@ -27,9 +27,9 @@ from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.commands import cli
 from ordergrad.commands import train_rl as command
 from ordergrad.commands.train_rl import rl
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     METRICS,
-    RunError,
     last_line,
     open_folder,
     read_checkpoint,
@@ -208,14 +208,14 @@ def test_a_run_is_never_resumed_with_less_than_it_was_made_with(finished, was, n
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
-    with pytest.raises(RunError, match="choose another --out"):
+    with pytest.raises(UserError, match="choose another --out"):
         open_folder(tmp_path, as_json(TINY), kind="train rl", resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_that_is_none_of_this_command_says_so(tmp_path, resume):
     def refused(out):
-        with pytest.raises(RunError) as caught:
+        with pytest.raises(UserError) as caught:
             open_folder(out, as_json(TINY), kind="train rl", resume=resume)
         assert str(caught.value).endswith("; choose another --out")
         return str(caught.value)
@@ -354,7 +354,7 @@ def one_fails(objective, seed, folder, stop, report):
     others = folder.with_name("seed-1")
     for _ in range(600):
         if seed == 0 and others.exists():
-            raise RunError("this one fails")
+            raise UserError("this one fails")
         if stop():
             (folder / "stopped").touch()
             return False
@@ -363,7 +363,7 @@ def one_fails(objective, seed, folder, stop, report):
 
 
 def test_an_error_in_one_run_stops_the_others(tmp_path):
-    with pytest.raises(RunError, match="this one fails"):
+    with pytest.raises(UserError, match="this one fails"):
         train_all(one_fails, ["mean"], 3, tmp_path, 2, lambda *_: None)
     assert run_folder(tmp_path, "mean", 1).joinpath("stopped").exists()
     assert not run_folder(tmp_path, "mean", 2).exists()
@@ -414,7 +414,7 @@ def test_fresh_episodes_are_whole_and_do_not_favour_short_ones():
             lengths_here.append(env.left)
         expected += lengths_here
     assert np.array_equal(lengths, expected)
-    with pytest.raises(RunError, match="max_episode_steps"):
+    with pytest.raises(UserError, match="max_episode_steps"):
         fresh_episodes(Still(), "Countdown-v0", {}, 10, seed=0, longest=5)
 
 
@@ -469,7 +469,7 @@ def test_seeds_are_distinct():
     ],
 )
 def test_bad_settings_are_errors_before_any_work(change, message):
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(UserError, match=message):
         check(replace(TINY, **change))
 
 
@@ -544,7 +544,7 @@ def test_too_few_episodes_for_k_rank_at_a_smaller_one_and_are_told_of(tmp_path):
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"half of a")
-    with pytest.raises(RunError, match="delete it"):
+    with pytest.raises(UserError, match="delete it"):
         read_checkpoint(path)
     write_checkpoint(path, {"x": np.arange(3.0), "scalar": np.array(2.0)}, {"step": 1})
     tensors, state = read_checkpoint(path)

@@ -13,7 +13,7 @@ from skfolio import measures
 from studies import load, read
 
 import ordergrad as og
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -204,7 +204,7 @@ def test_tables_of_ones_own(study, tmp_path):
 )
 def test_bad_tables_are_errors(study, tmp_path, change, message):
     change(market(30)).to_csv(tmp_path / "bad.csv")
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(UserError, match=message):
         study.load(tmp_path / "bad.csv")
 
 

@@ -369,7 +369,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tiny, tmp_path):
 
     assert last("whole") == last("stopped")
     settings = tiny.replace(settings, entropy=0.5)
-    with pytest.raises(tiny.RunError, match="made with other settings"):
+    with pytest.raises(tiny.UserError, match="made with other settings"):
         search(tmp_path / "stopped", 720)
 
 

@@ -116,9 +116,9 @@ def sampled(
         report: Given the number of rows read so far and the share of the log.
 
     Raises:
-        RunError: The log cannot be read, has broken rows, or has no rewards.
+        UserError: The log cannot be read, has broken rows, or has no rewards.
     """
-    from ordergrad.runs.folder import RunError
+    from ordergrad.runs.errors import UserError
     from ordergrad.score.logs import read_log
 
     def use(_: "Reading", groups: "Iterator[Groups]") -> list[tuple[Array, Array]]:
@@ -126,7 +126,7 @@ def sampled(
 
     reading, kept = read_log(log, use, skip_broken=skip_broken, report=report)
     if not kept:
-        raise RunError(f"{log.name} has no rewards that can be used")
+        raise UserError(f"{log.name} has no rewards that can be used")
     if success is not None:
         kept = [((x >= success).astype(np.float64), weights) for x, weights in kept]
     sizes = np.array([len(x) for x, _ in kept])

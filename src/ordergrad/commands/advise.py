@@ -22,7 +22,7 @@ from ordergrad.commands.score_options import (
     reading_bar,
 )
 from ordergrad.runs.console import ending_well, plain
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 
 if TYPE_CHECKING:
     from ordergrad.advise.advice import Advice, Candidate
@@ -63,15 +63,15 @@ def advise(
             wanted = read_goal(goal)
             found = None if Path(rewards).exists() else named(rewards)
         except ValueError as error:
-            raise RunError(str(error)) from error
+            raise UserError(str(error)) from error
         if n is not None and not 2 <= n <= advice.LARGEST:
-            raise RunError(f"--n must be from 2 to {advice.LARGEST}; got {n}")
+            raise UserError(f"--n must be from 2 to {advice.LARGEST}; got {n}")
         if found is None:
             try:
                 logs = open_logs([rewards], group, reward, mask, weight, step, ungrouped)
-            except RunError as error:
+            except UserError as error:
                 hint = "" if Path(rewards).exists() else f". Distributions are {LAWS}"
-                raise RunError(f"{error}{hint}") from error
+                raise UserError(f"{error}{hint}") from error
             with reading_bar(console, logs) as bars:
                 threshold = success if wanted.passes else None
                 found = sampled(logs[0], success=threshold, skip_broken=skip_broken, report=bars[0])

@@ -15,7 +15,7 @@ from rich.console import Console
 from ordergrad.report import gather
 from ordergrad.report.page import render, write
 from ordergrad.runs.console import ending_well
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 
 __all__ = ["report"]
 
@@ -36,7 +36,7 @@ def report(
     with ending_well(console):
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
-            raise RunError(f"a report needs {', '.join(missing)}: pip install 'ordergrad[cli]'")
+            raise UserError(f"a report needs {', '.join(missing)}: pip install 'ordergrad[cli]'")
         path = _target(out, runs, overwrite)
         opened = {name: gather.open_run(folder) for name, folder in zip(_names(runs), runs, strict=True)}
         with console.status("drawing"):
@@ -56,12 +56,12 @@ def _target(out: Path | None, runs: Sequence[Path], overwrite: bool) -> Path:
     """Return the file to write; everything that can be wrong with it is found before any work."""
     path = out or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
     if path.suffix.lower() not in (".html", ".htm"):
-        raise RunError(f"--out must end in .html; got {path}")
+        raise UserError(f"--out must end in .html; got {path}")
     if out is not None and not path.parent.is_dir():
-        raise RunError(f"--out must lie in an existing folder; got {path}")
+        raise UserError(f"--out must lie in an existing folder; got {path}")
     taken = [str(p) for p in (path, path.with_name(path.stem + "-figures")) if p.exists()]
     if taken and not overwrite:
-        raise RunError(f"{' and '.join(taken)} would be overwritten; add --overwrite, or choose another --out")
+        raise UserError(f"{' and '.join(taken)} would be overwritten; add --overwrite, or choose another --out")
     return path
 
 
@@ -74,7 +74,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
     """
     parts = [run.resolve().parts for run in runs]
     if len(set(parts)) < len(parts):
-        raise RunError(f"each run once; got {', '.join(map(str, runs))}")
+        raise UserError(f"each run once; got {', '.join(map(str, runs))}")
     names: list[str] = []
     for own in parts:
         depth = 1

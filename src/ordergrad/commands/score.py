@@ -22,7 +22,7 @@ from ordergrad.commands.score_options import (
     reading_bar,
 )
 from ordergrad.runs.console import ending_well, plain
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline
@@ -64,9 +64,9 @@ def score(
         objectives = _parsed(objective or _OBJECTIVES)
         logs = open_logs(file, group, reward, mask, weight, step, ungrouped)
         if baseline not in _BASELINES:
-            raise RunError(f"--baseline must be one of {', '.join(_BASELINES)}; got {baseline}")
+            raise UserError(f"--baseline must be one of {', '.join(_BASELINES)}; got {baseline}")
         if weight is not None and baseline != "leave_one_out":
-            raise RunError(f"--weight needs --baseline leave_one_out; got {baseline}")
+            raise UserError(f"--weight needs --baseline leave_one_out; got {baseline}")
         if advantages is not None:
             _check_advantages(advantages, logs, objectives, overwrite)
 
@@ -125,7 +125,7 @@ def _parsed(objectives: Sequence[str]) -> list[str]:
     try:
         return list(dict.fromkeys(str(parse(objective)) for objective in objectives))
     except ValueError as error:
-        raise RunError(str(error)) from error
+        raise UserError(str(error)) from error
 
 
 def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str], overwrite: bool) -> None:
@@ -133,19 +133,19 @@ def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str
     from ordergrad.score.reading import found_columns
 
     if len(logs) != 1:
-        raise RunError(f"--advantages needs exactly one log; got {len(logs)}")
+        raise UserError(f"--advantages needs exactly one log; got {len(logs)}")
     suffix = logs[0].files[0].suffix
     if out.suffix.lower() != suffix.lower():
-        raise RunError(f"--advantages must end in {suffix}, like the log; got {out}")
+        raise UserError(f"--advantages must end in {suffix}, like the log; got {out}")
     if not out.parent.is_dir():
-        raise RunError(f"--advantages must lie in an existing folder; got {out}")
+        raise UserError(f"--advantages must lie in an existing folder; got {out}")
     if out.resolve() in {file.resolve() for file in logs[0].files}:
-        raise RunError(f"--advantages must not be the log itself; got {out}")
+        raise UserError(f"--advantages must not be the log itself; got {out}")
     if out.exists() and not overwrite:
-        raise RunError(f"{out} exists; add --overwrite to replace it")
+        raise UserError(f"{out} exists; add --overwrite to replace it")
     taken = {f"advantage({objective})" for objective in objectives} & set(found_columns(logs[0].files[0]))
     if taken:
-        raise RunError(f"the log already has the column {min(taken)}")
+        raise UserError(f"the log already has the column {min(taken)}")
 
 
 def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ordergrad.runs.console import plain
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 
 if TYPE_CHECKING:
     from ordergrad.score.logs import Log
@@ -66,15 +66,15 @@ def open_logs(
     """Return the logs that a command names, their files and columns checked.
 
     Raises:
-        RunError: A package is missing, a file cannot be read or lacks a column, or a log is named twice.
+        UserError: A package is missing, a file cannot be read or lacks a column, or a log is named twice.
     """
     if importlib.util.find_spec("polars") is None:
-        raise RunError("reading logs needs polars: pip install 'ordergrad[score]'")
+        raise UserError("reading logs needs polars: pip install 'ordergrad[score]'")
     from ordergrad.score.logs import open_log
     from ordergrad.score.reading import Columns, log_files
 
     if len(set(arguments)) < len(arguments):
-        raise RunError("each log may be given once")
+        raise UserError("each log may be given once")
     short = [Path(argument).name for argument in arguments]
     names = short if len(set(short)) == len(short) else arguments
     columns = Columns(None if ungrouped else group, reward, mask, weight, step or None)

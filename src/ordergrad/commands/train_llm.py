@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ordergrad.runs.console import chosen_jobs, ending_well, plain, train_under_progress
-from ordergrad.runs.folder import EVALUATION, METRICS, RunError, last_line, open_folder, run_folder, write_csv
+from ordergrad.runs.errors import UserError
+from ordergrad.runs.folder import EVALUATION, METRICS, last_line, open_folder, run_folder, write_csv
 from ordergrad.runs.statistics import pass_at_k, powers_of_two, read_successes
 from ordergrad.train import countdown
 from ordergrad.train.llm_settings import LLMSettings, as_json
@@ -87,7 +88,7 @@ def llm(
     with ending_well(console):
         missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
         if missing:
-            raise RunError(f"training needs {', '.join(missing)}: pip install 'ordergrad[llm]'")
+            raise UserError(f"training needs {', '.join(missing)}: pip install 'ordergrad[llm]'")
         own = _defaults(model, data, samples, lora)
         settings = LLMSettings(
             objectives=(objective, *(against or ())),

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ordergrad.runs.console import chosen_jobs, ending_well, plain, train_under_progress
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     EVALUATION,
     METRICS,
-    RunError,
     open_folder,
     read_metrics,
     run_folder,
@@ -106,7 +106,7 @@ def rl(
 def _need_packages() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise RunError(f"training needs {', '.join(missing)}: pip install 'ordergrad[rl]'")
+        raise UserError(f"training needs {', '.join(missing)}: pip install 'ordergrad[rl]'")
 
 
 def _env_args(words: Sequence[str]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _env_args(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():
-            raise RunError(f"--env-arg must be NAME=VALUE; got {word!r}")
+            raise UserError(f"--env-arg must be NAME=VALUE; got {word!r}")
         try:
             arguments[name] = json.loads(text)
         except json.JSONDecodeError:
@@ -179,7 +179,7 @@ def _check_returns(
             count, finite = len(group), int(np.isfinite(group).sum())
             text, need = max(((t, smallest_group(parse(t), "leave_one_out")) for t in watched(settings)), key=_second)
             if finite < need:
-                raise RunError(
+                raise UserError(
                     f"{name} seed {seed}: only {finite} of {count} fresh episodes have a finite return, and {text} "
                     f"needs {need}: rewards of {settings.env_id} are NaN or infinite; mend them, or raise --episodes "
                     f"and add --resume. The trained policies are in {folder}"

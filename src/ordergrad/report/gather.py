@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ordergrad.report import llm_section, rl_section, score_section
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.tables import Cell, Section, Table
 
 __all__ = ["Run", "Source", "open_run", "sections", "side_by_side"]
@@ -53,30 +53,30 @@ def open_run(folder: Path) -> Run:
     """Read the folder of a run, finished or not.
 
     Raises:
-        RunError: It is not the folder of a run, or its files are damaged.
+        UserError: It is not the folder of a run, or its files are damaged.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder} is not a folder; {_HINT}")
+        raise UserError(f"{folder} is not a folder; {_HINT}")
     config = folder / _CONFIG
     if not config.exists():
-        raise RunError(f"{folder} is not the folder of a run, for it has no {_CONFIG}; {_HINT}")
+        raise UserError(f"{folder} is not the folder of a run, for it has no {_CONFIG}; {_HINT}")
     try:
         content = json.loads(config.read_text())
         settings, versions = dict(content["settings"]), dict(content["versions"])
         kind = str(content.get("kind") or ("train rl" if "env_id" in settings else "train llm"))
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
+        raise UserError(
             f"{config} is not the configuration of a run ({type(error).__name__}: {error}); {_HINT}"
         ) from error
     loaders = {"train rl": rl_section.load, "train llm": llm_section.load, "score": score_section.load}
     if kind not in loaders:
-        raise RunError(f"{config} is of the kind {kind!r}; known are {', '.join(loaders)}")
+        raise UserError(f"{config} is of the kind {kind!r}; known are {', '.join(loaders)}")
     try:
         loaded = loaders[kind](folder, settings)
-    except RunError:
+    except UserError:
         raise
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise RunError(f"a file in {folder} is damaged ({type(error).__name__}: {error})") from error
+        raise UserError(f"a file in {folder} is damaged ({type(error).__name__}: {error})") from error
     return Run(folder, Source(kind, settings, versions, content.get("command")), loaded)
 
 

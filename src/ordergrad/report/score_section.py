@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.report import charts
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.tables import Cell, Section, Table, highest, interval_text, number
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.spec import parse
@@ -43,7 +43,7 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Logs:
     """Return what the folder of a run holds.
 
     Raises:
-        RunError: The results are damaged.
+        UserError: The results are damaged.
     """
     path = folder / "results.json"
     if not path.exists():
@@ -54,7 +54,7 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Logs:
         logs = {str(log["log"]): log for log in results["logs"]}
         return Logs(tuple(results["objectives"]), logs, tuple(results["comparisons"]), tuple(_left_out(logs)))
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}); score the logs again") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); score the logs again") from error
 
 
 def together(runs: Mapping[str, Logs]) -> Logs:

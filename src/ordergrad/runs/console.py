@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from ordergrad.runs.errors import UserError
+from ordergrad.runs.folder import METRICS, last_line, run_folder
 from ordergrad.runs.parallel import Run, default_jobs, interruptible, train_all
-from ordergrad.runs.folder import METRICS, RunError, last_line, run_folder
 
 __all__ = ["chosen_jobs", "ending_resumable", "ending_well", "plain", "train_under_progress"]
 
@@ -24,10 +25,10 @@ def chosen_jobs(jobs: int | None, runs: int) -> int:
     """Return how many runs to train side by side, one for each processor unless chosen.
 
     Raises:
-        RunError: Fewer than one was chosen.
+        UserError: Fewer than one was chosen.
     """
     if jobs is not None and jobs < 1:
-        raise RunError(f"jobs must be at least 1; got {jobs}")
+        raise UserError(f"jobs must be at least 1; got {jobs}")
     return default_jobs(runs) if jobs is None else jobs
 
 
@@ -94,7 +95,7 @@ def ending_well(console: Console) -> Generator[None]:
     """End a command with code 2 and a message where its user can put something right, with 130 on Ctrl-C."""
     try:
         yield
-    except RunError as error:
+    except UserError as error:
         Console(stderr=True, highlight=False, emoji=False).print(
             f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True
         )
@@ -109,7 +110,7 @@ def ending_resumable(out: Path, console: Console) -> Generator[None]:
     """End a script with a message where its user can put something right, with 130 on Ctrl-C, saying how to go on."""
     try:
         yield
-    except RunError as error:
+    except UserError as error:
         raise SystemExit(f"Error: {error}") from None
     except KeyboardInterrupt:
         console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")

@@ -29,11 +29,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.runs.errors import UserError
+
 __all__ = [
     "CHECKPOINT",
     "EVALUATION",
     "METRICS",
-    "RunError",
     "last_line",
     "made_once",
     "open_folder",
@@ -53,10 +54,6 @@ _PACKAGES = (
     *("ordergrad", "numpy", "scipy", "torch", "gymnasium", "stable-baselines3", "safetensors"),
     *("transformers", "trl", "polars", "jax", "optax", "mujoco", "box2d", "skfolio", "botorch", "sympy"),
 )
-
-
-class RunError(ValueError):
-    """Something about a run that its user can put right; the message says how."""
 
 
 def open_folder(
@@ -79,7 +76,7 @@ def open_folder(
         may_grow: Numbers that a resumed run may raise.
 
     Raises:
-        RunError: The folder holds a run but `resume` is false, holds something else, is damaged, was made with other
+        UserError: The folder holds a run but `resume` is false, holds something else, is damaged, was made with other
             settings or by another command, or cannot be written.
     """
     config = out / "config.json"
@@ -88,14 +85,14 @@ def open_folder(
         if config.exists():
             before = _settings_of(config, kind)
             if not resume:
-                raise RunError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
+                raise UserError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
             _compare(out, before, json.loads(json.dumps(settings)), set(may_change), set(may_grow))
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f"{out} exists and is not the folder of a run; choose another --out")
+            raise UserError(f"{out} exists and is not the folder of a run; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
         write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
     except OSError as error:
-        raise RunError(f"{out} cannot be the folder of a run ({error}); choose another --out") from error
+        raise UserError(f"{out} cannot be the folder of a run ({error}); choose another --out") from error
 
 
 def _settings_of(config: Path, kind: str) -> dict[str, Any]:
@@ -104,12 +101,12 @@ def _settings_of(config: Path, kind: str) -> dict[str, Any]:
         content = json.loads(config.read_text())
         settings, made = dict(content["settings"]), content.get("kind", kind)
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
+        raise UserError(
             f"{config} is not the configuration of a run, or damaged ({type(error).__name__}: {error}); "
             "choose another --out"
         ) from error
     if made != kind:
-        raise RunError(f"{config.parent} is the folder of {made}, not of {kind}; choose another --out")
+        raise UserError(f"{config.parent} is the folder of {made}, not of {kind}; choose another --out")
     return settings
 
 
@@ -127,7 +124,9 @@ def _compare(
         elif was is None or now < was:
             changes.append(f"{name} was {was}, now {now}, and may only grow")
     if changes:
-        raise RunError(f"{out} was made with other settings ({'; '.join(changes)}); use those, or choose another --out")
+        raise UserError(
+            f"{out} was made with other settings ({'; '.join(changes)}); use those, or choose another --out"
+        )
 
 
 def provenance(command: str) -> dict[str, Any]:
@@ -218,7 +217,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the tensors and the state of a checkpoint.
 
     Raises:
-        RunError: The file is damaged.
+        UserError: The file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -228,7 +227,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             state = json.loads(opened.metadata()["state"])
             return {name: opened.get_tensor(name) for name in opened.keys()}, state  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} is not a checkpoint or damaged ({error}); delete it to start this run anew") from error
+        raise UserError(f"{path} is not a checkpoint or damaged ({error}); delete it to start this run anew") from error
 
 
 def _versions() -> dict[str, str]:

@@ -49,7 +49,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ordergrad.runs.folder import RunError, open_folder, write_csv, write_json
+from ordergrad.runs.errors import UserError
+from ordergrad.runs.folder import open_folder, write_csv, write_json
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
 
@@ -63,18 +64,18 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     """Check, before any work, that a score may be written to a folder.
 
     Raises:
-        RunError: The folder holds a score already and `overwrite` is false, holds something else, or cannot be made.
+        UserError: The folder holds a score already and `overwrite` is false, holds something else, or cannot be made.
     """
     above = next(path for path in out.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise RunError(
+        raise UserError(
             f"{out} cannot be written, for {above} is no folder that may be written to; choose another --out"
         )
     held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
     if (out.exists() and not out.is_dir()) or held - {"config.json", *_FILES, *_OPTIONAL}:
-        raise RunError(f"{out} exists and is not the folder of a score; choose another --out")
+        raise UserError(f"{out} exists and is not the folder of a score; choose another --out")
     if held and not overwrite:
-        raise RunError(f"{out} already holds a score; add --overwrite to replace it, or choose another --out")
+        raise UserError(f"{out} already holds a score; add --overwrite to replace it, or choose another --out")
 
 
 def results_of(

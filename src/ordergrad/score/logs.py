@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.extras import extra
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 from ordergrad.score.groups import advantages_of
 from ordergrad.score.summary import Summary
 from ordergrad.weights import Baseline
@@ -121,10 +121,10 @@ def open_log(name: str, files: Sequence[Path], columns: Columns, *, default_step
         default_step: The name of the step column where `columns` leaves it open and the first file has it.
 
     Raises:
-        RunError: A file lacks a column, or the files are of different kinds.
+        UserError: A file lacks a column, or the files are of different kinds.
     """
     if len({file.suffix.lower() for file in files}) > 1:
-        raise RunError(f"{name} holds files of different kinds: {', '.join(sorted({f.suffix for f in files}))}")
+        raise UserError(f"{name} holds files of different kinds: {', '.join(sorted({f.suffix for f in files}))}")
     first = found_columns(files[0])
     if columns.step is None and default_step in first:
         columns = replace(columns, step=default_step)
@@ -133,7 +133,7 @@ def open_log(name: str, files: Sequence[Path], columns: Columns, *, default_step
         for role, column in columns.by_role().items():
             if column not in found:
                 hint = ", or --ungrouped if all its rows are one group" if role == "group" else ""
-                raise RunError(
+                raise UserError(
                     f"{file} has no column {column!r}; it has {', '.join(found)}. Name the right one by "
                     f"{_OPTIONS[role]}{hint}"
                 )
@@ -159,7 +159,7 @@ def read_log(
         report: Given the number of rows read so far and the share of the log.
 
     Raises:
-        RunError: The log cannot be read, has no rows, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, has no rows, or has broken rows that are not to be skipped.
     """
     reading = Reading(log, Problems(skip_broken))
     try:
@@ -168,7 +168,7 @@ def read_log(
         reading = Reading(log, Problems(skip_broken), scattered=True)
         result = use(reading, partitioned(_frames(reading, report, positions)))
     if not (reading.rows or reading.problems.count):
-        raise RunError(f"{log.name} holds no rows")
+        raise UserError(f"{log.name} holds no rows")
     return reading, result
 
 
@@ -196,7 +196,7 @@ def score_log(
         report: Given the number of rows read so far and the share of the log.
 
     Raises:
-        RunError: The log cannot be read, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, or has broken rows that are not to be skipped.
     """
 
     def use(reading: Reading, groups: Iterator[Groups]) -> Summary:

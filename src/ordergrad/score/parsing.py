@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 
 __all__ = ["Parsed", "csv_header", "json_object", "parse_csv", "parse_jsonl", "parse_parquet"]
 
@@ -81,7 +81,7 @@ def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
                 odd ^= data.count(b'"', before, cut) % 2
                 cut = before
             if len(data) - cut > _LONGEST:
-                raise RunError(f"{file}: what begins on line {line} does not end within {_LONGEST >> 20} MiB")
+                raise UserError(f"{file}: what begins on line {line} does not end within {_LONGEST >> 20} MiB")
             rest = data[cut:]
             if cut:
                 yield data[:cut], line, (stream.tell() - len(ahead) - len(rest)) / size
@@ -184,7 +184,7 @@ def parse_csv(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:
     names, head = csv_header(file)
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise RunError(f"{file} has several columns of the name {twice[0]}")
+        raise UserError(f"{file} has several columns of the name {twice[0]}")
     for block, line, done in _blocks(file, quoted=True):
         if line == 1:
             block, line = _without_lines(block, head), head + 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 from ordergrad.score.parsing import Parsed, csv_header, json_object, parse_csv, parse_jsonl, parse_parquet
 
 __all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read", "usable"]
@@ -85,14 +85,14 @@ class Problems:
         """Take note of located problems, and of the number of others.
 
         Raises:
-            RunError: There are any, and they are not to be skipped.
+            UserError: There are any, and they are not to be skipped.
         """
         self.count += len(problems) + more
         self.first.extend(problems[: _KEPT - len(self.first)])
         if self.count and not self.skip:
             listed = "\n  ".join(map(str, self.first[:_LISTED]))
             rest = "\n  ..." if self.count > _LISTED else ""
-            raise RunError(
+            raise UserError(
                 f"the log has rows that cannot be used; the first:\n  {listed}{rest}\n"
                 "--skip-broken goes on without such rows and counts them"
             )
@@ -122,7 +122,7 @@ def log_files(argument: str) -> list[Path]:
     """Return the files of a log: a file, all logs in a folder, or all that match a pattern.
 
     Raises:
-        RunError: There is none, or it is of another kind.
+        UserError: There is none, or it is of another kind.
     """
     path = Path(argument)
     if not argument:
@@ -135,10 +135,10 @@ def log_files(argument: str) -> list[Path]:
         root = Path(path.anchor or ".")
         files = sorted(root.glob(str(path.relative_to(path.anchor)))) if set("*?[") & set(argument) else []
     if not files:
-        raise RunError(f"FILE must be a log, a folder of logs or a pattern that matches some; {argument!r} is none")
+        raise UserError(f"FILE must be a log, a folder of logs or a pattern that matches some; {argument!r} is none")
     for file in files:
         if file.suffix.lower() not in SUFFIXES:
-            raise RunError(f"FILE must end in one of {', '.join(SUFFIXES)}; got {file}")
+            raise UserError(f"FILE must end in one of {', '.join(SUFFIXES)}; got {file}")
     return files
 
 
@@ -146,7 +146,7 @@ def found_columns(file: Path) -> list[str]:
     """Return the names of the columns of a file; for JSONL the keys of its first hundred objects.
 
     Raises:
-        RunError: The file cannot be read, or is empty.
+        UserError: The file cannot be read, or is empty.
     """
     try:
         if file.suffix.lower() == ".parquet":
@@ -159,11 +159,11 @@ def found_columns(file: Path) -> list[str]:
             objects = [found for found in map(json_object, heads) if isinstance(found, dict)]
             names = list(dict.fromkeys(key for found in objects for key in found))
     except (OSError, pl.exceptions.PolarsError, csv.Error, UnicodeDecodeError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+        raise UserError(f"{file} cannot be read: {error}") from error
     if not names:
         if file.suffix.lower() in (".jsonl", ".ndjson") and file.stat().st_size:
-            raise RunError(f"{file} must hold one JSON object a line; none of the first hundred lines is one")
-        raise RunError(f"{file} holds no rows")
+            raise UserError(f"{file} must hold one JSON object a line; none of the first hundred lines is one")
+        raise UserError(f"{file} holds no rows")
     return names
 
 
@@ -176,7 +176,7 @@ def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
         problems: Takes note of the rows that cannot be used.
 
     Raises:
-        RunError: The file cannot be read, a column has a type of no use, or rows are broken and not to be skipped.
+        UserError: The file cannot be read, a column has a type of no use, or rows are broken and not to be skipped.
     """
     roles = columns.by_role()
     parsers = {".parquet": parse_parquet, ".csv": parse_csv}
@@ -184,7 +184,7 @@ def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
         for raw in parsers.get(file.suffix.lower(), parse_jsonl)(file, roles):
             yield _piece(raw, file, roles, problems)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise RunError(f"{file} cannot be read: {error}") from error
+        raise UserError(f"{file} cannot be read: {error}") from error
 
 
 def _piece(raw: Parsed, file: Path, roles: dict[str, str], problems: Problems) -> Piece:
@@ -221,7 +221,7 @@ def usable(
         source: Where the rows come from, for messages.
 
     Raises:
-        RunError: A column has a type of no use.
+        UserError: A column has a type of no use.
 
     Example:
         >>> rows = pl.DataFrame({"reward": ["1", "x", "2"], "mask": ["true", "true", "false"]})
@@ -277,14 +277,14 @@ def _numbers(values: pl.Series, source: str, name: str) -> tuple[pl.Series, pl.S
             numbers = pl.select(pl.coalesce(numbers, truth)).to_series()
         return numbers, missing
     if not (values.dtype.is_numeric() or values.dtype == pl.Boolean or values.dtype == pl.Null):
-        raise RunError(f"{source}: column {name} must hold numbers; it holds {values.dtype}")
+        raise UserError(f"{source}: column {name} must hold numbers; it holds {values.dtype}")
     return values.cast(pl.Float64), missing
 
 
 def _text(values: pl.Series, source: str, name: str) -> pl.Series:
     """Return a column as text; lists and objects, such as chat messages, as JSON."""
     if values.dtype == pl.Binary:
-        raise RunError(f"{source}: column {name} must hold text or numbers; it holds {values.dtype}")
+        raise UserError(f"{source}: column {name} must hold text or numbers; it holds {values.dtype}")
     if values.dtype.is_nested():
         encoded = pl.struct(values).struct.json_encode()
         return pl.select(pl.when(values.is_not_null()).then(encoded)).to_series()

@@ -10,7 +10,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.runs.folder import RunError, write_csv
+from ordergrad.runs.errors import UserError
+from ordergrad.runs.folder import write_csv
 
 __all__ = ["fresh_episodes", "write_returns"]
 
@@ -44,7 +45,7 @@ def fresh_episodes(
         Two arrays of shape (at least `episodes`,).
 
     Raises:
-        RunError: An episode does not end.
+        UserError: An episode does not end.
     """
     import torch
 
@@ -63,7 +64,7 @@ def fresh_episodes(
             total += np.where(resetting, 0.0, rewards)
             length += ~resetting
             if length.max() > longest:
-                raise RunError(
+                raise UserError(
                     f"an episode has not ended after {longest} steps; limit it: --env-arg max_episode_steps=N"
                 )
             ended = (terminated | truncated) & ~resetting

@@ -22,7 +22,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from ordergrad.adapters.trl import OrderGradGRPOTrainer
 from ordergrad.objectives import Objective
-from ordergrad.runs.folder import EVALUATION, METRICS, RunError, trim_metrics, write_csv
+from ordergrad.runs.errors import UserError
+from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
 from ordergrad.spec import anneal, parse
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
@@ -57,7 +58,7 @@ def check(settings: LLMSettings) -> Task:
     """Check settings before any work, and return the task.
 
     Raises:
-        RunError: Something does not fit; the message says what to change.
+        UserError: Something does not fit; the message says what to change.
     """
     same: dict[Any, str] = {}
     for text in settings.objectives:
@@ -67,50 +68,50 @@ def check(settings: LLMSettings) -> Task:
                 parts.append(parse(part))
                 check_weighs(parts[-1])
             except ValueError as error:
-                raise RunError(str(error)) from error
+                raise UserError(str(error)) from error
             need = smallest_group(parts[-1], "leave_one_out")
             if need > settings.samples:
-                raise RunError(
+                raise UserError(
                     f"{part} compares {need - 1} completions and needs groups of at least {need}; "
                     f"--samples is {settings.samples}"
                 )
         if tuple(parts) in same:
-            raise RunError(f"each objective once; {same[tuple(parts)]} and {text} are the same")
+            raise UserError(f"each objective once; {same[tuple(parts)]} and {text} are the same")
         same[tuple(parts)] = text
     for name in _COUNTS:
         if getattr(settings, name) < 1:
-            raise RunError(f"{name} must be at least 1; got {getattr(settings, name)}")
+            raise UserError(f"{name} must be at least 1; got {getattr(settings, name)}")
     if not 0 <= settings.warm_hits <= 1:
-        raise RunError(f"warm_hits must lie in [0, 1]; got {settings.warm_hits}")
+        raise UserError(f"warm_hits must lie in [0, 1]; got {settings.warm_hits}")
     if not 0 <= settings.length_penalty < float("inf"):
-        raise RunError(f"length_penalty must be finite and not negative; got {settings.length_penalty}")
+        raise UserError(f"length_penalty must be finite and not negative; got {settings.length_penalty}")
     if not 0 < settings.learning_rate < float("inf"):
-        raise RunError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
+        raise UserError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
     if not math.isfinite(settings.success):
-        raise RunError(f"success must be finite; got {settings.success}")
+        raise UserError(f"success must be finite; got {settings.success}")
     if settings.samples < 2:
-        raise RunError(f"samples must be at least 2, a group; got {settings.samples}")
+        raise UserError(f"samples must be at least 2, a group; got {settings.samples}")
     completions = settings.prompts * settings.samples
     if settings.micro_batch is not None and (settings.micro_batch < 1 or completions % settings.micro_batch):
-        raise RunError(f"micro_batch must divide the {completions} completions of a step; got {settings.micro_batch}")
+        raise UserError(f"micro_batch must divide the {completions} completions of a step; got {settings.micro_batch}")
     if not settings.model and settings.width % 8:
-        raise RunError(f"width must be a multiple of 8; got {settings.width}")
+        raise UserError(f"width must be a multiple of 8; got {settings.width}")
     level = countdown_level(settings.data)
     if not settings.model and level is None:
-        raise RunError(
+        raise UserError(
             f"--model must be a folder or a hub id for --data {settings.data}; only countdown brings its own"
         )
     least = countdown.longest_answer(level) + 1 if level and not settings.model else 1
     if settings.max_completion < least:
-        raise RunError(
+        raise UserError(
             f"max_completion must be at least {least}, for the longest demonstration of {settings.data} and its end; "
             f"got {settings.max_completion}"
         )
     if settings.vllm and importlib.util.find_spec("vllm") is None:
-        raise RunError("--vllm needs vLLM: pip install vllm")
+        raise UserError("--vllm needs vLLM: pip install vllm")
     task = load_task(settings.data, settings.reward, settings.eval_problems)
     if settings.prompts > len(task.train):
-        raise RunError(
+        raise UserError(
             f"prompts must be at most {len(task.train)}, the rows that {settings.data} leaves for training; got "
             f"{settings.prompts}"
         )
@@ -125,12 +126,12 @@ def _check_model(name: str, *, chat: bool) -> None:
         AutoConfig.from_pretrained(name)
         tokenizer = _tokenizer(name)
     except Exception as error:  # whatever the loaders, the hub and the network raise
-        raise RunError(
+        raise UserError(
             f"--model must be a folder with a language model, or a hub id that can be reached; got {name} "
             f"({' '.join(str(error).split())})"
         ) from error
     if chat and not tokenizer.chat_template:
-        raise RunError(f"the prompts are chats, and the tokenizer of {name} has no chat template")
+        raise UserError(f"the prompts are chats, and the tokenizer of {name} has no chat template")
 
 
 def prepare(

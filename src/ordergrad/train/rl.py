@@ -36,11 +36,11 @@ from ordergrad.adapters.episodes import LASTING
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
 from ordergrad.objectives import Objective
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     CHECKPOINT,
     EVALUATION,
     METRICS,
-    RunError,
     read_checkpoint,
     read_metrics,
     trim_metrics,
@@ -66,7 +66,7 @@ def check(settings: RLSettings) -> RLSettings:
         The settings, with the environment's version where it was left open.
 
     Raises:
-        RunError: Something does not fit; the message says what to change.
+        UserError: Something does not fit; the message says what to change.
     """
     same: dict[Objective, str] = {}
     for text in settings.objectives:
@@ -74,36 +74,36 @@ def check(settings: RLSettings) -> RLSettings:
             objective = parse(text)
             check_weighs(objective)
         except ValueError as error:
-            raise RunError(str(error)) from error
+            raise UserError(str(error)) from error
         if objective in same:
-            raise RunError(f"each objective once; {same[objective]} and {text} are the same")
+            raise UserError(f"each objective once; {same[objective]} and {text} are the same")
         same[objective] = text
         need = smallest_group(objective, "leave_one_out")
         if need > settings.envs * settings.rollout:
-            raise RunError(
+            raise UserError(
                 f"{text} compares {need - 1} episodes and needs {need} to end between updates, but a rollout of "
                 f"{settings.envs} environments x {settings.rollout} steps has {settings.envs * settings.rollout} "
                 "steps in all: lower K, or raise --rollout or --envs"
             )
         if need > settings.episodes:
-            raise RunError(f"{text} needs {need} episodes to be evaluated; raise --episodes ({settings.episodes} now)")
+            raise UserError(f"{text} needs {need} episodes to be evaluated; raise --episodes ({settings.episodes} now)")
     least = {"seeds": 1, "envs": 1, "rollout": 2, "episodes": 2, "epochs": 1, "batch_size": 2, "min_episodes": 2}
     for name, bound in (least | {"steps": settings.envs * settings.rollout}).items():
         if getattr(settings, name) < bound:
             reason = " (one rollout: --envs x --rollout)" if name == "steps" else ""
-            raise RunError(f"{name} must be at least {bound}{reason}; got {getattr(settings, name)}")
+            raise UserError(f"{name} must be at least {bound}{reason}; got {getattr(settings, name)}")
     for name, choices in (("algo", ALGORITHMS), ("credit", CREDITS)):
         if getattr(settings, name) not in choices:
-            raise RunError(f"{name} must be one of {', '.join(choices)}; got {getattr(settings, name)!r}")
+            raise UserError(f"{name} must be one of {', '.join(choices)}; got {getattr(settings, name)!r}")
     if not 0 <= settings.anneal <= 1:
-        raise RunError(f"anneal must lie in [0, 1]; got {settings.anneal}")
+        raise UserError(f"anneal must lie in [0, 1]; got {settings.anneal}")
     for name in ("discount", "gamma", "gae_lambda"):
         if not 0 < getattr(settings, name) <= 1:
-            raise RunError(f"{name} must lie in (0, 1]; got {getattr(settings, name)}")
+            raise UserError(f"{name} must lie in (0, 1]; got {getattr(settings, name)}")
     if not 0 < settings.learning_rate < math.inf:
-        raise RunError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
+        raise UserError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
     if not 0 <= settings.entropy < math.inf:
-        raise RunError(f"entropy must be finite and not negative; got {settings.entropy}")
+        raise UserError(f"entropy must be finite and not negative; got {settings.entropy}")
     env = _make(settings)
     try:
         _check_spaces(env)
@@ -117,34 +117,34 @@ def _make(settings: RLSettings) -> gym.Env[Any, Any]:
     try:
         return gym.make(settings.env_id, **settings.env_args)
     except gym.error.DependencyNotInstalled as error:
-        raise RunError(f"{settings.env_id} needs more packages: {error}") from error
+        raise UserError(f"{settings.env_id} needs more packages: {error}") from error
     except gym.error.UnregisteredEnv as error:
         names = list(gym.registry)
         bare = {name.rsplit("/", 1)[-1].lower(): name for name in reversed(names)}
         close = difflib.get_close_matches(settings.env_id.rsplit("/", 1)[-1].lower(), bare, n=3)
         hint = f"; did you mean {' or '.join(bare[name] for name in close)}?" if close else ""
-        raise RunError(
+        raise UserError(
             f"{settings.env_id!r} is no registered Gymnasium environment{hint} "
             "(module:Name-v0 imports the module that registers it)"
         ) from error
     except Exception as error:  # whatever the environment raises
-        raise RunError(f"{settings.env_id} cannot be made: {type(error).__name__}: {error}") from error
+        raise UserError(f"{settings.env_id} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _check_spaces(env: gym.Env[Any, Any]) -> None:
     if not isinstance(env.observation_space, _SPACES):
-        raise RunError(
+        raise UserError(
             f"observations must be arrays (Box, Discrete, MultiDiscrete, MultiBinary), not "
             f"{type(env.observation_space).__name__}: register the environment with "
             "gymnasium.wrappers.FlattenObservation"
         )
     action = env.action_space
     if not isinstance(action, _SPACES):
-        raise RunError(
+        raise UserError(
             f"actions must be Box, Discrete, MultiDiscrete or MultiBinary for PPO and A2C, not {type(action).__name__}"
         )
     if isinstance(action, spaces.Box) and not action.is_bounded():
-        raise RunError("continuous actions need finite bounds: wrap the environment in RescaleAction or ClipAction")
+        raise UserError("continuous actions need finite bounds: wrap the environment in RescaleAction or ClipAction")
 
 
 def seed_of(seed: int, *purpose: int) -> int:
@@ -231,7 +231,7 @@ def train(
         Whether the run has reached its number of steps.
 
     Raises:
-        RunError: Its checkpoint is damaged.
+        UserError: Its checkpoint is damaged.
     """
     path = folder / CHECKPOINT
     tensors, state = read_checkpoint(path) if path.exists() else ({}, {})
@@ -262,7 +262,7 @@ def evaluate(settings: RLSettings, objective: str, seed: int, folder: Path) -> N
     The environments' seeds depend on the run's seed alone: policies trained on different objectives meet the same.
 
     Raises:
-        RunError: Its checkpoint is damaged, or its episodes do not end.
+        UserError: Its checkpoint is damaged, or its episodes do not end.
     """
     path = folder / EVALUATION
     if path.exists() and len(read_returns(path)) >= settings.episodes:
@@ -398,7 +398,7 @@ class _Recorder(BaseCallback):
         """Stop a run that cannot learn anything, as no episode has ended yet and no time limit will end one."""
         steps = self.model.num_timesteps // self.training_env.num_envs
         if self.episodes == 0 and steps >= most and self.training_env.get_attr("spec")[0].max_episode_steps is None:
-            raise RunError(
+            raise UserError(
                 f"no episode of {self.settings.env_id} has ended in {steps} steps of {self.training_env.num_envs} "
                 f"environments, and returns are known only when one ends: limit their length by --env-arg "
                 f"max_episode_steps=N, or raise --rollout ({self.settings.rollout} now) if they are longer than that"

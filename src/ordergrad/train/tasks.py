@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from ordergrad.runs.folder import RunError
+from ordergrad.runs.errors import UserError
 from ordergrad.train import countdown
 
 __all__ = ["COUNTDOWN", "Reward", "Task", "brevity", "countdown_level", "load_task"]
@@ -51,7 +51,7 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
         held_out: How many rows to hold out.
 
     Raises:
-        RunError: The file, its columns, one of its rows or the reward are not what they must be.
+        UserError: The file, its columns, one of its rows or the reward are not what they must be.
 
     Example:
         >>> task = load_task("countdown", "task", 2)
@@ -63,16 +63,16 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
         try:
             problems, apart = _countdown_problems(level, held_out)
         except ValueError as error:
-            raise RunError(
+            raise UserError(
                 f"--data {data} has too few problems to train on {_TRAINING_PROBLEMS} and hold out {held_out}: {error}"
             ) from error
         train, apart = ([{"prompt": problem.prompt} for problem in group] for group in (problems, apart))
         return Task(train, apart, _countdown_reward if reward == "task" else _reward(reward, {"prompt"}, data))
     if reward == "task":
-        raise RunError(f"--reward must be exact, math or module:function for a file; got {data} with reward 'task'")
+        raise UserError(f"--reward must be exact, math or module:function for a file; got {data} with reward 'task'")
     rows = _read(Path(data))
     if len(rows) <= held_out:
-        raise RunError(f"{data} must have more than the {held_out} rows that are held out; it has {len(rows)}")
+        raise UserError(f"{data} must have more than the {held_out} rows that are held out; it has {len(rows)}")
     function = _reward(reward, set(rows[0]), data)
     _check_rows(rows, data, answers=reward in _REWARDS)
     random.Random(0).shuffle(rows)
@@ -92,7 +92,7 @@ def countdown_level(data: str) -> countdown.Level | None:
     """Return how hard the Countdown problems that ``--data`` names are; None if it names a file.
 
     Raises:
-        RunError: It names Countdown problems that there are not.
+        UserError: It names Countdown problems that there are not.
 
     Example:
         >>> countdown_level("countdown:5:9:99")
@@ -107,7 +107,7 @@ def countdown_level(data: str) -> countdown.Level | None:
             raise ValueError(f"got {len(level)} numbers")
         return countdown.Level(*level)
     except ValueError as error:
-        raise RunError(
+        raise UserError(
             f"--data must be {COUNTDOWN}, {COUNTDOWN}:NUMBERS:LARGEST:TARGET or a file; got {data!r} ({error})"
         ) from error
 
@@ -124,19 +124,19 @@ def brevity(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
 
 def _read(path: Path) -> list[Row]:
     if path.suffix not in _READERS:
-        raise RunError(f"--data must be {COUNTDOWN} or a file ending in {', '.join(_READERS)}; got {path}")
+        raise UserError(f"--data must be {COUNTDOWN} or a file ending in {', '.join(_READERS)}; got {path}")
     if not path.is_file():
-        raise RunError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist")
     if path.stat().st_size == 0:
-        raise RunError(f"{path} is empty")
+        raise UserError(f"{path} is empty")
     from datasets import load_dataset
 
     try:
         rows = cast("list[Row]", load_dataset(_READERS[path.suffix], data_files=str(path), split="train").to_list())
     except Exception as error:
-        raise RunError(f"{path} cannot be read: {error.__cause__ or error}") from error
+        raise UserError(f"{path} cannot be read: {error.__cause__ or error}") from error
     if not rows or "prompt" not in rows[0]:
-        raise RunError(f"{path} must have the column 'prompt'; it has {', '.join(rows[0]) if rows else 'no rows'}")
+        raise UserError(f"{path} must have the column 'prompt'; it has {', '.join(rows[0]) if rows else 'no rows'}")
     return rows
 
 
@@ -145,12 +145,12 @@ def _check_rows(rows: Sequence[Row], data: str, *, answers: bool) -> None:
     chat = isinstance(rows[0]["prompt"], list)
     for number, row in enumerate(rows, 1):
         if not (_is_chat(row["prompt"]) if chat else isinstance(row["prompt"], str) and row["prompt"]):
-            raise RunError(
+            raise UserError(
                 f"{data} must have text or a list of chat messages {{role, content}} for a prompt, the same in all "
                 f"rows; row {number} has {row['prompt']!r:.80}"
             )
         if answers and row["answer"] is None:
-            raise RunError(f"{data} must have an answer in every row; row {number} has none")
+            raise UserError(f"{data} must have an answer in every row; row {number} has none")
 
 
 def _is_chat(prompt: Any) -> bool:
@@ -163,7 +163,7 @@ def _is_chat(prompt: Any) -> bool:
 def _reward(name: str, columns: set[str], data: str) -> Reward:
     if name in _REWARDS:
         if "answer" not in columns:
-            raise RunError(f"--reward {name} needs the column 'answer'; {data} has {', '.join(sorted(columns))}")
+            raise UserError(f"--reward {name} needs the column 'answer'; {data} has {', '.join(sorted(columns))}")
         return _REWARDS[name]
     module, _, function = name.partition(":")
     if str(Path.cwd()) not in sys.path:
@@ -171,9 +171,9 @@ def _reward(name: str, columns: set[str], data: str) -> Reward:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise RunError(f"--reward must be task, exact, math or module:function; got {name!r} ({error})") from error
+        raise UserError(f"--reward must be task, exact, math or module:function; got {name!r} ({error})") from error
     if not callable(found):
-        raise RunError(f"--reward {name} is not a function")
+        raise UserError(f"--reward {name} is not a function")
     return cast("Reward", found)
 
 

@@ -1,0 +1,1 @@
+"""What all commands share: run folders, statistics, tables, plots, workers and the console."""

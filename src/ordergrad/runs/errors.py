@@ -1,0 +1,7 @@
+"""The error of every command."""
+
+__all__ = ["UserError"]
+
+
+class UserError(ValueError):
+    """Input that the user can fix; the message says how. Commands print it without a traceback and exit with code 2."""
