@@ -80,10 +80,10 @@ def restore(r: Rewards, a: Array) -> Array:
 def finish(ops: Backend, result: Array, given: Array) -> Array:
     """Return a result in the dtype of the rewards given; a ValueError if it overflows that."""
     rounded = ops.cast(result, given)
-    if rounded.dtype != result.dtype and is_finite(ops, rounded) is False and is_finite(ops, result):
+    if rounded.dtype != result.dtype and is_finite(ops, ops.floating(rounded)) is False and is_finite(ops, result):
         raise ValueError(
             f"the result must fit {rounded.dtype}, the dtype of the rewards; got a number above "
-            f"{float(ops.xp.finfo(rounded.dtype).max):.6g}: pass rewards.astype(float32), or smaller rewards"
+            f"{float(ops.xp.finfo(rounded.dtype).max):.6g}: pass rewards in float32, or smaller ones"
         )
     return rounded
 

@@ -388,8 +388,7 @@ def _scan_samples(r: Rewards, objective: str | Objective, quantity: Quantity, sm
     r = fill_masked(r)
     ops = r.ops
     ordered, order = ops.sort_with_order(r.x)
-    slopes, offset, total = _of_each_group(r, scans)
-    climb = ops.cumulate(slopes * ops.gaps(ordered))
+    climb = ops.cumulate(_each(r, scans, "slopes") * ops.gaps(ordered))
     if r.mask is None:
         a = ops.unsort(climb - ops.mean(climb), order)
     else:
@@ -397,20 +396,20 @@ def _scan_samples(r: Rewards, objective: str | Objective, quantity: Quantity, sm
         n = ops.xp.clip(ops.xp.astype(valid_counts(r), a.dtype), 1, r.n)
         a = a - (ops.total(zero_masked(r, a)) / n)[..., None]
     if quantity != "leave_one_out":
-        a = a + _common(ops, ordered, offset, total)[..., None]
+        a = a + _common(r, ordered, scans)[..., None]
     elif r.mask is not None:
-        a = a + total[..., None]  # 0, or NaN for a group that is too small, however many gaps it has
+        a = a + _each(r, scans, "total")[..., None]  # 0, or NaN for a group that is too small, even without a gap
     return zero_masked(r, a)
 
 
 def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective, small: SmallValue) -> Array:
     """Return the value of groups whose rewards ascend."""
-    _, offset, total = _of_each_group(r, _scans(r, objective, "value", small))
-    return _common(r.ops, ordered, offset, total)
+    return _common(r, ordered, _scans(r, objective, "value", small))
 
 
-def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
-    return total * ordered[..., 0] + ops.total(offset * ops.gaps(ordered))
+def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount") -> Array:
+    """Return the part of a quantity that all samples of a group have in common."""
+    return _each(r, scans, "total") * ordered[..., 0] + r.ops.total(_each(r, scans, "offset") * r.ops.gaps(ordered))
 
 
 def _root(ops: Backend, square: Array) -> Array:
@@ -419,7 +418,7 @@ def _root(ops: Backend, square: Array) -> Array:
     return ops.xp.where(square == 0, square, ops.xp.sqrt(ops.xp.where(square == 0, one, square)))
 
 
-# Which scan is whose: one for all groups, one for each number of valid samples on the host, or a table of all numbers
+# Which scan is whose: one for all groups, one for each number of valid samples, or all numbers where it is not known
 
 
 class _ByCount(NamedTuple):
@@ -432,7 +431,7 @@ class _ByCount(NamedTuple):
 
 
 class _Scans(NamedTuple):
-    """One scan for all groups or, with a mask, a table with one row for each number of valid samples."""
+    """One scan for all groups or, with a mask, those of 0..n valid samples, one after the other."""
 
     slopes: Array
     offset: Array
@@ -493,21 +492,21 @@ def _fused_ragged(
     return ops.fused_ragged(flat, positions, sizes, row, at, slopes, offset, scans.total)
 
 
-def _of_each_group(r: Rewards, scans: _Scans | _ByCount) -> tuple[Array, Array, Array]:
-    """Return slopes, offset and total for all groups or, with a mask, stacked for each."""
-    ops, x = r.ops, r.x
-    if isinstance(scans, _Scans):
-        if r.mask is None:
-            return scans
-        counts = valid_counts(r)
-        flat = ops.xp.reshape(counts, (-1,))
-        slopes, offset, total = (
-            ops.xp.reshape(ops.xp.take(table, flat, axis=0), (*counts.shape, *table.shape[1:])) for table in scans
-        )
-        return slopes, offset, total
-    tables = *(_padded(part, r.n - 1) for part in (scans.slopes, scans.offset)), scans.total
-    slopes, offset, total = (ops.cast(ops.asarray(table[scans.row], x), x) for table in tables)
-    return slopes, offset, total
+def _each(r: Rewards, scans: _Scans | _ByCount, part: Literal["slopes", "offset", "total"]) -> Array:
+    """Return slopes, offset or total for all groups or, with a mask, stacked for each."""
+    ops, found = r.ops, getattr(scans, part)
+    if isinstance(scans, _ByCount):
+        table = found if part == "total" else _padded(found, r.n - 1)
+        return ops.cast(ops.asarray(table[scans.row], r.x), r.x)
+    if r.mask is None:
+        return found
+    counts = valid_counts(r)
+    if part == "total":
+        index = counts
+    else:
+        c = ops.xp.clip(counts, 1, r.n)
+        index = ((c - 1) * (c - 2) // 2)[..., None] + ops.asarray(np.arange(r.n - 1), r.x)  # no gap beyond the valid
+    return ops.xp.reshape(ops.xp.take(found, ops.xp.reshape(index, (-1,)), axis=0), index.shape)
 
 
 def _padded(vectors: Sequence[NDArray[np.float64]], length: int) -> NDArray[np.float64]:
@@ -550,19 +549,26 @@ def _scan(
             raise _TooSmallError(f"N must satisfy N >= 2 for baseline='k_minus_one'; got N={n}")
         bound = "1 <= k < N" if k < need else "1 <= k <= N"
         raise _TooSmallError(f"k must satisfy {bound}; got k={k}, N={n} for {objective}")
-    fill = np.nan if small == "nan" or quantity in _VALUES else 0.0
-    return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill
+    return _filled_scan(n, np.nan if small == "nan" or quantity in _VALUES else 0.0)
 
 
 def _table(
     objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the scans of groups of n with 0..n valid samples, stacked; NaN for a group that is too small."""
-    slopes, offset, total = np.zeros((n + 1, n - 1)), np.zeros((n + 1, n - 1)), np.zeros(n + 1)
-    for count in range(n + 1):
-        gaps = slice(0, max(count - 1, 0))
-        try:
-            slopes[count, gaps], offset[count, gaps], total[count] = _scan(objective, count, quantity, small)
-        except _TooSmallError:
-            slopes[count], offset[count], total[count] = np.nan, np.nan, np.nan
-    return slopes, offset, total
+    """Return the scans of groups of 0..n samples, one after the other; NaN for groups that are too small."""
+    slopes, offset, total = zip(*(_scan_or_nan(objective, m, quantity, small) for m in range(n + 1)), strict=True)
+    common = np.concatenate(offset) if quantity != "leave_one_out" else np.broadcast_to(0.0, n * (n - 1) // 2)
+    return np.concatenate(slopes), common, np.array(total)
+
+
+def _scan_or_nan(
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
+) -> tuple[np.ndarray, np.ndarray, float]:
+    try:
+        return _scan(objective, n, quantity, small)
+    except _TooSmallError:
+        return _filled_scan(n, np.nan)
+
+
+def _filled_scan(n: int, fill: float) -> tuple[np.ndarray, np.ndarray, float]:
+    return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill

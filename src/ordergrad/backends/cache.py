@@ -33,7 +33,7 @@ class Cache:
             if found is not None:
                 self._entries.move_to_end(key)
                 return found[0]
-        host = [np.array(constant, np.float64) for constant in make()]
+        host = [np.asarray(constant, np.float64) for constant in make()]
         size = 256 + sum(constant.nbytes for constant in host)  # on the host, as a traced tensor has no number of bytes
         entry = tuple(move(constant) for constant in host)
         with self._lock:

@@ -101,7 +101,7 @@ class Backend(Protocol):
         """Return the scan of every group from a fused kernel.
 
         None where there is no kernel for such arrays or, on the host, a sum is not finite. Without a mask one scan
-        serves all groups; with one, row c of the tables serves the groups of c valid samples.
+        serves all groups; with one there are those of 0..n valid samples, one after the other.
         """
         ...
 

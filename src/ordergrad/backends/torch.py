@@ -155,10 +155,10 @@ def _constants(
 ) -> tuple[Array, ...]:
     def move(constant: Array) -> Array:
         with torch.inference_mode(False), _untransformed():
-            return torch.as_tensor(constant, dtype=dtype, device=device)
+            return torch.as_tensor(constant.copy(), dtype=dtype, device=device)
 
     if _dispatch_modes():
-        return tuple(move(np.array(constant, np.float64)) for constant in make(*arguments))
+        return tuple(move(np.asarray(constant, np.float64)) for constant in make(*arguments))
     return CONSTANTS.get((make, dtype, device, *arguments), lambda: make(*arguments), move)
 
 

@@ -63,12 +63,12 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with suppress(Exception):
-            return super().load_overload(sig, target_context)
+            return cast("Any", super()).load_overload(sig, target_context)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(OSError):
-            super().save_overload(sig, data)
+        with suppress(Exception):
+            cast("Any", super()).save_overload(sig, data)
 
 
 def _compiled(function: Any) -> Any:
