@@ -47,7 +47,8 @@ from ordergrad.runs.folder import (
     write_checkpoint,
 )
 from ordergrad.runs.statistics import read_returns
-from ordergrad.spec import anneal, parse
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, watched
 from ordergrad.weights import check_weighs, smallest_group
