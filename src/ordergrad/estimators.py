@@ -25,7 +25,7 @@ from ordergrad.exact import advantages_under, floating_beside, value_under, whol
 from ordergrad.objectives import Objective, every_rank
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
-from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_group
+from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
 
 __all__ = [
     "Small",
@@ -43,7 +43,7 @@ __all__ = [
 
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
-_VALUES = ("value", "include_one", "excluded")
+_VALUES = ("value", "include_one", "excluded", "error")
 _BASELINES, _SMALL, _SMALL_VALUE = get_args(Baseline), get_args(Small), get_args(SmallValue)
 
 
@@ -77,8 +77,9 @@ def advantages(
         where: Mask of valid samples, broadcastable to `rewards`. Others get advantage 0, whatever their reward.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`. Only with ``leave_one_out``.
         baseline: What is subtracted; see above.
-        small: What becomes of a group with too few valid samples for K: ``error``, advantage ``zero``, or
-            ``shrink``, the same objective at the largest K it allows. Where a mask cannot be looked at without a
+        small: A group with too few valid samples for K: ``error``, advantage ``zero``, or ``shrink``, the same
+            objective at the largest K it allows; where that would be another objective (``top:2@4`` at K = 2,
+            ``mean-gini`` at K = 1), the advantages are zero. Where a mask cannot be looked at without a
             synchronisation (compiled code, arrays on a device), ``error`` turns such groups into NaN.
 
     Returns:
@@ -106,7 +107,7 @@ def advantages(
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
     group = _filled(group)
     probs, empty = _probabilities(group, sample_weight, axis, small)
-    a = advantages_under(group.ops, group.x, group.ops.detach(probs), objective, *_open_sizes(group))
+    a = advantages_under(group.ops, group.x, group.ops.detach(probs), objective, *_open_sizes(group, "leave_one_out"))
     return _restore(group, rewards, axis, _emptied(group.ops, _zeroed(group, a), empty, 0.0))
 
 
@@ -128,12 +129,13 @@ def value(
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
-        objective: An objective or its string, K at most N. Levels without @K take K = N - 1, as in `advantages`.
+        objective: An objective or its string, K at most N. Levels without @K take K = N: the value is the sample
+            statistic, such as the sample CVaR or the median.
         axis: The axis of the group.
         where: Mask of valid samples, broadcastable to `rewards`.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`.
-        small: What becomes of a group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the
-            same objective at K = N - 1, where the advantages of such a group have theirs.
+        small: A group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the same objective
+            at K = N. Where that would be another objective (``top:2@4`` of two rewards), the value is NaN.
 
     Returns:
         An array of shape (...), dtype and device of `rewards`.
@@ -150,7 +152,7 @@ def value(
     if sample_weight is not None:
         _check_choice("small", small, _SMALL_VALUE)
         probs, empty = _probabilities(group, sample_weight, axis, small)
-        v = value_under(group.ops, group.x, probs, objective, *_open_sizes(group))
+        v = value_under(group.ops, group.x, probs, objective, *_open_sizes(group, "value"))
         return group.ops.cast(_emptied(group.ops, v, empty, np.nan), rewards)
     return group.ops.cast(_valued(group, group.ops.sort(group.x), objective, small), rewards)
 
@@ -200,7 +202,7 @@ def value_and_error(
     if sample_weight is not None:
         group = _filled(group)
         probs, empty = _probabilities(group, sample_weight, axis, small)
-        a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group))
+        a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group, "leave_one_out"))
         error = _root(ops, ops.total((probs * a) ** 2))
         return v, ops.cast(_emptied(ops, error, empty, np.nan), v)
     a = _scanned(group, objective, "error", small)
@@ -225,7 +227,7 @@ def include_one(
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
-        objective: An objective or its string, K at most N.
+        objective: An objective or its string, K at most N. Levels without @K take K = N - 1, as in `advantages`.
         axis: The axis of the group.
         where: Mask of valid samples, broadcastable to `rewards`. Others get 0.
         small: As in `value`.
@@ -503,12 +505,12 @@ def _emptied(ops: Backend, a: Array, empty: Array | None, fill: float) -> Array:
     return ops.xp.where(empty, ops.xp.zeros_like(a) + fill, a)
 
 
-def _open_sizes(group: _Group) -> tuple[tuple[int, ...], Array | None]:
+def _open_sizes(group: _Group, quantity: Quantity) -> tuple[tuple[int, ...], Array | None]:
     """Return the comparison sizes that open levels take, and which of them each group takes."""
     if group.mask is None:
-        return (largest_k(group.n),), None
+        return (open_k(group.n, quantity),), None
     distinct, index = group.ops.counts(group.mask, group.sizes)
-    return tuple(map(largest_k, distinct)), _counts(group) if index is None else index
+    return tuple(open_k(max(count, 1), quantity) for count in distinct), _counts(group) if index is None else index
 
 
 def _scanned(
@@ -628,8 +630,9 @@ def _scan(
     need = smallest_group(objective, quantity)
     if n >= need:
         return scan(objective, n, quantity)
-    if small == "shrink" and n >= smallest_group(parse("mean"), quantity):
-        return scan(objective, n, quantity, clip=True)
+    fitting = shrunk(objective, n, quantity) if small == "shrink" else None
+    if fitting is not None:
+        return scan(fitting, n, quantity)
     if small == "error":
         k = objective.largest_size
         if quantity == "k_minus_one" and k <= n:

@@ -17,7 +17,7 @@ __all__ = ["names", "parse", "resolved"]
 _BY_NAME: dict[str, type[Elementary]] = {
     cls.name: cls
     for cls in vars(objectives).values()
-    if isinstance(cls, type) and issubclass(cls, Elementary) and cls not in (Elementary, objectives.Spectrum)
+    if isinstance(cls, type) and issubclass(cls, Elementary) and hasattr(cls, "name") and cls is not objectives.Spectrum
 }
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _TERM = re.compile(
