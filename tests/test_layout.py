@@ -11,7 +11,10 @@ import pytest
 import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
-CORE = ["objectives", "spec", "weights", "backends", "arrays", "exact", "estimators", "groups"]
+CORE = [
+    *("objectives", "smoothing", "spec", "weights", "backends", "arrays", "schedules"),
+    *("exact", "estimators", "intervals", "groups"),
+]
 LAYERS = [
     *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "adapters"),
     *("runs", "score", "train", "advise", "report", "commands", "__main__"),

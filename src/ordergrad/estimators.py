@@ -37,8 +37,9 @@ from ordergrad.arrays import (
 from ordergrad.backends import Array, Backend, backend_of, host_constants
 from ordergrad.exact import advantages_under, value_under
 from ordergrad.objectives import Objective, every_rank
+from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
-from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_group
+from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
 
 __all__ = [
     "Small",
@@ -55,13 +56,14 @@ __all__ = [
 
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
-_VALUES = ("value", "include_one", "excluded")
+_VALUES = ("value", "include_one", "excluded", "error")
+_CENTRED = ("leave_one_out", "error")
 _BASELINES, _SMALL, _SMALL_VALUE = get_args(Baseline), get_args(Small), get_args(SmallValue)
 
 
 def advantages(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -89,8 +91,9 @@ def advantages(
         where: Mask of valid samples, broadcastable to `rewards`. Others get advantage 0, whatever their reward.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`. Only with ``leave_one_out``.
         baseline: What is subtracted; see above.
-        small: What becomes of a group with too few valid samples for K: ``error``, advantage ``zero``, or
-            ``shrink``, the same objective at the largest K it allows. Where a mask cannot be looked at without a
+        small: A group with too few valid samples for K: ``error``, advantage ``zero``, or ``shrink``, the same
+            objective at the largest K it allows; where that would be another objective (``top:2@4`` at K = 2,
+            ``mean-gini`` at K = 1), the advantages are zero. Where a mask cannot be looked at without a
             synchronisation (compiled code, arrays on a device), ``error`` turns such groups into NaN.
 
     Returns:
@@ -110,19 +113,21 @@ def advantages(
     check_choice("baseline", baseline, _BASELINES)
     check_choice("small", small, _SMALL)
     r = arrange(rewards, axis, where, detach=True)
+    if isinstance(objective, Schedule):
+        objective = objective.detached(r.ops)
     if sample_weight is None:
         return restore(r, _scan_samples(r, objective, baseline, small))
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
     r = fill_masked(r)
     probs, empty = probabilities(r, sample_weight, small)
-    a = advantages_under(r.ops, r.x, r.ops.detach(probs), objective, *_open_sizes(r))
+    a = advantages_under(r.ops, r.x, r.ops.detach(probs), objective, *_open_sizes(r, "leave_one_out"))
     return restore(r, fill_empty(r.ops, zero_masked(r, a), empty, 0.0))
 
 
 def value(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -138,12 +143,13 @@ def value(
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
-        objective: An objective or its string, K at most N. Levels without @K take K = N - 1, as in `advantages`.
+        objective: An objective or its string, K at most N. Levels without @K take K = N: the value is the sample
+            statistic, such as the sample CVaR or the median.
         axis: The axis of the group.
         where: Mask of valid samples, broadcastable to `rewards`.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`.
-        small: What becomes of a group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the
-            same objective at K = N - 1, where the advantages of such a group have theirs.
+        small: A group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the same objective
+            at K = N. Where that would be another objective (``top:2@4`` of two rewards), the value is NaN.
 
     Returns:
         An array of shape (...), dtype and device of `rewards`.
@@ -162,24 +168,29 @@ def value(
     else:
         check_choice("small", small, _SMALL_VALUE)
         probs, empty = probabilities(r, sample_weight, small)
-        v = fill_empty(r.ops, value_under(r.ops, r.x, probs, objective, *_open_sizes(r)), empty, np.nan)
+        v = fill_empty(r.ops, value_under(r.ops, r.x, probs, objective, *_open_sizes(r, "value")), empty, np.nan)
     return finish(r.ops, v, rewards)
 
 
 def value_and_error(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
     sample_weight: Array | None = None,
     small: SmallValue = "error",
 ) -> tuple[Array, Array]:
-    r"""Return the value of every group and its jackknife standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
+    r"""Return the value of every group and its standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
 
-    The advantages are the jackknife differences $A_i = N (v - v_{-i})$, so the error costs nothing more. It describes
-    the sampling of the N rewards of one group. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$. Both are
-    differentiable in the rewards; where the error is 0 its derivative is given as 0.
+    The advantages are the jackknife differences $A_i = N (v - v_{-i})$: this is the jackknife's error. For quantiles
+    without @K (``median``, ``var:q``, ``quantile:q``, the ends of ``winsorized:p``) the jackknife is inconsistent: it
+    rests on one gap between rewards, however many there are. There A is that of the Harrell-Davis estimator of the
+    same quantile, which has the same large-sample error and a consistent jackknife, in sums as well.
+
+    The error describes the sampling of the N rewards of one group, and is that of a large sample: for a confidence
+    interval take `interval`. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$, where drawing with replacement does the
+    smoothing. Value and error are differentiable in the rewards; where the error is 0 its derivative is given as 0.
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
@@ -206,10 +217,10 @@ def value_and_error(
     if sample_weight is not None:
         r = fill_masked(r)
         probs, empty = probabilities(r, sample_weight, small)
-        a = advantages_under(ops, r.x, probs, objective, *_open_sizes(r))
+        a = advantages_under(ops, r.x, probs, objective, *_open_sizes(r, "leave_one_out"))
         error = fill_empty(ops, _root(ops, ops.total((probs * a) ** 2)), empty, np.nan)
         return v, finish(ops, error, v)
-    a = _scan_samples(r, objective, "leave_one_out", small)
+    a = _scan_samples(r, objective, "error", small)
     n = r.n if r.n > 1 else np.nan  # one reward alone says nothing about its error
     if r.mask is not None:
         n = ops.xp.astype(valid_counts(r), a.dtype)
@@ -219,7 +230,7 @@ def value_and_error(
 
 def include_one(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -231,7 +242,7 @@ def include_one(
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
-        objective: An objective or its string, K at most N.
+        objective: An objective or its string, K at most N. Levels without @K take K = N - 1, as in `advantages`.
         axis: The axis of the group.
         where: Mask of valid samples, broadcastable to `rewards`. Others get 0.
         small: As in `value`.
@@ -252,7 +263,7 @@ def include_one(
 
 def leave_one_out(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -379,8 +390,12 @@ def padded_advantages(
 # The scan: sort, multiply the gaps by slopes, add up, centre, unsort
 
 
-def _scan_samples(r: Rewards, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
+def _scan_samples(
+    r: Rewards, objective: str | Objective | Schedule, quantity: Quantity, small: Small | SmallValue
+) -> Array:
     """Return a quantity of every sample, from a fused kernel where there is one."""
+    if isinstance(objective, Schedule):
+        return objective.mix(r.ops, lambda end: _scan_samples(r, end, quantity, small))
     scans = _scans(r, objective, quantity, small)
     fused = _fused(r, scans)
     if fused is not None:
@@ -395,15 +410,17 @@ def _scan_samples(r: Rewards, objective: str | Objective, quantity: Quantity, sm
         a = ops.unsort(climb, order)
         n = ops.xp.clip(ops.xp.astype(valid_counts(r), a.dtype), 1, r.n)
         a = a - (ops.total(zero_masked(r, a)) / n)[..., None]
-    if quantity != "leave_one_out":
+    if quantity not in _CENTRED:
         a = a + _common(r, ordered, scans)[..., None]
     elif r.mask is not None:
         a = a + _each(r, scans, "total")[..., None]  # 0, or NaN for a group that is too small, even without a gap
     return zero_masked(r, a)
 
 
-def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective, small: SmallValue) -> Array:
+def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective | Schedule, small: SmallValue) -> Array:
     """Return the value of groups whose rewards ascend."""
+    if isinstance(objective, Schedule):
+        return objective.mix(r.ops, lambda end: _value_of_sorted(r, ordered, end, small))
     return _common(r, ordered, _scans(r, objective, "value", small))
 
 
@@ -516,15 +533,17 @@ def _padded(vectors: Sequence[NDArray[np.float64]], length: int) -> NDArray[np.f
     return table
 
 
-def _open_sizes(r: Rewards) -> tuple[tuple[int, ...], Array | None]:
+def _open_sizes(r: Rewards, quantity: Quantity) -> tuple[tuple[int, ...], Array | None]:
     """Return the comparison sizes that open levels take, and which of them each group takes."""
     if r.mask is None:
-        return (largest_k(r.n),), None
+        return (open_k(r.n, quantity),), None
     counts = counts_on_host(r)
     if counts is None:
-        return tuple(map(largest_k, range(r.n + 1))), valid_counts(r)
-    distinct, index = np.unique(counts, return_inverse=True)
-    return tuple(map(largest_k, distinct.tolist())), r.ops.asarray(index.reshape(counts.shape), r.x)
+        distinct, index = range(r.n + 1), valid_counts(r)
+    else:
+        found, places = np.unique(counts, return_inverse=True)
+        distinct, index = found.tolist(), r.ops.asarray(places.reshape(counts.shape), r.x)
+    return tuple(open_k(max(count, 1), quantity) for count in distinct), index
 
 
 class _TooSmallError(ValueError):
@@ -541,8 +560,9 @@ def _scan(
     need = smallest_group(objective, quantity)
     if n >= need:
         return scan(objective, n, quantity)
-    if small == "shrink" and n >= smallest_group(parse("mean"), quantity):
-        return scan(objective, n, quantity, clip=True)
+    fitting = shrunk(objective, n, quantity) if small == "shrink" else None
+    if fitting is not None:
+        return scan(fitting, n, quantity)
     if small == "error":
         k = objective.largest_size
         if quantity == "k_minus_one" and k <= n:
@@ -557,7 +577,7 @@ def _table(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the scans of groups of 0..n samples, one after the other; NaN for groups that are too small."""
     slopes, offset, total = zip(*(_scan_or_nan(objective, m, quantity, small) for m in range(n + 1)), strict=True)
-    common = np.concatenate(offset) if quantity != "leave_one_out" else np.broadcast_to(0.0, n * (n - 1) // 2)
+    common = np.concatenate(offset) if quantity not in _CENTRED else np.broadcast_to(0.0, n * (n - 1) // 2)
     return np.concatenate(slopes), common, np.array(total)
 
 
