@@ -12,16 +12,8 @@ import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
 CORE = [
-    "bernstein",
-    "objectives",
-    "smoothing",
-    "spec",
-    "weights",
-    "backend",
-    "exact",
-    "estimators",
-    "intervals",
-    "groups",
+    *("bernstein", "objectives", "smoothing", "spec", "weights", "backend", "schedules"),
+    *("exact", "estimators", "intervals", "groups"),
 ]
 LAYERS = [
     *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "adapters"),

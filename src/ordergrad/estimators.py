@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ordergrad.backend import Array, Backend, backend_of, is_finite
 from ordergrad.exact import advantages_under, floating_beside, value_under, whole_axis
 from ordergrad.objectives import Objective, every_rank
+from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
 
@@ -48,7 +49,7 @@ _BASELINES, _SMALL, _SMALL_VALUE = get_args(Baseline), get_args(Small), get_args
 
 def advantages(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -98,6 +99,8 @@ def advantages(
     _check_choice("baseline", baseline, _BASELINES)
     _check_choice("small", small, _SMALL)
     group = _arrange(rewards, axis, where, detach=True)
+    if isinstance(objective, Schedule):
+        objective = objective.detached(group.ops)
     if sample_weight is None:
         return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
     if baseline != "leave_one_out":
@@ -110,7 +113,7 @@ def advantages(
 
 def value(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -156,7 +159,7 @@ def value(
 
 def value_and_error(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -212,7 +215,7 @@ def value_and_error(
 
 def include_one(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -245,7 +248,7 @@ def include_one(
 
 def leave_one_out(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -510,9 +513,13 @@ def _open_sizes(group: _Group, quantity: Quantity) -> tuple[tuple[int, ...], Arr
     return tuple(open_k(max(count, 1), quantity) for count in distinct), _counts(group) if index is None else index
 
 
-def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
+def _scanned(
+    group: _Group, objective: str | Objective | Schedule, quantity: Quantity, small: Small | SmallValue
+) -> Array:
     """Return a quantity of every sample: sort, scan, centre, unsort; in a fused kernel where there is one."""
     ops = group.ops
+    if isinstance(objective, Schedule):
+        return objective.mix(ops, lambda end: _scanned(group, end, quantity, small))
     plan = _plan(group, objective, quantity, small)
     fused = ops.fused(group.x, group.mask, *plan)
     if fused is not None:
@@ -539,8 +546,10 @@ def _zeroed(group: _Group, a: Array) -> Array:
     return a if group.mask is None else group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
 
 
-def _valued(group: _Group, ordered: Array, objective: str | Objective, small: SmallValue) -> Array:
+def _valued(group: _Group, ordered: Array, objective: str | Objective | Schedule, small: SmallValue) -> Array:
     """Return the value of sorted groups."""
+    if isinstance(objective, Schedule):
+        return objective.mix(group.ops, lambda end: _valued(group, ordered, end, small))
     _, offset, total = _of_each(group, _plan(group, objective, "value", small))
     return _common(group.ops, ordered, offset, total)
 

@@ -24,7 +24,8 @@ from ordergrad.objectives import Objective
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
 from ordergrad.runs.settings import check_settings
-from ordergrad.spec import anneal, parse
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 from ordergrad.train.tasks import Task, brevity, countdown_level, load_task

@@ -47,7 +47,8 @@ from ordergrad.runs.folder import (
 )
 from ordergrad.runs.settings import check_settings
 from ordergrad.runs.statistics import read_returns
-from ordergrad.spec import anneal, parse
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.rl_settings import RLSettings, watched
 from ordergrad.weights import check_nonzero, smallest_group
