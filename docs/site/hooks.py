@@ -140,7 +140,8 @@ def _shown(path: Path) -> list[tuple[str, Any]]:
     text = path.read_text()
     if path.suffix == ".md":  # a record: a title and tables
         return [(_uri(path), _NOT_SEARCHED + text)]
-    return [(_uri(path), f"{_NOT_SEARCHED}# {own}\n\n````{_LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n")]
+    block = f"````{_LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
+    return [(_uri(path), f"{_NOT_SEARCHED}# {own}\n\n{block}")]
 
 
 def _spectrum(text: str) -> str:
