@@ -23,16 +23,16 @@ TINY = replace(study.Settings(), sizes=(16,), repetitions=200)
         ("normal", "cvar:0.25", -1.271106),
         ("normal", "gini", 2 / math.sqrt(math.pi)),
         ("normal", "var:0.05", -1.644854),
-        ("t3", "gini", 12 * math.sqrt(3) / (2 * math.pi**2) * 1.5),
+        ("t3", "gini", None),
         ("0/1 at 5%", "max@8", 1 - 0.95**8),
     ],
 )
 def test_truths(name, objective, truth):
     found = study.og.exact.value(*study.DISTRIBUTIONS[name].outcomes(), objective)
-    if name == "t3":
+    if truth is None:
         u = np.random.default_rng(0).standard_t(3, (4_000_000, 2))
         truth = np.abs(u[:, 0] - u[:, 1]).mean()
-    assert float(found) == pytest.approx(truth, rel=3e-3 if name == "t3" else 1e-5, abs=1e-6)
+    assert float(found) == pytest.approx(truth, rel=3e-3 if name == "t3" else 1e-4, abs=1e-6)
 
 
 def test_a_row_adds_up():
@@ -65,7 +65,8 @@ def test_the_page_shows_the_committed_table():
         objective, *cells = re.findall(r"[^|\s`]+", line)
         for (name, n), cell in zip(names, cells, strict=True):
             expected = found[name, n, objective]
-            assert cell == ("none" if expected == "nan" else f"{float(expected):.3f}")
+            assert (cell == "none") == (expected == "nan")
+            assert cell == "none" or float(cell) == pytest.approx(float(expected), abs=6e-4)  # both are rounded
 
 
 def test_committed_coverage_is_what_the_page_promises():
