@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of, is_finite
 from ordergrad.exact import advantages_under, floating_beside, value_under, whole_axis
-from ordergrad.objectives import Objective, every_rank
+from ordergrad.objectives import Objective, every_rank, whole_number
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
@@ -298,6 +298,9 @@ def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | N
     """
     group = _filled(_arrange(rewards, axis, where))
     ordered = group.ops.sort(group.x)
+    if group.mask is None:
+        _, offset, total = _rank_scans(group, k, "value")
+        return group.ops.cast(_common(group.ops, ordered[..., None, :], offset, total), rewards)
     ranks = [_valued(group, ordered, rank, "error") for rank in every_rank(k)]
     return group.ops.cast(group.ops.xp.stack(ranks, axis=-1), rewards)
 
@@ -324,8 +327,18 @@ def rank_advantages(
         >>> rank_advantages([0.0, 1.0, 5.0], 2) @ [0.0, 1.0] - advantages([0.0, 1.0, 5.0], "max@2")
         array([0., 0., 0.])
     """
-    ranks = [advantages(rewards, rank, axis=axis, where=where, baseline=baseline) for rank in every_rank(k)]
-    return backend_of(rewards).xp.stack(ranks, axis=-1)
+    _check_choice("baseline", baseline, _BASELINES)
+    group = _arrange(rewards, axis, where, detach=True)
+    ops, xp = group.ops, group.ops.xp
+    if where is not None:
+        a = xp.stack([_scanned(group, rank, baseline, "error") for rank in every_rank(k)], axis=-1)
+    else:
+        slopes, offset, total = _rank_scans(group, k, baseline)
+        ordered, order = ops.sort_with_order(_filled(group).x)
+        climb = ops.cumulate(slopes * ops.gaps(ordered)[..., None, :])
+        sorted_a = climb - ops.mean(climb) + _common(ops, ordered[..., None, :], offset, total)[..., None]
+        a = xp.stack([ops.unsort(sorted_a[..., j, :], order) for j in range(k)], axis=-1)
+    return ops.cast(a if axis == -1 else ops.moveaxis(a, -2, axis - 1 if axis < 0 else axis), rewards)
 
 
 def filled_columns(n: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -609,6 +622,18 @@ def _of_each(group: _Group, plan: _Plan) -> tuple[Array, Array, Array]:
         tables = [xp.reshape(xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables]
     slopes, offset, total = tables
     return slopes, offset, total
+
+
+def _rank_scans(group: _Group, k: int, quantity: Quantity) -> tuple[Array, Array, Array]:
+    """Return the scans of every rank of k, stacked: slopes and offset (k, n - 1), total (k,)."""
+    try:
+        return group.ops.constants(_stacked_scans, group.x, whole_number("k", k), group.n, quantity)
+    except _TooSmallError as error:
+        raise ValueError(f"{error} (rewards shape {tuple(group.x.shape)})") from None
+
+
+def _stacked_scans(k: int, n: int, quantity: Quantity) -> tuple[NDArray[np.float64], ...]:
+    return tuple(map(np.stack, zip(*(_scan(rank, n, quantity, "error") for rank in every_rank(k)), strict=True)))
 
 
 def _check_choice(name: str, got: str, choices: tuple[str, ...]) -> None:
