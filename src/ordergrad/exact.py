@@ -16,13 +16,13 @@ References:
 """
 
 import math
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, Backend, backend_of, is_finite
+from ordergrad.arrays import floating_beside, is_finite, whole_axis
+from ordergrad.backends import Array, Backend, backend_of
 from ordergrad.bernstein import log_binomial, subset_weights
 from ordergrad.objectives import Elementary, Objective, combine, whole_number
 from ordergrad.schedules import Schedule
@@ -33,12 +33,10 @@ __all__ = [
     "Sizes",
     "advantages",
     "advantages_under",
-    "floating_beside",
     "include_one",
     "order_statistics",
     "value",
     "value_under",
-    "whole_axis",
 ]
 
 _CHUNK, _TINY = 1 << 22, 1e-30
@@ -377,20 +375,3 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
                 f"{float(ops.xp.max(sums))} and a smallest probability of {float(ops.xp.min(p))}"
             )
     return ops, r, p
-
-
-def floating_beside(name: str, values: Array, x: Array, ops: Backend) -> Array:
-    """Return numbers as a floating array beside `x`, or say by their name that they are none."""
-    try:
-        return ops.floating(ops.asarray(values, x))
-    except (TypeError, ValueError) as error:
-        reason = str(error).removeprefix("rewards must be real numbers; ")
-        raise TypeError(f"{name} must be real numbers; {reason}") from error
-
-
-def whole_axis(axis: object) -> int:
-    """Return an axis as a whole number, or say that it is none."""
-    try:
-        return operator.index(axis)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"axis must be a whole number; got {axis!r}") from None

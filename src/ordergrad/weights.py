@@ -255,7 +255,7 @@ def scan(objective: Objective, n: int, quantity: Quantity) -> Scan:
                 slopes += coefficient * ((n - k) * inner + k * subset_weights(lower, n - 1))
                 common = common + coefficient * k * (outer - subset_weights(lower, n))
     if quantity == "leave_one_out":
-        return Scan(slopes, np.zeros(max(n - 1, 0)), 0.0)
+        return Scan(slopes, common[1:], 0.0)
     total = math.fsum(common) if n <= 4096 else float(common.sum())  # fsum is slow on many tiny numbers
     return Scan(slopes, weights_above(common), total)
 
