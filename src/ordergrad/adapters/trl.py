@@ -43,7 +43,7 @@ with extra("llm"):
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
-    from ordergrad.adapters.recipes import Scale, Small, check_options, check_size, scaled
+    from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled
 
 __all__ = ["ObjectiveSchedule", "OrderGradGRPOTrainer", "OrderGradMixin", "OrderGradRLOOTrainer", "departures"]
 
@@ -115,7 +115,7 @@ class OrderGradMixin:
     args: Any
     model: Any
     scale: Scale
-    small: Small
+    small: SmallGroups
     num_generations: int
     num_generations_eval: int
     reward_func_names: list[str]
@@ -128,7 +128,7 @@ class OrderGradMixin:
         *positional: Any,
         objective: str | Objective | ObjectiveSchedule | Callable[[float], str | Objective],
         scale: Scale = "none",
-        small: Small = "zero",
+        small: SmallGroups = "zero",
         success: float = 1.0,
         **named: Any,
     ) -> None:
