@@ -12,7 +12,7 @@ import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
 CORE = [
-    *("objectives", "smoothing", "spec", "weights", "backend", "schedules"),
+    *("bernstein", "objectives", "smoothing", "spec", "weights", "backend", "schedules"),
     *("exact", "estimators", "intervals", "groups"),
 ]
 LAYERS = [
@@ -106,13 +106,13 @@ def test_adapters_import_one_another_only_for_what_they_share(path):
 
 @pytest.mark.parametrize("name", [name for name in CORE if name != "backend"])
 def test_only_the_backend_names_frameworks(name):
-    assert not {module.split(".")[0] for module in imports(SOURCE / f"{name}.py")} & FRAMEWORKS
+    assert not {module.split(".")[0] for path in modules(name) for module in imports(path)} & FRAMEWORKS
 
 
 @pytest.mark.parametrize("name", CORE)
 def test_relative_imports_are_not_used(name):
-    tree = ast.parse((SOURCE / f"{name}.py").read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    nodes = [node for path in modules(name) for node in ast.walk(ast.parse(path.read_text()))]
+    assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
 
 
 def test_the_package_root_only_exports():

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of, is_finite
+from ordergrad.bernstein import log_binomial, subset_weights
 from ordergrad.objectives import Elementary, Objective, combine, every_rank
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
-from ordergrad.weights import components, subset_weights
+from ordergrad.weights import components
 
 __all__ = [
     "Sizes",
@@ -248,8 +249,6 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
         The background of each row, the excess of its terms over it, the power of each term, the degree of each row,
         and the logarithms of the binomial coefficients, minus infinity beyond the degree.
     """
-    from scipy.special import gammaln
-
     background, degree = np.empty(len(rows)), np.array([len(row) - 1 for row in rows])
     excess = np.zeros((len(rows), int(degree.max()) + 1))
     for i, row in enumerate(rows):
@@ -257,17 +256,14 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
         background[i] = values[np.argmax(counts)]
         excess[i, : len(row)] = row - background[i]
     power = np.flatnonzero(excess.any(axis=0))
-    beyond = degree[:, None] - power
-    log_binomial = gammaln(degree + 1)[:, None] - gammaln(power + 1) - gammaln(np.maximum(beyond, 0) + 1)
-    log_binomial = np.where(beyond < 0, -np.inf, log_binomial)
-    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial)))
+    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial(degree[:, None], power))))
 
 
 def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Array]) -> Array:
     """Return the sums of the Bernstein terms at the levels, in slices of bounded memory."""
     xp, tiny = ops.xp, 1e-30
-    background, excess, power, degree, log_binomial = terms
-    background, excess, degree, log_binomial = (_at(ops, a, row) for a in (background, excess, degree, log_binomial))
+    background, excess, power, degree, log_choices = terms
+    background, excess, degree, log_choices = (_at(ops, a, row) for a in (background, excess, degree, log_choices))
     u = xp.clip(level, tiny, 1 - float(xp.finfo(level.dtype).eps) / 2)[..., None]
     log_u, log_v = xp.log(u), xp.log1p(-u)
     total = background[..., None] + 0 * level
@@ -275,7 +271,7 @@ def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Ar
     for start in range(0, power.shape[0], step):
         part = slice(start, min(start + step, power.shape[0]))
         rest = degree[..., None, None] - power[part]
-        pieces = xp.exp(log_binomial[..., None, part] + power[part] * log_u + rest * log_v)
+        pieces = xp.exp(log_choices[..., None, part] + power[part] * log_u + rest * log_v)
         total = total + ops.total(pieces * excess[..., None, part])
     return total
 

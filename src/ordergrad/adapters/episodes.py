@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs, scan, shrunk, smallest_group, spectrum
+from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
 __all__ = ["WEIGHT", "Credit", "EpisodeRanking", "MeanFirst", "steepest_slope", "weighs_lower_tail"]
 
@@ -88,7 +88,7 @@ class EpisodeRanking:
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self.objective = objective
-        check_weighs(self.objective)
+        check_nonzero(self.objective)
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience, self.pool, self.mean_first = patience, pool, mean_first
