@@ -207,9 +207,9 @@ class EpisodeRanking:
             self._warn_once(
                 "idle",
                 f"every advantage was zero in {_IDLE} updates, so that nothing is learned: the returns that "
-                f"{self.objective} weighs are all equal, {float(np.min(self._recent, initial=np.inf)):g} at worst. Take "
-                "an objective that weighs more of the distribution, such as a mixture with the mean, or a reward with "
-                "more values",
+                f"{self.objective} weighs are all equal, {float(np.min(self._recent)):g} at worst. "
+                "Take an objective that weighs more of the distribution, such as a mixture with the mean, or a reward "
+                "with more values",
             )
 
     def leave_out(self, count: int) -> None:
@@ -234,9 +234,9 @@ class EpisodeRanking:
         """Warn, once, that of the steps of long episodes only some are kept."""
         self._warn_once(
             "thin",
-            f"episodes are so much longer than a rollout that of the steps that wait for their end one in "
-            f"{stands_for:.1f} or fewer is kept, weighted up: no episode is left out, but the gradient is noisier. "
-            "Raise n_steps, or take credit='telescoped', whose steps do not wait",
+            f"more steps wait for the end of their episodes, or for enough episodes, than two rollouts hold: one in "
+            f"{stands_for:.1f} or fewer is kept, at random and weighted up. No episode is left out, but the gradient "
+            "is noisier: raise n_steps, or take credit='telescoped', whose steps do not wait",
         )
 
     def check_weighted(self) -> None:
@@ -282,7 +282,7 @@ class MeanFirst:
         pool: The number of recent episodes.
 
     References:
-        Mead et al. (2025). Return Capping. arXiv 2504.20887. (a cap that the user sets, or the running quantile above it)
+        Mead et al. (2025). Return Capping. arXiv 2504.20887. (the running quantile, not below a number of the user's)
     """
 
     def __init__(self, pool: int):

@@ -82,8 +82,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             the steepest slope of the objective: a positive number, so that the direction stays. Without it they have
             the unit of the return, and where that is large the critic's loss drowns the policy's under gradient
             clipping. None: where there is a critic.
-        patience: Rollouts to wait for enough episodes. Then what there is is ranked at the largest K it allows, with
-            a warning.
+        patience: Rollouts to wait for enough episodes, or longer, twice the longest episode. Then what there is is
+            ranked at the largest K it allows, with a warning.
         pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
             ones are of slightly older policies: an approximation.
         mean_first: With ``telescoped`` and an objective of the lower tail, train on the mean while that raises the
@@ -127,9 +127,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
                 f"observation_space must not be a {type(observation_space).__name__}; "
                 "wrap the environment in gymnasium.wrappers.FlattenObservation"
             )
-        self.ranking = EpisodeRanking(
-            objective, credit, discount, min_episodes, unit_scale, patience, pool, mean_first
-        )
+        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, unit_scale, patience, pool, mean_first)
         self.stats, self.discount = self.ranking.stats, discount
         self.gains, self.weights = np.zeros((buffer_size, n_envs)), np.ones((buffer_size, n_envs))
         self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
@@ -138,7 +136,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._pending = False
         self._stretch: dict[str, Array] = {}
         self._queue = {"episode": np.zeros(0, int), "total": np.zeros(0), "weights": np.zeros(0)}
-        self._clock = self._waited = 0
+        self._clock = self._waited = self._longest = 0
         self._running, self._power = np.zeros(n_envs), np.ones(n_envs)
         self._length, self._episode = np.zeros(n_envs, int), np.full(n_envs, -1)
         self._broken, self._open = np.zeros(n_envs, bool), np.zeros(n_envs, bool)
@@ -205,13 +203,14 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._append(np.asarray(dones, bool))
         self._waited += 1
         need, count = self.ranking.need, len(self._queue["total"])
-        out_of_patience = self._waited >= self.ranking.patience
+        waited = self._waited * self.buffer_size
+        out_of_patience = waited >= max(self.ranking.patience * self.buffer_size, 2 * self._longest)
         self.ready = count >= need or (out_of_patience and count >= 2)
         self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
         if out_of_patience and count < need:
             self.ranking.complain(
                 count,
-                f"{self._waited * self.buffer_size} steps of {self.n_envs} environments",
+                f"{waited} steps of {self.n_envs} environments",
                 "raise n_steps or n_envs, lower K or min_episodes, or limit the length of episodes",
             )
         if self.ready:
@@ -259,6 +258,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._open = ~dones & ~self._broken
         finished = chunk["ends"] & chunk["usable"]
         self.ended, self.lengths = chunk["total"][finished], chunk["length"][finished]
+        self._longest = max(self._longest, int(self.lengths.max(initial=0)))
         finite = finished & np.isfinite(chunk["total"]) & np.isfinite(chunk["weights"]) & (chunk["weights"] > 0)
         self.ranking.leave_out(int((finished & ~finite).sum()))
         chunk["episode"] = chunk["episode"] * self.n_envs + np.arange(self.n_envs)
