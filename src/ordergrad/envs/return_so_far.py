@@ -103,7 +103,7 @@ class VectorReturnSoFar(gymnasium.vector.VectorWrapper):
         self._total, self._ended = np.zeros(env.num_envs), np.zeros(env.num_envs, np.bool_)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         """Start every episode anew."""
         observations, infos = self.env.reset(seed=seed, options=options)
