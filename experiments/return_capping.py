@@ -245,7 +245,7 @@ def play(env: str, method: str, objective: str, seed: int, shorten: int = 1) -> 
 
 def measures(returns: np.ndarray, objective: str) -> dict[str, float]:
     watched = dict.fromkeys(("mean", TAIL, "cvar:0.05", objective))
-    return {("objective" if o not in ("mean", TAIL, "cvar:0.05") else o): float(og.value(returns, o)) for o in watched}
+    return {("own" if o not in ("mean", TAIL, "cvar:0.05") else o): float(og.value(returns, o)) for o in watched}
 
 
 def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.ndarray, float]:
@@ -291,7 +291,7 @@ def table(records: Sequence[study.Record]) -> list[study.Record]:
                 row[name], low, high = study.over_seeds([r[name] for r in mine])
                 if name == TAIL:
                     row |= {"low": low, "high": high, "median seed": float(np.median([r[name] for r in mine]))}
-            name = "objective" if "objective" in mine[0] else objective
+            name = "own" if "own" in mine[0] else objective
             row["own objective"] = float(np.mean([r[name] for r in mine]))
             row["best possible"] = best_value(objective) if env == "bets" else float("nan")
             rows.append(row)
