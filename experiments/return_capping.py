@@ -62,7 +62,7 @@ BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL), ("discard", TAIL), ("reinforce", TAIL),
     ("ours", "var:0.2"), ("ours", "median"), ("ours", "max@8"),
 ))  # fmt: skip
-LANDER = Task(600_000, 32, 128, 512, 5, 5e-4, 200, 500, 250.0, (
+LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL),
 ))  # fmt: skip
 TASKS = {"bets": BETS, "lander": LANDER}
@@ -199,7 +199,7 @@ def build(task: Task, env: VecEnv, method: str, objective: str, seed: int) -> Or
     model = OrderGradPPO(
         "MlpPolicy",
         env,
-        min_episodes=20,
+        min_episodes=24,
         n_steps=task.rollout,
         batch_size=task.batch_size,
         n_epochs=1 if method == "reinforce" else task.epochs,

@@ -113,7 +113,7 @@ def test_a_small_group_is_ranked_against_the_recent_episodes():
     x = np.linspace(-4, 4, 50)
     expected = np.interp(x, np.sort(recent), _f(recent)) + np.minimum(x - recent.min(), 0) * _slope(recent)
     np.testing.assert_allclose(ranking.telescoped(np.full(50, recent.min()), x), expected)
-    assert ranking.need == 0
+    assert ranking.need == 2
 
 
 def _slope(returns):
@@ -126,18 +126,26 @@ def _f(returns):
     return np.concatenate([[0.0], np.cumsum(slopes * np.diff(x))])
 
 
-def test_the_mean_is_left_when_it_lowers_the_objective_and_the_cap_comes_down_in_as_many_episodes():
+def test_the_mean_is_left_when_it_lowers_the_objective_and_the_cap_falls_while_that_holds():
     rng = np.random.default_rng(0)
     ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
-    levels = []
-    for update in range(40):  # the mean rises, the tail falls from the 11th update on
-        ranking.advantages(rng.normal(update, 1 + max(0, update - 10), size=100))
-        levels.append(ranking.stats["level"])
-    left = levels.index(next(x for x in levels if x < 1))
-    assert 10 < left < 20
-    assert levels[left] == pytest.approx(0.5, abs=0.1)  # the mean
-    assert (np.diff(levels[left : 2 * left]) < 0.1).all()
-    assert levels[-1] == 0
+
+    def play(mean, spread):
+        ranking.advantages(rng.normal(mean, spread, size=100))
+        return ranking.stats["level"]
+
+    for update in range(10):
+        assert play(update, 1.0) == 1.0
+    play(10.0, 4.0)
+    level = play(10.0, 4.0)  # a better mean, a worse tail
+    assert level == pytest.approx(0.5, abs=0.1)  # the cap is the mean
+    falling = [play(10.0, 0.5) for _ in range(20)]
+    assert ranking._approach.share == 1.0
+    assert falling[-1] < 0.2
+    for _ in range(30):
+        rising = play(5.0, 2.0)  # worse than it was: nearly all returns are below the cap again
+    assert ranking._approach.share == 0.0
+    assert rising > 0.95
 
 
 def test_the_mean_is_left_when_the_objective_no_longer_rises():

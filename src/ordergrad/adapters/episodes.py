@@ -120,8 +120,10 @@ class EpisodeRanking:
 
     @property
     def need(self) -> int:
-        """How many episodes make a group; with ``telescoped``, how many more are needed beside the recent ones."""
-        return max(0, self._least - len(self._recent)) if self.credit == "telescoped" else self._least
+        """How many new episodes make a group; with ``telescoped``, the recent ones are ranked with them."""
+        if self.credit != "telescoped":
+            return self._least
+        return max(self.min_episodes, self._least - len(self._recent))
 
     @property
     def _least(self) -> int:
@@ -269,14 +271,16 @@ class EpisodeRanking:
 
 
 class MeanFirst:
-    r"""Trains on the mean while that raises the objective, and then lets a cap fall to the objective's own level.
+    r"""Trains on the mean while that raises the objective; then a cap falls while the objective holds.
 
-    Below the cap f rises with the objective's steepest slope, above it with its own, so that f of ``cvar:q`` is that of
-    the returns min(R, C) where the cap C is above the q-quantile, and that of the mean where C is infinite. Such a cap
-    has the gradient of ``cvar:p`` at the level p = F(C), which falls as fast as the policy improves. It is infinite
-    until the objective's value has fallen by more than its standard error, or not risen by as much for two pools of
-    episodes. Then it comes down from the mean return reached to the value of the objective, in as many episodes as the
-    mean had been trained on.
+    Below the cap f rises with the objective's steepest slope, above it with its own: f of ``cvar:q`` is that of the
+    returns min(R, C) where the cap C is above the q-quantile, and that of the mean where C is infinite. Such a cap has
+    the gradient of ``cvar:p`` at the level p = F(C), which falls as fast as the policy improves.
+
+    The cap is infinite until the objective has fallen, by more than two standard errors, or not risen by more than one
+    for two pools of episodes. Then it is the mean return reached, and moves towards the value of the objective, at a
+    speed that would take as many episodes as the mean was trained on. While the objective is worse than it was, again
+    by two standard errors, the cap moves back.
 
     Args:
         pool: The number of recent episodes.
@@ -289,7 +293,7 @@ class MeanFirst:
         self.patience = 2 * pool
         self.episodes, self.since, self.left = 0, 0, 0
         self.value: float | None = None
-        self.error = self.top = self.low = 0.0
+        self.error = self.top = self.share = 0.0
 
     def look(self, recent: Array, count: int, objective: Objective) -> None:
         """Take the recent returns, the last `count` of them new."""
@@ -297,24 +301,23 @@ class MeanFirst:
         if len(recent) < min(self.patience // 2, self.episodes):
             return
         estimate, deviation = (float(x) for x in value_and_error(recent, objective, small="shrink"))
-        self.low = estimate
-        if self.left:
-            return
-        self.since += count
-        change = 0.0 if self.value is None else estimate - self.value
+        change = math.inf if self.value is None else estimate - self.value
         noise = math.hypot(deviation, self.error)
-        if self.value is None or change > noise:
+        self.since += count
+        if change > noise:
             self.value, self.error, self.since = estimate, deviation, 0
-        elif change < -noise or self.since > self.patience:
+        fallen = change < -2 * noise
+        if self.left:
+            self.share = min(max(self.share + (-count if fallen else count) / self.left, 0.0), 1.0)
+        elif fallen or self.since > self.patience:
             self.left, self.top = self.episodes, float(np.mean(recent))
 
     @property
     def cap(self) -> float:
-        """The cap; minus infinity once it has come down."""
-        if not self.left:
+        """The cap."""
+        if not self.left or self.value is None:
             return math.inf
-        share = (self.episodes - self.left) / self.left
-        return self.top + share * (self.low - self.top) if share < 1 else -math.inf
+        return self.top + self.share * (min(self.value, self.top) - self.top)
 
 
 @lru_cache(maxsize=64)
