@@ -11,7 +11,7 @@ goal its tail consists of timeouts whatever it does. Two remedies are crossed he
 Everything else is equal, and so is the effort: every objective has its learning rate and entropy bonus chosen from the
 same four settings on seeds of their own.
 
-    python experiments/guarded_maze.py --quick     # the mean against the annealed objective, guards in half the episodes
+    python experiments/guarded_maze.py --quick     # mean against annealed objective, guards in half of the episodes
     python experiments/guarded_maze.py --results experiments/results/guarded_maze --images docs/images
     python experiments/guarded_maze.py --bound --results experiments/results/guarded_maze
 
@@ -21,8 +21,6 @@ References:
     Greenberg, Chow, Ghavamzadeh and Mannor (2022). Efficient Risk-Averse Reinforcement Learning. NeurIPS 35.
     Tamar, Glassner and Mannor (2015). Optimizing the CVaR via sampling. AAAI. (GCVaR)
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -102,7 +100,9 @@ def study_cells(chosen: Mapping[str, Cell]) -> list[Cell]:
         return {"objective": objective, "guards": guards, "weights": weights} | chosen[objective] | {"steady": True}
 
     cells = [cell(objective, guards, "none") for guards in GUARDS for objective in OBJECTIVES]
-    cells += [cell(objective, guards, "tempered") for guards in GUARDS if guards != TRUE_GUARDS for objective in OBJECTIVES]
+    cells += [
+        cell(objective, guards, "tempered") for guards in GUARDS if guards != TRUE_GUARDS for objective in OBJECTIVES
+    ]
     return cells + [cell("annealed", 0.5, "tempered") | part for part in PARTS.values()]
 
 
@@ -124,7 +124,8 @@ def summarise(record: study.Record) -> study.Record:
     ways = [way(run) for run in runs]
     counts = {name: ways.count(name) for name in ("safe", "guarded", "mixed", "stuck")}
     means = {
-        name: study.rounded(study.over_seeds([run[name] for run in runs])) for name in ("mean", "cvar", "safe", "touched")
+        name: study.rounded(study.over_seeds([run[name] for run in runs]))
+        for name in ("mean", "cvar", "safe", "touched")
     }
     median = round(float(np.median([run["cvar"] for run in runs])), 4)
     safe = study.rounded(study.share([name == "safe" for name in ways]))
@@ -135,15 +136,14 @@ def show_table(cells: Sequence[study.Record], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("guards", "weights", "objective"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("mean", "CVaR 5%", "95% interval"):
+    for heading in ("mean", "CVaR 5%", "seeds"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("way of the seeds")
     for cell in sorted(cells, key=lambda cell: (cell["weights"], cell["guards"] or 1)):
         tail, low, high = cell["cvar"]
         guards = "sought" if cell["guards"] is None else f"{cell['guards']:.0%}"
         ways = ", ".join(f"{count} {name}" for name, count in cell["ways"].items() if count)
-        numbers = (f"{cell['mean'][0]:.2f}", f"{tail:.2f}", f"{low:.1f} to {high:.1f}")
-        table.add_row(guards, cell["weights"], OBJECTIVES[cell["objective"]], *numbers, ways)
+        numbers = (f"{cell['mean'][0]:.1f}", f"{tail:.1f} [{low:.1f}, {high:.1f}]")
+        table.add_row(guards, cell["weights"], cell["objective"], *numbers, ways)
     console.print(table)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from maze.loop import TAIL, TRUE_GUARDS, Policy, acting, play, test_rng
 from PIL import Image, ImageDraw, ImageFont
 
 import ordergrad as og
-from maze.loop import TAIL, TRUE_GUARDS, Policy, acting, play, test_rng
 from ordergrad.envs import guarded_maze as maze
 
 INK, GRID_LINE = "#2b2f36", "#dcdcd6"
@@ -122,7 +122,7 @@ def draw_policies(path: Path, policies: Mapping[str, tuple[Policy, str]], episod
         draw_ways(ax, policy, colour)
         ax.set_title(title, fontsize=11, color=colour, weight="bold", pad=16)
         way = f"{touched:.0%} take the short guarded way"
-        if touched < 0.5:
+        if touched < 0.1:
             way = f"{(played.reached & ~played.touched).mean():.1%} take the long safe way"
         ax.text(0.5, 1.015, way, transform=ax.transAxes, ha="center", va="bottom", fontsize=9, color=INK)
         below = figure.add_subplot(plots[column], sharex=below)

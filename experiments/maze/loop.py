@@ -33,7 +33,7 @@ class Settings:
     guards: float | None = 0.5  # probability of a guard in training; None: found by cross-entropy
     weights: str = "tempered"  # "none": 1, "tempered": omega^t, "full": omega
     learning_rate: float = 0.02
-    entropy: float = 0.05  # coefficient of the entropy bonus, falls linearly to 0
+    entropy: float = 0.2  # coefficient of the entropy bonus, falls linearly to 0
     steady: bool = True  # advantages in units of their running spread, gradient clipped, step size falling to 0
     patience: int = 30  # a policy that reaches the goal in under 5% of the episodes of so many batches is given up
     ramp: float = 0.65  # share of the updates after which t = 1
