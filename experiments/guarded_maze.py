@@ -168,6 +168,7 @@ def compared(records: Sequence[study.Record]) -> dict[str, tuple[Policy, str]]:
 class Options(study.Options):
     out: Path = Path("runs/guarded_maze")
     quick: bool = field(default=False, metadata={"help": "the mean against the annealed objective, three seeds each"})
+    finished: bool = field(default=False, metadata={"help": "with --resume: tables and pictures of what is done"})
     bound: bool = field(default=False, metadata={"help": "only how good the best possible policy is"})
 
 
@@ -197,7 +198,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             return None
         s.open(asdict(Settings()))
         tuning = s.computed("tuning.jsonl", tuning_cells(), tune_cell)
-        records = s.computed("runs.jsonl", study_cells(choose(tuning)), study_cell)
+        todo = study_cells(choose(tuning))
+        if options.finished:
+            done = {study.key_of(record, todo[0]) for record in study.read_records(s.out / "runs.jsonl")}
+            todo = [cell for cell in todo if study.key_of(cell, cell) in done]
+        records = s.computed("runs.jsonl", todo, study_cell)
     cells = [summarise(record) for record in records]
     show_table(cells, s.console)
     for name, several in (("tuning.csv", tuning), ("runs.csv", records)):

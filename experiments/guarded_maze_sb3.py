@@ -1,8 +1,8 @@
 """The guarded maze through Stable-Baselines3: the mean against the annealed objective, with PPO instead of the loop.
 
 The maze is a vectorised environment of Stable-Baselines3 here, 400 episodes side by side. It puts the importance weight
-of an episode into its info, tempered as in the loop; `OrderGradPPO` takes it from there (``credit="episode"``). The rest
-of the schedule (objective, entropy, step size) is a callback.
+of an episode into its info, tempered as in the loop; `OrderGradPPO` takes it from there (``credit="episode"``). The
+rest of the schedule (objective, entropy, step size) is a callback.
 
     python experiments/guarded_maze_sb3.py --results experiments/results/guarded_maze_sb3
     python experiments/guarded_maze_sb3.py --seeds 1
@@ -12,6 +12,7 @@ Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/gu
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.envs import guarded_maze as maze
 
-CELLS = [{"objective": objective, "guards": guards} for guards in (0.5, None) for objective in ("mean", "annealed")]
+OBJECTIVES, GUARDS = ("mean", "annealed"), (0.5, None)
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = study.parse(Options, "Train risk-averse policies in the guarded maze with PPO.", argv)
     with study.Study(__file__, options, argv) as s:
         s.open(Settings())
-        tasks = [cell | {"seed": seed} for cell in CELLS for seed in range(options.seeds)]
+        seeds = range(options.seeds)
+        tasks = [{"objective": o, "guards": g, "seed": seed} for g in GUARDS for seed in seeds for o in OBJECTIVES]
         records = s.computed("runs.jsonl", tasks, train)
     cells = [
-        summarise(cell | {"weights": "tempered", "runs": [r for r in records if cell.items() <= r.items()]})
-        for cell in CELLS
+        summarise(
+            {"objective": objective, "guards": guards, "weights": "tempered"}
+            | {"runs": [r for r in records if (r["guards"], r["objective"]) == (guards, objective)]}
+        )
+        for guards, objective in product(GUARDS, OBJECTIVES)
     ]
     show_table(cells, s.console)
     s.write_table("runs.csv", records)
