@@ -15,7 +15,9 @@ from ordergrad.estimators import (
     value_and_error,
 )
 from ordergrad.groups import group_advantages
-from ordergrad.spec import anneal, parse
+from ordergrad.intervals import interval
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.weights import rank_weights, sample_weights, spectrum
 
 __version__ = "0.1.0"
@@ -26,6 +28,7 @@ __all__ = [
     "exact",
     "group_advantages",
     "include_one",
+    "interval",
     "leave_one_out",
     "objectives",
     "order_statistics",

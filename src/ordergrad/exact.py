@@ -16,26 +16,26 @@ References:
 """
 
 import math
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, Backend, backend_of, is_finite
+from ordergrad.arrays import floating_beside, is_finite, whole_axis
+from ordergrad.backends import Array, Backend, backend_of
+from ordergrad.bernstein import log_binomial, subset_weights
 from ordergrad.objectives import Elementary, Objective, combine, every_rank
+from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
-from ordergrad.weights import components, subset_weights
+from ordergrad.weights import components
 
 __all__ = [
     "Sizes",
     "advantages",
     "advantages_under",
-    "floating_beside",
     "order_statistics",
     "value",
     "value_under",
-    "whole_axis",
 ]
 
 _CHUNK = 1 << 22
@@ -126,11 +126,13 @@ def value_under(
     ops: Backend,
     rewards: Array,
     probs: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     sizes: Sizes = None,
     row: Array | None = None,
 ) -> Array:
     """Return J over the last axis; open levels take the comparison size that `sizes` has at `row`, see `Sizes`."""
+    if isinstance(objective, Schedule):
+        return objective.mix(ops, lambda end: value_under(ops, rewards, probs, end, sizes, row))
     ordered, order = ops.sort_with_order(ops.wide(rewards))
     mass, above = _upper_mass(ops, objective, sizes, row, _levels(ops, ops.take(probs, order), objective, sizes))
     return ops.cast(mass * ordered[..., 0] + ops.total(above * ops.gaps(ordered)), rewards)
@@ -140,7 +142,7 @@ def advantages_under(
     ops: Backend,
     rewards: Array,
     probs: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     sizes: Sizes = None,
     row: Array | None = None,
 ) -> Array:
@@ -148,6 +150,8 @@ def advantages_under(
 
     The steps beyond all probability, where a spectrum may be infinite, are left out of what has some.
     """
+    if isinstance(objective, Schedule):
+        return objective.mix(ops, lambda end: advantages_under(ops, rewards, probs, end, sizes, row))
     xp = ops.xp
     ordered, order = ops.sort_with_order(ops.wide(rewards))
     weights, gaps = ops.take(probs, order), ops.gaps(ordered)
@@ -243,8 +247,6 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
         The background of each row, the excess of its terms over it, the power of each term, the degree of each row,
         and the logarithms of the binomial coefficients, minus infinity beyond the degree.
     """
-    from scipy.special import gammaln
-
     background, degree = np.empty(len(rows)), np.array([len(row) - 1 for row in rows])
     excess = np.zeros((len(rows), int(degree.max()) + 1))
     for i, row in enumerate(rows):
@@ -252,17 +254,14 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
         background[i] = values[np.argmax(counts)]
         excess[i, : len(row)] = row - background[i]
     power = np.flatnonzero(excess.any(axis=0))
-    beyond = degree[:, None] - power
-    log_binomial = gammaln(degree + 1)[:, None] - gammaln(power + 1) - gammaln(np.maximum(beyond, 0) + 1)
-    log_binomial = np.where(beyond < 0, -np.inf, log_binomial)
-    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial)))
+    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial(degree[:, None], power))))
 
 
 def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Array]) -> Array:
     """Return the sums of the Bernstein terms at the levels, in slices of bounded memory."""
     xp, tiny = ops.xp, 1e-30
-    background, excess, power, degree, log_binomial = terms
-    background, excess, degree, log_binomial = (_at(ops, a, row) for a in (background, excess, degree, log_binomial))
+    background, excess, power, degree, log_choices = terms
+    background, excess, degree, log_choices = (_at(ops, a, row) for a in (background, excess, degree, log_choices))
     u = xp.clip(level, tiny, 1 - float(xp.finfo(level.dtype).eps) / 2)[..., None]
     log_u, log_v = xp.log(u), xp.log1p(-u)
     total = background[..., None] + 0 * level
@@ -270,7 +269,7 @@ def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Ar
     for start in range(0, power.shape[0], step):
         part = slice(start, min(start + step, power.shape[0]))
         rest = degree[..., None, None] - power[part]
-        pieces = xp.exp(log_binomial[..., None, part] + power[part] * log_u + rest * log_v)
+        pieces = xp.exp(log_choices[..., None, part] + power[part] * log_u + rest * log_v)
         total = total + ops.total(pieces * excess[..., None, part])
     return total
 
@@ -308,20 +307,3 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
                 f"{float(ops.xp.max(sums))} and a smallest probability of {float(ops.xp.min(p))}"
             )
     return ops, r, p
-
-
-def floating_beside(name: str, values: Array, x: Array, ops: Backend) -> Array:
-    """Return numbers as a floating array beside `x`, or say by their name that they are none."""
-    try:
-        return ops.floating(ops.asarray(values, x))
-    except (TypeError, ValueError) as error:
-        reason = str(error).removeprefix("rewards must be real numbers; ")
-        raise TypeError(f"{name} must be real numbers; {reason}") from error
-
-
-def whole_axis(axis: object) -> int:
-    """Return an axis as a whole number, or say that it is none."""
-    try:
-        return operator.index(axis)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"axis must be a whole number; got {axis!r}") from None

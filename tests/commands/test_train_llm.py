@@ -98,7 +98,7 @@ def test_ctrl_c_in_the_warm_start_ends_well(tmp_path, monkeypatch):
         patch.setattr(countdown, "demonstrations", interrupted)
         stopped = command("-o", "top:2@3", "--out", tmp_path / "run", *FLAGS)
     assert stopped.exit_code == 130
-    assert "Continue by the same command with --resume" in " ".join(stopped.output.split())
+    assert "Run the same command with --resume" in " ".join(stopped.output.split())
     resumed = command("-o", "top:2@3", "--out", tmp_path / "run", "--resume", *FLAGS)
     assert resumed.exit_code == 0, resumed.output
 
@@ -224,8 +224,8 @@ def test_tasks_from_files(tmp_path):
         ({"width": 63}, "width must be a multiple of 8; got 63"),
         ({"eval_problems": 100_000}, "too few problems .* got count=100000, at most 24750"),
         ({"data": "some.jsonl"}, "--model must be a folder or a hub id"),
-        ({"objectives": ("0*mean",)}, "objective must weigh something"),
-        ({"objectives": ("max@2..max@4-max@4",)}, "objective must weigh something"),
+        ({"objectives": ("0*mean",)}, "objective must have a nonzero term"),
+        ({"objectives": ("max@2..max@4-max@4",)}, "objective must have a nonzero term"),
         ({"success": float("nan")}, "success must be finite; got nan"),
         ({"micro_batch": 3}, "micro_batch must divide the 8 completions of a step; got 3"),
         ({"data": "countdown:6:9:99"}, "max_completion must be at least 20"),

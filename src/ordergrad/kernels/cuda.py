@@ -81,8 +81,9 @@ def _scan(
         offset += begin
     elif masked:
         total += size
-        slopes += size * (n - 1)
-        offset += size * (n - 1)
+        begin = (size - 1) * (size - 2) // 2
+        slopes += begin
+        offset += begin
 
     if in_a_thread:
         result = _scan_in_a_thread(reward, size, slopes, offset, total, rows, width, full and not masked)

@@ -14,9 +14,9 @@ from ordergrad.report import charts
 from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.statistics import interval, metric_columns, pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.tables import Cell, Section, Table, common, highest, interval_text
-from ordergrad.spec import parse, resolved
+from ordergrad.spec import parse
 from ordergrad.train.llm_settings import GRPO, stages
-from ordergrad.weights import largest_k, rank_weights
+from ordergrad.weights import open_k, rank_weights
 
 __all__ = ["SHARED", "Models", "load", "section", "together"]
 
@@ -115,7 +115,7 @@ def section(title: str, models: Models, command: str | None) -> Section:
             charts.distribution("solve-rates", rates, "share of a problem's completions that succeed", "problems")
         )
         functions = {name: _zero_one_quantiles(sample) for name, sample in rates.items()}
-        k = largest_k(int(settings["samples"]))
+        k = open_k(int(settings["samples"]), "leave_one_out")
         weighed = {name: (parse(c.weighed), k) for name, c in contenders.items() if c.weighed}
         drawn.append(charts.quantiles("quantiles", functions, weighed, "success of a completion, 0 or 1"))
     metrics = {name: c.metrics for name, c in contenders.items()}
@@ -180,12 +180,12 @@ def _zero_one_quantiles(rates: Array) -> tuple[Array, Array]:
 
 def _objectives_table(models: Models) -> Table | None:
     """Return the value of every objective that was trained, and of the mean, under every model."""
-    contenders, samples = models.contenders, int(models.settings["samples"])
+    contenders, k = models.contenders, open_k(int(models.settings["samples"]), "leave_one_out")
     watched = dict.fromkeys(("mean", *(c.weighed for c in contenders.values() if c.weighed)))
     values: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, contender in contenders.items():
         for objective in watched:
-            alpha = rank_weights(resolved(parse(objective), largest_k(samples)))
+            alpha = rank_weights(parse(objective).closed(k))
             if contender.successes and all(len(alpha) <= n for _, n in contender.successes):
                 runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.successes]
                 values[name, objective] = interval(runs)
@@ -200,7 +200,7 @@ def _objectives_table(models: Models) -> Table | None:
         ("trained on", *watched),
         rows,
         f"The mean over held-out problems of the unbiased estimate from each problem's successes ± half of its 95% "
-        f"interval ({_spread(contenders)}). Levels without @K at K = {largest_k(samples)}, as in training. "
+        f"interval ({_spread(contenders)}). Levels without @K at K = {k}, as in training. "
         "The highest of each column is marked; where intervals overlap the order may be chance.",
     )
 

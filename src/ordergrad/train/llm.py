@@ -5,7 +5,6 @@
 
 import importlib.util
 import json
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,11 +23,13 @@ from ordergrad.adapters.trl import OrderGradGRPOTrainer
 from ordergrad.objectives import Objective
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
-from ordergrad.spec import anneal, parse
+from ordergrad.runs.settings import check_settings
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 from ordergrad.train.tasks import Task, brevity, countdown_level, load_task
-from ordergrad.weights import check_weighs, smallest_group
+from ordergrad.weights import check_nonzero, smallest_group
 
 __all__ = ["check", "evaluate", "prepare", "run", "train"]
 
@@ -36,17 +37,6 @@ Array = NDArray[Any]
 _DONE = "finished.json"
 _EVERY = 10
 _TOKENS = 1 << 17  # of completions that are measured at a time: their keys and values must fit the memory
-_COUNTS = (
-    "seeds",
-    "steps",
-    "prompts",
-    "max_completion",
-    "width",
-    "layers",
-    "warm_steps",
-    "eval_problems",
-    "eval_samples",
-)
 
 disable_progress_bar()  # of Transformers and of Datasets: a run has one of its own
 disable_progress_bars()
@@ -60,13 +50,14 @@ def check(settings: LLMSettings) -> Task:
     Raises:
         UserError: Something does not fit; the message says what to change.
     """
+    check_settings(settings)
     same: dict[Any, str] = {}
     for text in settings.objectives:
         parts: list[Objective] = []
         for part in () if text == GRPO else stages(text):
             try:
                 parts.append(parse(part))
-                check_weighs(parts[-1])
+                check_nonzero(parts[-1])
             except ValueError as error:
                 raise UserError(str(error)) from error
             need = smallest_group(parts[-1], "leave_one_out")
@@ -78,19 +69,6 @@ def check(settings: LLMSettings) -> Task:
         if tuple(parts) in same:
             raise UserError(f"each objective once; {same[tuple(parts)]} and {text} are the same")
         same[tuple(parts)] = text
-    for name in _COUNTS:
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} must be at least 1; got {getattr(settings, name)}")
-    if not 0 <= settings.warm_hits <= 1:
-        raise UserError(f"warm_hits must lie in [0, 1]; got {settings.warm_hits}")
-    if not 0 <= settings.length_penalty < float("inf"):
-        raise UserError(f"length_penalty must be finite and not negative; got {settings.length_penalty}")
-    if not 0 < settings.learning_rate < float("inf"):
-        raise UserError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
-    if not math.isfinite(settings.success):
-        raise UserError(f"success must be finite; got {settings.success}")
-    if settings.samples < 2:
-        raise UserError(f"samples must be at least 2, a group; got {settings.samples}")
     completions = settings.prompts * settings.samples
     if settings.micro_batch is not None and (settings.micro_batch < 1 or completions % settings.micro_batch):
         raise UserError(f"micro_batch must divide the {completions} completions of a step; got {settings.micro_batch}")
