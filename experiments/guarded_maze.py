@@ -36,6 +36,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ordergrad.runs.folder import provenance, write_json
+
 Cell = dict[str, Any]
 """Settings of the runs that are compared, the same for all seeds."""
 
@@ -93,17 +95,22 @@ def choose(records: Sequence[study.Record]) -> dict[str, Cell]:
     return {objective: {name: record[name] for name in TUNING[0]} for objective, record in best.items()}
 
 
-def study_cells(chosen: Mapping[str, Cell]) -> list[Cell]:
-    """The factorial, the most informative cells first, and the annealed objective with a part changed."""
-
-    def cell(objective: str, guards: float | None, weights: str) -> Cell:
-        return {"objective": objective, "guards": guards, "weights": weights} | chosen[objective] | {"steady": True}
-
-    cells = [cell(objective, guards, "none") for guards in GUARDS for objective in OBJECTIVES]
-    cells += [
-        cell(objective, guards, "tempered") for guards in GUARDS if guards != TRUE_GUARDS for objective in OBJECTIVES
+def factorial(chosen: Mapping[str, Cell]) -> list[Cell]:
+    """Objectives, guards and weights crossed, the most informative cells first; at the true rate all weights are 1."""
+    arms = [("none", guards) for guards in GUARDS] + [
+        ("tempered", guards) for guards in GUARDS if guards != TRUE_GUARDS
     ]
-    return cells + [cell("annealed", 0.5, "tempered") | part for part in PARTS.values()]
+    return [
+        {"objective": objective, "guards": guards, "weights": weights} | chosen[objective] | {"steady": True}
+        for weights, guards in arms
+        for objective in OBJECTIVES
+    ]
+
+
+def study_cells(chosen: Mapping[str, Cell]) -> list[Cell]:
+    """The factorial, and the annealed objective with a part of the loop changed."""
+    cell = {"objective": "annealed", "guards": 0.5, "weights": "tempered"} | chosen["annealed"] | {"steady": True}
+    return factorial(chosen) + [cell | part for part in PARTS.values()]
 
 
 # Results ------------------------------------------------------------------------------------------------------------
@@ -127,22 +134,21 @@ def summarise(record: study.Record) -> study.Record:
         name: study.rounded(study.over_seeds([run[name] for run in runs]))
         for name in ("mean", "cvar", "safe", "touched")
     }
-    median = round(float(np.median([run["cvar"] for run in runs])), 4)
     safe = study.rounded(study.share([name == "safe" for name in ways]))
-    return cell | {"seeds": len(runs), "ways": counts, "safe_seeds": safe, "median_cvar": median} | means
+    return cell | {"seeds": len(runs), "ways": counts, "safe_seeds": safe} | means
 
 
 def show_table(cells: Sequence[study.Record], console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("guards", "weights", "objective"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("mean", "CVaR 5%", "seeds"):
+    for heading in ("mean", "CVaR 5%"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("seeds")
     for cell in sorted(cells, key=lambda cell: (cell["weights"], cell["guards"] or 1)):
-        tail, low, high = cell["cvar"]
         guards = "sought" if cell["guards"] is None else f"{cell['guards']:.0%}"
         ways = ", ".join(f"{count} {name}" for name, count in cell["ways"].items() if count)
-        numbers = (f"{cell['mean'][0]:.1f}", f"{tail:.1f} [{low:.1f}, {high:.1f}]")
+        numbers = (f"{cell['mean'][0]:.1f}", f"{cell['cvar'][0]:.1f}")
         table.add_row(guards, cell["weights"], cell["objective"], *numbers, ways)
     console.print(table)
 
@@ -157,8 +163,11 @@ def median_policy(record: study.Record) -> Policy:
 def compared(records: Sequence[study.Record]) -> dict[str, tuple[Policy, str]]:
     """Both policies of the pictures, trained on the same distribution: a title, the policy and its colour."""
     titles = {"mean": "Trained on the mean", "annealed": "Trained on the worst 5%"}
-    cells = {r["objective"]: r for r in records if (r["guards"], r["weights"]) == (0.5, "tempered")}
-    return {title: (median_policy(cells[objective]), COLOURS[objective]) for objective, title in titles.items()}
+    policies: dict[str, tuple[Policy, str]] = {}
+    for objective, title in titles.items():
+        record = next(r for r in records if (r["objective"], r["guards"], r["weights"]) == (objective, 0.5, "tempered"))
+        policies[title] = median_policy(record), COLOURS[objective]
+    return policies
 
 
 # Command line -------------------------------------------------------------------------------------------------------
@@ -190,11 +199,13 @@ def quick(s: study.Study) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = study.parse(Options, "Train risk-averse policies in the guarded maze.", argv)
+    if options.quick and options.out == Options.out:
+        options = replace(options, out=Path("runs/guarded_maze_quick"))
     with study.Study(__file__, options, argv) as s:
         if options.quick:
             return quick(s)
         if options.bound:
-            study.write_json(s.results / "bound.json", study.provenance(s.command) | compute_bound(s.console))
+            write_json(s.results / "bound.json", provenance(s.command) | compute_bound(s.console))
             return None
         s.open(asdict(Settings()))
         tuning = s.computed("tuning.jsonl", tuning_cells(), tune_cell)
@@ -208,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, several in (("tuning.csv", tuning), ("runs.csv", records)):
         s.write_table(name, [{k: v for k, v in r.items() if k != "runs"} | run for r in several for run in r["runs"]])
     s.write_summary(Settings(), chosen=choose(tuning), cells=cells)
-    draw_factorial(s.images / "guarded_maze_factorial.png", cells, OBJECTIVES)
+    crossed = [cell for cell in cells if {name: cell[name] for name in todo[0]} in factorial(choose(tuning))]
+    draw_factorial(s.images / "guarded_maze_factorial.png", crossed, OBJECTIVES)
     policies = compared(records)
     draw_policies(s.images / "guarded_maze.png", policies)
     draw_film(s.images / "guarded_maze.gif", policies)

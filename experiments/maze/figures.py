@@ -34,6 +34,7 @@ def draw_factorial(path: Path, cells: Sequence[Mapping[str, Any]], names: Mappin
         for measure, ax in zip(("safe_seeds", "cvar"), axes[:, column], strict=True):
             for i, objective in enumerate(names):
                 draw_line(ax, cells, objective, arm, measure, 0.12 * (i - 1.5), names[objective])
+            ax.set_xlim(-0.5, len(GUARD_LABELS) - 0.5)
             ax.set_xticks(range(len(GUARD_LABELS)), list(GUARD_LABELS.values()))
             ax.grid(axis="y", color=GRID_LINE, lw=0.7)
             ax.spines[["top", "right"]].set_visible(False)
@@ -153,9 +154,9 @@ def draw_returns(ax: Axes, returns: np.ndarray, colour: str) -> None:
 
 def draw_film(path: Path, policies: Mapping[str, tuple[Policy, str]]) -> None:
     """Two policies in the same episodes, drawn by the environment: same starts, same guards."""
-    side, font, starts = 300, ImageFont.load_default(16), [(1, 2), (3, 1), (2, 3), (1, 1)]
+    side, font, starts = 300, ImageFont.load_default(16), [(3, 1), (1, 2), (3, 2), (2, 1)]
     film: list[Image.Image] = []
-    for episode, (start, guard) in enumerate(zip(starts, [False, True, False, True], strict=True)):
+    for episode, (start, guard) in enumerate(zip(starts, [True, False, False, True], strict=True)):
         shots = [filmed(policy, episode, {"start": start, "guard": guard}) for policy, _ in policies.values()]
         for i in range(max(map(len, shots)) + 6):
             frame = Image.new("RGB", (2 * side + 12, side + 26), "white")
