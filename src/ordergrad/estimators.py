@@ -34,9 +34,9 @@ from ordergrad.arrays import (
     valid_counts,
     zero_masked,
 )
-from ordergrad.backends import Array, Backend, backend_of, host_constants
+from ordergrad.backends import Array, Backend, host_constants
 from ordergrad.exact import advantages_under, value_under
-from ordergrad.objectives import Objective, every_rank
+from ordergrad.objectives import Objective, every_rank, whole_number
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
@@ -313,6 +313,8 @@ def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | N
     """
     r = fill_masked(arrange(rewards, axis, where))
     ordered = r.ops.sort(r.x)
+    if r.mask is None:
+        return finish(r.ops, _common(r, ordered[..., None, :], _rank_scans(r, k, "value")), rewards)
     ranks = [_value_of_sorted(r, ordered, rank, "error") for rank in every_rank(k)]
     return finish(r.ops, r.ops.xp.stack(ranks, axis=-1), rewards)
 
@@ -339,8 +341,18 @@ def rank_advantages(
         >>> rank_advantages([0.0, 1.0, 5.0], 2) @ [0.0, 1.0] - advantages([0.0, 1.0, 5.0], "max@2")
         array([0., 0., 0.])
     """
-    ranks = [advantages(rewards, rank, axis=axis, where=where, baseline=baseline) for rank in every_rank(k)]
-    return backend_of(rewards).xp.stack(ranks, axis=-1)
+    check_choice("baseline", baseline, _BASELINES)
+    r = arrange(rewards, axis, where, detach=True)
+    ops, xp = r.ops, r.ops.xp
+    if r.mask is not None:
+        a = xp.stack([_scan_samples(r, rank, baseline, "error") for rank in every_rank(k)], axis=-1)
+    else:
+        scans = _rank_scans(r, k, baseline)
+        ordered, order = ops.sort_with_order(fill_masked(r).x)
+        climb = ops.cumulate(scans.slopes * ops.gaps(ordered)[..., None, :])
+        ascending = climb - ops.mean(climb) + _common(r, ordered[..., None, :], scans)[..., None]
+        a = xp.stack([ops.unsort(ascending[..., j, :], order) for j in range(k)], axis=-1)
+    return finish(ops, a if r.axis == -1 else ops.moveaxis(a, -2, r.axis - 1 if r.axis < 0 else r.axis), rewards)
 
 
 def ragged_advantages(
@@ -485,6 +497,18 @@ def _by_count(
     scans = [host_constants(_scan, objective, n, quantity, small) for n in distinct]
     slopes, offset, total = zip(*scans, strict=True) if scans else ((), (), ())
     return _ByCount(slopes, offset, np.array(total, np.float64), (np.cumsum(found > 0) - 1)[counts])
+
+
+def _rank_scans(r: Rewards, k: int, quantity: Quantity) -> _Scans:
+    """Return the scans of every rank of k, stacked: slopes and offset (k, n - 1), total (k,)."""
+    try:
+        return _Scans(*r.ops.constants(_stacked_scans, r.x, whole_number("k", k), r.n, quantity))
+    except _TooSmallError as error:
+        raise ValueError(f"{error} (rewards shape {tuple(r.x.shape)})") from None
+
+
+def _stacked_scans(k: int, n: int, quantity: Quantity) -> tuple[NDArray[np.float64], ...]:
+    return tuple(map(np.stack, zip(*(_scan(rank, n, quantity, "error") for rank in every_rank(k)), strict=True)))
 
 
 def _fused(r: Rewards, scans: _Scans | _ByCount) -> Array | None:

@@ -27,6 +27,7 @@ __all__ = [
     "check_nonzero",
     "components",
     "level_note",
+    "neighbouring_sizes",
     "open_k",
     "rank_weights",
     "sample_weights",
@@ -100,12 +101,12 @@ def components(objective: Objective, k: int) -> tuple[tuple[float, Array], ...]:
     """
     pairs: list[tuple[float, Array]] = []
     for coefficient, part in objective.terms():
-        for share, size in _comparison_sizes(k if part.comparison_size is None else part.comparison_size):
+        for share, size in neighbouring_sizes(k if part.comparison_size is None else part.comparison_size):
             pairs.append((coefficient * share, part.rank_weights(size)))
     return tuple(pairs)
 
 
-def _comparison_sizes(k: float) -> list[tuple[float, int]]:
+def neighbouring_sizes(k: float) -> list[tuple[float, int]]:
     """Return the pairs (share, whole K) whose mixture is a real comparison size."""
     below = math.floor(k)
     return [(1.0, below)] if k == below else [(below + 1 - k, below), (k - below, below + 1)]

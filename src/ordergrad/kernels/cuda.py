@@ -309,7 +309,7 @@ def scan_groups(x: Array, mask: Array | None, slopes: Array, offset: Array, tota
     Args:
         x: Rewards, float32, shape (..., n), n at most `LARGEST`.
         mask: Valid rewards, of that shape; or None.
-        slopes: The slopes of groups of n, shape (n-1,); with a mask those of 0..n valid rewards, shape (n+1, n-1).
+        slopes: The slopes of groups of n, shape (n-1,); with a mask those of 0..n valid rewards, one after the other.
         offset: Weights of the gaps in the part common to all samples, of the same shape.
         total: The weight of the smallest reward in the common part, shape () or (n+1,).
     """
