@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ordergrad.report.content import Chart, Section
 from ordergrad.runs.plots import COLOURS, DASHES
-from ordergrad.runs.tables import Chart, Section, Table
+from ordergrad.runs.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -46,6 +46,7 @@ __all__ = [
     "write_checkpoint",
     "write_csv",
     "write_json",
+    "write_rows",
 ]
 
 Array = NDArray[Any]
@@ -170,6 +171,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     with temporary.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     temporary.replace(path)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys as CSV; nothing where there are none."""
+    if rows:
+        write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

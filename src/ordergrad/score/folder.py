@@ -42,15 +42,15 @@ over groups. A number that is not known (the error of a value without groups) is
 ``curves``, ``tails``, ``quantiles``, ``steps``.
 """
 
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import open_folder, write_csv, write_json
+from ordergrad.runs.folder import open_folder, write_json, write_rows
+from ordergrad.runs.tables import json_values
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
 
@@ -103,7 +103,7 @@ def results_of(
         }
         for reading, summary in logs
     ]
-    return _known(
+    return json_values(
         {
             "objectives": list(objectives),
             "success": success,
@@ -127,21 +127,7 @@ def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, An
     open_folder(out, settings, kind="score", resume=False)
     for name in ("values", "signal", "curves", "tails", "quantiles", "steps"):
         rows = [{"log": log["log"]} | row for log in results["logs"] for row in log[name]]
-        _write_table(out / f"{name}.csv", rows)
-    _write_table(out / "comparisons.csv", results["comparisons"])
-    _write_table(out / "broken.csv", results["broken"])
+        write_rows(out / f"{name}.csv", rows)
+    write_rows(out / "comparisons.csv", results["comparisons"])
+    write_rows(out / "broken.csv", results["broken"])
     write_json(out / "results.json", results)
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
-
-
-def _known(content: Any) -> Any:
-    """Return JSON values with None in the place of numbers that are not finite."""
-    if isinstance(content, dict):
-        return {name: _known(part) for name, part in cast("dict[str, Any]", content).items()}
-    if isinstance(content, list):
-        return [_known(part) for part in cast("list[Any]", content)]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
