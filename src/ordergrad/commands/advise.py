@@ -95,9 +95,8 @@ def lines_for(objective: str, n: int) -> dict[str, str]:
 
 def _show(console: Console, advice: "Advice") -> None:
     goal = advice.goal
-    console.print(
-        f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {number_text(_clean(advice, advice.value))}"
-    )
+    value = number_text(_clean(advice, advice.value))
+    console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {value}")
     passes = ", rewards as passed or not" if goal.passes else ""
     console.print(f"[bold]Rewards[/]: {plain(advice.rewards.text)}{passes}; groups of N = {advice.n}")
     show_table(console, _table(advice))

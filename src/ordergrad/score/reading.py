@@ -94,7 +94,7 @@ class Problems:
             rest = "\n  ..." if self.count > _LISTED else ""
             raise UserError(
                 f"the log has rows that cannot be used; the first:\n  {listed}{rest}\n"
-                "--skip-broken goes on without such rows and counts them"
+                "--skip-broken leaves such rows out and counts them"
             )
 
 
