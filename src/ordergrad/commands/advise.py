@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ordergrad.commands.options import options_from
-from ordergrad.runs.console import ending_well, need_packages, plain, reading_bars
+from ordergrad.runs.console import handling_errors, need_packages, plain, reading_bars
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
 from ordergrad.runs.tables import Table, decimals, number, number_text, text
@@ -42,7 +42,7 @@ def advise(
 ) -> None:
     """Recommend an objective, its K and its baseline for a goal, with the lines for TRL, verl and SB3."""
     console = Console(highlight=False, emoji=False)
-    with ending_well(console):
+    with handling_errors(console):
         from ordergrad.advise import advice
         from ordergrad.advise.goals import read_goal
         from ordergrad.advise.rewards import LAWS, named, sampled

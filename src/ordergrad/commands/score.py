@@ -1,4 +1,4 @@
-"""The command `ordergrad score`: what reward logs say about objectives, in tables and files."""
+"""The command `ordergrad score`: objectives measured on reward logs, as tables and files."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from ordergrad.commands.options import options_from
-from ordergrad.runs.console import ending_well, need_packages, plain, reading_bars
+from ordergrad.runs.console import handling_errors, need_packages, plain, reading_bars
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
 from ordergrad.runs.tables import number_text
@@ -43,9 +43,9 @@ def score(
     advantages: Annotated[Path | None, typer.Option(help="File for the rows with their advantages.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out and --advantages hold.")] = False,
 ) -> None:
-    """Tell what objectives are worth in logs of rewards, and which groups a gradient could learn from."""
+    """Measure objectives on logs of rewards, and find the groups that carry a gradient."""
     console = Console(highlight=False, emoji=False)
-    with ending_well(console):
+    with handling_errors(console):
         objectives = _parsed(objective or _OBJECTIVES)
         asked = ScoreSettings(**settings)
         check_settings(asked)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ordergrad.commands.options import options_from
-from ordergrad.runs.console import Stopped, chosen_jobs, ending_well, need_packages, plain, train_under_progress
+from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
 from ordergrad.runs.folder import EVALUATION, open_folder, write_rows
 from ordergrad.runs.statistics import powers_of_two
 from ordergrad.runs.terminal import show_table
@@ -43,7 +43,7 @@ def llm(
 ) -> None:
     """Post-train language models on objectives of the reward distribution, and compare their pass@k."""
     console = Console(highlight=False, emoji=False)
-    with ending_well(console):
+    with handling_errors(console):
         need_packages("training", _NEEDED, "llm")
         asked = LLMSettings((objective, *(against or ())), **_defaults(**settings) | settings)
         if not _train(asked, out, resume, jobs, console):

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from ordergrad.commands.options import options_from
-from ordergrad.runs.console import Stopped, chosen_jobs, ending_well, need_packages, plain, train_under_progress
+from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
 from ordergrad.runs.contenders import pooled
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, write_json, write_rows
@@ -45,7 +45,7 @@ def rl(
 ) -> None:
     """Train policies on objectives of the return distribution, and compare them."""
     console = Console()
-    with ending_well(console):
+    with handling_errors(console):
         need_packages("training", _NEEDED, "rl")
         from ordergrad.train.rl import check
 

@@ -83,7 +83,7 @@ def open_run(folder: Path) -> Run:
 
 
 def sections(runs: Mapping[str, Run]) -> list[Section]:
-    """Return what to say of runs by name: of those that can be compared together, then of each."""
+    """Return the sections of runs by name: of comparable runs together, then of each."""
     found: list[Section] = []
     for kind in dict.fromkeys(run.source.kind for run in runs.values()):
         group = {name: run for name, run in runs.items() if run.source.kind == kind}

@@ -1,4 +1,4 @@
-"""What a report says of runs of `ordergrad score`."""
+"""The section of a report on runs of `ordergrad score`."""
 
 import json
 from collections.abc import Mapping, Sequence

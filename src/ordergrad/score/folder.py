@@ -68,9 +68,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     """
     above = next(path for path in out.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise UserError(
-            f"{out} cannot be written, for {above} is no folder that may be written to; choose another --out"
-        )
+        raise UserError(f"{out} cannot be written: {above} is not a writable folder; choose another --out")
     held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
     if (out.exists() and not out.is_dir()) or held - {"config.json", *_FILES, *_OPTIONAL}:
         raise UserError(f"{out} exists and is not the folder of a score; choose another --out")
@@ -84,7 +82,7 @@ def results_of(
     success: float,
     comparisons: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the content of ``results.json``; numbers that are not known are None."""
+    """Return the content of ``results.json``; unknown numbers are None."""
     broken = [
         {"log": reading.log.name, "file": p.file, "place": p.place, "number": p.number, "reason": p.reason}
         for reading, _ in logs
@@ -115,11 +113,11 @@ def results_of(
 
 
 def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write the folder, in the place of an older one.
+    """Write the folder, replacing an older one.
 
     Args:
         out: The folder, checked by `check_folder`.
-        settings: What was asked for.
+        settings: The settings of the run.
         results: From `results_of`.
     """
     if out.exists():
