@@ -355,7 +355,7 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
         assert problem.reason.startswith(broken[problem.number])
         assert problem.place == "line"
     assert pieces[-1].done == 1
-    with pytest.raises(UserError, match=r"log\.\w+, line \d+: .*\n--skip-broken goes on"):
+    with pytest.raises(UserError, match=r"log\.\w+, line \d+: .*\n--skip-broken leaves such rows out"):
         list(read(path, Columns(), BrokenRows()))
 
 
