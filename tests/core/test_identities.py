@@ -107,14 +107,16 @@ def test_the_second_baseline_of_the_max_is_the_max_of_one_less(k):
 
 @given(GROUPS, OBJECTIVES)
 def test_jackknife(rewards, objective):
-    """A = N (v - v_-i); se from the advantages, of quantiles without @K from those of the smoothed objective."""
-    a, v = og.advantages(rewards, objective), og.value(rewards, objective)
-    without = np.stack([og.value(np.delete(rewards, i, axis=-1), at_size(objective, N - 1)) for i in range(N)], axis=-1)
+    """A = N (v - v_-i) at one K; se from the advantages, the delete-one jackknife of the value also where K is open."""
+    a, v = og.advantages(rewards, objective), og.value(rewards, at_size(objective, N - 1))
+    without = np.stack([og.value(np.delete(rewards, i, axis=-1), objective) for i in range(N)], axis=-1)
     tolerance = 10 * slack(rewards, objective)
     assert_allclose(a, N * (v[:, None] - without), atol=tolerance * 1e3)
+    assert_allclose(without.mean(-1), v, atol=tolerance * 1e3)
     assert_allclose(og.leave_one_out(rewards, objective), without, atol=tolerance * 1e3)
     value, error = og.value_and_error(rewards, objective)
-    assert_array_equal(value, v)
+    assert_array_equal(value, og.value(rewards, objective))
+    assert_array_equal(value, og.value(rewards, at_size(objective, N)))
     a = og.advantages(rewards, smoothed(objective))
     assert_allclose(error, np.sqrt((N - 1) / N**3 * (a**2).sum(-1)), rtol=1e-12)
 
@@ -210,3 +212,25 @@ def test_annealing_is_linear_in_progress():
     for t in (0, 0.1, 0.5, 1):
         got = og.advantages(REWARDS, og.anneal("mean", "cvar:0.2", t))
         assert_allclose(got, (1 - t) * start + t * end, atol=1e-13)
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "k_minus_one", "none"])
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
+def test_rank_advantages_are_those_of_every_rank(baseline, axis):
+    rewards = np.random.default_rng(0).normal(size=(7, 8, 9))
+    got = og.rank_advantages(rewards, 5, axis=axis, baseline=baseline)
+    masked = og.rank_advantages(rewards, 5, axis=axis, baseline=baseline, where=np.ones_like(rewards, bool))
+    assert got.shape == masked.shape == (7, 8, 9, 5)
+    for j in range(5):
+        expected = og.advantages(rewards, f"rank:{5 - j}@5", axis=axis, baseline=baseline)
+        assert_allclose(got[..., j], expected, atol=1e-12)
+        assert_allclose(masked[..., j], expected, atol=1e-12)
+
+
+def test_rank_advantages_of_a_large_group():
+    rewards = np.random.default_rng(1).normal(size=2000)
+    got = og.rank_advantages(rewards, 1000)
+    for column, spec in ((0, "min@1000"), (499, "rank:501@1000"), (999, "max@1000")):
+        expected = og.advantages(rewards, spec)
+        assert_allclose(got[:, column], expected, atol=1e-12 * np.abs(expected).max() + 1e-13)
+    assert_allclose(got.mean(-1), og.advantages(rewards, "mean"), atol=1e-10)

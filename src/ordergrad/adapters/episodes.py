@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs, scan, smallest_group, spectrum
+from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
 __all__ = ["LASTING", "WEIGHT", "Credit", "EpisodeRanking", "steepest_slope"]
 
@@ -80,7 +80,7 @@ class EpisodeRanking:
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self.objective = objective
-        check_weighs(self.objective)
+        check_nonzero(self.objective)
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience = patience
@@ -151,7 +151,8 @@ class EpisodeRanking:
 
     def _slopes(self, returns: Array) -> Array:
         """Return the slopes of f between neighbours of the sorted returns, shape (N - 1,)."""
-        return scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
+        fitting = shrunk(self.objective, len(returns), "leave_one_out")
+        return np.zeros(len(returns) - 1) if fitting is None else scan(fitting, len(returns), "leave_one_out").slopes
 
     def leave_out(self, count: int) -> None:
         """Count episodes that cannot be ranked, for a return or a weight that is no finite number; warn once."""

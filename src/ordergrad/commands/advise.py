@@ -16,6 +16,7 @@ from ordergrad.runs.settings import check_settings
 from ordergrad.runs.tables import Table, decimals, number, number_text, text
 from ordergrad.runs.terminal import show_table
 from ordergrad.score.settings import LogSettings
+from ordergrad.weights import level_note
 
 if TYPE_CHECKING:
     from ordergrad.advise.advice import Advice, Candidate
@@ -99,6 +100,9 @@ def _show(console: Console, advice: "Advice") -> None:
     console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {value}")
     passes = ", rewards as passed or not" if goal.passes else ""
     console.print(f"[bold]Rewards[/]: {plain(advice.rewards.text)}{passes}; groups of N = {advice.n}")
+    note = level_note(goal.target, advice.n)
+    if note:
+        console.print(f"[yellow]{note[0].upper()}{note[1:]}: a larger group would see more of the tail.[/]")
     show_table(console, _table(advice))
     if advice.unsteady:
         console.print(

@@ -1,5 +1,7 @@
 """The command `ordergrad explain`: what objectives weigh."""
 
+import tempfile
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ordergrad.report.explain import Explanation, compare, draw, save_comparison, save_figure, shares, spark
+from ordergrad.report.explore import page, state
 from ordergrad.runs.tables import Column, Row, Table, count, decimals, number, percent, text
 from ordergrad.runs.terminal import show_table
 
@@ -22,6 +25,7 @@ def explain(
     ],
     n: Annotated[int | None, typer.Option("--n", help="Group size N.", show_default="16, or twice K")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture to this file (PNG, SVG, PDF).")] = None,
+    web: Annotated[bool, typer.Option("--web", help="Open the first objective as an interactive page.")] = False,
 ) -> None:
     """Show what an objective weighs: ranks, samples, quantiles, and how far it is from the risk it is named after."""
     if plot is not None and plot.suffix.lower() not in _PICTURES:
@@ -37,16 +41,29 @@ def explain(
         _show_one(results[0], console)
     else:
         show_table(console, comparison_table(results, bar=20 if console.width >= 100 else 10))
+        for result in results:
+            _show_note(result, console)
     if plot is not None:
         if len(results) == 1:
             save_figure(results[0], plot)
         else:
             save_comparison(results, plot)
         console.print(f"picture written to {plot}")
+    if web:
+        _open_page(results[0], console)
+
+
+def _open_page(result: Explanation, console: Console) -> None:
+    file = Path(tempfile.mkdtemp(prefix="ordergrad-")) / "objective.html"
+    file.write_text(page(), encoding="utf-8")
+    address = file.as_uri() + state(str(result.objective), result.n)
+    webbrowser.open(address)
+    console.print(address, soft_wrap=True)
 
 
 def _show_one(result: Explanation, console: Console) -> None:
     console.print(f"[bold]{result.objective}[/bold]  group size N = {result.n}, comparison size K = {result.k}")
+    _show_note(result, console)
     for coefficient, name, sentence in result.terms:
         console.print(f"  {coefficient:g} × {name}: {sentence}")
     console.print("\n[bold]Spectrum[/bold]: the weight of each quantile of the reward, worst on the left")
@@ -56,6 +73,11 @@ def _show_one(result: Explanation, console: Console) -> None:
     for table in (weight_table(result), risk_table(result)):
         console.print()
         show_table(console, table)
+
+
+def _show_note(result: Explanation, console: Console) -> None:
+    if result.note:
+        console.print(f"[yellow]{result.note[0].upper()}{result.note[1:]}.[/]")
 
 
 def comparison_table(results: list[Explanation], bar: int) -> Table:

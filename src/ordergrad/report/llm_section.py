@@ -11,7 +11,7 @@ from ordergrad.report.content import Section
 from ordergrad.runs.contenders import Contender, pooled
 from ordergrad.spec import parse
 from ordergrad.train.llm_results import Models, objective_table, pass_table
-from ordergrad.weights import largest_k
+from ordergrad.weights import open_k
 
 __all__ = ["section"]
 
@@ -38,7 +38,7 @@ def section(title: str, models: Models, command: str | None) -> Section:
             charts.distribution("solve-rates", rates, "share of a problem's completions that succeed", "problems")
         )
         functions = {name: _zero_one_quantiles(sample) for name, sample in rates.items()}
-        k = largest_k(int(settings["samples"]))
+        k = open_k(int(settings["samples"]), "leave_one_out")
         weighed = {name: (parse(objective), k) for name, objective in models.weighed.items()}
         drawn.append(charts.quantiles("quantiles", functions, weighed, "success of a completion, 0 or 1"))
     metrics = {name: c.metrics for name, c in contenders.items()}

@@ -8,7 +8,7 @@ from ordergrad.runs.contenders import pooled
 from ordergrad.score.distribution import levels
 from ordergrad.spec import parse
 from ordergrad.train.rl_results import Policies, value_table
-from ordergrad.weights import largest_k
+from ordergrad.weights import open_k
 
 __all__ = ["section"]
 
@@ -21,7 +21,10 @@ def section(title: str, policies: Policies, command: str | None) -> Section:
     if any(len(sample) for sample in returns.values()):
         u = levels()
         functions = {name: (u, charts.quantiles_of(sample[np.isfinite(sample)], u)) for name, sample in returns.items()}
-        weighed = {name: (parse(c.objective), largest_k(policies.ranked[name])) for name, c in contenders.items()}
+        sizes = {name: open_k(n, "leave_one_out") for name, n in policies.ranked.items()}
+        weighed = {name: (parse(c.objective), sizes[name]) for name, c in contenders.items()}
+            name: (parse(c.objective), open_k(policies.ranked[name], "leave_one_out")) for name, c in contenders.items()
+        }
         drawn.append(charts.distribution("returns", returns, "return of an episode", "episodes"))
         drawn.append(charts.quantiles("quantiles", functions, weighed, "return of an episode"))
     metrics = {name: c.metrics for name, c in contenders.items()}

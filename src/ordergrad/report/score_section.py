@@ -14,7 +14,7 @@ from ordergrad.report.content import Section
 from ordergrad.runs.errors import UserError
 from ordergrad.score.tables import comparison_table, log_table, notes_of, objective_table, tail_table, value_table
 from ordergrad.spec import parse
-from ordergrad.weights import largest_k
+from ordergrad.weights import open_k
 
 __all__ = ["Logs", "load", "section", "together"]
 
@@ -75,7 +75,7 @@ def section(title: str, scored: Logs, command: str | None) -> Section:
     functions = {
         name: (_column(log["quantiles"], "u"), _column(log["quantiles"], "reward")) for name, log in logs.items()
     }
-    weighed = {text: (parse(text), largest_k(largest)) for text in scored.objectives}
+    weighed = {text: (parse(text), open_k(largest, "value")) for text in scored.objectives}
     drawn: list[charts.Chart | None] = []
     if logs:
         samples = {name: charts.resampled(*pair) if len(pair[0]) else pair[0] for name, pair in functions.items()}

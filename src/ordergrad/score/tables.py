@@ -53,7 +53,7 @@ def value_table(results: Results) -> Table:
         caption += " The highest of each row is marked; where intervals overlap the order may be chance."
         if open_ones:
             caption += (
-                f" Not marked: {', '.join(open_ones)}, at K = N - 1 of each group; with groups of different size they "
+                f" Not marked: {', '.join(open_ones)}, at K = N of each group; with groups of different size they "
                 "are other objectives. Comparisons are at one K."
             )
     wide = Table("Every objective under every log", table.columns, known, caption, unmarked=tuple(open_ones))

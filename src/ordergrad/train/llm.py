@@ -24,11 +24,12 @@ from ordergrad.objectives import Objective
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
 from ordergrad.runs.settings import check_settings
-from ordergrad.spec import anneal, parse
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 from ordergrad.train.tasks import Task, brevity, countdown_level, load_task
-from ordergrad.weights import check_weighs, smallest_group
+from ordergrad.weights import check_nonzero, smallest_group
 
 __all__ = ["check", "evaluate", "prepare", "run", "train"]
 
@@ -56,7 +57,7 @@ def check(settings: LLMSettings) -> Task:
         for part in () if text == GRPO else stages(text):
             try:
                 parts.append(parse(part))
-                check_weighs(parts[-1])
+                check_nonzero(parts[-1])
             except ValueError as error:
                 raise UserError(str(error)) from error
             need = smallest_group(parts[-1], "leave_one_out")

@@ -14,9 +14,9 @@ from ordergrad.runs.contenders import Contender, common_settings, read_contender
 from ordergrad.runs.folder import EVALUATION
 from ordergrad.runs.statistics import interval, pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.tables import Table, estimate, text
-from ordergrad.spec import parse, resolved
+from ordergrad.spec import parse
 from ordergrad.train.llm_settings import GRPO, stages
-from ordergrad.weights import largest_k, rank_weights
+from ordergrad.weights import open_k, rank_weights
 
 __all__ = ["SHARED", "Models", "load", "objective_table", "pass_table", "together"]
 
@@ -97,11 +97,11 @@ def pass_table(models: Models) -> Table:
 
 def objective_table(models: Models) -> Table:
     """Return the value of every objective that was trained, and of the mean, under every model."""
-    k = largest_k(int(models.settings["samples"]))
+    k = open_k(int(models.settings["samples"]), "leave_one_out")
     rows: list[dict[str, Any]] = []
     for name, contender in models.contenders.items():
         for objective in dict.fromkeys(("mean", *models.weighed.values())):
-            alpha = rank_weights(resolved(parse(objective), k))
+            alpha = rank_weights(parse(objective).closed(k))
             if contender.evaluations and all(len(alpha) <= n for _, n in contender.evaluations):
                 runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.evaluations]
                 middle, low, high = interval(runs)

@@ -104,7 +104,7 @@ def value_table(policies: Policies) -> Table:
         "of episodes only. The highest of each column is marked; where intervals overlap the order may be chance."
     )
     if unlike:
-        caption += f" Not marked: {', '.join(unlike)}, at K = N - 1 of runs with different N episodes."
+        caption += f" Not marked: {', '.join(unlike)}, at K = N of runs with different N episodes."
     columns = (text("trained", "trained on"), text("evaluated"), estimate("value"))
     table = Table("Every objective under every policy", columns, tuple(rows), caption, unmarked=unlike)
     return table.pivot("trained", "evaluated", "value", marks="best of column")
