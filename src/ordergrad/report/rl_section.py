@@ -23,8 +23,6 @@ def section(title: str, policies: Policies, command: str | None) -> Section:
         functions = {name: (u, charts.quantiles_of(sample[np.isfinite(sample)], u)) for name, sample in returns.items()}
         sizes = {name: open_k(n, "leave_one_out") for name, n in policies.ranked.items()}
         weighed = {name: (parse(c.objective), sizes[name]) for name, c in contenders.items()}
-            name: (parse(c.objective), open_k(policies.ranked[name], "leave_one_out")) for name, c in contenders.items()
-        }
         drawn.append(charts.distribution("returns", returns, "return of an episode", "episodes"))
         drawn.append(charts.quantiles("quantiles", functions, weighed, "return of an episode"))
     metrics = {name: c.metrics for name, c in contenders.items()}
