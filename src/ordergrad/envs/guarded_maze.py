@@ -2,8 +2,8 @@
 
 An agent starts in the lower left of a small maze and walks to a goal behind a wall. The short way leads through a zone
 that is guarded in one episode out of five, and being seen there costs 32 on average, twice what the goal pays. Even so
-the short way has the larger mean return (3.5 against 2.1); the long one has by far the larger CVaR 5%. Which way a policy
-learns also depends on how often training meets a guard.
+the short way has the larger mean return (3.5 against 2.1); the long one has by far the larger CVaR 5%. Which way a
+policy learns also depends on how often training meets a guard.
 
 The dynamics are three pure functions on a batch of episodes, `start_episodes`, `advance` and `observe`, in NumPy. The
 vector environment wraps them, the single environment is a batch of one, and a training loop may call them directly.
