@@ -108,7 +108,7 @@ def _interpolated_weights(alpha: Array, n: int) -> Array:
         values, _ = _weights_at((centre[:, None] + half[:, None] * _NODES).ravel(), alpha, n)
         coefficients: Array = np.einsum("pi,ci->pc", values.reshape(-1, 16), _TO_COEFFICIENTS)
         exact, scale = _weights_at((centre[:, None] + half[:, None] * _CHECKS).ravel(), alpha, n)
-        got: Array = np.polynomial.chebyshev.chebval(_CHECKS, coefficients.T)
+        got = np.asarray(np.polynomial.chebyshev.chebval(_CHECKS, coefficients.T), dtype=np.float64)
         good = (np.abs(got.ravel() - exact) <= 1e-13 * scale).reshape(-1, 5).all(axis=1)
         for i in np.flatnonzero(good).tolist():
             place = (cast("Array", np.arange(first[i], last[i])) - centre[i]) / half[i]

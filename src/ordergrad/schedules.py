@@ -8,7 +8,7 @@ training step serves every t.
 from collections.abc import Callable
 from typing import Any, NoReturn, cast, overload
 
-from ordergrad.backend import Array, Backend
+from ordergrad.backends import Array, Backend
 from ordergrad.objectives import Objective, combine, real_number
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero

@@ -80,15 +80,15 @@ def parse(objective: str | Objective) -> Objective:
 @lru_cache(maxsize=1024)
 def _parse_text(given: str) -> Objective:
     text = re.sub(r"\s*([-+*:@])\s*", r"\1", given.strip())
+    every = re.search(rf"pass\^({_NUMBER})", text, re.IGNORECASE)
+    if every is not None:
+        raise ValueError(f"objective {given!r}: pass^{every[1]} is min@{every[1]} of rewards that are 0 or 1")
     terms: list[tuple[float, Objective]] = []
     position = 0
     while position < len(text) or not terms:
         match = _TERM.match(text, position)
         if match is None or (terms and not match["sign"]):
             hint = "; A..B is a schedule of `train llm`, elsewhere use anneal(A, B, t)" if ".." in text else ""
-            every = re.search(rf"pass\^({_NUMBER})", text)
-            if every is not None:
-                hint = f"; pass^{every[1]} is min@{every[1]} of rewards that are 0 or 1"
             raise ValueError(
                 f"objective must be terms [c*]name[:number...][@K] joined by + or -; "
                 f"got {given!r}, unreadable from {text[position:]!r}{hint}"

@@ -27,6 +27,7 @@ __all__ = [
     "check_nonzero",
     "components",
     "level_note",
+    "neighbouring_sizes",
     "open_k",
     "rank_weights",
     "sample_weights",
@@ -100,12 +101,12 @@ def components(objective: Objective, k: int) -> tuple[tuple[float, Array], ...]:
     """
     pairs: list[tuple[float, Array]] = []
     for coefficient, part in objective.terms():
-        for share, size in _comparison_sizes(k if part.comparison_size is None else part.comparison_size):
+        for share, size in neighbouring_sizes(k if part.comparison_size is None else part.comparison_size):
             pairs.append((coefficient * share, part.rank_weights(size)))
     return tuple(pairs)
 
 
-def _comparison_sizes(k: float) -> list[tuple[float, int]]:
+def neighbouring_sizes(k: float) -> list[tuple[float, int]]:
     """Return the pairs (share, whole K) whose mixture is a real comparison size."""
     below = math.floor(k)
     return [(1.0, below)] if k == below else [(below + 1 - k, below), (k - below, below + 1)]
@@ -253,6 +254,8 @@ def scan(objective: Objective, n: int, quantity: Quantity) -> Scan:
                 lower = k_minus_one_weights(alpha)
                 slopes += coefficient * ((n - k) * inner + k * subset_weights(lower, n - 1))
                 common = common + coefficient * k * (outer - subset_weights(lower, n))
+    if quantity == "leave_one_out":
+        return Scan(slopes, common[1:], 0.0)
     total = math.fsum(common) if n <= 4096 else float(common.sum())  # fsum is slow on many tiny numbers
     return Scan(slopes, weights_above(common), total)
 

@@ -37,6 +37,7 @@ class Objective:
         """Return the objective with every term that has a K at comparison size `k`.
 
         Example:
+            >>> from ordergrad.objectives import CVaR, Max, Mean
             >>> print((Mean() + Max(8) + CVaR(0.1)).at(4))
             mean+cvar:0.1@4+max@4
         """
@@ -46,6 +47,7 @@ class Objective:
         """Return the objective with the terms that leave K to the group at comparison size `k`.
 
         Example:
+            >>> from ordergrad.objectives import CVaR, Max, Mean
             >>> print((Mean() + Max(8) + CVaR(0.1)).closed(4))
             mean+cvar:0.1@4+max@8
         """
@@ -58,6 +60,7 @@ class Objective:
         objectives of fixed size do not shrink.
 
         Example:
+            >>> from ordergrad.objectives import CVaR, Gini, Max, Mean, Top
             >>> print(Max(8).shrunk(4), CVaR(0.1, 8).shrunk(4), Top(2, 8).shrunk(2), (Mean() - Gini()).shrunk(1))
             max@4 cvar:0.1 None None
         """
@@ -121,6 +124,7 @@ def combine(*parts: tuple[float, Objective]) -> Objective:
         *parts: Pairs (coefficient, objective).
 
     Example:
+        >>> from ordergrad.objectives import Max, Mean
         >>> print(combine((0.5, Mean()), (0.5, Max(8) + Mean())))
         mean+0.5*max@8
     """
