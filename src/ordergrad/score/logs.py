@@ -23,7 +23,7 @@ with extra("score"):
     import polars as pl
 
     from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
-    from ordergrad.score.reading import Columns, Problems, found_columns, log_files, read
+    from ordergrad.score.reading import BrokenRows, Columns, found_columns, log_files, read
 
 __all__ = ["Log", "Reading", "RowStore", "open_log", "open_logs", "read_log", "score_log", "write_advantages"]
 
@@ -49,7 +49,7 @@ class Log:
 
 @dataclass
 class Reading:
-    """What has come of reading a log.
+    """The state of reading a log.
 
     Attributes:
         log: The log.
@@ -60,14 +60,14 @@ class Reading:
     """
 
     log: Log
-    problems: Problems
+    problems: BrokenRows
     scattered: bool = False
     rows: int = 0
     masked: int = 0
 
 
 class RowStore:
-    """A table of numbers by row, NaN until it is put in, in a temporary file.
+    """A table of numbers in a temporary file, NaN where nothing was put.
 
     Attributes:
         width: The number of columns.
@@ -132,7 +132,7 @@ def open_logs(arguments: Sequence[str], settings: LogSettings) -> list[Log]:
 
 
 def open_log(name: str, files: Sequence[Path], columns: Columns, *, default_step: str | None = None) -> Log:
-    """Return a log whose files all have the columns that are asked for.
+    """Return a log after checking that its files have the columns.
 
     Args:
         name: What to call it.
@@ -168,24 +168,24 @@ def read_log(
     positions: bool = False,
     report: Callable[[int, float], None] = lambda rows, done: None,
 ) -> tuple[Reading, Result]:
-    """Read the groups of a log and return what was made of them.
+    """Read the groups of a log and return the result of `use`.
 
     Args:
         log: The log.
-        use: Makes something of the groups. If a group turns out not to be contiguous, what it has made until then is
-            forgotten, and it is called again.
-        skip_broken: Whether to go on without rows that cannot be used.
-        positions: Whether the groups should tell the position of their rows in the log.
-        report: Given the number of rows read so far and the share of the log.
+        use: Consumes the groups. If a group turns out not to be contiguous, its result is discarded and it is called
+            again.
+        skip_broken: Whether to leave out rows that cannot be used.
+        positions: Whether the groups hold the positions of their rows in the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
-        UserError: The log cannot be read, has no rows, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, has no rows, or has broken rows that are not skipped.
     """
-    reading = Reading(log, Problems(skip_broken))
+    reading = Reading(log, BrokenRows(skip_broken))
     try:
         result = use(reading, contiguous(_frames(reading, report, positions)))
     except ScatteredError:
-        reading = Reading(log, Problems(skip_broken), scattered=True)
+        reading = Reading(log, BrokenRows(skip_broken), scattered=True)
         result = use(reading, partitioned(_frames(reading, report, positions)))
     if not (reading.rows or reading.problems.count):
         raise UserError(f"{log.name} holds no rows")
@@ -209,14 +209,14 @@ def score_log(
         log: The log.
         objectives: Their strings.
         success: A reward of at least this much counts as a success in pass@k.
-        skip_broken: Whether to go on without rows that cannot be used.
+        skip_broken: Whether to leave out rows that cannot be used.
         keep: Whether to keep the values of every group, to compare logs.
         store: Takes the advantages of every row under every objective.
         baseline: Of those advantages.
-        report: Given the number of rows read so far and the share of the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
-        UserError: The log cannot be read, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, or has broken rows that are not skipped.
     """
 
     def use(reading: Reading, groups: Iterator[Groups]) -> Summary:
@@ -266,7 +266,7 @@ def write_advantages(log: Log, objectives: Sequence[str], store: RowStore, out: 
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal rows
         for file in log.files:
-            for piece in read(file, log.columns, Problems(skip=True)):
+            for piece in read(file, log.columns, BrokenRows(skip=True)):
                 frame = piece.whole()
                 table = store.get(rows, rows + len(frame))
                 rows += len(frame)

@@ -109,7 +109,7 @@ def score_dataset(
         weight: The column of importance weights.
         success: A reward of at least this much counts as a success in pass@k.
         largest: max@k and pass@k are for k = 1, 2, 4, ... up to this.
-        skip_broken: Whether to go on without rows that cannot be used.
+        skip_broken: Whether to leave out rows that cannot be used.
 
     Returns:
         The summary, and the numbers of ``masked`` and ``broken`` rows.

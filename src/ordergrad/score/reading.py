@@ -1,7 +1,7 @@
 """Reward logs, one row per sample, read piece by piece.
 
-Every piece holds the columns that matter, typed, and every row that cannot be used is located: by its line in a text
-file, by its row in a Parquet file.
+Every piece holds the needed columns, typed. Rows that cannot be used are located by their line in a text file, by their
+row in a Parquet file.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -16,7 +16,7 @@ import polars as pl
 from ordergrad.runs.errors import UserError
 from ordergrad.score.parsing import Parsed, csv_header, json_object, parse_csv, parse_jsonl, parse_parquet
 
-__all__ = ["SUFFIXES", "Columns", "Piece", "Problem", "Problems", "found_columns", "log_files", "read", "usable"]
+__all__ = ["SUFFIXES", "BrokenRow", "BrokenRows", "Columns", "Piece", "found_columns", "log_files", "read", "usable"]
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet")
 _LISTED, _KEPT = 10, 1000
@@ -48,7 +48,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Problem:
+class BrokenRow:
     """A row that cannot be used.
 
     Attributes:
@@ -68,24 +68,24 @@ class Problem:
 
 
 @dataclass
-class Problems:
+class BrokenRows:
     """The rows of a log that cannot be used: all are counted, the first thousand located.
 
     Attributes:
-        skip: Whether to go on without them; otherwise the first ones end the reading.
+        skip: Whether to leave them out; otherwise the first ones end the reading.
         count: How many.
         first: The first of them.
     """
 
     skip: bool = False
     count: int = 0
-    first: list[Problem] = field(default_factory=list[Problem])
+    first: list[BrokenRow] = field(default_factory=list[BrokenRow])
 
-    def add(self, problems: Sequence[Problem], more: int = 0) -> None:
-        """Take note of located problems, and of the number of others.
+    def add(self, problems: Sequence[BrokenRow], more: int = 0) -> None:
+        """Record located rows, and the number of others.
 
         Raises:
-            UserError: There are any, and they are not to be skipped.
+            UserError: There are any and `skip` is false.
         """
         self.count += len(problems) + more
         self.first.extend(problems[: _KEPT - len(self.first)])
@@ -94,7 +94,7 @@ class Problems:
             rest = "\n  ..." if self.count > _LISTED else ""
             raise UserError(
                 f"the log has rows that cannot be used; the first:\n  {listed}{rest}\n"
-                "--skip-broken goes on without such rows and counts them"
+                "--skip-broken leaves such rows out and counts them"
             )
 
 
@@ -167,7 +167,7 @@ def found_columns(file: Path) -> list[str]:
     return names
 
 
-def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
+def read(file: Path, columns: Columns, problems: BrokenRows) -> Iterator[Piece]:
     """Yield the rows of a file, piece by piece.
 
     Args:
@@ -176,7 +176,7 @@ def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
         problems: Takes note of the rows that cannot be used.
 
     Raises:
-        UserError: The file cannot be read, a column has a type of no use, or rows are broken and not to be skipped.
+        UserError: The file cannot be read, a column has an unusable type, or rows are broken and not skipped.
     """
     roles = columns.by_role()
     parsers = {".parquet": parse_parquet, ".csv": parse_csv}
@@ -187,18 +187,18 @@ def read(file: Path, columns: Columns, problems: Problems) -> Iterator[Piece]:
         raise UserError(f"{file} cannot be read: {error}") from error
 
 
-def _piece(raw: Parsed, file: Path, roles: dict[str, str], problems: Problems) -> Piece:
-    """Return what can be used of parsed rows, and take note of what cannot."""
+def _piece(raw: Parsed, file: Path, roles: dict[str, str], problems: BrokenRows) -> Piece:
+    """Return the usable rows, and record the others."""
     frame = raw.frame.with_row_index("row")
     good, reasons, masked = usable(frame, roles, str(file))
     broken = reasons.is_not_null()
-    found = [Problem(str(file), raw.place, number, reason) for number, reason in raw.problems]
+    found = [BrokenRow(str(file), raw.place, number, reason) for number, reason in raw.problems]
     count = int(broken.sum())
     if count:
         where = broken.arg_true()[:_KEPT]
         places = raw.numbers()[where.to_numpy()].tolist()
         found += [
-            Problem(str(file), raw.place, number, reason)
+            BrokenRow(str(file), raw.place, number, reason)
             for number, reason in zip(places, reasons[where].to_list(), strict=True)
         ]
         found.sort(key=lambda problem: problem.number)
@@ -221,7 +221,7 @@ def usable(
         source: Where the rows come from, for messages.
 
     Raises:
-        UserError: A column has a type of no use.
+        UserError: A column has an unusable type.
 
     Example:
         >>> rows = pl.DataFrame({"reward": ["1", "x", "2"], "mask": ["true", "true", "false"]})
