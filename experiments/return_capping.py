@@ -72,10 +72,11 @@ TASKS = {"bets": BETS, "lander": LANDER}
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/return_capping")
-    tasks: tuple[str, ...] = field(
+    tasks: tuple[str, ...] = field(default=tuple(TASKS), metadata={"help": "bets, lander", "choices": list(TASKS)})
         default=("bets", "lander"), metadata={"help": "bets, lander", "choices": list(TASKS)}
     )
     methods: tuple[str, ...] = field(default=(), metadata={"help": "train only these for now [all]"})
+    objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})
     seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
     finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
@@ -274,7 +275,7 @@ def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
     for seed in range(options.seeds):
         for env in options.tasks:
             for method, objective in TASKS[env].contenders:
-                if method in (options.methods or PEERS):
+                if method in (options.methods or PEERS) and objective in (options.objectives or (objective,)):
                     yield {
                         "env": env,
                         "method": method,
