@@ -14,8 +14,8 @@ what they make of the returns:
     discard       CVaR-PPO: PPO on the worst fifth of the episodes
     reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
 
-`--seeds`, `--tasks` and `--methods` choose runs; with `--resume` the same folder takes more of them, those that are left
-over from a run that was stopped included. The tables hold whatever is finished.
+`--seeds`, `--tasks`, `--methods` and `--objectives` choose runs; with `--resume` the same folder takes more of them.
+The tables hold whatever is finished.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -73,8 +73,6 @@ TASKS = {"bets": BETS, "lander": LANDER}
 class Options(study.Options):
     out: Path = Path("runs/return_capping")
     tasks: tuple[str, ...] = field(default=tuple(TASKS), metadata={"help": "bets, lander", "choices": list(TASKS)})
-        default=("bets", "lander"), metadata={"help": "bets, lander", "choices": list(TASKS)}
-    )
     methods: tuple[str, ...] = field(default=(), metadata={"help": "train only these for now [all]"})
     objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})
     seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
