@@ -20,7 +20,7 @@ from ordergrad.score.comparison import compare
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.groups import GRPO, advantages_of, score_groups
 from ordergrad.score.logs import RowStore, open_log, score_log, write_advantages
-from ordergrad.score.reading import Columns, Problems, found_columns, log_files, read
+from ordergrad.score.reading import BrokenRows, Columns, found_columns, log_files, read
 from ordergrad.score.summary import Moments, Summary
 
 OBJECTIVES = ["mean", "max@4", "top:2@4", "maxrl", "cvar:0.3", "median", "mean-0.5*gini"]
@@ -346,7 +346,7 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
     monkeypatch.setattr(parsing, "_BLOCK", block)
     path = tmp_path / name
     path.write_bytes(content)
-    problems = Problems(skip=True)
+    problems = BrokenRows(skip=True)
     pieces = list(read(path, Columns(), problems))
     assert [row for piece in pieces for row in piece.good.select("group", "reward").rows()] == good
     assert problems.count == len(broken)
@@ -355,8 +355,8 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
         assert problem.reason.startswith(broken[problem.number])
         assert problem.place == "line"
     assert pieces[-1].done == 1
-    with pytest.raises(UserError, match=r"log\.\w+, line \d+: .*\n--skip-broken goes on"):
-        list(read(path, Columns(), Problems()))
+    with pytest.raises(UserError, match=r"log\.\w+, line \d+: .*\n--skip-broken leaves such rows out"):
+        list(read(path, Columns(), BrokenRows()))
 
 
 def test_a_broken_last_line_without_an_end_is_listed_with_the_others(tmp_path):
@@ -365,14 +365,14 @@ def test_a_broken_last_line_without_an_end_is_listed_with_the_others(tmp_path):
     with pytest.raises(
         UserError, match=r"line 1: .*\n.*line 3: not JSON: Unterminated string starting at character 14\n"
     ):
-        list(read(path, Columns(), Problems()))
+        list(read(path, Columns(), BrokenRows()))
 
 
 def test_broken_rows_of_parquet_are_located(tmp_path, monkeypatch):
     monkeypatch.setattr(parsing, "_ROWS", 2)
     columns = {"group": [1, 1, None, 2, 2], "reward": [1.0, math.nan, 2, None, 4], "w": [1.0, 1, 1, 1, -1]}
     path = write_log(tmp_path / "log.parquet", columns)
-    problems = Problems(skip=True)
+    problems = BrokenRows(skip=True)
     pieces = list(read(path, Columns(weight="w"), problems))
     assert [row for piece in pieces for row in piece.good.rows()] == [(0, 1.0, 1.0, "1")]
     assert [(p.place, p.number) for p in problems.first] == [("row", number) for number in (2, 3, 4, 5)]
@@ -387,7 +387,7 @@ def test_broken_rows_of_parquet_are_located(tmp_path, monkeypatch):
 def test_a_quote_that_never_closes(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text('group,reward,text\na,1,x\nb,2,"y\nc,3,z\n')
-    problems = Problems(skip=True)
+    problems = BrokenRows(skip=True)
     assert [row for piece in read(path, Columns(), problems) for row in piece.good.rows()] == [(0, 1.0, "a")]
     assert [(p.number, p.reason) for p in problems.first] == [(3, "a quote is never closed; nothing after it was read")]
 
@@ -400,7 +400,7 @@ def test_columns_and_files(tmp_path):
         open_log("log", [path], Columns())
     (tmp_path / "b.csv").write_text("prompt,prompt\n1,2\n")
     with pytest.raises(UserError, match="several columns of the name prompt"):
-        list(read(tmp_path / "b.csv", Columns(group=None, reward="prompt"), Problems()))
+        list(read(tmp_path / "b.csv", Columns(group=None, reward="prompt"), BrokenRows()))
     assert log_files(str(tmp_path)) == sorted(tmp_path.iterdir())
     assert log_files(str(tmp_path / "l*.csv")) == [path]
     (tmp_path / "log.txt").write_text("")
@@ -668,7 +668,7 @@ def test_the_command_keeps_what_is_not_its_own(two_logs, tmp_path):
     assert (tmp_path / "thesis.txt").exists()
     code, output = command(two_logs / "after.csv", "--out", tmp_path / "thesis.txt" / "score")
     assert code == 2
-    assert "thesis.txt is no folder that may be written to" in " ".join(output.split())
+    assert "thesis.txt is not a writable folder" in " ".join(output.split())
     assert "objective" not in output  # nothing has been read
     log = two_logs / "after.csv"
     assert command(log, "--advantages", log, "--overwrite")[0] == 2

@@ -23,7 +23,7 @@ with extra("score"):
 
     from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
     from ordergrad.score.opening import Log
-    from ordergrad.score.reading import Problems, read
+    from ordergrad.score.reading import BrokenRows, read
 
 __all__ = ["Reading", "RowStore", "read_log", "score_log", "write_advantages"]
 
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Reading:
-    """What has come of reading a log.
+    """The state of reading a log.
 
     Attributes:
         log: The log.
@@ -44,14 +44,14 @@ class Reading:
     """
 
     log: Log
-    problems: Problems
+    problems: BrokenRows
     scattered: bool = False
     rows: int = 0
     masked: int = 0
 
 
 class RowStore:
-    """A table of numbers by row, NaN until it is put in, in a temporary file.
+    """A table of numbers in a temporary file, NaN where nothing was put.
 
     Attributes:
         width: The number of columns.
@@ -104,24 +104,24 @@ def read_log(
     positions: bool = False,
     report: Callable[[int, float], None] = lambda rows, done: None,
 ) -> tuple[Reading, Result]:
-    """Read the groups of a log and return what was made of them.
+    """Read the groups of a log and return the result of `use`.
 
     Args:
         log: The log.
-        use: Makes something of the groups. If a group turns out not to be contiguous, what it has made until then is
-            forgotten, and it is called again.
-        skip_broken: Whether to go on without rows that cannot be used.
-        positions: Whether the groups should tell the position of their rows in the log.
-        report: Given the number of rows read so far and the share of the log.
+        use: Consumes the groups. If a group turns out not to be contiguous, its result is discarded and it is called
+            again.
+        skip_broken: Whether to leave out rows that cannot be used.
+        positions: Whether the groups hold the positions of their rows in the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
-        UserError: The log cannot be read, has no rows, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, has no rows, or has broken rows that are not skipped.
     """
-    reading = Reading(log, Problems(skip_broken))
+    reading = Reading(log, BrokenRows(skip_broken))
     try:
         result = use(reading, contiguous(_frames(reading, report, positions)))
     except ScatteredError:
-        reading = Reading(log, Problems(skip_broken), scattered=True)
+        reading = Reading(log, BrokenRows(skip_broken), scattered=True)
         result = use(reading, partitioned(_frames(reading, report, positions)))
     if not (reading.rows or reading.problems.count):
         raise UserError(f"{log.name} holds no rows")
@@ -145,14 +145,14 @@ def score_log(
         log: The log.
         objectives: Their strings.
         success: A reward of at least this much counts as a success in pass@k.
-        skip_broken: Whether to go on without rows that cannot be used.
+        skip_broken: Whether to leave out rows that cannot be used.
         keep: Whether to keep the values of every group, to compare logs.
         store: Takes the advantages of every row under every objective.
         baseline: Of those advantages.
-        report: Given the number of rows read so far and the share of the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
-        UserError: The log cannot be read, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, or has broken rows that are not skipped.
     """
 
     def use(reading: Reading, groups: Iterator[Groups]) -> Summary:
@@ -202,7 +202,7 @@ def write_advantages(log: Log, objectives: Sequence[str], store: RowStore, out: 
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal rows
         for file, roles in zip(log.files, log.roles, strict=True):
-            for piece in read(file, roles, Problems(skip=True), log.load):
+            for piece in read(file, roles, BrokenRows(skip=True), log.load):
                 frame = piece.whole()
                 table = store.get(rows, rows + len(frame))
                 rows += len(frame)

@@ -128,8 +128,7 @@ def _opened(name: str, files: list[Path], settings: LogSettings) -> list[Log]:
     """Return the logs that files are: one, or one for each file or part where the tool keeps them apart."""
     table, plan = _plan(files[0], settings)
     columns, parts = plan.columns, plan.parts
-    where = tuple(settings.where)
-    if any(part.partition("=")[0] == condition.partition("=")[0] for part in parts for condition in where):
+    if any(part.partition("=")[0] == condition.partition("=")[0] for part in parts for condition in settings.where or ()):
         parts = ()
     columns = _asked(columns, table, settings)
     groups = [[file] for file in files] if plan.apart else [files]
@@ -177,8 +176,8 @@ def _asked(columns: Columns, table: Head, settings: LogSettings) -> Columns:
         columns = replace(columns, reward=settings.reward, partial=False)
     if settings.step is not None:
         columns = replace(columns, step=settings.step or None)
-    lists = settings.lists or columns.lists
-    where = (*columns.where, *settings.where)
+    lists = columns.lists if settings.lists == "recognised" else settings.lists
+    where = (*columns.where, *(settings.where or ()))
     return replace(columns, mask=settings.mask, weight=settings.weight, where=where, lists=lists)
 
 

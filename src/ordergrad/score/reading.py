@@ -1,7 +1,7 @@
 """Reward logs, one row per sample, read piece by piece.
 
-Every piece holds the columns that matter, typed, and every row that cannot be used is located: by its line in a text
-file, by its row in a Parquet file.
+Every piece holds the needed columns, typed. Rows that cannot be used are located by their line in a text file, by their
+row in a Parquet file.
 """
 
 # pyright: reportUnknownMemberType=false
@@ -19,14 +19,14 @@ from ordergrad.score.files import head
 from ordergrad.score.parsing import Parsed, parse_csv, parse_frame, parse_jsonl, parse_parquet
 from ordergrad.score.values import usable
 
-__all__ = ["Load", "Piece", "Problem", "Problems", "read"]
+__all__ = ["Load", "Piece", "BrokenRow", "BrokenRows", "read"]
 
 Load = Callable[[Path], pl.DataFrame]
 _LISTED, _KEPT = 10, 1000
 
 
 @dataclass(frozen=True)
-class Problem:
+class BrokenRow:
     """A row that cannot be used.
 
     Attributes:
@@ -46,24 +46,24 @@ class Problem:
 
 
 @dataclass
-class Problems:
+class BrokenRows:
     """The rows of a log that cannot be used: all are counted, the first thousand located.
 
     Attributes:
-        skip: Whether to go on without them; otherwise the first ones end the reading.
+        skip: Whether to leave them out; otherwise the first ones end the reading.
         count: How many.
         first: The first of them.
     """
 
     skip: bool = False
     count: int = 0
-    first: list[Problem] = field(default_factory=list[Problem])
+    first: list[BrokenRow] = field(default_factory=list[BrokenRow])
 
-    def add(self, problems: Sequence[Problem], more: int = 0) -> None:
-        """Take note of located problems, and of the number of others.
+    def add(self, problems: Sequence[BrokenRow], more: int = 0) -> None:
+        """Record located rows, and the number of others.
 
         Raises:
-            UserError: There are any, and they are not to be skipped.
+            UserError: There are any and `skip` is false.
         """
         self.count += len(problems) + more
         self.first.extend(problems[: _KEPT - len(self.first)])
@@ -72,7 +72,7 @@ class Problems:
             rest = "\n  ..." if self.count > _LISTED else ""
             raise UserError(
                 f"the log has rows that cannot be used; the first:\n  {listed}{rest}\n"
-                "--skip-broken goes on without such rows and counts them"
+                "--skip-broken leaves such rows out and counts them"
             )
 
 
@@ -96,7 +96,7 @@ class Piece:
     whole: Callable[[], pl.DataFrame]
 
 
-def read(file: Path, roles: Roles, problems: Problems, load: Load | None = None) -> Iterator[Piece]:
+def read(file: Path, roles: Roles, problems: BrokenRows, load: Load | None = None) -> Iterator[Piece]:
     """Yield the rows of a file, piece by piece.
 
     Args:
@@ -106,7 +106,7 @@ def read(file: Path, roles: Roles, problems: Problems, load: Load | None = None)
         load: Makes a table of a file that is none.
 
     Raises:
-        UserError: The file cannot be read, a column has a type of no use, or rows are broken and not to be skipped.
+        UserError: The file cannot be read, a column has an unusable type, or rows are broken and not skipped.
     """
     try:
         for raw in _parsed(file, roles, load):
@@ -121,18 +121,18 @@ def _parsed(file: Path, roles: Roles, load: Load | None) -> Iterator[Parsed]:
     return {"parquet": parse_parquet, "csv": parse_csv, "lines": parse_jsonl}[head(file).kind](file, roles.paths)
 
 
-def _piece(raw: Parsed, file: Path, roles: Roles, problems: Problems) -> Piece:
+def _piece(raw: Parsed, file: Path, roles: Roles, problems: BrokenRows) -> Piece:
     """Return what can be used of parsed rows, and take note of what cannot."""
     frame = raw.frame.with_row_index("row")
     good, reasons, masked = usable(frame, roles, str(file))
     broken = reasons.is_not_null()
-    found = [Problem(str(file), raw.place, number, reason) for number, reason in raw.problems]
+    found = [BrokenRow(str(file), raw.place, number, reason) for number, reason in raw.problems]
     count = int(broken.sum())
     if count:
         where = broken.arg_true()[:_KEPT]
         places = raw.numbers()[where.to_numpy()].tolist()
         found += [
-            Problem(str(file), raw.place, number, reason)
+            BrokenRow(str(file), raw.place, number, reason)
             for number, reason in zip(places, reasons[where].to_list(), strict=True)
         ]
         found.sort(key=lambda problem: problem.number)

@@ -1,10 +1,9 @@
 """The settings of `ordergrad score`, and those that every command that reads logs shares."""
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from ordergrad.runs.settings import Setting, finite
-from ordergrad.score.columns import Lists
 from ordergrad.weights import Baseline
 
 __all__ = ["LogSettings", "ScoreSettings"]
@@ -22,11 +21,11 @@ class LogSettings:
         str | None, Setting("Column of the reward, or a sum such as 0.5*a+b; fields as a.b.", default="recognised")
     ] = None
     where: Annotated[
-        list[str], Setting("Rows that count: column=value (repeatable); of one column any of its values.")
-    ] = field(default_factory=list[str])
-    lists: Annotated[
-        Lists | None, Setting("What a list of rewards is: samples, or parts to sum.", default="samples")
+        list[str] | None, Setting("Rows that count: column=value (repeatable); of one column any of its values.")
     ] = None
+    lists: Annotated[
+        Literal["recognised", "samples", "sum"], Setting("What a list of rewards is: samples, or parts to sum.")
+    ] = "recognised"
     mask: Annotated[str | None, Setting("Column of booleans: whether a row counts.")] = None
     weight: Annotated[str | None, Setting("Column of importance weights.")] = None
     step: Annotated[
