@@ -31,7 +31,9 @@ _OBJECTIVES = ("mean", "max@4", "top:2@4", "maxrl", "cvar:0.1", "median")
 def score(
     file: Annotated[
         list[str],
-        typer.Argument(help="A log of any kind, a folder of them, a quoted pattern, or - for stdin.", show_default=False),
+        typer.Argument(
+            help="A log of any kind, a folder of them, a quoted pattern, or - for stdin.", show_default=False
+        ),
     ],
     objective: Annotated[
         list[str] | None,

@@ -1,5 +1,7 @@
 """Which columns of a log hold what: names, sums, nested fields and conditions, resolved against what a file has."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import difflib
 import re
 from collections.abc import Iterable, Sequence
@@ -165,8 +167,8 @@ def _field(value: object, keys: Path) -> object:
                 return None
         if not isinstance(value, dict):
             return None
-        value = value.get(key)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return value  # pyright: ignore[reportUnknownVariableType]
+        value = value.get(key)
+    return value
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
 """Files of logs as plain streams: decompressed, in UTF-8, their kind told by what they hold.
 
-Kinds are ``parquet``, ``csv``, ``lines`` (JSON, one object a line), ``document`` (one JSON value), ``numpy`` and ``zip``.
+Kinds are ``parquet``, ``csv``, ``lines`` (JSON, one object a line), ``document`` (one JSON value), ``numpy``, ``zip``.
 """
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import bz2
 import codecs
@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,18 +27,44 @@ import polars as pl
 
 from ordergrad.runs.errors import UserError
 
-__all__ = ["SUFFIXES", "Dialect", "Head", "Kind", "decoded", "dialect", "head", "json_object", "open_text", "spooled", "suffix_of"]
+__all__ = [
+    "SUFFIXES",
+    "Dialect",
+    "Head",
+    "Kind",
+    "decoded",
+    "dialect",
+    "head",
+    "json_object",
+    "open_text",
+    "spooled",
+    "suffix_of",
+]
 
 Kind = Literal["parquet", "csv", "lines", "document", "numpy", "zip"]
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".npy", ".npz", ".eval", ".gz", ".zst", ".bz2", ".xz")
+SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".npy",
+    ".npz",
+    ".eval",
+    ".gz",
+    ".zst",
+    ".bz2",
+    ".xz",
+)
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _MAGIC: tuple[tuple[bytes, Callable[[IO[bytes]], IO[bytes]]], ...] = (
     (b"\x1f\x8b", lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream))),
     (b"BZh", lambda stream: cast("IO[bytes]", bz2.BZ2File(stream))),
-    (b"\xfd7zXZ", lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream))),
+    (b"\xfd7zXZ", lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream))),  # noqa: SIM115
     (b"\x28\xb5\x2f\xfd", lambda stream: _zstandard(stream)),
 )
-_START, _HEAD, _DOCUMENT = 1 << 16, 100, 1 << 30
+_START, _HEAD, _DOCUMENT, _LONGEST = 1 << 16, 100, 1 << 30, 1 << 28
 
 
 @dataclass(frozen=True)
@@ -122,7 +148,7 @@ def decoded(raw: IO[bytes]) -> IO[bytes]:
 
 
 @contextmanager
-def open_text(file: Path) -> Iterator[IO[bytes]]:
+def open_text(file: Path) -> Generator[IO[bytes]]:
     """Open a text file as UTF-8, decompressed."""
     with file.open("rb") as raw:
         yield decoded(raw)
@@ -140,7 +166,6 @@ def spooled() -> Path:
 _SPOOLS: list[Any] = []
 
 
-@lru_cache(maxsize=4096)
 def head(file: Path) -> Head:
     """Return the beginning of a file.
 
@@ -148,17 +173,21 @@ def head(file: Path) -> Head:
         UserError: It cannot be read, or holds nothing.
     """
     try:
-        kind = _kind(file)
-        if kind == "parquet":
-            frame = pl.scan_parquet(file).head(_HEAD).collect()
-            return Head(file, kind, tuple(frame.columns), tuple(frame.to_dicts()))
-        if kind == "lines":
-            return _lines_head(file)
-        if kind == "csv":
-            return _csv_head(file)
-        return Head(file, kind, (), ())
+        about = file.stat()
+        return _head(file, about.st_mtime_ns, about.st_size)
     except (OSError, EOFError, lzma.LZMAError, pl.exceptions.PolarsError, csv.Error, UnicodeError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=4096)
+def _head(file: Path, _changed: int, _size: int) -> Head:
+    kind = _kind(file)
+    if kind == "parquet":
+        frame = pl.scan_parquet(file).head(_HEAD).collect()
+        return Head(file, kind, tuple(frame.columns), tuple(frame.to_dicts()))
+    if kind == "lines":
+        return _lines_head(file)
+    return _csv_head(file) if kind == "csv" else Head(file, kind, (), ())
 
 
 def _kind(file: Path) -> Kind:
@@ -171,15 +200,14 @@ def _kind(file: Path) -> Kind:
         return "numpy"
     if magic.startswith(b"PK"):
         return "zip"
+    suffix = suffix_of(file)
     with open_text(file) as stream:
-        begin = stream.read(_START).lstrip()
-    if suffix_of(file) in (".csv", ".tsv") or not begin.startswith((b"{", b"[")):
-        return "lines" if suffix_of(file) in (".jsonl", ".ndjson") else "csv"
-    first, _, rest = begin.partition(b"\n")
-    whole = isinstance(json_object(first), dict) or (not rest and len(begin) >= _START - 1)
-    if begin.startswith(b"{") and (whole or (suffix_of(file) in (".jsonl", ".ndjson") and first.strip() != b"{")):
+        first, second = stream.readline(_LONGEST), stream.readline(_LONGEST)
+    if suffix in (".csv", ".tsv") or not first.lstrip().startswith((b"{", b"[")):
+        return "lines" if suffix in (".jsonl", ".ndjson") else "csv"
+    if suffix in (".jsonl", ".ndjson") and first.strip() not in (b"{", b"[") and first.lstrip().startswith(b"{"):
         return "lines"
-    return "document"
+    return "lines" if second.strip() and isinstance(json_object(first), dict) else "document"
 
 
 def _lines_head(file: Path) -> Head:
@@ -256,7 +284,5 @@ def json_object(line: bytes) -> dict[str, Any] | str:
 
 def _zstandard(stream: IO[bytes]) -> IO[bytes]:
     """Return what a Zstandard stream holds, decompressed in memory: Polars reads it as a table of lines."""
-    lines = pl.read_csv(
-        stream.read(), has_header=False, separator="\x01", quote_char=None, schema={"line": pl.String}
-    )
+    lines = pl.read_csv(stream.read(), has_header=False, separator="\x01", quote_char=None, schema={"line": pl.String})
     return io.BytesIO(("\n".join(lines["line"].fill_null("").to_list()) + "\n").encode())

@@ -128,7 +128,9 @@ def _opened(name: str, files: list[Path], settings: LogSettings) -> list[Log]:
     """Return the logs that files are: one, or one for each file or part where the tool keeps them apart."""
     table, plan = _plan(files[0], settings)
     columns, parts = plan.columns, plan.parts
-    if any(part.partition("=")[0] == condition.partition("=")[0] for part in parts for condition in settings.where or ()):
+    if any(
+        part.partition("=")[0] == condition.partition("=")[0] for part in parts for condition in settings.where or ()
+    ):
         parts = ()
     columns = _asked(columns, table, settings)
     groups = [[file] for file in files] if plan.apart else [files]
@@ -155,7 +157,8 @@ def _plan(file: Path, settings: LogSettings) -> tuple[Head, Plan]:
         return table, plan
     reward = settings.reward or usual_reward(table)
     group = None if settings.ungrouped else settings.group or usual_group(table)
-    if reward is None or (group is None and not settings.ungrouped):
+    asked = settings.reward or settings.group or settings.ungrouped or settings.lists != "recognised"
+    if not asked or reward is None or (group is None and not settings.ungrouped):
         raise UserError(unknown(table))
     load = load_rows if table.kind == "document" else None
     return table, Plan("a table", Columns(group, reward, step=None if group is None else default_step(table)), load)

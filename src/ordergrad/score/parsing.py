@@ -4,7 +4,7 @@ Polars parses. Only blocks of text that it refuses are read again with the stand
 what is wrong.
 """
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import csv
 import io

@@ -24,11 +24,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ordergrad.score.columns import Roles
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.groups import GRPO, GroupScores, powers, score_groups
-from ordergrad.score.columns import Roles
-from ordergrad.score.values import usable
 from ordergrad.score.summary import Moments, Summary
+from ordergrad.score.values import usable
 
 __all__ = ["advantage_rows", "group_row", "score_dataset"]
 
@@ -180,7 +180,7 @@ def _usable(
             "skip_broken=True counts them"
         )
     good = (~broken & ~masked).to_numpy()
-    rewards, weights = (columns[role].to_numpy()[good] if role in roles else None for role in ("reward", "weight"))
+    rewards, weights = (columns[role].to_numpy()[good] if role in names else None for role in ("reward", "weight"))
     return cast(Array, rewards), weights, int(masked.sum()), int(broken.sum())
 
 

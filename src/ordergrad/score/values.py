@@ -1,6 +1,6 @@
 """What the cells of a log say: numbers, words for passed and failed, percentages, lists, conditions."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import json
 from collections.abc import Sequence
@@ -158,9 +158,7 @@ def _words(values: pl.Series) -> pl.Expr:
     """Return 1 and 0 for words that say passed and failed, and percentages as shares."""
     words = pl.lit(values.str.to_lowercase())
     percent = words.str.extract(r"^([+-]?[\d.]+(?:e[+-]?\d+)?)\s*%$").cast(pl.Float64, strict=False) / 100
-    return (
-        pl.when(words.is_in(list(_PASSED))).then(1.0).when(words.is_in(list(_FAILED))).then(0.0).otherwise(percent)
-    )
+    return pl.when(words.is_in(list(_PASSED))).then(1.0).when(words.is_in(list(_FAILED))).then(0.0).otherwise(percent)
 
 
 def _lists(values: pl.Series) -> pl.Series:
@@ -172,7 +170,7 @@ def _lists(values: pl.Series) -> pl.Series:
         except ValueError:
             return None
         found = found if isinstance(found, list) else [found]
-        return [float(x) for x in found] if all(isinstance(x, (int, float)) for x in found) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return [float(x) for x in found] if all(isinstance(x, (int, float)) for x in found) else None
 
     return pl.Series(values.name, [decoded(text) for text in values.to_list()], dtype=pl.List(pl.Float64))
 

@@ -1,5 +1,7 @@
 """Returns of episodes and of strategies: Stable-Baselines3, RLlib, back-tests, and the runs of this package."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import json
 import math
 import re
@@ -63,11 +65,15 @@ def read_rllib(head: Head) -> Plan | None:
 
 def _episodes(row: dict[str, Any]) -> list[float]:
     """Return the returns of the episodes that a row of RLlib holds."""
-    inner = [cast("dict[str, Any]", part) for key in ("env_runners", "sampler_results") if isinstance(part := row.get(key), dict)]
+    inner = [
+        cast("dict[str, Any]", part)
+        for key in ("env_runners", "sampler_results")
+        if isinstance(part := row.get(key), dict)
+    ]
     for part in (row, *inner):
         stats = part.get("hist_stats")
         if isinstance(stats, dict):
-            found = stats.get("episode_reward") or stats.get("episode_return")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            found = stats.get("episode_reward") or stats.get("episode_return")
             if isinstance(found, list):
                 return cast("list[float]", found)
     for name, value in row.items():

@@ -1,9 +1,10 @@
 """Samples of evaluations: lm-eval, inspect_ai, HumanEval, EvalPlus and OpenAI evals."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import json
 import zipfile
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,7 +67,6 @@ def read_inspect(head: Head) -> Plan | None:
     return Plan("inspect_ai", Columns("id", "value"), lambda file: text_table(_inspect_rows(file)), True, parts)
 
 
-@lru_cache(maxsize=4)
 def _inspect_rows(file: Path) -> list[dict[str, Any]]:
     """Return one row for each sample, epoch and scorer: id, epoch, scorer, value."""
     rows: list[dict[str, Any]] = []
@@ -104,12 +104,9 @@ def read_humaneval(head: Head) -> Plan | None:
     """``*_results.jsonl`` of HumanEval: task_id, passed; ``*_eval_results.json`` of EvalPlus: status by task."""
     if {"task_id", "passed"} <= set(head.columns):
         return Plan("HumanEval", Columns("task_id", "passed"), apart=True)
-    if head.kind == "lines" and len(head.rows) == 1 and isinstance(head.rows[0].get("eval"), dict):
-        document = head.rows[0]
-    elif head.kind == "document":
-        document = head.document()
-    else:
+    if head.kind != "document":
         return None
+    document = head.document()
     if not (isinstance(document, dict) and isinstance(document.get("eval"), dict)):
         return None
     results = [result for tries in document["eval"].values() if isinstance(tries, list) for result in tries]
@@ -121,8 +118,7 @@ def read_humaneval(head: Head) -> Plan | None:
 
 
 def _evalplus(file: Path) -> pl.DataFrame:
-    document = head(file).rows[0] if head(file).rows else head(file).document()
-    tasks = cast("dict[str, list[dict[str, Any]]]", document["eval"])
+    tasks = cast("dict[str, list[dict[str, Any]]]", head(file).document()["eval"])
     plus = any(result.get("plus_status") is not None for tries in tasks.values() for result in tries)
     rows = [
         {

@@ -1,6 +1,6 @@
 """Tables of no tool in particular: columns by their usual names, JSON values, NumPy arrays."""
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,7 +108,9 @@ def load_rows(file: Path) -> pl.DataFrame:
 
 
 def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(x, (int, float)) for x in cast("list[Any]", value))
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(x, (int, float)) for x in cast("list[Any]", value))
+    )
 
 
 def _outline(document: Any) -> str:
@@ -173,11 +175,15 @@ def unknown(head: Head) -> str:
         lines.append(f"  {name or '(no name)':<24} {shown}"[:100])
         if values and all(number(value) is not None or isinstance(value, bool) for value in values):
             numeric.append(name)
-    rewards = [name for name in head.columns if name.lower() in _REWARDS] or numeric
+    rewards = [name for name in head.columns if name.lower() in _REWARDS]
     groups = [name for name in head.columns if name.lower() in _GROUPS and name not in rewards]
-    groups = groups or [name for name in head.columns if 1 < len(set(_partition(head, name))) < len(head.rows)]
+    repeated = [name for name in head.columns if 1 < len(set(_partition(head, name))) < len(head.rows)]
+    groups = groups or [name for name in repeated if name not in rewards][:1]
+    rewards = rewards or [name for name in numeric if name not in groups]
     flags = f"--reward {rewards[0] if rewards else 'COLUMN'}"
     flags += f" --group {groups[0]}" if groups and groups[0] != (rewards or [""])[0] else " --ungrouped"
+    if any(isinstance(value, list) for name in rewards[:1] for value in head.values(name)):
+        flags += " --lists samples (or sum)"
     more = f"\n  ... and {len(head.columns) - 30} more" if len(head.columns) > 30 else ""
     return (
         f"{head.file} is of no tool that is known, and which of its columns is the reward and which the group cannot "

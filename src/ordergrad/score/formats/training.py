@@ -1,7 +1,12 @@
 """Samples that trainers of language models log: TRL, verl, SkyRL, verifiers and prime-rl."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head
@@ -23,7 +28,8 @@ def read_trl(head: Head) -> Plan | None:
         for name in head.columns[first:last]
         if head.values(name) and all(isinstance(value, (int, float)) for value in head.values(name))
     ]
-    kept = [m for m in range(len(numeric), 0, -1) if _rises(head, numeric[:m])]
+    groups = {m: _groups(head, numeric[:m]) for m in range(1, len(numeric) + 1)}
+    kept = [m for m, pairs in groups.items() if _proportional(pairs)] or [m for m, p in groups.items() if _rises(p)]
     if not kept:
         raise NoLogError(
             f"{head.file} is a log of TRL, and its advantages do not rise with the sum of its numbers "
@@ -39,16 +45,30 @@ def read_trl(head: Head) -> Plan | None:
     return Plan("TRL", columns, note=note)
 
 
-def _rises(head: Head, names: list[str]) -> bool:
-    """Return whether advantages rise with a sum of rewards in every group."""
+def _groups(head: Head, names: list[str]) -> list[list[tuple[float, float]]]:
+    """Return the sums of rewards and the advantages of every group."""
     groups: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in head.rows:
         parts = [row[name] for name in names if row[name] is not None and row[name] == row[name]]
         if parts and row["advantage"] is not None:
             groups[f"{row['step']} {row['prompt']}"].append((sum(parts), row["advantage"]))
-    for pairs in groups.values():
-        pairs.sort()
-        for (low, a), (high, b) in zip(pairs, pairs[1:], strict=False):
+    return [sorted(pairs) for pairs in groups.values()]
+
+
+def _proportional(groups: list[list[tuple[float, float]]]) -> bool:
+    """Return whether the advantages of every group are its rewards, shifted and scaled, as GRPO's are."""
+    for pairs in groups:
+        x, a = np.array(pairs).T
+        x, a = x - x.mean(), a - a.mean()
+        if np.abs(a * np.abs(x).max() - x * np.abs(a).max()).max() > 1e-3 * np.abs(x).max() * np.abs(a).max() + 1e-9:
+            return False
+    return bool(groups)
+
+
+def _rises(groups: list[list[tuple[float, float]]]) -> bool:
+    """Return whether advantages rise with the rewards of every group, as those of most objectives do."""
+    for pairs in groups:
+        for (low, a), (high, b) in pairwise(pairs):
             slack = 1e-4 * max(1.0, abs(a), abs(b))
             if b < a - slack or (high - low < 1e-9 and abs(a - b) > slack):
                 return False
