@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from ordergrad.score.grouping import Groups
-    from ordergrad.score.logs import Log, Reading
+    from ordergrad.score.logs import Reading
+    from ordergrad.score.opening import Log
 
 __all__ = ["LAWS", "Prompts", "Rewards", "named", "sampled"]
 
