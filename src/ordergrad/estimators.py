@@ -364,7 +364,7 @@ def ragged_advantages(
     baseline: Baseline,
     small: Small,
 ) -> Array | None:
-    """Return the advantages of groups of any sizes from a fused kernel, or None without one or where a sum may overflow.
+    """Return the advantages of groups of any sizes from a fused kernel, or None without one or if a sum may overflow.
 
     Args:
         ops: The backend of `flat`.

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -121,6 +122,8 @@ class EpisodeRanking:
         """
         if weight is not None and (weight == 1).all():
             weight = None
+        if weight is None:
+            note_levels(self.objective, len(returns))
         self.stats["shrunk"] += weight is None and len(returns) < self.need
         self.stats["value"] = float(value(returns, self.objective, sample_weight=weight, small="shrink"))
         a = self._ranked(returns, weight)

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.extras import extra
 from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
@@ -23,7 +24,7 @@ with extra("torch"):
 
 __all__ = [
     "Scale",
-    "Small",
+    "Undersized",
     "art_rewards",
     "check_fits",
     "check_options",
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 Scale = Literal["none", "group", "batch"]
-Small = Literal["zero", "shrink"]
+Undersized = Literal["zero", "shrink"]
 _logger = logging.getLogger(__name__)
 
 
@@ -47,7 +48,7 @@ def completion_advantages(
     group_ids: Sequence[Hashable] | NDArray[Any],
     objective: str | Objective,
     *,
-    small: Small = "zero",
+    small: Undersized = "zero",
     scale: Scale = "none",
     size_name: str = "the group size",
 ) -> NDArray[np.float64]:
@@ -79,8 +80,11 @@ def completion_advantages(
     check_options(scale, small)
     flat = np.array([np.nan if r is None else r for r in rewards], dtype=np.float64)
     codes = _codes(group_ids)
-    if len(codes) and small == "zero":
-        check_fits(objective, int(np.bincount(codes).max()), size_name)
+    if len(codes):
+        largest = int(np.bincount(codes).max())
+        if small == "zero":
+            check_fits(objective, largest, size_name)
+        note_levels(objective, largest)
     valid = np.isfinite(flat)
     if not valid.all():
         _logger.warning("%d of %d rewards are NaN or infinite: advantage 0", np.sum(~valid), len(flat))
@@ -110,7 +114,7 @@ def check_size(objective: Objective, n: int, size_name: str) -> None:
 
 def check_options(scale: str, small: str, prefix: str = "") -> None:
     """Raise ValueError if an option of `completion_advantages` is unknown; its name has a prefix in some frameworks."""
-    for name, got, choices in (("scale", scale, get_args(Scale)), ("small", small, get_args(Small))):
+    for name, got, choices in (("scale", scale, get_args(Scale)), ("small", small, get_args(Undersized))):
         if got not in choices:
             raise ValueError(f"{prefix}{name} must be one of {', '.join(choices)}; got {got!r}")
 

@@ -37,7 +37,7 @@ with extra("skyrl"):
     from skyrl.backends.skyrl_train.utils.ppo_utils import register_advantage_estimator
     from skyrl.train.config.config import AlgorithmConfig, BaseConfig, SkyRLTrainConfig, TrainerConfig
 
-    from ordergrad.adapters.recipes import Scale, Small, check_fits, check_options, completion_advantages
+    from ordergrad.adapters.recipes import Scale, Undersized, check_fits, check_options, completion_advantages
 
 __all__ = [
     "OrderGradAlgorithmConfig",
@@ -124,7 +124,7 @@ def advantages(
         token_level_rewards.detach().sum(-1).double().cpu().numpy(),
         np.asarray(index),
         chosen.objective,
-        small=cast("Small", chosen.small),
+        small=cast("Undersized", chosen.small),
         scale=cast("Scale", chosen.scale),
         size_name=_N,
     )

@@ -40,7 +40,7 @@ with extra("verl"):
     import verl.utils.config
     from verl.trainer.ppo.core_algos import register_adv_est
 
-    from ordergrad.adapters.recipes import Scale, Small, check_fits, check_options, completion_advantages, sessions
+    from ordergrad.adapters.recipes import Scale, Undersized, check_fits, check_options, completion_advantages, sessions
 
 __all__ = ["Settings", "advantages", "check", "departures", "settings"]
 
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
     objective: Objective
     scale: Scale = "none"
-    small: Small = "zero"
+    small: Undersized = "zero"
 
 
 def settings(algorithm: Any) -> Settings:
