@@ -7,8 +7,8 @@ import pytest
 
 import ordergrad as og
 from ordergrad.adapters import notes
+from ordergrad.adapters.completions import completion_advantages
 from ordergrad.adapters.episodes import EpisodeRanking
-from ordergrad.adapters.recipes import completion_advantages
 
 
 @pytest.fixture

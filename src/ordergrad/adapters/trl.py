@@ -44,7 +44,7 @@ with extra("llm"):
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
-    from ordergrad.adapters.recipes import Scale, Undersized, check_options, check_size, scaled
+    from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled
 
 __all__ = ["ObjectiveSchedule", "OrderGradGRPOTrainer", "OrderGradMixin", "OrderGradRLOOTrainer", "departures"]
 
@@ -116,7 +116,7 @@ class OrderGradMixin:
     args: Any
     model: Any
     scale: Scale
-    small: Undersized
+    small: SmallGroups
     num_generations: int
     num_generations_eval: int
     reward_func_names: list[str]
@@ -129,7 +129,7 @@ class OrderGradMixin:
         *positional: Any,
         objective: str | Objective | ObjectiveSchedule | Callable[[float], str | Objective],
         scale: Scale = "none",
-        small: Undersized = "zero",
+        small: SmallGroups = "zero",
         success: float = 1.0,
         **named: Any,
     ) -> None:
