@@ -177,7 +177,7 @@ def draw_film(path: Path, policies: Mapping[str, tuple[Policy, str]]) -> None:
 def filmed(policy: Policy, episode: int, options: dict[str, Any]) -> list[tuple[np.ndarray, float]]:
     """The frames of an episode, each with the return so far."""
     env, rng, act = maze.GuardedMaze(render_mode="rgb_array"), np.random.default_rng(episode), acting([policy])
-    _, info = env.reset(seed=20 + episode, options=options)
+    _, info = env.reset(seed=143 + episode, options=options)  # guards of average cost, about 30
     shots, total, over = [(env.render(), 0.0)], 0.0, False
     while not over:
         action = act(info["position"][None], np.zeros(1, int), rng.random(1))[0]

@@ -24,8 +24,8 @@ from ordergrad.advise.goals import candidates, read_goal
 from ordergrad.advise.rewards import Prompts, Rewards, named, sampled
 from ordergrad.commands.advise import lines_for
 from ordergrad.commands.cli import app
-from ordergrad.score.logs import open_log
-from ordergrad.score.reading import Columns
+from ordergrad.score.columns import Columns
+from ordergrad.score.opening import open_log
 
 
 def command(*arguments):

@@ -68,10 +68,10 @@ def test_a_small_study_writes_its_results_and_resumes(script, tiny, tmp_path, mo
     arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results"), "--jobs", "1", "--seeds", "1"]
     script.main(arguments)
     rows = read(tmp_path / "results" / "runs.csv")
-    assert [row["objective"] for row in rows] == ["mean", "annealed"] * 2
+    assert [row["objective"] for row in rows] == ["mean", "annealed"]
     assert all(float(row["cvar"]) <= float(row["mean"]) for row in rows)
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())
-    assert [cell["seeds"] for cell in summary["cells"]] == [1] * 4
+    assert [cell["seeds"] for cell in summary["cells"]] == [1, 1]
     assert summary["command"].endswith("--seeds 1")
 
     with pytest.raises(SystemExit, match="add --resume to continue it, or choose another --out"):

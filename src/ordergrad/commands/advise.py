@@ -59,7 +59,7 @@ def advise(
             raise UserError(f"--n must be from 2 to {advice.LARGEST}; got {n}")
         if found is None:
             need_packages("reading logs", ("polars",), "score")
-            from ordergrad.score.logs import open_logs
+            from ordergrad.score.opening import open_logs
 
             try:
                 [log] = open_logs([rewards], asked)

@@ -20,7 +20,7 @@ from ordergrad.score.tables import comparison_table, curve_table, objective_tabl
 from ordergrad.spec import parse
 
 if TYPE_CHECKING:
-    from ordergrad.score.logs import Log
+    from ordergrad.score.opening import Log
 
 __all__ = ["score"]
 
@@ -31,7 +31,9 @@ _OBJECTIVES = ("mean", "max@4", "top:2@4", "maxrl", "cvar:0.1", "median")
 def score(
     file: Annotated[
         list[str],
-        typer.Argument(help="A log (JSONL, CSV, Parquet), a folder of them, or a quoted pattern.", show_default=False),
+        typer.Argument(
+            help="A log of any kind, a folder of them, a quoted pattern, or - for stdin.", show_default=False
+        ),
     ],
     objective: Annotated[
         list[str] | None,
@@ -52,7 +54,8 @@ def score(
         if asked.weight is not None and asked.baseline != "leave_one_out":
             raise UserError(f"--weight needs --baseline leave_one_out; got {asked.baseline}")
         need_packages("reading logs", ("polars",), "score")
-        from ordergrad.score.logs import Reading, RowStore, open_logs, score_log, write_advantages
+        from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
+        from ordergrad.score.opening import open_logs
 
         logs = open_logs(file, asked)
         if advantages is not None:
@@ -117,11 +120,13 @@ def _parsed(objectives: Sequence[str]) -> list[str]:
 
 def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str], overwrite: bool) -> None:
     """Check that advantages can be written."""
-    from ordergrad.score.reading import found_columns
+    from ordergrad.score.files import head
 
     if len(logs) != 1:
         raise UserError(f"--advantages needs exactly one log; got {len(logs)}")
     suffix = logs[0].files[0].suffix
+    if logs[0].load is not None or suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet"):
+        raise UserError(f"--advantages needs a log in JSON lines, CSV or Parquet; got {logs[0].files[0]}")
     if out.suffix.lower() != suffix.lower():
         raise UserError(f"--advantages must end in {suffix}, like the log; got {out}")
     if not out.parent.is_dir():
@@ -130,7 +135,7 @@ def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str
         raise UserError(f"--advantages must not be the log itself; got {out}")
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists; add --overwrite to replace it")
-    taken = {f"advantage({objective})" for objective in objectives} & set(found_columns(logs[0].files[0]))
+    taken = {f"advantage({objective})" for objective in objectives} & set(head(logs[0].files[0]).columns)
     if taken:
         raise UserError(f"the log already has the column {min(taken)}")
 
@@ -139,6 +144,7 @@ def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> No
     table = objective_table(results)
     for last, log in zip([*[False] * (len(results["logs"]) - 1), True], results["logs"], strict=True):
         console.print(f"\n[bold]{plain(log['log'])}[/]: {plain(_about(log))}")
+        console.print(plain(log["read_as"]), style="dim")
         show_table(console, table.where("log", log["log"]).without("log"), notes=last)
         mixed = mixed_sizes(log, results["objectives"])
         if mixed:

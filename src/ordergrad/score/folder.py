@@ -92,6 +92,7 @@ def results_of(
         {
             "log": reading.log.name,
             "files": list(map(str, reading.log.files)),
+            "read_as": reading.log.read_as,
             "rows": reading.rows,
             "masked": reading.masked,
             "broken": reading.problems.count,

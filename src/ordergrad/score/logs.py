@@ -5,7 +5,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ordergrad.extras import extra
 from ordergrad.runs.errors import UserError
 from ordergrad.score.groups import advantages_of
-from ordergrad.score.settings import LogSettings
 from ordergrad.score.summary import Summary
 from ordergrad.weights import Baseline
 
@@ -23,28 +22,13 @@ with extra("score"):
     import polars as pl
 
     from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
-    from ordergrad.score.reading import BrokenRows, Columns, found_columns, log_files, read
+    from ordergrad.score.opening import Log
+    from ordergrad.score.reading import BrokenRows, read
 
-__all__ = ["Log", "Reading", "RowStore", "open_log", "open_logs", "read_log", "score_log", "write_advantages"]
+__all__ = ["Reading", "RowStore", "read_log", "score_log", "write_advantages"]
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
-_OPTIONS = {"group": "--group", "reward": "--reward", "mask": "--mask", "weight": "--weight", "step": "--step"}
-
-
-@dataclass(frozen=True)
-class Log:
-    """A log that can be read.
-
-    Attributes:
-        name: What it is called in tables.
-        files: Its files, all of one kind, in order.
-        columns: The names of their columns.
-    """
-
-    name: str
-    files: list[Path]
-    columns: Columns
 
 
 @dataclass
@@ -110,54 +94,6 @@ class RowStore:
             self._file.write(np.full((rows - self._rows, self.width), np.nan).tobytes())
             self._file.flush()
             self._rows = rows
-
-
-def open_logs(arguments: Sequence[str], settings: LogSettings) -> list[Log]:
-    """Return the logs that a command names, their files and columns checked.
-
-    Raises:
-        UserError: A file cannot be read or lacks a column, or a log is named twice.
-    """
-    if len(set(arguments)) < len(arguments):
-        raise UserError("each log may be given once")
-    short = [Path(argument).name for argument in arguments]
-    names = short if len(set(short)) == len(short) else arguments
-    group = None if settings.ungrouped else settings.group
-    columns = Columns(group, settings.reward, settings.mask, settings.weight, settings.step or None)
-    default_step = "step" if settings.step is None and not settings.ungrouped else None
-    return [
-        open_log(name, log_files(argument), columns, default_step=default_step)
-        for name, argument in zip(names, arguments, strict=True)
-    ]
-
-
-def open_log(name: str, files: Sequence[Path], columns: Columns, *, default_step: str | None = None) -> Log:
-    """Return a log after checking that its files have the columns.
-
-    Args:
-        name: What to call it.
-        files: Its files.
-        columns: The names of the columns.
-        default_step: The name of the step column where `columns` leaves it open and the first file has it.
-
-    Raises:
-        UserError: A file lacks a column, or the files are of different kinds.
-    """
-    if len({file.suffix.lower() for file in files}) > 1:
-        raise UserError(f"{name} holds files of different kinds: {', '.join(sorted({f.suffix for f in files}))}")
-    first = found_columns(files[0])
-    if columns.step is None and default_step in first:
-        columns = replace(columns, step=default_step)
-    for file in files:
-        found = first if file is files[0] else found_columns(file)
-        for role, column in columns.by_role().items():
-            if column not in found:
-                hint = ", or --ungrouped if all its rows are one group" if role == "group" else ""
-                raise UserError(
-                    f"{file} has no column {column!r}; it has {', '.join(found)}. Name the right one by "
-                    f"{_OPTIONS[role]}{hint}"
-                )
-    return Log(name, list(files), columns)
 
 
 def read_log(
@@ -238,7 +174,7 @@ def _frames(reading: Reading, report: Callable[[int, float], None], positions: b
     """Yield the rows of a log that count, with fingerprints, and count the others."""
     files = reading.log.files
     for index, file in enumerate(files):
-        for piece in read(file, reading.log.columns, reading.problems):
+        for piece in read(file, reading.log.roles[index], reading.problems, reading.log.load):
             rows = fingerprints(piece.good)
             if positions:
                 rows = rows.with_columns(position=pl.col("row").cast(pl.Int64) + reading.rows)
@@ -265,8 +201,8 @@ def write_advantages(log: Log, objectives: Sequence[str], store: RowStore, out: 
 
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal rows
-        for file in log.files:
-            for piece in read(file, log.columns, BrokenRows(skip=True)):
+        for file, roles in zip(log.files, log.roles, strict=True):
+            for piece in read(file, roles, BrokenRows(skip=True), log.load):
                 frame = piece.whole()
                 table = store.get(rows, rows + len(frame))
                 rows += len(frame)

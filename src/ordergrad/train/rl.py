@@ -31,7 +31,6 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import is_image_space
 
 import ordergrad.envs
-from ordergrad.adapters.episodes import LASTING
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
 from ordergrad.objectives import Objective
@@ -152,6 +151,7 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         "discount": settings.discount,
         "min_episodes": settings.min_episodes,
         "unit_scale": True,
+        "mean_first": settings.anneal == 0,
         "n_steps": settings.rollout,
         "gamma": settings.gamma,
         "gae_lambda": settings.gae_lambda,
@@ -280,7 +280,7 @@ def save(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
     state = {
         "step": model.num_timesteps,
         "updates": model._n_updates,  # pyright: ignore[reportPrivateUsage]
-        "buffer": _buffer(model).stats,
+        "ranking": _buffer(model).ranking.state(),
         "optimizer": optimizer["param_groups"],
         "numpy": {
             "position": numpy_state["state"]["pos"],
@@ -302,7 +302,7 @@ def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state
     model.policy.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
     model.num_timesteps = state["step"]
     model._n_updates = state["updates"]  # pyright: ignore[reportPrivateUsage]
-    _buffer(model).stats.update({name: state["buffer"][name] for name in LASTING})
+    _buffer(model).ranking.set_state(state["ranking"])
     torch.set_rng_state(torch.tensor(tensors["random/torch"]))
     np.random.set_state(  # noqa: NPY002
         {
