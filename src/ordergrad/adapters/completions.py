@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -102,8 +103,11 @@ def completion_advantages(
     check_options(scale, small)
     flat, epsilon = _floats(rewards)
     codes = group_codes(group_ids)
-    if len(codes) and small == "zero":
-        check_fits(objective, group_size or int(np.bincount(codes).max()), size_name)
+    if len(codes):
+        n = group_size or int(np.bincount(codes).max())
+        if small == "zero":
+            check_fits(objective, n, size_name)
+        note_levels(objective, n)
     valid = np.isfinite(flat)
     if not valid.all():
         _logger.warning("%d of %d rewards are NaN or infinite: advantage 0", np.sum(~valid), len(flat))

@@ -30,6 +30,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective, real_number
@@ -146,6 +147,8 @@ class OrderGradMixin:
         self.normalize_advantages = False  # of RLOO: `scale` stands for it
         self._rewards_per_func = torch.empty(0)
         if self.accelerator.is_main_process:
+            for t in (0.0, 0.5, 1.0):
+                note_levels(self.schedule.at(t), config.num_generations)
             for sentence in departures(self.args):
                 warnings.warn(sentence, stacklevel=2)
 
