@@ -16,7 +16,7 @@ from ordergrad.runs.tables import number_text
 from ordergrad.runs.terminal import show_table
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.score.settings import ScoreSettings
-from ordergrad.score.tables import comparison_table, curve_table, objective_table, tail_table
+from ordergrad.score.tables import comparison_table, curve_table, objective_table, step_table, tail_table
 from ordergrad.spec import parse
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def score(
         list[str] | None,
         typer.Option("--objective", "-o", help="What to measure (repeatable).", show_default=" ".join(_OBJECTIVES)),
     ] = None,
+    k: Annotated[str | None, typer.Option("-k", help="Numbers of tries: 1,5,10.", show_default="powers of two")] = None,
     *,
     settings: dict[str, Any],
     out: Annotated[Path | None, typer.Option(help="Folder for all tables.", show_default="printed only")] = None,
@@ -49,6 +50,7 @@ def score(
     console = Console(highlight=False, emoji=False)
     with handling_errors(console):
         objectives = _parsed(objective or _OBJECTIVES)
+        ks = None if k is None else _tries(k)
         asked = ScoreSettings(**settings)
         check_settings(asked)
         if asked.weight is not None and asked.baseline != "leave_one_out":
@@ -78,6 +80,7 @@ def score(
                             success=asked.success,
                             skip_broken=asked.skip_broken,
                             keep=len(logs) > 1,
+                            ks=ks,
                             store=store,
                             baseline=asked.baseline,
                             report=report,
@@ -118,6 +121,14 @@ def _parsed(objectives: Sequence[str]) -> list[str]:
         raise UserError(str(error)) from error
 
 
+def _tries(text: str) -> list[int]:
+    """Return the numbers of tries that a list such as 1,5,10 names."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"-k must be whole numbers from 1 on, such as 1,5,10; got {text}")
+    return sorted(set(map(int, parts)))
+
+
 def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str], overwrite: bool) -> None:
     """Check that advantages can be written."""
     from ordergrad.score.files import head
@@ -149,9 +160,10 @@ def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> No
         mixed = mixed_sizes(log, results["objectives"])
         if mixed:
             console.print(plain(mixed), style="yellow")
-    for table in (curve_table(results), tail_table(results), comparison_table(results)):
-        console.print()
-        show_table(console, table)
+    for table in (step_table(results, 8, 3), curve_table(results), tail_table(results), comparison_table(results)):
+        if table.rows:
+            console.print()
+            show_table(console, table)
     count = sum(log["broken"] for log in results["logs"])
     if skip_broken and count:
         shown = results["broken"][:10]
