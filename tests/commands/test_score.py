@@ -17,13 +17,13 @@ import ordergrad as og
 from ordergrad.commands.cli import app
 from ordergrad.intervals import influence_interval
 from ordergrad.runs.errors import UserError
-from ordergrad.score import distribution, grouping, logs, means, parsing
+from ordergrad.score import distribution, folder, grouping, logs, means, opening, parsing
 from ordergrad.score.columns import Columns, resolve
 from ordergrad.score.comparison import compare
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.files import head
 from ordergrad.score.groups import GRPO, advantages_of, score_groups
-from ordergrad.score.logs import RowStore, score_log, write_advantages
+from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
 from ordergrad.score.opening import log_files, open_log, open_logs
 from ordergrad.score.reading import BrokenRows, read
 from ordergrad.score.settings import LogSettings
@@ -707,7 +707,93 @@ def test_rows_without_an_advantage_stay(tmp_path):
     assert "line 3: not JSON" in output
 
 
+# Findings, prompts
+
+
+def results(*summaries, objectives=("mean", "max@4")):
+    """Return the content of results.json of logs named a, b, ..."""
+    log = opening.Log("", [], Columns(), [])
+    pairs = [(Reading(replace(log, name=name), BrokenRows()), s) for name, s in zip("ab", summaries, strict=False)]
+    return folder.results_of(pairs, objectives, 1.0, [])
+
+
+def kinds(summary, **options):
+    return {finding["kind"]: finding for finding in results(summary, **options)["findings"]}
+
+
+def test_findings_are_made_of_what_is_true():
+    x, _, _, sizes = passes(prompts=200, a=0.3, b=0.6)
+    summary = Summary(["mean", "max@4"])
+    summary.add(x.ravel(), sizes)
+    found = kinds(summary)
+    assert {"never", "always", "tries", "reliability"} <= set(found)
+    share = (x[0].max(axis=1) == 0).mean()
+    assert found["never"]["text"].startswith(f"{share:.0%} (")
+    assert "in 8 tries" in found["never"]["text"]
+
+
+def test_no_finding_within_the_interval():
+    """One prompt of eight that never passes, steps that differ by chance: nothing to say."""
+    x = np.tile([0.0, 1, 0, 1, 0, 1, 1, 0], (8, 1))
+    x[0] = 0
+    summary = Summary(["mean"])
+    summary.add(x.ravel(), np.full(8, 8))
+    assert "never" not in kinds(summary, objectives=("mean",))
+    x, steps, prompts, sizes = passes(steps=5)
+    summary = Summary(["mean"])
+    summary.add(x.ravel(), sizes, steps=steps, units=prompts)
+    assert "steps" not in kinds(summary, objectives=("mean",))
+    x[4] = np.maximum(x[4], np.random.default_rng(0).random(x[4].shape) < 0.5)
+    later = Summary(["mean"])
+    later.add(x.ravel(), sizes, steps=steps, units=prompts)
+    text = kinds(later, objectives=("mean",))["steps"]["text"]
+    assert text.startswith("mean rose from 0.")
+    assert "at step 4 (change +0." in text
+
+
+def test_groups_of_one_are_found():
+    summary = Summary(["mean"])
+    summary.add(np.arange(10.0), np.ones(10, int))
+    assert "--group names the wrong column" in kinds(summary, objectives=("mean",))["groups"]["advice"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_prompts_to_keep_drop_and_resample(tmp_path, suffix):
+    rewards = {"hard": [0] * 8, "easy": [1] * 8, "mixed": [0, 1] * 4, "few": [1, 1]}
+    rows = [(prompt, step, r) for step in (1, 2) for prompt, values in rewards.items() for r in values]
+    path = write_log(tmp_path / "log.csv", dict(zip(("group", "step", "reward"), zip(*rows, strict=True), strict=True)))
+    out = tmp_path / f"prompts{suffix}"
+    code, output = command(path, "--prompts", out)
+    assert code == 0, output
+    assert "2 to keep, 1 to resample, 1 to drop" in output
+    read_ = pl.read_csv if suffix == ".csv" else pl.read_ndjson
+    table = {row["prompt"]: row for row in read_(out).to_dicts()}
+    assert {prompt: row["action"] for prompt, row in table.items()} == {
+        "hard": "resample",
+        "easy": "drop",
+        "mixed": "keep",
+        "few": "keep",
+    }
+    assert (table["hard"]["samples"], table["hard"]["group_size"], table["mixed"]["group_size"]) == (16, 64, 8)
+    assert command(path, "--prompts", out)[0] == 2  # it exists
+    assert command(path, "--ungrouped", "--prompts", out, "--overwrite")[0] == 2
+
+
 # The command
+
+
+def test_json_is_all_that_is_printed(two_logs):
+    result = CliRunner().invoke(app, ["score", str(two_logs / "before.jsonl"), "--json", "-k", "1,3"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert set(content) == {"objectives", "success", "logs", "comparisons", "broken", "findings"}
+    assert {row["k"] for row in content["logs"][0]["curves"]} == {1, 3}
+    assert content["logs"][0]["read_as"] == "read as a table: group = group, reward = reward"
+    result = CliRunner().invoke(app, ["score", str(two_logs / "before.jsonl"), "--quiet"])
+    assert (result.exit_code, result.output) == (0, "")
+    result = CliRunner().invoke(app, ["score", "nowhere.jsonl", "--json"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert command(two_logs / "before.jsonl", "-k", "1,x")[0] == 2
 
 
 @pytest.fixture(scope="module")
@@ -729,7 +815,7 @@ def test_the_command_from_start_to_end(two_logs, tmp_path):
     for text in ("640 rows, 80 groups of 8", "no signal", "pass@k", "paired, 80", "grpo", "cvar:0.05"):
         assert text in output
     names = {path.name for path in out.iterdir()}
-    tables = {"values", "signal", "curves", "tails", "quantiles", "comparisons"}
+    tables = {"values", "signal", "outcomes", "curves", "tails", "quantiles", "comparisons", "findings"}
     assert names == {"config.json", "results.json", *(f"{name}.csv" for name in tables)}
     config = json.loads((out / "config.json").read_text())
     assert config["kind"] == "score"

@@ -61,6 +61,7 @@ class Summary:
         self.sizes: Counter[int] = Counter()
         width = len(self.objectives)
         self._values = Means(width)
+        self._silent, self._outcomes = Means(width + 1), Means(2)
         self._curves = {name: Means(len(self.ks)) for name in CURVES}
         self._signal = {name: np.zeros(width + 1) for name in ("groups", "none", "number", "sums", "squares", "rows")}
         self._rewards, self._lowest, self._highest = Moments(1), math.inf, -math.inf
@@ -95,6 +96,10 @@ class Summary:
         )
         self.add_scores(scores, weighted=weights is not None, steps=steps, units=units)
         self.add_rewards(rewards, weights)
+        some = sizes > 0
+        passed = np.add.reduceat(rewards >= self.success, (np.cumsum(sizes) - sizes)[some]) if some.any() else sizes[:0]
+        ends = np.stack([passed == 0, passed == sizes[some]], axis=1).astype(np.float64)
+        self._outcomes.add(ends, None if units is None else units[some])
         if self.kept is not None and keys is not None:
             self.kept.append((keys[:, 0] if units is None else units, scores.values))
 
@@ -123,6 +128,7 @@ class Summary:
             "squares": np.where(known, scores.squares, 0),
             "rows": known * scores.sizes[:, None],
         }
+        self._silent.add(np.where(known, ~loud, np.nan).astype(np.float64), units)
         for name, table in found.items():
             self._signal[name] += table.sum(axis=0)
         if steps is not None:
@@ -217,6 +223,7 @@ class Summary:
         return {
             "values": list(map(self._value_row, range(len(self.objectives)))),
             "signal": list(map(self._signal_row, range(len(self.objectives) + 1))),
+            "outcomes": list(self._outcome_rows()),
             "curves": [row for name in CURVES for row in self._curve(name)],
             "tails": [{"statistic": name, "value": number} for name, number in self._tails()],
             "quantiles": [{"u": u, "reward": reward} for u, reward in self._quantiles()],
@@ -229,9 +236,16 @@ class Summary:
         ends = self._ends() if self.used else None
         return ends is not None and ends[0] < self.success <= ends[1]
 
+    def _outcome_rows(self) -> Iterable[dict[str, Any]]:
+        """Yield the shares of groups without any success, and of nothing else, where rewards are successes."""
+        if self.passes and self.groups > 1:
+            for column, name in enumerate(("never", "always")):
+                yield {"outcome": name} | asdict(self._outcomes.estimate(column, self.groups, (0.0, 1.0)))
+
     def _value_row(self, column: int) -> dict[str, Any]:
-        row = {"objective": self.objectives[column]} | asdict(self.estimate(column))
-        return row | {"too_small": self.groups - row["groups"]}
+        found = self.estimate(column)
+        row = {"objective": self.objectives[column]} | asdict(found)
+        return row | {"too_small": self.groups - found.groups}
 
     def _step_rows(self) -> Iterable[dict[str, Any]]:
         bounds = [self._bounds(objective) for objective in self.objectives]
@@ -253,11 +267,14 @@ class Summary:
         count, none, number, sums, squares, rows = (
             float(self._signal[name][column]) for name in ("groups", "none", "number", "sums", "squares", "rows")
         )
+        silent = self._silent.estimate(column, int(count), (0.0, 1.0))
         return {
             "objective": (*self.objectives, GRPO)[column],
             "groups": int(count),
             "too_small": self.groups - int(count),
             "no_signal": none / count if count else math.nan,
+            "low": silent.low,
+            "high": silent.high,
             "effective": number / (count - none) if count > none else math.nan,
             "effective_share": sums**2 / (squares * rows) if squares > 0 else (0.0 if count else math.nan),
             "rows": int(rows),

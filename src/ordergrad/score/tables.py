@@ -10,6 +10,7 @@ from ordergrad.spec import parse
 __all__ = [
     "comparison_table",
     "curve_table",
+    "findings_table",
     "log_table",
     "notes_of",
     "objective_table",
@@ -27,7 +28,8 @@ def objective_table(results: Results) -> Table:
     rows: list[Row] = []
     for log in results["logs"]:
         values = {row["objective"]: row for row in log["values"]}
-        rows += [{"log": log["log"]} | row | values.get(row["objective"], {}) for row in log["signal"]]
+        unknown = {"low": None, "high": None}
+        rows += [{"log": log["log"]} | row | unknown | values.get(row["objective"], {}) for row in log["signal"]]
     small = any(row["too_small"] for row in rows)
     columns = (
         text("log"),
@@ -78,6 +80,12 @@ def curve_table(results: Results) -> Table:
             "± half of the 95% interval"
         )
     return Table(title, (count("k"), text("column"), estimate("value")), rows).pivot("k", "column", "value")
+
+
+def findings_table(results: Results) -> Table:
+    """Return the findings on the logs."""
+    columns = (text("log"), text("text", "finding"), text("advice", "what to do"))
+    return Table("Findings", columns, tuple(results.get("findings", ())))
 
 
 def step_table(results: Results, last: int | None = None, objectives: int | None = None) -> Table:
