@@ -14,7 +14,8 @@ what they make of the returns:
     discard       CVaR-PPO: PPO on the worst fifth of the episodes
     reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
 
-`--first N` trains the first N seeds only; with `--resume` the same command trains what is left.
+`--seeds`, `--tasks`, `--methods` and `--objectives` choose runs; with `--resume` the same folder takes more of them.
+The tables hold whatever is finished.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -71,11 +72,11 @@ TASKS = {"bets": BETS, "lander": LANDER}
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/return_capping")
-    tasks: tuple[str, ...] = field(
-        default=("bets", "lander"), metadata={"help": "bets, lander", "choices": list(TASKS)}
-    )
-    seeds: int = field(default=5, metadata={"help": "seeds of every contender"})
-    first: int = field(default=0, metadata={"help": "train only the first so many seeds for now [all]"})
+    tasks: tuple[str, ...] = field(default=tuple(TASKS), metadata={"help": "bets, lander", "choices": list(TASKS)})
+    methods: tuple[str, ...] = field(default=(), metadata={"help": "train only these for now [all]"})
+    objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})
+    seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
+    finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
 
 
@@ -269,10 +270,17 @@ def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.n
 
 def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
     """Yield the runs, the most telling first: seed by seed, and of each the contenders in their order."""
-    for seed in range(options.first or options.seeds):
+    for seed in range(options.seeds):
         for env in options.tasks:
             for method, objective in TASKS[env].contenders:
-                yield {"env": env, "method": method, "objective": objective, "seed": seed, "shorten": options.shorten}
+                if method in (options.methods or PEERS) and objective in (options.objectives or (objective,)):
+                    yield {
+                        "env": env,
+                        "method": method,
+                        "objective": objective,
+                        "seed": seed,
+                        "shorten": options.shorten,
+                    }
 
 
 # Results ------------------------------------------------------------------------------------------------------------
@@ -328,7 +336,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = study.parse(Options, "Return Capping's benchmark.", argv)
     with study.Study(__file__, options, argv) as s:
         s.open({"shorten": options.shorten})
-        records = s.computed("runs.jsonl", list(tasks_of(options)), play)
+        if not options.finished:
+            s.computed("runs.jsonl", list(tasks_of(options)), play)
+    records = study.read_records(s.out / "runs.jsonl")
     rows = table(records)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))

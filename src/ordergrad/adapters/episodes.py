@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -146,6 +147,8 @@ class EpisodeRanking:
             weight = None
         self._recent = np.concatenate([self._recent, returns])[-max(self.pool, len(returns)) :]
         group = self._recent if self.credit == "telescoped" else returns
+        if weight is None:
+            note_levels(self.objective, max(len(group), self.pool) if self.credit == "telescoped" else len(group))
         self.stats["shrunk"] += weight is None and len(group) < self._least
         self.stats["value"] = float(value(group, self.objective, sample_weight=weight, small="shrink"))
         a = self._ranked(returns, weight) if len(returns) > 1 else np.zeros(len(returns))
@@ -329,7 +332,7 @@ def steepest_slope(objective: Objective) -> float:
 
     Example:
         >>> [round(steepest_slope(parse(text)), 3) for text in ("mean", "cvar:0.2", "0.5*mean+0.5*cvar:0.2", "median")]
-        [1.0, 5.0, 3.0, 4.406]
+        [1.0, 5.0, 3.0, 4.478]
     """
     return float(np.abs(spectrum(objective, np.linspace(0.0, 1.0, 129), k=_LEVELS)).max())
 

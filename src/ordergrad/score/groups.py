@@ -173,14 +173,14 @@ def _score_sorted(
     for column, objective in enumerate(objectives):
         if n >= smallest_group(objective, "value"):
             weights = _weights(objective, "value", n)
-            out.values[at, column] = weights.total * lowest + gaps @ weights.offset
+            out.values[at, column] = weights.total * lowest + np.einsum("gm,m->g", gaps, weights.offset)
         if n >= smallest_group(objective, "leave_one_out"):
             _add_signal(_climb(_weights(objective, "leave_one_out", n).slopes * gaps), column, out, at)
     passes = np.count_nonzero(ordered >= success, axis=1)
     for column, k in enumerate(ks):
         if k <= n:
             upper = _weights(parse(f"max@{k}"), "value", n).offset
-            out.best[at, column] = lowest + gaps @ upper
+            out.best[at, column] = lowest + np.einsum("gm,m->g", gaps, upper)
             one = np.concatenate([[0.0], upper[::-1], [1.0]])
             out.passed[at, column], out.reliable[at, column] = one[passes], 1 - one[n - passes]
     if n > 1:
