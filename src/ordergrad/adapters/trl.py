@@ -30,6 +30,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective, real_number
@@ -43,7 +44,7 @@ with extra("llm"):
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
-    from ordergrad.adapters.recipes import Scale, Small, check_options, check_size, scaled
+    from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled
 
 __all__ = ["ObjectiveSchedule", "OrderGradGRPOTrainer", "OrderGradMixin", "OrderGradRLOOTrainer", "departures"]
 
@@ -115,7 +116,7 @@ class OrderGradMixin:
     args: Any
     model: Any
     scale: Scale
-    small: Small
+    small: SmallGroups
     num_generations: int
     num_generations_eval: int
     reward_func_names: list[str]
@@ -128,7 +129,7 @@ class OrderGradMixin:
         *positional: Any,
         objective: str | Objective | ObjectiveSchedule | Callable[[float], str | Objective],
         scale: Scale = "none",
-        small: Small = "zero",
+        small: SmallGroups = "zero",
         success: float = 1.0,
         **named: Any,
     ) -> None:
@@ -146,6 +147,8 @@ class OrderGradMixin:
         self.normalize_advantages = False  # of RLOO: `scale` stands for it
         self._rewards_per_func = torch.empty(0)
         if self.accelerator.is_main_process:
+            for t in (0.0, 0.5, 1.0):
+                note_levels(self.schedule.at(t), config.num_generations)
             for sentence in departures(self.args):
                 warnings.warn(sentence, stacklevel=2)
 

@@ -8,7 +8,7 @@ In a log each group is a prompt. If rewards are 0 or 1, the success rates of the
 distribution (beta-binomial likelihood): a group without a success is no proof that its prompt has none, and such
 prompts are what pass@k is about. Continuous rewards (few ties in a group) are taken to have one shape, that of the
 standardised rewards of all groups, shifted and scaled to each group's mean and standard deviation: sixteen rewards of
-a prompt cannot show its worst 5%. Graded rewards of a group are taken for its distribution (the bootstrap's plug-in).
+a prompt cannot show its worst 5%. Graded rewards of a group are taken as its distribution (the bootstrap's plug-in).
 
 References:
     Skellam (1948). A probability distribution derived from the binomial distribution by regarding the probability of
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from ordergrad.score.grouping import Groups
-    from ordergrad.score.logs import Log, Reading
+    from ordergrad.score.logs import Reading
+    from ordergrad.score.opening import Log
 
 __all__ = ["LAWS", "Prompts", "Rewards", "named", "sampled"]
 
@@ -110,10 +111,10 @@ def sampled(
 
     Args:
         log: The log.
-        success: Take rewards of at least this for 1 and others for 0.
-        skip_broken: Whether to go on without rows that cannot be used.
+        success: Count rewards of at least this as 1 and others as 0.
+        skip_broken: Whether to leave out rows that cannot be used.
         seed: Of the draw.
-        report: Given the number of rows read so far and the share of the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
         UserError: The log cannot be read, has broken rows, or has no rewards.
@@ -132,14 +133,14 @@ def sampled(
     sizes = np.array([len(x) for x, _ in kept])
     text, usual = f"{log.name}, {reading.rows:,} rows", int(np.median(sizes))
     if len(kept) == 1:
-        return Rewards(f"{text}, taken for one distribution", (_prompts(_thinned(*kept[0]), 1),))
+        return Rewards(f"{text}, taken as one distribution", (_prompts(_thinned(*kept[0]), 1),))
     text += f", {len(kept):,} groups"
     if log.columns.weight is None and all(np.isin(x, (0.0, 1.0)).all() for x, _ in kept):
         rates, how = _fitted(np.array([x.sum() for x, _ in kept]), sizes)
         return Rewards(f"{text}, {how}", (rates,), usual)
     if np.median([len(np.unique(x)) / len(x) for x, _ in kept]) > _CONTINUOUS and usual > 1:
         return Rewards(f"{text}, taken to have one shape, shifted and scaled", (_shaped(kept),), usual)
-    return Rewards(f"{text}, each taken for the distribution of a prompt", _gathered(kept), usual)
+    return Rewards(f"{text}, each taken as the distribution of a prompt", _gathered(kept), usual)
 
 
 def _reservoir(groups: "Iterator[Groups]", rng: np.random.Generator) -> list[tuple[Array, Array]]:
@@ -166,14 +167,15 @@ def _reservoir(groups: "Iterator[Groups]", rng: np.random.Generator) -> list[tup
 def _shaped(groups: list[tuple[Array, Array]]) -> Prompts:
     """Return prompts whose rewards have the shape of all groups' standardised rewards."""
     shares = [weights / weights.sum() for _, weights in groups]
-    means = np.array([share @ x for share, (x, _) in zip(shares, groups, strict=True)])
-    squares = [share @ (x - mean) ** 2 for share, (x, _), mean in zip(shares, groups, means, strict=True)]
+    means = np.array([(share * x).sum() for share, (x, _) in zip(shares, groups, strict=True)])
+    squares = [(share * (x - mean) ** 2).sum() for share, (x, _), mean in zip(shares, groups, means, strict=True)]
     sizes = np.array([len(x) for x, _ in groups])
     spread = np.sqrt(np.array(squares) * sizes / np.maximum(sizes - 1, 1))
     wide = np.flatnonzero((spread > 0) & (sizes > 1))
     standard = [((groups[i][0] - means[i]) / spread[i], shares[i]) for i in wide.tolist()]
     x, p = _thinned(np.concatenate([z for z, _ in standard]), np.concatenate([share for _, share in standard]), _SHAPE)
-    x = (x - p @ x) / np.sqrt(p @ (x - p @ x) ** 2)
+    x = x - (p * x).sum()
+    x = x / np.sqrt((p * x**2).sum())
     some = np.linspace(0, len(groups) - 1, min(len(groups), _PROMPTS)).round().astype(int)
     count = len(some)
     return Prompts(means[some, None] + spread[some, None] * x, np.tile(p, (count, 1)), np.full(count, 1 / count))

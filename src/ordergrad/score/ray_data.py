@@ -24,10 +24,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ordergrad.score.columns import Roles
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.groups import GRPO, GroupScores, powers, score_groups
-from ordergrad.score.reading import Columns, usable
-from ordergrad.score.summary import Moments, Summary
+from ordergrad.score.means import Moments
+from ordergrad.score.summary import Summary
+from ordergrad.score.values import usable
 
 __all__ = ["advantage_rows", "group_row", "score_dataset"]
 
@@ -61,7 +63,7 @@ def group_row(
     Returns:
         Arrays of length 1: ``size``, ``masked``, ``broken``; ``mean``, ``squares``, ``lowest``, ``highest`` of the
         rewards; ``value/OBJECTIVE``, ``sums/OBJECTIVE``, ``squares/OBJECTIVE`` (also for grpo) and ``max@K``,
-        ``pass@K`` as in `ordergrad.score.groups.GroupScores`. NaN where the group is too small.
+        ``pass@K``, ``pass^K`` as in `ordergrad.score.groups.GroupScores`. NaN where the group is too small.
 
     Raises:
         ValueError: A row cannot be used.
@@ -83,6 +85,7 @@ def group_row(
     row |= _named("sums", [*objectives, GRPO], scores.sums) | _named("squares", [*objectives, GRPO], scores.squares)
     row |= {f"max@{k}": number for k, number in zip(ks, scores.best[0], strict=True)}
     row |= {f"pass@{k}": number for k, number in zip(ks, scores.passed[0], strict=True)}
+    row |= {f"pass^{k}": number for k, number in zip(ks, scores.reliable[0], strict=True)}
     return {name: np.array([number]) for name, number in row.items()}
 
 
@@ -109,7 +112,7 @@ def score_dataset(
         weight: The column of importance weights.
         success: A reward of at least this much counts as a success in pass@k.
         largest: max@k and pass@k are for k = 1, 2, 4, ... up to this.
-        skip_broken: Whether to go on without rows that cannot be used.
+        skip_broken: Whether to leave out rows that cannot be used.
 
     Returns:
         The summary, and the numbers of ``masked`` and ``broken`` rows.
@@ -166,8 +169,9 @@ def _usable(
     group: Mapping[str, Array], reward: str, mask: str | None, weight: str | None, skip_broken: bool
 ) -> tuple[Array, Array | None, int, int]:
     """Return rewards and weights that count, and the numbers of masked and broken rows."""
-    roles = Columns(None, reward, mask, weight).by_role()
-    frame = pl.DataFrame({role: _column(np.asarray(group[name])) for role, name in roles.items()})
+    names = {"reward": reward} | ({"mask": mask} if mask else {}) | ({"weight": weight} if weight else {})
+    frame = pl.DataFrame({role: _column(np.asarray(group[name])) for role, name in names.items()})
+    roles = Roles({role: (name,) for role, name in names.items()})
     columns, reasons, masked = usable(frame, roles, "the dataset")
     broken = reasons.is_not_null()
     if broken.any() and not skip_broken:
@@ -178,7 +182,7 @@ def _usable(
             "skip_broken=True counts them"
         )
     good = (~broken & ~masked).to_numpy()
-    rewards, weights = (columns[role].to_numpy()[good] if role in roles else None for role in ("reward", "weight"))
+    rewards, weights = (columns[role].to_numpy()[good] if role in names else None for role in ("reward", "weight"))
     return cast(Array, rewards), weights, int(masked.sum()), int(broken.sum())
 
 
@@ -213,6 +217,7 @@ def _scores(batch: Mapping[str, Array], objectives: Sequence[str], ks: Sequence[
         table([f"squares/{name}" for name in with_grpo]),
         table([f"max@{k}" for k in ks]),
         table([f"pass@{k}" for k in ks]),
+        table([f"pass^{k}" for k in ks]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Train one language model on one objective with one seed, with TRL, and measure it on held-out problems."""
+"""Train a language model on one objective and seed with TRL, and evaluate it on held-out problems."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
@@ -38,17 +38,17 @@ _DONE = "finished.json"
 _EVERY = 10
 _TOKENS = 1 << 17  # of completions that are measured at a time: their keys and values must fit the memory
 
-disable_progress_bar()  # of Transformers and of Datasets: a run has one of its own
+disable_progress_bar()  # of Transformers and Datasets: runs have their own
 disable_progress_bars()
 set_verbosity_error()
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def check(settings: LLMSettings) -> Task:
-    """Check settings before any work, and return the task.
+    """Check settings before training, and return the task.
 
     Raises:
-        UserError: Something does not fit; the message says what to change.
+        UserError: A setting is wrong; the message says how to fix it.
     """
     check_settings(settings)
     same: dict[Any, str] = {}
@@ -99,11 +99,11 @@ def check(settings: LLMSettings) -> Task:
 
 
 def _check_model(name: str, *, chat: bool) -> None:
-    """Load all of a model but its weights."""
+    """Load everything of a model but its weights."""
     try:
         AutoConfig.from_pretrained(name)
         tokenizer = _tokenizer(name)
-    except Exception as error:  # whatever the loaders, the hub and the network raise
+    except Exception as error:  # loaders, hub and network raise many kinds
         raise UserError(
             f"--model must be a folder with a language model, or a hub id that can be reached; got {name} "
             f"({' '.join(str(error).split())})"
@@ -118,16 +118,16 @@ def prepare(
     report: Callable[[int], None] = lambda step: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> bool:
-    """Make and measure the model that all runs start from, if the task brings it: warm-started on demonstrations.
+    """Train the small model of the task on demonstrations, and evaluate it: all runs start from it.
 
     Args:
         settings: What to train.
         out: The folder of the runs; the model goes to ``warm-start`` in it.
-        report: Given the step, now and then.
-        stop: Asked after every step; true ends the warm start with a checkpoint.
+        report: Called with the step from time to time.
+        stop: Called after every step; if true, the warm start ends with a checkpoint.
 
     Returns:
-        Whether the model is there.
+        Whether the model is ready.
     """
     folder = out / "warm-start"
     level = countdown_level(settings.data)
@@ -189,8 +189,8 @@ def train(
         objective: One of its objectives.
         seed: One of its seeds.
         folder: The folder of the run.
-        stop: Asked after every step; true ends the run with a checkpoint.
-        report: Given every row of metrics.
+        stop: Called after every step; if true, the run ends with a checkpoint.
+        report: Called with every row of metrics.
 
     Returns:
         Whether the run has reached its number of steps.
@@ -271,12 +271,12 @@ def _lora() -> Any:
 
 
 def _start(settings: LLMSettings, folder: Path) -> str:
-    """Return the model that runs start from: the given one, or the warm start beside the runs."""
+    """Return the model that runs start from: the given one, or the warm start."""
     return settings.model or str(next(p for p in folder.parents if p.name == "runs").parent / "warm-start")
 
 
 def _load(name: str, dtype: str = "auto") -> tuple[Any, Any]:
-    """Return a model and its tokenizer. To train all weights takes float32: bfloat16 rounds small updates away."""
+    """Return a model and its tokenizer. Full training needs float32: bfloat16 rounds small updates away."""
     return AutoModelForCausalLM.from_pretrained(name, dtype=dtype), _tokenizer(name)
 
 
@@ -288,7 +288,7 @@ def _tokenizer(name: str) -> Any:
 
 
 class _Recorder(small_lm.Stop):
-    """Write metrics as they are logged, of whole periods only: those that a stop cut short are averages of less."""
+    """Write logged metrics, except those of a period that a stop cut short."""
 
     def __init__(
         self, path: Path, begin: int, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]
@@ -318,7 +318,7 @@ def _is_number(x: Any) -> bool:
 
 
 def evaluate(settings: LLMSettings, objective: str, seed: int, folder: Path) -> None:
-    """Write the successes of a trained model on the held-out problems, unless they are there.
+    """Write the successes of a trained model on the held-out problems, unless already written.
 
     Every problem gets the same number of completions, sampled at temperature 1. A completion succeeds if its reward
     is at least ``success``.

@@ -29,8 +29,8 @@ class Task:
     """What a language model is trained and measured on.
 
     Attributes:
-        train: Rows with a ``prompt`` and whatever else the reward needs.
-        held_out: Rows that are not trained on.
+        train: Rows with a ``prompt`` and the other columns that the reward needs.
+        held_out: Rows to evaluate on.
         reward: TRL's reward function: (prompts, completions, **columns) -> one number for each completion, 1 for a
             success.
     """

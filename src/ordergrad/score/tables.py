@@ -1,0 +1,166 @@
+"""The tables of a score, from the content of ``results.json`` (see `ordergrad.score.folder`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ordergrad.runs.tables import Row, Table, count, estimate, interval, number, percent, text
+from ordergrad.score.comparison import mixed_sizes
+from ordergrad.spec import parse
+
+__all__ = [
+    "comparison_table",
+    "curve_table",
+    "findings_table",
+    "log_table",
+    "notes_of",
+    "objective_table",
+    "step_table",
+    "tail_table",
+    "value_table",
+]
+
+Results = Mapping[str, Any]
+CURVE_NAMES = {"pass": "pass@k", "all": "pass^k", "max": "max@k"}
+
+
+def objective_table(results: Results) -> Table:
+    """Return one row for each log and objective: its value, and what carries its gradient."""
+    rows: list[Row] = []
+    for log in results["logs"]:
+        values = {row["objective"]: row for row in log["values"]}
+        unknown = {"low": None, "high": None}
+        rows += [{"log": log["log"]} | row | unknown | values.get(row["objective"], {}) for row in log["signal"]]
+    small = any(row["too_small"] for row in rows)
+    columns = (
+        text("log"),
+        text("objective"),
+        estimate("value", note="mean over groups of the unbiased estimate, ± half of its 95% interval over prompts"),
+        count("groups"),
+        *((count("too_small", "too small", "groups smaller than K"),) if small else ()),
+        percent("no_signal", "no signal", "share of groups in which all advantages are zero"),
+        number(
+            "effective", "effective", "rewards that carry the gradient of the other groups, (Σ|A|)² / ΣA²", digits=3
+        ),
+        percent("effective_share", "of all rows", "the same ratio over all rows, divided by their number"),
+    )
+    return Table("", columns, tuple(rows))
+
+
+def value_table(results: Results) -> Table:
+    """Return the value of every objective in every log."""
+    table = objective_table(results)
+    known = tuple(row for row in table.rows if "value" in row)
+    sizes = {log[end] for log in results["logs"] for end in ("smallest", "largest") if log[end] is not None}
+    open_ones = [name for name in results["objectives"] if parse(name).is_open] if len(sizes) > 1 else []
+    caption = "Mean over groups of the unbiased estimate of each group ± half of its 95% interval over groups."
+    if len(results["logs"]) > 1:
+        caption += " The highest of each row is marked; where intervals overlap the order may be chance."
+        if open_ones:
+            caption += (
+                f" Not marked: {', '.join(open_ones)}, at K = N of each group; with groups of different size they "
+                "are other objectives. Comparisons are at one K."
+            )
+    wide = Table("Every objective under every log", table.columns, known, caption, unmarked=tuple(open_ones))
+    return wide.pivot("objective", "log", "value", marks="best of row")
+
+
+def curve_table(results: Results) -> Table:
+    """Return pass@k, pass^k and max@k of every log, one column each."""
+    several = len(results["logs"]) > 1
+    rows = tuple(
+        row | {"column": CURVE_NAMES[row["curve"]] + f" {log['log']}" * several}
+        for log in results["logs"]
+        for row in log["curves"]
+    )
+    passes = any(row["curve"] == "pass" for row in rows)
+    title = "max@k, the expected best reward of k tries, ± half of the 95% interval"
+    if passes:
+        title = (
+            f"One of k tries passes (pass@k), all of k pass (pass^k; reward ≥ {results['success']:g}), and max@k, "
+            "± half of the 95% interval"
+        )
+    return Table(title, (count("k"), text("column"), estimate("value")), rows).pivot("k", "column", "value")
+
+
+def findings_table(results: Results) -> Table:
+    """Return the findings on the logs."""
+    columns = (text("log"), text("text", "finding"), text("advice", "what to do"))
+    return Table("Findings", columns, tuple(results.get("findings", ())))
+
+
+def step_table(results: Results, last: int | None = None, objectives: int | None = None) -> Table:
+    """Return the values by step, the last step first.
+
+    Args:
+        results: The content of ``results.json``.
+        last: How many of the last steps of each log.
+        objectives: How many of the objectives.
+    """
+    shown = results["objectives"][:objectives]
+    several = len(results["logs"]) > 1
+    rows: list[Row] = []
+    for log in results["logs"]:
+        steps = sorted({row["step"] for row in log["steps"]}, reverse=True)[:last]
+        name = f"{log['log']}, " if several else ""
+        for step in steps if len(steps) > 1 else []:
+            found = (row for row in log["steps"] if row["step"] == step and row["objective"] in shown)
+            rows += [row | {"at": f"{name}{step:g}"} for row in found]
+    title = "By step, the last first: values ± half of the 95% interval over the groups of the step"
+    return Table(title, (text("at", "step"), text("objective"), estimate("value")), tuple(rows)).pivot(
+        "at", "objective", "value"
+    )
+
+
+def tail_table(results: Results) -> Table:
+    """Return statistics of all rewards of each log."""
+    rows = tuple({"log": log["log"]} | row for log in results["logs"] for row in log["tails"])
+    columns = (text("statistic"), text("log"), number("value"))
+    table = Table("Tails and quantiles", columns, rows, "Of all rewards pooled, groups aside.")
+    return table.pivot("statistic", "log", "value")
+
+
+def comparison_table(results: Results) -> Table:
+    """Return how logs differ from the first one."""
+
+    def test(row: Row) -> str:
+        if row["method"] == "paired":
+            return f"paired, {row['pairs']:,} pairs"
+        return "groups too small" if row["method"] == "none" else str(row["method"])
+
+    rows = tuple(
+        row | {"logs": f"{row['log']} − {row['against']}", "test": test(row)} for row in results["comparisons"]
+    )
+    caption = (
+        "objectives without @K are compared at one K, the largest that the usual group of every log allows. "
+        "Paired over groups of the same id where there are any, otherwise Welch's. p-values for each comparison alone."
+    )
+    columns = (
+        text("logs", "difference"),
+        text("objective"),
+        number("difference", "estimate"),
+        interval("95% interval"),
+        number("p_value", "p", digits=2),
+        text("test"),
+    )
+    return Table("Comparisons", columns, rows, caption)
+
+
+def log_table(results: Results) -> Table:
+    """Return the rows and groups of every log, and the moments of its rewards."""
+    counts = ("rows", "used", "masked", "broken", "groups", "smallest", "largest")
+    columns = (text("log"), *map(count, counts), *map(number, ("mean", "sd", "min", "max")))
+    return Table("What was read", columns, tuple(results["logs"]), "smallest and largest: sizes of groups.")
+
+
+def notes_of(log: Mapping[str, Any], objectives: Sequence[str]) -> list[str]:
+    """Return what a reader of a log's values must know: rows and groups that were left out, mixed comparison sizes."""
+    notes: list[str] = []
+    if log["broken"]:
+        notes.append(f"broken rows left out: {log['broken']:,}; broken.csv in the run's folder has the first.")
+    if log["masked"]:
+        notes.append(f"rows masked out: {log['masked']:,}.")
+    too_small = max((row["too_small"] for row in log["values"]), default=0)
+    if too_small:
+        notes.append(f"groups too small for the largest comparison size: {too_small:,}.")
+    mixed = mixed_sizes(log, objectives)
+    return [*notes, f"{mixed}."] if mixed else notes
