@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 VERL := .venv-verl
 
 .PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study clean
-EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib botorch studies docs
+EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
 run: $(VENV)/rl.stamp
@@ -78,5 +78,5 @@ $(VERL)/stamp: pyproject.toml constraints.txt
 	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
 	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[verl-test]'
 	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	    'verl==0.9.*' 'skyrl==0.3.*' 'skyrl-gym==0.4.*' 'TransferQueue>=0.1.10'
+	    'verl==0.9.*' 'skyrl>=0.3,<0.5' 'skyrl-gym==0.4.*' 'TransferQueue>=0.1.10'
 	touch $@
