@@ -30,7 +30,7 @@ import study
 import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
@@ -56,14 +56,15 @@ class Task:
     recent: int  # training episodes of a point of the learning curve
     fresh: int  # episodes of the final policy
     cap: float  # what Return Capping is given: its cap never lies below
+    normalize: bool  # observations by their running mean and standard deviation
     contenders: tuple[tuple[str, str], ...]  # method, objective
 
 
-BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, (
+BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL), ("discard", TAIL), ("reinforce", TAIL),
     ("ours", "var:0.2"), ("ours", "median"), ("ours", "max@8"),
 ))  # fmt: skip
-LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, (
+LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL),
 ))  # fmt: skip
 TASKS = {"bets": BETS, "lander": LANDER}
@@ -220,7 +221,8 @@ def play(env: str, method: str, objective: str, seed: int, shorten: int = 1) -> 
     torch.set_num_threads(1)
     task = TASKS[env]
     steps, recent = task.steps // shorten, list[float]()
-    model = build(task, make_envs(env, task.envs, seed), method, objective, seed)
+    envs = make_envs(env, task.envs, seed)
+    model = build(task, VecNormalize(envs, norm_reward=False) if task.normalize else envs, method, objective, seed)
     curve: list[list[float]] = []
 
     def watch(see: dict[str, Any], _: Any) -> bool:
@@ -256,8 +258,9 @@ def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.n
     envs = make_envs(env, count, 10_000 + seed)
     found: list[list[float]] = [[] for _ in range(count)]
     total, right, obs = np.zeros(count), 0, envs.reset()
+    normal = model.get_vec_normalize_env()
     while min(map(len, found)) < each:
-        actions, _ = model.predict(obs, deterministic=False)
+        actions, _ = model.predict(obs if normal is None else normal.normalize_obs(obs), deterministic=False)
         obs, rewards, over, infos = envs.step(actions)
         total += rewards
         for i in np.flatnonzero(over):

@@ -157,7 +157,7 @@ def test_a_pair_of_objectives_is_annealed_and_length_has_a_price(tmp_path, monke
     monkeypatch.setattr("ordergrad.adapters.trl.advantages", spy)
     folder = run_folder(tmp_path, "max@2..mean", 0)
     assert run(settings, "max@2..mean", 0, folder, lambda: False, lambda row: None)
-    assert objectives == ["max@2", "0.75*max@2+0.25*mean", "0.5*max@2+0.5*mean", "0.25*max@2+0.75*mean"]
+    assert objectives == ["max@2", "0.25*mean+0.75*max@2", "0.5*mean+0.5*max@2", "0.75*mean+0.25*max@2"]
     priced = np.concatenate(rewards).ravel()
     assert (priced < 0).any()
     assert set(np.round(priced * 4) / 4) == set(priced)
