@@ -8,6 +8,8 @@ from importlib.util import find_spec
 _NEEDS = {
     "jax": ["src/ordergrad/backends/jax.py"],
     "numba": ["src/ordergrad/kernels/cpu.py"],
+    "rsl_rl": ["src/ordergrad/adapters/rsl_rl.py"],
+    "skrl": ["src/ordergrad/adapters/skrl.py"],
     "skyrl": ["src/ordergrad/adapters/skyrl.py"],
     "torch": ["src/ordergrad/backends/torch.py"],
     "triton": ["src/ordergrad/kernels/cuda.py"],
