@@ -1,7 +1,7 @@
 """A stand-in for importing Unsloth, then one step of our trainer. Run as a program: patching TRL lasts.
 
-Unsloth executes the source of TRL's trainer again under the name `_UnslothGRPOTrainer`, derives `UnslothGRPOTrainer` and
-`UnslothGRPOConfig`, and puts both in the place of TRL's (`unsloth.models.rl`, read in 2026.10.9).
+Unsloth executes the source of TRL's trainer again under the name `_UnslothGRPOTrainer`, derives `UnslothGRPOTrainer`
+and `UnslothGRPOConfig`, and replaces TRL's classes by them (`unsloth.models.rl`, read in 2026.10.9).
 """
 
 import inspect
