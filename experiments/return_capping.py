@@ -30,12 +30,12 @@ import study
 import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
 from ordergrad.envs import BettingGameVector, ReturnSoFar
-from ordergrad.envs.betting_game import best_value
+from ordergrad.envs.betting_game import best_value, returns_of_best
 
 LEVEL = 0.2
 TAIL = f"cvar:{LEVEL}"
@@ -56,14 +56,15 @@ class Task:
     recent: int  # training episodes of a point of the learning curve
     fresh: int  # episodes of the final policy
     cap: float  # what Return Capping is given: its cap never lies below
+    normalize: bool  # observations by their running mean and standard deviation
     contenders: tuple[tuple[str, str], ...]  # method, objective
 
 
-BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, (
+BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL), ("discard", TAIL), ("reinforce", TAIL),
     ("ours", "var:0.2"), ("ours", "median"), ("ours", "max@8"),
 ))  # fmt: skip
-LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, (
+LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL),
 ))  # fmt: skip
 TASKS = {"bets": BETS, "lander": LANDER}
@@ -220,7 +221,8 @@ def play(env: str, method: str, objective: str, seed: int, shorten: int = 1) -> 
     torch.set_num_threads(1)
     task = TASKS[env]
     steps, recent = task.steps // shorten, list[float]()
-    model = build(task, make_envs(env, task.envs, seed), method, objective, seed)
+    envs = make_envs(env, task.envs, seed)
+    model = build(task, VecNormalize(envs, norm_reward=False) if task.normalize else envs, method, objective, seed)
     curve: list[list[float]] = []
 
     def watch(see: dict[str, Any], _: Any) -> bool:
@@ -256,8 +258,9 @@ def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.n
     envs = make_envs(env, count, 10_000 + seed)
     found: list[list[float]] = [[] for _ in range(count)]
     total, right, obs = np.zeros(count), 0, envs.reset()
+    normal = model.get_vec_normalize_env()
     while min(map(len, found)) < each:
-        actions, _ = model.predict(obs, deterministic=False)
+        actions, _ = model.predict(obs if normal is None else normal.normalize_obs(obs), deterministic=False)
         obs, rewards, over, infos = envs.step(actions)
         total += rewards
         for i in np.flatnonzero(over):
@@ -284,6 +287,26 @@ def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
 
 
 # Results ------------------------------------------------------------------------------------------------------------
+
+
+def caps() -> list[study.Record]:
+    """Return what the best policy of the betting game for other utilities than the tail's is worth, exactly.
+
+    ``cap``: the utility min(R, C). ``floor``: min(R, C) + slope * max(R - C, 0), C chosen best.
+    """
+    rows: list[study.Record] = []
+    for cap in (16, 24, 34, 48, 64, 80, 100, 128, 160, 240):
+        returns, chances = returns_of_best(lambda r, c=cap: np.minimum(r, c))
+        value = float(og.exact.value(returns, chances, TAIL))
+        rows.append({"utility": "cap", "number": float(cap), TAIL: value, "mean": float(returns @ chances)})
+    for slope in (0.01, 0.02, 0.05, 0.1, 0.2):
+        best = {"utility": "floor", "number": slope, TAIL: -np.inf, "mean": 0.0}
+        for cap in range(0, 104, 8):
+            returns, chances = returns_of_best(lambda r, c=cap, s=slope: np.minimum(r, c) + s * np.maximum(r - c, 0))
+            if (value := float(og.exact.value(returns, chances, TAIL))) > best[TAIL]:
+                best |= {TAIL: value, "mean": float(returns @ chances)}
+        rows.append(best)
+    return rows
 
 
 def table(records: Sequence[study.Record]) -> list[study.Record]:
@@ -342,6 +365,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = table(records)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))
+    s.write_table("caps.csv", caps())
     draw(records, s.images / "return_capping.png")
     s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, contenders=rows)
 

@@ -88,7 +88,7 @@ class EpisodeRanking:
         for name, number in (("min_episodes", min_episodes), ("patience", patience), ("pool", pool)):
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
-        self.objective = objective
+        self._objective = parse(objective)
         check_nonzero(self.objective)
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
@@ -101,11 +101,12 @@ class EpisodeRanking:
 
     @property
     def objective(self) -> Objective:
-        """What is optimised. May be assigned, an objective or its string."""
+        """What is optimised. May be assigned, an objective or its string: a schedule, which ends `mean_first`."""
         return self._objective
 
     @objective.setter
     def objective(self, objective: str | Objective) -> None:
+        self.mean_first = self.mean_first and parse(objective) == self._objective
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
