@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
 
-.PHONY: run test test-browser test-verl docs bench bench-gpu study clean
+.PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study clean
+EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib botorch studies docs
 
 # Train a risk-averse and a mean-seeking policy in the guarded maze and show who takes which way.
 run: $(VENV)/rl.stamp
@@ -16,6 +17,10 @@ test: $(VENV)/dev.stamp
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -rs
 
+# The core alone: objectives, weights, estimators, backends.
+test-core: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n 2 tests/core tests/test_layout.py
+
 # The tests in a headless Chromium, which `make test` skips on a machine without one.
 test-browser: $(VENV)/dev.stamp
 	ORDERGRAD_NEED_BROWSER=1 $(BIN)/python -m pytest tests/commands/test_browser.py tests/docs/test_site.py
@@ -23,6 +28,22 @@ test-browser: $(VENV)/dev.stamp
 # The tests of the adapters for verl and SkyRL, whose pins clash with those of the others, in their own environment.
 test-verl: $(VERL)/stamp
 	$(VERL)/bin/python -m pytest tests/adapters/test_verl.py tests/adapters/test_skyrl.py tests/adapters/test_recipes.py
+
+# Each extra alone, in an empty environment that is removed afterwards.
+test-extras: $(EXTRAS:%=test-extra-%)
+
+test-extra-%:
+	rm -rf .venv-extra-$* && $(PYTHON) -m venv .venv-extra-$*
+	.venv-extra-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(if $(filter none,$*),.,'.[$*]')
+	cd .venv-extra-$* && PATH="$$PWD/bin:$$PATH" bin/python ../tests/support/one_extra.py $*
+	rm -rf .venv-extra-$*
+
+# The wheel and the source distribution, in dist/, checked.
+dist: $(VENV)/dist.stamp
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 # The documentation site, in site/.
 docs: $(VENV)/docs.stamp
