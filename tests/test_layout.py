@@ -11,7 +11,7 @@ import pytest
 import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
-CORE = ["objectives", "spec", "weights", "backend", "exact", "estimators", "groups"]
+CORE = ["objectives", "smoothing", "spec", "weights", "backend", "exact", "estimators", "intervals", "groups"]
 LAYERS = [
     *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "adapters"),
     *("runs", "score", "train", "advise", "report", "commands", "__main__"),

@@ -15,6 +15,7 @@ from ordergrad.estimators import (
     value_and_error,
 )
 from ordergrad.groups import group_advantages
+from ordergrad.intervals import interval
 from ordergrad.spec import anneal, parse
 from ordergrad.weights import rank_weights, sample_weights, spectrum
 
@@ -26,6 +27,7 @@ __all__ = [
     "exact",
     "group_advantages",
     "include_one",
+    "interval",
     "leave_one_out",
     "objectives",
     "order_statistics",

@@ -161,11 +161,16 @@ def value_and_error(
     sample_weight: Array | None = None,
     small: SmallValue = "error",
 ) -> tuple[Array, Array]:
-    r"""Return the value of every group and its jackknife standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
+    r"""Return the value of every group and its standard error, $se^2 = \frac{N-1}{N^3} \sum_i A_i^2$.
 
-    The advantages are the jackknife differences $A_i = N (v - v_{-i})$, so the error costs nothing more. It describes
-    the sampling of the N rewards of one group. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$. Both are
-    differentiable in the rewards; where the error is 0 its derivative is given as 0.
+    The advantages are the jackknife differences $A_i = N (v - v_{-i})$: this is the jackknife's error. For quantiles
+    without @K (``median``, ``var:q``, ``quantile:q``, the ends of ``winsorized:p``) the jackknife is inconsistent: it
+    rests on one gap between rewards, however many there are. There A is that of the Harrell-Davis estimator of the
+    same quantile, which has the same large-sample error and a consistent jackknife, in sums as well.
+
+    The error describes the sampling of the N rewards of one group, and is that of a large sample: for a confidence
+    interval take `interval`. With `sample_weight`, $se^2 = \sum_i p_i^2 A_i^2$, where drawing with replacement does the
+    smoothing. Value and error are differentiable in the rewards; where the error is 0 its derivative is given as 0.
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
@@ -195,7 +200,7 @@ def value_and_error(
         a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group))
         error = _root(ops, ops.total((probs * a) ** 2))
         return v, ops.cast(_emptied(ops, error, empty, np.nan), v)
-    a = _scanned(group, objective, "leave_one_out", small)
+    a = _scanned(group, objective, "error", small)
     n = group.n if group.n > 1 else np.nan  # one reward alone says nothing about its error
     if group.mask is not None:
         n = ops.xp.astype(_counts(group), a.dtype)
@@ -520,7 +525,7 @@ def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, smal
         a = ops.unsort(climb, order)
         sums = ops.total(_zeroed(group, a))
         a = a - (sums / ops.xp.clip(ops.xp.astype(_counts(group), a.dtype), 1, group.n))[..., None]
-    if quantity != "leave_one_out":
+    if quantity not in ("leave_one_out", "error"):
         a = a + _common(ops, ordered, offset, total)[..., None]
     elif group.mask is not None:
         a = a + total[..., None]  # 0, or NaN for a group that is too small, however many gaps it has

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.objectives import Elementary, Objective, whole_number
+from ordergrad.smoothing import smoothed
 from ordergrad.spec import parse
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Baseline = Literal["leave_one_out", "k_minus_one", "none"]
-Quantity = Literal["value", "include_one", "excluded", "leave_one_out", "k_minus_one", "none"]
+Quantity = Literal["value", "include_one", "excluded", "leave_one_out", "k_minus_one", "none", "error"]
 
 
 class Scan(NamedTuple):
@@ -155,7 +156,7 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
 def smallest_group(objective: Objective, quantity: Quantity) -> int:
     """Return the smallest group for which a quantity of an objective is defined."""
     k = objective.largest_size
-    if quantity in ("leave_one_out", "excluded"):
+    if quantity in ("leave_one_out", "excluded", "error"):
         return k + 1
     return max(k, 2) if quantity == "k_minus_one" else k
 
@@ -188,8 +189,11 @@ def scan(objective: Objective, n: int, quantity: Quantity, clip: bool = False) -
     ``none``             (n-K) w(n-1; K, α)                            K w(n; K, α)
     ===================  ============================================  ===========================================
 
-    The last three are the advantages with those baselines; ``excluded`` is the value without the sample.
+    The last three are the advantages with those baselines; ``excluded`` is the value without the sample. ``error`` is
+    ``leave_one_out`` of the smoothed objective: the influence of every sample on the value.
     """
+    if quantity == "error":
+        return scan(smoothed(objective), n, "leave_one_out", clip)
     slopes, common = np.zeros(max(n - 1, 0)), np.zeros(n)
     for coefficient, alpha in components(objective, largest_k(n), clip):
         if quantity == "k_minus_one" and len(alpha) == 1:

@@ -10,6 +10,7 @@ from strategies import groups, objectives
 
 import ordergrad as og
 from ordergrad.objectives import Max, Weights
+from ordergrad.smoothing import smoothed
 
 N = 7
 GROUPS = groups(N, count=2)
@@ -106,7 +107,7 @@ def test_the_second_baseline_of_the_max_is_the_max_of_one_less(k):
 
 @given(GROUPS, OBJECTIVES)
 def test_jackknife(rewards, objective):
-    """A = N (v - v_-i); se from the advantages."""
+    """A = N (v - v_-i); se from the advantages, of quantiles without @K from those of the smoothed objective."""
     a, v = og.advantages(rewards, objective), og.value(rewards, objective)
     without = np.stack([og.value(np.delete(rewards, i, axis=-1), at_size(objective, N - 1)) for i in range(N)], axis=-1)
     tolerance = 10 * slack(rewards, objective)
@@ -114,6 +115,7 @@ def test_jackknife(rewards, objective):
     assert_allclose(og.leave_one_out(rewards, objective), without, atol=tolerance * 1e3)
     value, error = og.value_and_error(rewards, objective)
     assert_array_equal(value, v)
+    a = og.advantages(rewards, smoothed(objective))
     assert_allclose(error, np.sqrt((N - 1) / N**3 * (a**2).sum(-1)), rtol=1e-12)
 
 

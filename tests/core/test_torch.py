@@ -49,7 +49,8 @@ def test_gradients(function, spec):
     assert torch.autograd.gradgradcheck(lambda x: function(x, spec), x)
 
 
-PATHWISE = [*SOME, "gini", "median", "max@6", "cvar:0.4@6", "0.5*var:0.3@6+0.5*lmoment:2"]
+PATHWISE = [*SOME, "gini", "median@5", "quantile:0.5:harrelldavis", "max@6", "cvar:0.4@6"]
+PATHWISE += ["0.5*var:0.3@6+0.5*lmoment:2"]
 """Objectives of comparison sizes up to N = 6."""
 
 

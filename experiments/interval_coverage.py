@@ -1,0 +1,212 @@
+r"""Coverage of confidence intervals and standard errors: every objective of the README, four group sizes.
+
+For each objective, N and distribution, many groups of N independent rewards. How often
+
+* `og.interval` contains the objective (for a level without @K, that of the population), how often it lies above and
+  below it, and how long it is, relative to 2 * 1.96 standard deviations of the value;
+* value +- 1.96 standard errors of `og.value_and_error` contains it, and the root mean square of the error over the
+  standard deviation of the value.
+
+A second table compares three errors of quantiles: that of `og.value_and_error` (the jackknife of the Harrell-Davis
+estimator), Maritz and Jarrett's, and the plain jackknife.
+
+    python experiments/interval_coverage.py --results experiments/results/interval_coverage
+    python experiments/interval_coverage.py --quick
+
+What came out and what to expect: docs/intervals.md.
+
+References:
+    Maritz and Jarrett (1978). A note on estimating the variance of the sample median. JASA 73(361).
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import betainc, ndtri, stdtrit
+
+import ordergrad as og
+from ordergrad.runs.folder import provenance, write_csv, write_json
+
+Array = Any
+OBJECTIVES = (
+    *("mean", "max@8", "top:2@4", "rank:2@8", "maxrl", "maxrl@8"),
+    *("cvar:0.05", "cvar:0.1", "cvar:0.25", "var:0.05", "var:0.1", "bottom:2@8", "min@8"),
+    *("uppercvar:0.1", "range:0.25:0.75", "median", "quantile:0.3", "quantile:0.3:weibull", "quantile:0.3:blom"),
+    *("quantile:0.3:harrelldavis", "trimmed:0.1", "winsorized:0.1", "midrange@8", "topbottom:2@8"),
+    *("gini", "mean-0.5*gini", "lmoment:3", "wang:0.5", "power:2", "exponential:3", "weights:0:0:1:1"),
+    *("0.7*mean+0.3*max@8", "0.5*mean+0.5*median"),
+)
+QUANTILES = ("median", "quantile:0.3", "var:0.1")
+
+
+class Distribution(NamedTuple):
+    draw: Callable[[np.random.Generator, tuple[int, int]], Array]
+    outcomes: Callable[[], tuple[Array, Array]]
+    bounds: tuple[float, float] | None
+
+
+def cells(quantile: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Return outcomes and probabilities of a symmetric distribution cut finely, most finely in its tails."""
+    edge = np.linspace(-40, 40, 400_001)
+    below, middle = np.exp(-np.logaddexp(0, edge)), (edge[1:] + edge[:-1]) / 2
+    p = np.where(middle < 0, np.diff(below[::-1]), -np.diff(below))
+    tail = quantile(np.exp(-np.logaddexp(0, np.abs(middle))))
+    return np.where(middle < 0, tail, -tail), p / p.sum()
+
+
+def zero_one(p: float) -> Distribution:
+    return Distribution(
+        lambda rng, shape: (rng.random(shape) < p).astype(float),
+        lambda: (np.array([0.0, 1.0]), np.array([1 - p, p])),
+        (0.0, 1.0),
+    )
+
+
+DISTRIBUTIONS = {
+    "normal": Distribution(lambda rng, shape: rng.standard_normal(shape), lambda: cells(ndtri), None),
+    "t3": Distribution(
+        lambda rng, shape: rng.standard_t(3, shape), lambda: cells(lambda u: np.asarray(stdtrit(3, u))), None
+    ),
+    "0/1 at 5%": zero_one(0.05),
+    "0/1 at 50%": zero_one(0.5),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    sizes: tuple[int, ...] = (16, 64, 256, 1000)
+    repetitions: int = 4000
+    level: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One objective; shares of the groups, NaN where there is no interval or no error.
+
+    Attributes:
+        covered: With the truth in the interval.
+        above: With the interval above the truth.
+        below: With the interval below the truth.
+        length: Its mean length over 2 * 1.96 standard deviations of the value.
+        error_covered: With the truth within 1.96 standard errors.
+        error_ratio: Root mean square of the error over the standard deviation of the value.
+        reason: Why there is no interval.
+    """
+
+    distribution: str
+    n: int
+    objective: str
+    covered: float = math.nan
+    above: float = math.nan
+    below: float = math.nan
+    length: float = math.nan
+    error_covered: float = math.nan
+    error_ratio: float = math.nan
+    reason: str = ""
+
+
+def measure(name: str, n: int, objective: str, rewards: Array, settings: Settings) -> Row:
+    distribution = DISTRIBUTIONS[name]
+    try:
+        truth = float(og.exact.value(*distribution.outcomes(), objective))
+    except ValueError as error:
+        return Row(name, n, objective, reason=str(error))
+    found: dict[str, Any] = {}
+    value, error = og.value_and_error(rewards, objective)
+    deviation = value.std()
+    found["error_covered"] = (np.abs(value - truth) <= 1.96 * error).mean()
+    if deviation > 0:
+        found["error_ratio"] = math.sqrt((error**2).mean()) / deviation
+    try:
+        low, high = og.interval(rewards, objective, level=settings.level, bounds=distribution.bounds)
+    except ValueError as reason:
+        return Row(name, n, objective, **found, reason=str(reason))
+    found["above"], found["below"] = (low > truth).mean(), (high < truth).mean()
+    found["covered"] = 1 - found["above"] - found["below"]
+    if deviation > 0:
+        found["length"] = (high - low).mean() / (2 * 1.96 * deviation)
+    return Row(name, n, objective, **found)
+
+
+def run(settings: Settings) -> list[Row]:
+    rows: list[Row] = []
+    for name, distribution in DISTRIBUTIONS.items():
+        for n in settings.sizes:
+            rng = np.random.default_rng([settings.seed, n])
+            rewards = np.sort(distribution.draw(rng, (settings.repetitions, n)), axis=-1)
+            rows += [measure(name, n, objective, rewards, settings) for objective in OBJECTIVES]
+            print(f"{name}, N = {n}: done")
+    return rows
+
+
+def maritz_jarrett(x: Array, objective: str) -> Array:
+    """Return their error of the order statistic at the place that the objective weighs, of sorted groups."""
+    n = x.shape[-1]
+    rank = og.rank_weights(objective, k=n) @ np.arange(1, n + 1)
+    w = np.diff(betainc(rank, n + 1 - rank, np.arange(n + 1) / n))
+    centre = x @ w
+    return np.sqrt(((x - centre[:, None]) ** 2) @ w)
+
+
+def plain_jackknife(x: Array, objective: str) -> Array:
+    n = x.shape[-1]
+    return np.sqrt((n - 1) / n**3 * (og.advantages(x, objective) ** 2).sum(axis=-1))
+
+
+ERRORS: dict[str, Callable[[Array, str], Array]] = {
+    "value_and_error": lambda x, objective: og.value_and_error(x, objective)[1],
+    "Maritz-Jarrett": maritz_jarrett,
+    "plain jackknife": plain_jackknife,
+}
+
+
+def quantile_errors(settings: Settings) -> list[list[Any]]:
+    """Return how each error does for normal rewards."""
+    rows: list[list[Any]] = []
+    for n in settings.sizes:
+        x = np.sort(np.random.default_rng([settings.seed, n]).standard_normal((settings.repetitions, n)), axis=-1)
+        for objective in QUANTILES:
+            value = og.value(x, objective)
+            truth = float(og.exact.value(*DISTRIBUTIONS["normal"].outcomes(), objective))
+            for kind, error_of in ERRORS.items():
+                error = error_of(x, objective)
+                ratio = math.sqrt((error**2).mean()) / value.std()
+                covered = (np.abs(value - truth) <= 1.96 * error).mean()
+                rows.append([n, objective, kind, round(ratio, 4), round(error.std() / error.mean(), 4), covered])
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Coverage of intervals and errors of every objective.")
+    parser.add_argument("--quick", action="store_true", help="two group sizes, 400 groups each")
+    parser.add_argument("--results", type=Path, default=Path("runs/interval_coverage"), help="folder of the tables")
+    options = parser.parse_args(argv)
+    settings = Settings(sizes=(16, 64), repetitions=400) if options.quick else Settings()
+    clock = time.perf_counter()
+    rows, errors = run(settings), quantile_errors(settings)
+    folder: Path = options.results
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(folder / "intervals.csv", list(asdict(rows[0])), [written(row) for row in rows])
+    write_csv(folder / "quantile_errors.csv", ["n", "objective", "error", "ratio", "variation", "covered"], errors)
+    summary = {
+        **provenance(" ".join(["python experiments/interval_coverage.py", *["--quick"] * options.quick])),
+        "settings": asdict(settings),
+        "seconds": round(time.perf_counter() - clock),
+    }
+    write_json(folder / "summary.json", summary)
+    print(f"results: {folder}/intervals.csv, quantile_errors.csv, summary.json")
+
+
+def written(row: Row) -> list[Any]:
+    return [round(float(v), 4) if isinstance(v, float) else v for v in asdict(row).values()]
+
+
+if __name__ == "__main__":
+    main()
