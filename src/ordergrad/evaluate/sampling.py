@@ -14,18 +14,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+import transformers
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 __all__ = [
     "Completion",
     "Sampling",
+    "StopsAt",
+    "completions_of",
     "cut_at_stop",
     "end_tokens",
     "prompt_ids",
     "rows_at_once",
     "sample",
     "sample_ids",
-    "with_system_prompt",
 ]
 
 _LOGIT_COPIES = 6  # of one row over the vocabulary, float32: scores, sorting and probabilities of a sampling step
@@ -74,21 +76,6 @@ class Completion:
     ended: bool
 
 
-def with_system_prompt(prompt: Any, system: str) -> Any:
-    """Return a prompt with a system message at its beginning; text becomes a chat.
-
-    Example:
-        >>> with_system_prompt("1 + 1?", "Be brief.")
-        [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': '1 + 1?'}]
-    """
-    if not system:
-        return prompt
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    if messages[0]["role"] == "system":
-        messages = messages[1:]
-    return [{"role": "system", "content": system}, *messages]
-
-
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Return every token that ends a completion: those of the model's generation settings, and the tokenizer's."""
     declared = model.generation_config.eos_token_id
@@ -125,8 +112,12 @@ def sample(
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for ids in sample_ids(model, tokenizer, tokens, samples, sampling):
-            yield _completions(tokenizer, ids, ends, sampling.stop, plain)
+        for rows in sample_ids(model, tokenizer, tokens, samples, sampling):
+            ended = [
+                len(ids) < sampling.max_completion or ids[-1] in ends or _stops(tokenizer, ids, sampling.stop)
+                for ids in rows
+            ]
+            yield completions_of(tokenizer, rows, ended, plain)
 
 
 def sample_ids(
@@ -138,12 +129,14 @@ def sample_ids(
     """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ends = end_tokens(model, tokenizer)
-    config = _generation_config(sampling, tokenizer, pad, ends)
+    settings = _generation_settings(sampling, tokenizer, pad, ends)
+    config = GenerationConfig(**settings, disable_compile=True)
+    criteria = StoppingCriteriaList([StopsAt(tokenizer, sampling.stop)] if sampling.stop else [])
     at_once = rows_at_once(model, max(map(len, prompts)) + sampling.max_completion)
     found: list[list[int]] = []
     for batch, copies in _batches(prompts, samples, at_once):
-        with torch.no_grad(), _settings(model, config):
-            new = _generate(model, tokenizer, batch, copies, pad, config)
+        with torch.no_grad(), _evaluating(model, settings):
+            new = _generate(model, batch, copies, pad, config, criteria)
         ended = (_until_end(row, ends) for row in new.tolist())
         found += [cut_at_stop(tokenizer, ids, sampling.stop) for ids in ended]
         while len(found) >= samples:
@@ -178,7 +171,7 @@ def _free_memory(device: torch.device) -> int:
 
 
 def _batches(tokens: Sequence[list[int]], samples: int, at_once: int) -> Iterator[tuple[list[list[int]], int]]:
-    """Yield prompts and the number of completions of each: several prompts at a time, or a part of one's completions."""
+    """Yield prompts and the number of completions of each: several prompts, or part of one's completions."""
     if samples <= at_once:
         together = at_once // samples
         for begin in range(0, len(tokens), together):
@@ -189,8 +182,8 @@ def _batches(tokens: Sequence[list[int]], samples: int, at_once: int) -> Iterato
             yield [ids], min(at_once, samples - begin)
 
 
-def _generation_config(sampling: Sampling, tokenizer: Any, pad: int, ends: list[int]) -> GenerationConfig:
-    settings: dict[str, Any] = {
+def _generation_settings(sampling: Sampling, tokenizer: Any, pad: int, ends: list[int]) -> dict[str, Any]:
+    return {
         "max_new_tokens": sampling.max_completion,
         "do_sample": True,
         "pad_token_id": pad,
@@ -203,20 +196,20 @@ def _generation_config(sampling: Sampling, tokenizer: Any, pad: int, ends: list[
         "repetition_penalty": sampling.repetition_penalty,
         **sampling.generation,
     }
-    if sampling.stop:
-        settings["stop_strings"] = list(sampling.stop)
-    return GenerationConfig(**settings, disable_compile=True)
 
 
 @contextmanager
-def _settings(model: Any, config: GenerationConfig) -> Generator[None]:
-    """Evaluate with a model's own generation settings overridden as TRL overrides them: by those that are given."""
+def _evaluating(model: Any, settings: Mapping[str, Any]) -> Generator[None]:
+    """Put a model into evaluation mode, and before Transformers 5 override its own settings as TRL does.
+
+    From Transformers 5 on, what is None in the settings is taken from the model's ``generation_config.json``: in
+    training as here.
+    """
     own, training = model.generation_config, model.training
-    changed = GenerationConfig.from_dict(own.to_dict())
-    for name, given in config.to_diff_dict().items():
-        setattr(changed, name, given)
     try:
-        model.generation_config = changed
+        if int(transformers.__version__.split(".")[0]) < 5:
+            model.generation_config = GenerationConfig.from_dict(own.to_dict())
+            model.generation_config.update(**settings)
         model.eval()
         yield
     finally:
@@ -225,17 +218,17 @@ def _settings(model: Any, config: GenerationConfig) -> Generator[None]:
 
 
 def _generate(
-    model: Any, tokenizer: Any, batch: list[list[int]], copies: int, pad: int, config: GenerationConfig
+    model: Any, batch: list[list[int]], copies: int, pad: int, config: GenerationConfig, criteria: Any
 ) -> torch.Tensor:
     """Return the new tokens of `copies` completions of each prompt, which is read once."""
     longest = max(map(len, batch))
     rows = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in batch], device=model.device)
     mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in batch], device=model.device)
-    options: dict[str, Any] = {"tokenizer": tokenizer} if config.stop_strings else {}
+    options: dict[str, Any] = {"generation_config": config, "stopping_criteria": criteria}
     if copies > 1 and longest > 1 and config.cache_implementation is None:
         options |= _prefix(model, rows, mask, copies)
     rows, mask = (x.repeat_interleave(copies, dim=0) for x in (rows, mask))
-    return model.generate(input_ids=rows, attention_mask=mask, generation_config=config, **options)[:, longest:]
+    return model.generate(input_ids=rows, attention_mask=mask, **options)[:, longest:]
 
 
 def _prefix(model: Any, rows: torch.Tensor, mask: torch.Tensor, copies: int) -> dict[str, Any]:
@@ -257,33 +250,50 @@ def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
     return next((ids[: i + 1] for i, token in enumerate(ids) if token in ends), ids)
 
 
+class StopsAt(StoppingCriteria):
+    """Ends the sequences of one call of `generate` after one of some strings, whatever the tokenizer's vocabulary.
+
+    Args:
+        tokenizer: Turns the end of a sequence into text.
+        stop: The strings.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
+        self.tokenizer, self.stop, self.length = tokenizer, tuple(stop), max(map(len, stop))
+        self.prompt: int | None = None
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        """Return whether each sequence ends in a stop string; called after every new token."""
+        if self.prompt is None:
+            self.prompt = input_ids.shape[1] - 1
+        new = input_ids[:, self.prompt :]
+        tails = self.tokenizer.batch_decode(new[:, -self.length :], skip_special_tokens=True)
+        ended = [any(string in tail for string in self.stop) for tail in tails]
+        return torch.tensor(ended, device=input_ids.device)
+
+
 def cut_at_stop(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> list[int]:
     """Return the shortest beginning of a completion's tokens whose text holds one of the stop strings, or all."""
-
-    def holds(count: int) -> bool:
-        text = tokenizer.decode(ids[:count], skip_special_tokens=True)
-        return any(string in text for string in stop)
-
-    if not stop or not holds(len(ids)):
+    if not _stops(tokenizer, ids, stop):
         return ids
-    low, high = 0, len(ids)  # not held by the first `low` tokens, held by the first `high`
+    low, high = 0, len(ids)  # no stop string in the first `low` tokens, one in the first `high`
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
+        low, high = (low, middle) if _stops(tokenizer, ids[:middle], stop) else (middle, high)
     return ids[:high]
 
 
-def _completions(
-    tokenizer: Any, rows: list[list[int]], ends: Sequence[int], stop: Sequence[str], plain: bool
-) -> list[Completion]:
+def _stops(tokenizer: Any, ids: list[int], stop: Sequence[str]) -> bool:
+    text = tokenizer.decode(ids, skip_special_tokens=True) if stop else ""
+    return any(string in text for string in stop)
+
+
+def completions_of(tokenizer: Any, rows: Sequence[list[int]], ended: Sequence[bool], plain: bool) -> list[Completion]:
+    """Return completions from their tokens: texts, or messages for chats."""
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True)
     return [
-        Completion(
-            text if plain else _messages(tokenizer, ids, text),
-            ids,
-            ids[-1] in ends or any(string in text for string in stop),
-        )
-        for ids, text in zip(rows, texts, strict=True)
+        Completion(text if plain else _messages(tokenizer, ids, text), ids, has_ended)
+        for ids, text, has_ended in zip(rows, texts, ended, strict=True)
     ]
 
 

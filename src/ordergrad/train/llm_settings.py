@@ -1,6 +1,7 @@
 """The settings of `ordergrad train llm`, kept apart so that showing them needs none of the packages that train."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["GRPO", "LLMSettings", "as_json", "stages"]
@@ -34,8 +35,15 @@ class LLMSettings:
         warm_hits: Share of the demonstrations that solve their problem.
         lora: Train low-rank adapters instead of all weights.
         vllm: Generate with vLLM.
-        eval_problems: Held-out problems on which each trained model is measured.
+        temperature: Of the sampling, in training and evaluation.
+        system: A system prompt before every prompt; texts become chats.
+        template: Arguments of the chat template.
+        stop: Strings that end a completion.
+        tests: Files to measure on instead of held-out rows of `data`, each ``FILE`` or ``NAME=FILE``.
+        eval_problems: Held-out problems on which each trained model is measured; of each test, the most to use.
         eval_samples: Completions of each of them; pass@k for k up to this.
+        eval_every: Steps between quick evaluations during training, with at most 8 completions each; 0 for none.
+        tracker: Where metrics are logged besides: a name that Transformers' `report_to` takes, or ``none``.
         success: The least reward, without the price of length, that is a success.
     """
 
@@ -57,8 +65,15 @@ class LLMSettings:
     warm_hits: float = 0.25
     lora: bool = False
     vllm: bool = False
+    temperature: float = 1.0
+    system: str = ""
+    template: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stop: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     eval_problems: int = 200
     eval_samples: int = 64
+    eval_every: int = 0
+    tracker: str = "none"
     success: float = 1.0
 
 
