@@ -27,25 +27,20 @@ References:
         learning. JMLR 5. (baselines as control variates)
 """
 
-import argparse
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
+import study
 from rich.table import Table
 from scipy.stats import binom
 
 import ordergrad as og
 from ordergrad.advise.rewards import named
-from ordergrad.runs.console import ending_resumable
-from ordergrad.runs.folder import made_once, open_folder, provenance, write_csv
 from ordergrad.runs.plots import new_figure, save, style
 
 Array = Any
@@ -306,13 +301,17 @@ def least_ratio(at: Binary, points: int = 1001) -> float:
     return bound
 
 
-def bounds() -> list[tuple[Any, ...]]:
-    """Return n, k, p, the ratios of k-minus-one to leave-one-out for both kinds of scores, and the bound."""
-    rows: list[tuple[Any, ...]] = []
+def bounds() -> list[study.Record]:
+    """Return for each case the ratios of k-minus-one to leave-one-out for both kinds of scores, and the bound."""
+    rows: list[study.Record] = []
     for n, k, p in BOUNDS:
         at = binary(n, k, p)
         loo, kmo = (given(name, at) for name in ("leave_one_out", "k_minus_one"))
-        rows.append((n, k, p, at.free(kmo) / at.free(loo), at.narrow(kmo) / at.narrow(loo), least_ratio(at)))
+        ratios = {
+            "kmo_over_loo_free": at.free(kmo) / at.free(loo),
+            "kmo_over_loo_narrow": at.narrow(kmo) / at.narrow(loo),
+        }
+        rows.append({"n": n, "k": k, "p": p, **ratios, "least_worse_ratio": least_ratio(at)})
     return rows
 
 
@@ -347,17 +346,24 @@ def as_good(cell: Cell) -> tuple[float, float]:
     return min(better, mirror), max(better, mirror)
 
 
-def summary_of(cells: Sequence[Cell]) -> list[tuple[Any, ...]]:
+def summary_of(cells: Sequence[Cell]) -> list[study.Record]:
     """Return for every geometry and rule: cells, how many are worse, and the ratio's median, 90%, largest, smallest."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[study.Record] = []
     for geometry in GEOMETRIES:
         mine = [cell for cell in cells if cell.geometry == geometry]
         for rule in mine[0].ratio:
             ratio = np.array([cell.ratio[rule] for cell in mine])
-            worse = sum(cell.worse(rule) for cell in mine)
-            points = (np.median(ratio), np.quantile(ratio, 0.9), ratio.max(), ratio.min())
-            rows.append((geometry, rule, len(mine), worse, *map(float, points)))
+            row = {"scores": geometry, "rule": rule, "cells": len(mine), "worse": sum(c.worse(rule) for c in mine)}
+            points = {"median": np.median(ratio), "90%": np.quantile(ratio, 0.9)}
+            points |= {"largest": ratio.max(), "smallest": ratio.min()}
+            rows.append(row | {name: float(x) for name, x in points.items()})
     return rows
+
+
+def cell_row(cell: Cell) -> study.Record:
+    row = {"law": cell.law, "n": cell.n, "k": cell.k, "objective": cell.objective, "scores": cell.geometry}
+    row |= {"kmo_over_loo": cell.kmo_over_loo, "best_share": cell.best, **cell.ratio}
+    return row | {"error_of_kmo": cell.error["k_minus_one"], "error_of_redraw": cell.error["redraw"]}
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
@@ -386,107 +392,56 @@ def example_of(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if (cell.law, cell.n, cell.objective) == ("bernoulli:0.5", 8, "max@4")]
 
 
-def show(rows: Sequence[tuple[Any, ...]], cells: Sequence[Cell], console: Console) -> None:
+def rules_table(rows: Sequence[study.Record]) -> Table:
     table = Table(title="Variance over the better baseline's", title_justify="left")
-    for heading in ("scores", "rule", "cells", "worse", "median", "90%", "largest", "smallest"):
+    for heading in rows[0]:
         table.add_column(heading, justify="left" if heading in ("scores", "rule") else "right")
-    for geometry, rule, count, worse, *points in rows:
-        table.add_row(geometry, rule, str(count), str(worse), *(f"{x:.3f}" for x in points))
-    console.print(table)
-    apart, pairs = len(irreconcilable(cells)), len(_paired(cells))
-    console.print(f"no mixture is as good as the better baseline with both kinds of scores in {apart} of {pairs}")
-    for cell in example_of(cells):
-        low, high = as_good(cell)
-        console.print(
-            f"{cell.law}, {cell.objective}, N = {cell.n}, {cell.geometry} scores: k-minus-one has "
-            f"{cell.kmo_over_loo:.3f} times the variance; shares that do not lose: {low:.2f} to {high:.2f}"
+    for row in rows:
+        table.add_row(*(f"{x:.3f}" if isinstance(x, float) else str(x) for x in row.values()))
+    return table
+
+
+def measured(law: str, n: int, settings: Settings) -> study.Record:
+    return {"cells": [asdict(cell) for cell in measure(law, n, settings)]}
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/baseline_choice")
+    quick: bool = field(default=False, metadata={"help": "a small grid"})
+
+
+def main(argv: list[str] | None = None, settings: Settings | None = None) -> None:
+    options = study.parse(Options, "Compare rules that choose a baseline from the rewards.", argv)
+    settings = settings or (QUICK if options.quick else Settings())
+    with study.Study(__file__, options, argv) as s:
+        s.open(settings)
+        tasks = [{"law": name, "n": n} for name in LAWS for n in settings.groups]
+        records = s.computed("cells.jsonl", tasks, partial(measured, settings=settings))
+    cells = [Cell(**cell) for record in records for cell in record["cells"]]
+    rows, least = summary_of(cells), bounds()
+    s.write_table("cells.csv", [cell_row(cell) for cell in cells])
+    s.write_table("bounds.csv", least)
+    s.write_table("rules.csv", rows)
+    s.console.print(rules_table(rows))
+    for row in least:
+        s.console.print(
+            "max@{k}, N = {n}, success rate {p}: k-minus-one has {kmo_over_loo_free:.3f} (free) and "
+            "{kmo_over_loo_narrow:.3f} (narrow) times the variance; no baseline keeps both ratios to the better one "
+            "below {least_worse_ratio:.3f}".format(**row)
         )
-
-
-def run_all(settings: Settings, out: Path, console: Console) -> list[Cell]:
-    """Return the cells of every law and group size, those that the folder holds from there."""
-    cells: list[Cell] = []
-    with Progress(console=console) as progress:
-        task = progress.add_task("laws", total=len(LAWS) * len(settings.groups))
-        for name in LAWS:
-            for n in settings.groups:
-                path = out / f"parts/{name.replace(':', '-')}-{n}.json"
-                cells += [Cell(**row) for row in made_once(path, partial(part, name, n, settings))]
-                progress.advance(task)
-    return cells
-
-
-def part(name: str, n: int, settings: Settings) -> list[dict[str, Any]]:
-    return [asdict(cell) for cell in measure(name, n, settings)]
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare rules that choose a baseline from the rewards.")
-    parser.add_argument("--quick", action="store_true", help="a small grid")
-    parser.add_argument("--out", type=Path, default=Path("runs/baseline_choice"), help="folder of the run")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the run]")
-    parser.add_argument("--images", type=Path, help="folder of the picture [the folder of the run]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    settings, console = QUICK if options.quick else Settings(), Console(highlight=False)
-    out: Path = options.out
-    with ending_resumable(out, console):
-        open_folder(out, asdict(settings), kind="study", resume=options.resume)
-        cells = run_all(settings, out, console)
-    results, images = (folder or out for folder in (options.results, options.images))
-    for folder in (results, images):
-        folder.mkdir(parents=True, exist_ok=True)
-    rows = summary_of(cells)
-    names = list(cells[0].ratio)
-    write_csv(
-        results / "cells.csv",
-        (
-            "law",
-            "n",
-            "k",
-            "objective",
-            "scores",
-            "kmo_over_loo",
-            "best_share",
-            *names,
-            "error_of_kmo",
-            "error_of_redraw",
-        ),
-        [
-            (
-                *(cell.law, cell.n, cell.k, cell.objective, cell.geometry),
-                *(f"{cell.kmo_over_loo:.4g}", f"{cell.best:.4g}", *(f"{cell.ratio[name]:.4g}" for name in names)),
-                *(f"{cell.error[name]:.2g}" for name in ("k_minus_one", "redraw")),
-            )
-            for cell in cells
-        ],
-    )
-    least = bounds()
-    header = ("n", "k", "p", "kmo_over_loo_free", "kmo_over_loo_narrow", "least_worse_ratio")
-    write_csv(results / "bounds.csv", header, [(*row[:3], *(f"{x:.4g}" for x in row[3:])) for row in least])
-    header = ("scores", "rule", "cells", "worse", "median", "90%", "largest", "smallest")
-    write_csv(results / "rules.csv", header, [(*row[:4], *(f"{x:.4g}" for x in row[4:])) for row in rows])
-    summary = {
-        **provenance("python experiments/baseline_choice.py" + (" --quick" if options.quick else "")),
-        "settings": {**vars(settings)},
-        "cells": len(cells),
-        "irreconcilable": len(irreconcilable(cells)),
-        "pairs": len(_paired(cells)),
-        "example": [
+    s.write_summary(
+        settings,
+        cells=len(cells),
+        irreconcilable=len(irreconcilable(cells)),
+        pairs=len(_paired(cells)),
+        example=[
             {name: getattr(cell, name) for name in ("law", "n", "objective", "geometry", "kmo_over_loo", "best")}
-            | {"shares_as_good": [round(b, 4) for b in as_good(cell)]}
+            | {"shares_as_good": study.rounded(as_good(cell))}
             for cell in example_of(cells)
         ],
-    }
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    draw(cells, images / "baseline_choice.png")
-    show(rows, cells, console)
-    for n, k, p, free, narrow, bound in least:
-        console.print(
-            f"max@{k}, N = {n}, success rate {p}: k-minus-one has {free:.3f} (free) and {narrow:.3f} (narrow) times "
-            f"the variance; no baseline keeps both ratios to the better one below {bound:.3f}"
-        )
-    console.print(f"results: {results}; picture: {images}/baseline_choice.png")
+    )
+    draw(cells, s.images / "baseline_choice.png")
 
 
 if __name__ == "__main__":

@@ -24,18 +24,15 @@ References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
 """
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
+import study
 from rich.table import Table
 from scipy.stats import beta, norm
 
@@ -43,8 +40,6 @@ import ordergrad as og
 from ordergrad.advise.advice import advise
 from ordergrad.advise.goals import read_goal
 from ordergrad.advise.rewards import Prompts, Rewards
-from ordergrad.runs.console import ending_resumable
-from ordergrad.runs.folder import made_once, open_folder, provenance, write_csv
 from ordergrad.runs.plots import new_figure, save, style
 from ordergrad.weights import scan, smallest_group
 
@@ -317,7 +312,7 @@ def measure(
     return rows
 
 
-def lower_tail(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
+def lower_tail(reward: str, settings: Settings) -> list[dict[str, Any]]:
     """CVaR: every N, level, K and baseline; GCVaR; the mean."""
     rows: list[Measured] = []
     for n in settings.groups:
@@ -329,29 +324,26 @@ def lower_tail(reward: str, settings: Settings, step: Callable[[], None]) -> lis
             for q in settings.levels
         ]
         rows += measure(reward, n, wanted, settings.levels, settings)
-        step()
     return [asdict(row) for row in rows]
 
 
-def upper_tail(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
+def upper_tail(reward: str, settings: Settings) -> list[dict[str, Any]]:
     """max@K as its own goal: PKPO's two baselines, and none."""
     rows: list[Measured] = []
     for n in settings.upper_groups:
         wanted = [(f"max@{k}", allowed(f"max@{k}", n)) for k in sizes(n)]
         rows += measure(reward, n, wanted, (), settings)
-        step()
     return [asdict(row) for row in rows]
 
 
-def other_objectives(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
+def other_objectives(reward: str, settings: Settings) -> list[dict[str, Any]]:
     """Other objectives in groups of 64, for whoever wants the worst tenth or twentieth."""
     wanted = [(f"cvar:{q:g}", [(name, "leave_one_out") for name in others(q)]) for q in (0.1, 0.05)]
     rows = measure(reward, 64, wanted, (), settings)
-    step()
     return [asdict(row) for row in rows]
 
 
-def advised(reward: str, settings: Settings, step: Callable[[], None]) -> list[dict[str, Any]]:
+def advised(reward: str, settings: Settings) -> list[dict[str, Any]]:
     """What advise predicts, the same measured on continuous groups, and the SNR for the Gaussian policy."""
     rows: list[dict[str, Any]] = []
     on = grid(reward, 2001)
@@ -380,7 +372,6 @@ def advised(reward: str, settings: Settings, step: Callable[[], None]) -> list[d
                         "gaussian_direction": ours.direction,
                     }
                 )
-            step()
     return rows
 
 
@@ -576,7 +567,7 @@ def draw_objectives(rows: Sequence[Measured], path: Path, goal: str = "cvar:0.1"
     save(figure, path)
 
 
-def show(rows: Sequence[Measured], table: Sequence[tuple[Any, ...]], settings: Settings, console: Console) -> None:
+def show(rows: Sequence[Measured], table: Sequence[tuple[Any, ...]], settings: Settings, console: Any) -> None:
     q, n = 0.1, 64 if 64 in settings.groups else settings.groups[-1]
     shown = Table(title=f"cvar:{q:g}, N = {n}: relative to the population's gradient", title_justify="left")
     for heading in ("reward", "estimator", "baseline", "bias", "direction", "noise", "SNR"):
@@ -601,53 +592,31 @@ def largest_deviation(rows: Sequence[Measured]) -> float:
     return max(row.deviation for row in rows)
 
 
-def plain(value: Any) -> Any:
-    return f"{value:.5g}" if isinstance(value, float) else value
+PARTS = {"cvar": lower_tail, "max": upper_tail, "objectives": other_objectives, "advise": advised}
 
 
-def run_all(settings: Settings, out: Path, console: Console) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of the four parts, those that the folder holds from there."""
-    parts: dict[str, tuple[Callable[..., Sequence[Any]], int]] = {
-        "cvar": (lower_tail, len(settings.groups)),
-        "max": (upper_tail, len(settings.upper_groups)),
-        "objectives": (other_objectives, 1),
-        "advise": (advised, 2 * len(settings.advised)),
-    }
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in parts}
-    with Progress(console=console) as progress:
-        task, done = progress.add_task("groups", total=len(REWARDS) * sum(steps for _, steps in parts.values())), 0
-        for name, (run, steps) in parts.items():
-            for reward in REWARDS:
-                make = partial(run, reward, settings, partial(progress.advance, task))
-                found[name] += made_once(out / f"parts/{name}-{reward}.json", make)
-                done += steps
-                progress.update(task, completed=done)
-    return found
+def part_rows(part: str, reward: str, settings: Settings) -> study.Record:
+    return {"rows": PARTS[part](reward, settings)}
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare estimators of the gradient of CVaR.")
-    parser.add_argument("--quick", action="store_true", help="a small grid")
-    parser.add_argument("--out", type=Path, default=Path("runs/cvar_estimators"), help="folder of the run")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the run]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the run]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    settings, console = QUICK if options.quick else Settings(), Console(highlight=False)
-    out: Path = options.out
-    with ending_resumable(out, console):
-        open_folder(out, asdict(settings), kind="study", resume=options.resume)
-        found = run_all(settings, out, console)
-    results, images = (folder or out for folder in (options.results, options.images))
-    for folder in (results, images):
-        folder.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/cvar_estimators")
+    quick: bool = field(default=False, metadata={"help": "a small grid"})
+
+
+def main(argv: list[str] | None = None, settings: Settings | None = None) -> None:
+    options = study.parse(Options, "Compare estimators of the gradient of CVaR.", argv)
+    settings = settings or (QUICK if options.quick else Settings())
+    with study.Study(__file__, options, argv) as s:
+        s.open(settings)
+        tasks = [{"part": part, "reward": reward} for part in PARTS for reward in REWARDS]
+        records = s.computed("parts.jsonl", tasks, partial(part_rows, settings=settings))
+    found = {part: [row for r in records if r["part"] == part for row in r["rows"]] for part in PARTS}
+    for part, rows in found.items():
+        s.write_table(f"{part}.csv", rows)
     lower, upper, instead = ([Measured(**row) for row in found[name]] for name in ("cvar", "max", "objectives"))
-    predictions = found["advise"]
     table = choices(lower, settings)
-    fields = tuple(Measured.__dataclass_fields__)
-    for name, rows in (("cvar", lower), ("max", upper), ("objectives", instead)):
-        write_csv(results / f"{name}.csv", fields, [[plain(x) for x in vars(row).values()] for row in rows])
-    write_csv(results / "advise.csv", tuple(predictions[0]), [[plain(x) for x in r.values()] for r in predictions])
     header = (
         "reward",
         "goal",
@@ -659,20 +628,17 @@ def main(argv: list[str] | None = None) -> None:
         "error_at_1/q",
         "error_of_gcvar",
     )
-    write_csv(results / "best_k.csv", header, [[plain(x) for x in row] for row in table])
-    summary = {
-        **provenance("python experiments/cvar_estimators.py" + (" --quick" if options.quick else "")),
-        "settings": {**vars(settings)},
-        "estimators": len(lower) + len(upper) + len(instead),
-        "largest_deviation": round(largest_deviation([*lower, *upper, *instead]), 3),
-        "digest": digest(lower, table),
-        "largest_noise_error": round(max(row.noise_error / row.noise for row in lower if row.noise > 0), 5),
-    }
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    draw(lower, settings, images / "cvar_estimators.png")
-    draw_objectives(instead, images / "cvar_objectives.png")
-    show(lower, table, settings, console)
-    console.print(f"results: {results}; pictures: {images}/cvar_estimators.png, cvar_objectives.png")
+    s.write_table("best_k.csv", [dict(zip(header, row, strict=True)) for row in table])
+    show(lower, table, settings, s.console)
+    s.write_summary(
+        settings,
+        estimators=len(lower) + len(upper) + len(instead),
+        largest_deviation=round(largest_deviation([*lower, *upper, *instead]), 3),
+        digest=digest(lower, table),
+        largest_noise_error=round(max(row.noise_error / row.noise for row in lower if row.noise > 0), 5),
+    )
+    draw(lower, settings, s.images / "cvar_estimators.png")
+    draw_objectives(instead, s.images / "cvar_objectives.png")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K with the k-minus-one baseline)
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,6 +32,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import study
 import torch
 from jax_reinforce import Environment, Settings, deep_sea, fresh_returns, train_seeds
 from ppo import Args, make_envs, play
@@ -40,21 +40,11 @@ from ppo import train as train_ppo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from scipy.stats import binomtest
 
 import ordergrad as og
-from ordergrad.runs.console import ending_resumable, train_under_progress
-from ordergrad.runs.folder import (
-    EVALUATION,
-    METRICS,
-    open_folder,
-    provenance,
-    read_metrics,
-    run_folder,
-    write_csv,
-)
+from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.plots import draw_curve, new_figure, save, style
-from ordergrad.runs.statistics import interval, read_returns
+from ordergrad.runs.statistics import read_returns
 from ordergrad.train.evaluation import write_returns
 from ordergrad.train.llm_settings import stages
 from ordergrad.weights import Baseline
@@ -318,19 +308,17 @@ def tuned_gym(size: Size, out: Path, key: str) -> dict[str, tuple[float, float]]
     return {name: max(task.grid(name), key=partial(aimed, name)) for name in task.contenders}
 
 
-def train_gym(size: Size, out: Path, jobs: int, console: Console) -> None:
-    def train(task: GymTask, names: Sequence[str], seeds: int, settings: Any, first: int, folder: Path) -> None:
+def train_gym(s: study.Study, size: Size) -> None:
+    def train(task: GymTask, names: Sequence[str], seeds: int, settings: Any, first: int, part: str) -> None:
         run = partial(gym_run, task, size.lake_fresh, settings, first)
-        shown = lambda row, name: f"mean {row['mean']:.2f}"  # noqa: E731
-        if not train_under_progress(run, names, seeds, task.args.updates, folder, jobs, console, shown):
-            raise KeyboardInterrupt
+        s.train(run, names, seeds, task.args.updates, lambda row, name: f"mean {row['mean']:.2f}", part)
 
     for key, task in gym_tasks(size).items():
         for setting in sorted({s for name in task.contenders for s in task.grid(name)}):
             names = [name for name in task.contenders if setting in task.grid(name)]
-            folder = out / f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
-            train(task, names, task.tuning_seeds, dict.fromkeys(names, setting), 100, folder)
-        train(task, task.contenders, task.seeds, tuned_gym(size, out, key), 0, out / "gym" / key)
+            part = f"gym-tune/{key}/{setting[0]:g}-{setting[1]:g}"
+            train(task, names, task.tuning_seeds, dict.fromkeys(names, setting), 100, part)
+        train(task, task.contenders, task.seeds, tuned_gym(size, s.out, key), 0, f"gym/{key}")
 
 
 # What came out ------------------------------------------------------------------------------------------------------
@@ -364,117 +352,92 @@ def measured(size: Size, out: Path) -> list[dict[str, Any]]:
     return records
 
 
-def column(records: Sequence[Mapping[str, Any]], task: str, contender: str, name: str) -> np.ndarray:
-    return np.array([r[name] for r in records if r["task"] == task and r["contender"] == contender], float)
-
-
-def over_seeds(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of one value a seed, and its 95% interval."""
-    return interval([np.array([value]) for value in values])
-
-
-def share(hits: np.ndarray) -> tuple[float, float, float]:
-    """Return a share of seeds and its 95% interval (Clopper and Pearson)."""
-    found = binomtest(int(hits.sum()), len(hits)).proportion_ci()
-    return float(hits.mean()), float(found.low), float(found.high)
-
-
 def cell(records: Sequence[Mapping[str, Any]], task: str, contender: str) -> dict[str, list[float]]:
     """Return what one contender did in one task: each measure with its interval."""
-    of = partial(column, records, task, contender)
-    found = {"found": share(of("treasure") > FOUND), "settled": share(of("treasure") > 0.5)}
-    found |= {name: over_seeds(of(name)) for name in ("mean", BEST_OF, "nothing", "decoy", "treasure")}
-    return {name: [round(x, 4) for x in values] for name, values in found.items()}
+    of = partial(study.column, records, task=task, contender=contender)
+    found = {"found": study.share(of("treasure") > FOUND), "settled": study.share(of("treasure") > 0.5)}
+    found |= {name: study.over_seeds(of(name)) for name in ("mean", BEST_OF, "nothing", "decoy", "treasure")}
+    return {name: study.rounded(values) for name, values in found.items()}
 
 
-def leads(records: Sequence[Mapping[str, Any]], size: Size) -> list[tuple[Any, ...]]:
+def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     """Return the lead of every contender over the mean and over the bonus, seed by seed, with its interval."""
-    rows: list[tuple[Any, ...]] = []
-    for task, against in product(tasks(size), ("mean", "mean + bonus")):
-        contenders = tasks(size)[task].contenders
-        for contender, name in product(contenders, ("mean", BEST_OF)):
-            if contender != against and against in contenders:
-                ours, theirs = (column(records, task, c, name) for c in (contender, against))
-                rows.append((task, contender, against, name, *(round(x, 4) for x in over_seeds(ours - theirs))))
+    rows: list[study.Record] = []
+    taking_part = list(dict.fromkeys((r["task"], r["contender"]) for r in records))
+    for (task, contender), against, name in product(taking_part, ("mean", "mean + bonus"), ("mean", BEST_OF)):
+        if contender != against and (task, against) in taking_part:
+            found = study.paired(*(study.column(records, name, task=task, contender=c) for c in (contender, against)))
+            row = {"task": task, "contender": contender, "against": against, "measure": name, "lead": found.value}
+            rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
     return rows
 
 
-def tuning_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
+def tuning_rows(size: Size, out: Path) -> list[study.Record]:
+    rows: list[study.Record] = []
     for name, task in tasks(size).items():
         for contender in task.contenders if not task.settings_of else ():
             with np.load(block_path(out, "tune", name, contender)) as block:
                 of_each = zip(block["settings"], block["returns"], block["seen"], strict=True)
                 for (rate, bonus), own, met in of_each:
-                    aimed = float(og.value(own, stages(CONTENDERS[contender].objective)[1]).mean())
-                    hits = ((own >= 0.999 * TREASURE).mean(axis=1) > FOUND).mean()
-                    row = (name, contender, f"{rate:g}", f"{bonus:g}", f"{aimed:.4g}", f"{own.mean():.4g}")
-                    rows.append((*row, f"{hits:.3g}", f"{(met > 0).mean():.3g}"))
+                    row = {"task": name, "contender": contender, "learning_rate": float(rate), "bonus": float(bonus)}
+                    row["aim"] = float(og.value(own, stages(CONTENDERS[contender].objective)[1]).mean())
+                    row["mean"] = float(own.mean())
+                    row["found"] = float(((own >= 0.999 * TREASURE).mean(axis=1) > FOUND).mean())
+                    rows.append(row | {"seen": float((met > 0).mean())})
     return rows
 
 
-def gym_rows(size: Size, out: Path) -> list[tuple[Any, ...]]:
+def gym_measured(size: Size, out: Path) -> list[study.Record]:
     """Return for each policy its settings, its mean, its best of 16 and the share of episodes that reach the goal."""
-    return [
-        (key, name, seed, *tuned_gym(size, out, key)[name], *(round(x, 4) for x in values))
-        for key, task in gym_tasks(size).items()
-        for name in task.contenders
-        for seed, own in enumerate(gym_returns(out / "gym" / key, name, task.seeds))
-        for values in [(own.mean(), float(og.value(own, BEST_OF)), (own > task.goal).mean())]
-    ]
+    rows: list[study.Record] = []
+    for key, task in gym_tasks(size).items():
+        for name, (rate, bonus) in tuned_gym(size, out, key).items():
+            for seed, own in enumerate(gym_returns(out / "gym" / key, name, task.seeds)):
+                row = {"task": key, "contender": name, "seed": seed, "learning_rate": rate, "bonus": bonus}
+                row |= {"mean": float(own.mean()), BEST_OF: float(og.value(own, BEST_OF))}
+                rows.append(row | {"goal": float((own > task.goal).mean())})
+    return rows
 
 
-def gym_cell(returns: Sequence[np.ndarray], goal: float) -> dict[str, list[float]]:
-    found = {
-        "found": share(np.array([(own > goal).mean() > FOUND for own in returns])),
-        "mean": over_seeds(np.array([own.mean() for own in returns])),
-        BEST_OF: over_seeds(np.array([float(og.value(own, BEST_OF)) for own in returns])),
-        "goal": over_seeds(np.array([(own > goal).mean() for own in returns])),
-    }
-    return {name: [round(float(x), 4) for x in values] for name, values in found.items()}
+def gym_cell(records: Sequence[Mapping[str, Any]], task: str, contender: str) -> dict[str, list[float]]:
+    of = partial(study.column, records, task=task, contender=contender)
+    found = {"found": study.share(of("goal") > FOUND)}
+    found |= {name: study.over_seeds(of(name)) for name in ("mean", BEST_OF, "goal")}
+    return {name: study.rounded(values) for name, values in found.items()}
 
 
-def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
+def cells_of(records: Sequence[Mapping[str, Any]], make: Any) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Return every contender of every task, each by `cell` or `gym_cell`."""
+    cells: dict[str, Any] = {}
+    for task, contender in dict.fromkeys((r["task"], r["contender"]) for r in records):
+        cells.setdefault(task, {})[contender] = make(records, task, contender)
+    return cells
+
+
+def report(s: study.Study, size: Size) -> None:
     """Write and show the tables and pictures."""
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
-    records = measured(size, out)
-    rounded = [[f"{x:.5g}" if isinstance(x, float) else x for x in r.values()] for r in records]
-    write_csv(results / "runs.csv", tuple(records[0]), rounded)
-    header = ("task", "contender", "learning_rate", "bonus", "aim", "mean", "found", "seen")
-    write_csv(results / "tuning.csv", header, tuning_rows(size, out))
-    header = ("task", "contender", "against", "measure", "lead", "low", "high")
-    write_csv(results / "differences.csv", header, leads(records, size))
-    header = ("task", "contender", "seed", "learning_rate", "bonus", "mean", BEST_OF, "goal")
-    write_csv(results / "gym.csv", header, gym_rows(size, out))
-    cells = {t: {c: cell(records, t, c) for c in task.contenders} for t, task in tasks(size).items()}
-    summary = {
-        **provenance(command),
-        "size": asdict(size),
-        "columns": ["mean over seeds", "low", "high"],
-        "tasks": cells,
-        "gym": {
-            key: {name: gym_cell(gym_returns(out / "gym" / key, name, t.seeds), t.goal) for name in t.contenders}
-            for key, t in gym_tasks(size).items()
-        },
-    }
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    show(cells, summary["gym"], console)
-    draw(size, out, cells, images / "exploration.png")
-    draw_gym(size, out, images / "exploration_gym.png")
-    console.print(f"results: {results}/summary.json, *.csv; pictures: {images}/exploration*.png")
-
-
-def show(cells: Mapping[str, Any], gyms: Mapping[str, Any], console: Console) -> None:
+    records, gym_records = measured(size, s.out), gym_measured(size, s.out)
+    s.write_table("runs.csv", records)
+    s.write_table("tuning.csv", tuning_rows(size, s.out))
+    s.write_table("differences.csv", leads(records))
+    s.write_table("gym.csv", gym_records)
+    cells, gyms = cells_of(records, cell), cells_of(gym_records, gym_cell)
     for every, reached in ((cells, "treasure"), (gyms, "goal")):
-        table = Table(title="95% intervals over seeds", title_justify="left")
-        for heading in ("task", "trained on", "found by", "mean", BEST_OF, reached):
-            table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
-        for task, own in every.items():
-            for name, c in own.items():
-                spread = (f"{c[key][0]:.2f} ± {(c[key][2] - c[key][1]) / 2:.2f}" for key in ("mean", BEST_OF))
-                table.add_row(task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}")
-        console.print(table)
+        s.console.print(shown(every, reached))
+    s.write_summary(size, columns=["mean over seeds", "low", "high"], tasks=cells, gym=gyms)
+    draw(size, s.out, cells, s.images / "exploration.png")
+    draw_gym(size, s.out, s.images / "exploration_gym.png")
+
+
+def shown(cells: Mapping[str, Any], reached: str) -> Table:
+    table = Table(title="95% intervals over seeds", title_justify="left")
+    for heading in ("task", "trained on", "found by", "mean", BEST_OF, reached):
+        table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
+    for task, own in cells.items():
+        for name, c in own.items():
+            spread = ("{:.2f} [{:.2f}, {:.2f}]".format(*c[key]) for key in ("mean", BEST_OF))
+            table.add_row(task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}")
+    return table
 
 
 def draw(size: Size, out: Path, cells: Mapping[str, Any], path: Path) -> None:
@@ -522,23 +485,20 @@ def draw_gym(size: Size, out: Path, path: Path) -> None:
     save(figure, path)
 
 
+@dataclass(frozen=True)
+class Options(study.Options):
+    size: str = field(default="study", metadata={"choices": SIZES})
+    out: Path | None = field(default=None, metadata={"help": "folder of the runs [runs/exploration-SIZE]"})
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Search for a far treasure on objectives of ranks.")
-    parser.add_argument("--size", choices=SIZES, default="study")
-    parser.add_argument("--out", type=Path, help="folder of the runs [runs/exploration-SIZE]")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
-    parser.add_argument("--jobs", type=int, default=1, help="runs of PPO side by side")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    console, size = Console(highlight=False), SIZES[options.size]
-    out: Path = options.out or Path("runs") / f"exploration-{options.size}"
-    command = f"python experiments/exploration.py --size {options.size}"
-    with ending_resumable(out, console):
-        open_folder(out, asdict(size), kind="study", resume=options.resume)
-        train_blocks(size, out, console)
-        train_gym(size, out, options.jobs, console)
-    report(size, out, options.results or out, options.images or out, command, console)
+    options = study.parse(Options, "Search for a far treasure on objectives of ranks.", argv)
+    options, size = replace(options, out=options.out or Path(f"runs/exploration-{options.size}")), SIZES[options.size]
+    with study.Study(__file__, options, argv) as s:
+        s.open(size)
+        train_blocks(size, s.out, s.console)
+        train_gym(s, size)
+    report(s, size)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from ordergrad.runs.folder import (
 from ordergrad.runs.plots import new_figure, pass_curves, save, style
 from ordergrad.runs.statistics import interval, pass_at, pass_at_k, powers_of_two, read_successes
 from ordergrad.train import llm
-from ordergrad.train.llm_settings import GRPO, LLMSettings, as_json, stages
+from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 
 CONTENDERS = ("mean", GRPO, "max@4", "top:2@4", "maxrl", "max@4..mean")
 PENALISED = ("mean", GRPO, "top:2@4")
@@ -239,7 +239,7 @@ def report(size: Size, out: Path, results: Path, images: Path, command: str, con
     write_worth(size.settings.samples, results / "worth.csv")
     summary = {
         **provenance(command),
-        "settings": as_json(size.settings),
+        "settings": asdict(size.settings),
         "rates": best_rates(size, out),
         "length_penalty": size.length_penalty,
         "start": {name: round(float(row[0]), 5) for name, row in zip(names, start_curve(out, ks), strict=True)},
@@ -386,7 +386,7 @@ def main(argv: list[str] | None = None) -> None:
     command = f"python experiments/llm_countdown.py --size {options.size}"
     with ending_resumable(out, console):
         jobs = chosen_jobs(options.jobs, len(CONTENDERS))
-        open_folder(out, as_json(size.settings), kind="study", resume=options.resume)
+        open_folder(out, asdict(size.settings), kind="study", resume=options.resume)
         run_study(size, out, jobs, console)
     report(size, out, options.results or out, options.images or out, command, console)
 

@@ -21,47 +21,29 @@ References:
     Metz et al. (2021). Gradients are not all you need. arXiv 2111.05803.
 """
 
-import argparse
-import csv
 import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import study
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
+from scipy import stats
 from scipy.special import ndtr
 
 import ordergrad as og
-from ordergrad.runs.console import ending_resumable
-from ordergrad.runs.folder import open_folder, provenance, write_csv, write_json
 from ordergrad.runs.plots import new_figure, save, style
-from ordergrad.runs.statistics import interval
 
 jax.config.update("jax_enable_x64", True)
 
 Array = np.ndarray
+MEASURES = ("ratio", "low", "high", "pathwise", "likelihood", "z_pathwise", "z_likelihood")
 SMALLEST = 1e-4  # length of a gradient worth estimating; the rewards vary by about 1
-HEADER = (
-    "problem",
-    "n",
-    "objective",
-    "k",
-    "ratio",
-    "low",
-    "high",
-    "pathwise",
-    "likelihood",
-    "z_pathwise",
-    "z_likelihood",
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +52,7 @@ class Settings:
 
     samples: int = 1 << 18  # for each group size, in groups
     chaotic_samples: int = 1 << 18
-    batches: int = 32  # of groups, for the intervals
+    blocks: int = 128  # of groups, for the intervals
     sizes: tuple[int, ...] = (16, 64, 256)
     mu: float = 0.0
     sigma: float = 1.0
@@ -114,27 +96,38 @@ def likelihood_ratio(samples: Samples, objective: str) -> Array:
     return np.einsum("gn,gnp->gp", advantages, samples.score) / samples.rewards.shape[1]
 
 
-def compare(samples: Samples, objective: str, batches: int, truth: Array | None) -> tuple[float, ...]:
+def compare(samples: Samples, objective: str, blocks: int, truth: Array | None) -> dict[str, float]:
     """Return the ratio of the variances with its interval, both noise-to-signal ratios, both distances from the truth.
 
-    The variance is summed over the parameters. Noise to signal is its root over the length of the true gradient; the
-    distance is in standard errors, the largest over the parameters. Without a truth, both averages together stand for
-    it. Where the true gradient is next to nothing all are NaN: it comes from groups too rare to be sampled.
+    The variance is summed over the parameters and pooled over all groups; the interval is a bootstrap over blocks of
+    groups. Noise to signal is its root over the length of the true gradient; the distance is in standard errors, the
+    largest over the parameters. Without a truth, both averages together stand for it. Where the true gradient is next
+    to nothing all are NaN: it comes from groups too rare to be sampled.
     """
     if truth is not None and np.linalg.norm(truth) < SMALLEST:
-        return (math.nan,) * 7
-    ours, theirs = pathwise(samples, objective), likelihood_ratio(samples, objective)
-    variances = [
-        [part.var(axis=0, ddof=1).sum() for part in np.array_split(gradients, batches)] for gradients in (ours, theirs)
-    ]
-    logs = np.log(np.maximum(variances[0], 1e-300)) - np.log(variances[1])
-    ratio, low, high = np.exp(interval([np.array([x]) for x in logs]))
+        return dict.fromkeys(MEASURES, math.nan)
+    both = pathwise(samples, objective), likelihood_ratio(samples, objective)
     if truth is None:
-        truth = (ours.mean(axis=0) + theirs.mean(axis=0)) / 2
+        truth = (both[0].mean(axis=0) + both[1].mean(axis=0)) / 2
     size = max(float(np.linalg.norm(truth)), 1e-12)
-    noise = [float(np.sqrt(gradients.var(axis=0, ddof=1).sum())) / size for gradients in (ours, theirs)]
-    distance = [float(np.max(np.abs(away(gradients, truth)))) for gradients in (ours, theirs)]
-    return float(ratio), float(low), float(high), *noise, *distance
+    noise = [float(np.sqrt(gradients.var(axis=0, ddof=1).sum())) / size for gradients in both]
+    distance = [float(np.max(np.abs(away(gradients, truth)))) for gradients in both]
+    return dict(zip(MEASURES, (*variance_ratio(*both, blocks), *noise, *distance), strict=True))
+
+
+def variance_ratio(ours: Array, theirs: Array, blocks: int) -> study.Estimate:
+    """Return the variance of our gradients over that of theirs, shapes (groups, parameters), with a 95% interval.
+
+    Averages of ratios of small batches would be biased: with heavy tails most batches miss the rare large gradients.
+    """
+    apart = [((g - g.mean(axis=0)) ** 2).sum(axis=1) for g in (ours, theirs)]
+    sums = [np.array([part.sum() for part in np.array_split(squares, blocks)]) for squares in apart]
+
+    def ratio(a: Array, b: Array, axis: int = -1) -> Array:
+        return a.sum(axis=axis) / b.sum(axis=axis)
+
+    found = stats.bootstrap(sums, ratio, paired=True, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    return study.Estimate(float(ratio(*sums)), float(found.low), float(found.high))
 
 
 def away(gradients: Array, truth: Array) -> Array:
@@ -240,13 +233,9 @@ def problems(settings: Settings) -> list[str]:
     return [*SHAPES, *(f"pendulum {horizon:g} s" for horizon in settings.horizons)]
 
 
-def part_path(out: Path, problem: str) -> Path:
-    return out / f"{problem.replace(' ', '-')}.csv"
-
-
-def run_part(problem: str, settings: Settings, advance: Callable[[], None]) -> list[tuple[Any, ...]]:
+def compared(problem: str, settings: Settings) -> study.Record:
     """Return one row for every group size and objective."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[study.Record] = []
     rng = np.random.default_rng([17, problems(settings).index(problem)])
     chaotic = swung(float(problem.split()[1]), settings, rng) if problem not in SHAPES else None
     for n in settings.sizes:
@@ -259,120 +248,87 @@ def run_part(problem: str, settings: Settings, advance: Callable[[], None]) -> l
                     raise AssertionError(
                         f"the quadrature is too coarse for {problem}, {objective}: {truth}, {by_score}"
                     )
-            found = compare(samples, objective, settings.batches, truth)
-            rows.append((problem, n, kind, k, *(f"{x:.4g}" for x in found)))
-            advance()
-    return rows
+            found = compare(samples, objective, settings.blocks, truth)
+            rows.append({"problem": problem, "n": n, "objective": kind, "k": k, **found})
+    return {"rows": rows}
 
 
-def run_all(settings: Settings, out: Path, console: Console) -> list[dict[str, str]]:
-    left = [problem for problem in problems(settings) if not part_path(out, problem).exists()]
-    each = sum(len(objectives(n)) for n in settings.sizes)
-    with Progress(console=console) as progress:
-        for problem in left:
-            task = progress.add_task(problem, total=each)
-            rows = run_part(problem, settings, lambda task=task: progress.advance(task))
-            write_csv(part_path(out, problem), HEADER, rows)
-    rows = []
-    for problem in problems(settings):
-        with part_path(out, problem).open(newline="") as file:
-            rows += list(csv.DictReader(file))
-    return rows
+def of(rows: Sequence[study.Record], **fixed: Any) -> list[study.Record]:
+    """Return the rows with some values, by comparison size."""
+    found = [row for row in rows if all(row[name] == value for name, value in fixed.items())]
+    return sorted(found, key=lambda row: row["k"])
 
 
-def crossing(rows: list[dict[str, str]], problem: str, n: int, kind: str) -> str:
+def crossing(rows: Sequence[study.Record], problem: str, n: int, kind: str) -> str:
     """Return from which K on the likelihood ratio has the smaller variance for good, beyond its interval."""
-    mine = [r for r in rows if r["problem"] == problem and int(r["n"]) == n and r["objective"] == kind]
     lost = ""
-    for row in sorted(mine, key=lambda row: int(row["k"])):
-        lost = (lost or row["k"]) if float(row["low"]) > 1 else ""
+    for row in of(rows, problem=problem, n=n, objective=kind):
+        lost = (lost or str(row["k"])) if row["low"] > 1 else ""
     return lost or "none"
 
 
-def show(rows: list[dict[str, str]], settings: Settings, console: Console) -> None:
+def ratio_table(rows: Sequence[study.Record], settings: Settings) -> Table:
     n = settings.sizes[-1]
     table = Table(title=f"Variance of the pathwise gradient over that of the likelihood ratio, N = {n}")
-    names = list(dict.fromkeys((row["objective"], int(row["k"])) for row in rows if int(row["n"]) == n))
     for heading in ("objective", *problems(settings)):
         table.add_column(heading)
-    for kind, k in names:
-        cells = [
-            next(
-                r["ratio"] for r in rows if (r["problem"], int(r["n"]), r["objective"], int(r["k"])) == (p, n, kind, k)
-            )
-            for p in problems(settings)
-        ]
-        table.add_row(kind if kind in ("mean", "gini") else f"{kind}@{k}", *cells)
-    console.print(table)
+    for kind, k in dict.fromkeys((row["objective"], row["k"]) for row in of(rows, n=n)):
+        every = of(rows, n=n, objective=kind, k=k)
+        name = kind if kind in ("mean", "gini") else f"{kind}@{k}"
+        table.add_row(name, *(f"{row['ratio']:.3g}" for p in problems(settings) for row in of(every, problem=p)))
+    return table
 
 
-def draw(rows: list[dict[str, str]], settings: Settings, path: Path) -> None:
+def draw(rows: Sequence[study.Record], settings: Settings, path: Path) -> None:
     """Draw the ratio of the variances over K, for the largest groups."""
     n = settings.sizes[-1]
     figure, axes = new_figure(3, f"Variance: pathwise over likelihood ratio, groups of N = {n}")
-    for axis, (kind, title) in zip(
-        axes, (("max", "max@K"), ("cvar:0.1", "cvar:0.1@K"), ("median", "median@K")), strict=True
-    ):
+    titles = {"max": "max@K", "cvar:0.1": "cvar:0.1@K", "median": "median@K"}
+    for axis, (kind, title) in zip(axes, titles.items(), strict=True):
         for index, problem in enumerate(problems(settings)):
-            mine = [
-                r for r in rows if r["problem"] == problem and int(r["n"]) == n and r["objective"] in (kind, "mean")
-            ]
-            mine.sort(key=lambda row: int(row["k"]))
-            k, ratio, low, high = (np.array([float(row[c]) for row in mine]) for c in ("k", "ratio", "low", "high"))
+            mine = of([row for row in of(rows, problem=problem, n=n) if row["objective"] in (kind, "mean")])
+            k, ratio, low, high = (study.column(mine, name) for name in ("k", "ratio", "low", "high"))
             colour, dash = style(index)
             axis.fill_between(k, low, high, color=colour, alpha=0.18, linewidth=0)
             axis.plot(k, ratio, color=colour, linestyle=dash, linewidth=1.8, label=problem)
         axis.axhline(1, color="#777777", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlabel="comparison size K (K = 1: the mean)", title=title)
-        axis.set_xticks([1, 2, 4, 8, 16, 32, 64, 128, 256], ["1", "2", "4", "8", "16", "32", "64", "128", "256"])
+        ticks = [1, 2, 4, 8, 16, 32, 64, 128, 256]
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
     axes[0].set_ylabel("above 1: the likelihood ratio is better")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     save(figure, path)
 
 
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/pathwise")
+    quick: bool = field(default=False, metadata={"help": "a quarter of the samples"})
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Compare pathwise and likelihood-ratio gradients of rank objectives.")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the samples")
-    parser.add_argument("--out", type=Path, default=Path("runs/pathwise"), help="folder of the run")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the run]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the run]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
+    options = study.parse(Options, "Compare pathwise and likelihood-ratio gradients of rank objectives.", argv)
     settings = Settings(samples=1 << 16, chaotic_samples=1 << 16) if options.quick else Settings()
-    command = " ".join(["python experiments/pathwise.py", *["--quick"] * options.quick])
-    out: Path = options.out
-    study(settings, out, options.results or out, options.images or out, options.resume, command)
-
-
-def study(settings: Settings, out: Path, results: Path, images: Path, resume: bool, command: str) -> None:
-    console = Console(highlight=False)
-    clock = time.perf_counter()
-    with ending_resumable(out, console):
-        open_folder(out, asdict(settings), kind="study", resume=resume)
-        rows = run_all(settings, out, console)
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
-    write_csv(results / "ratios.csv", HEADER, [[row[name] for name in HEADER] for row in rows])
-    distances = np.array(
-        [[float(row["z_pathwise"]), float(row["z_likelihood"])] for row in rows if row["problem"] in SHAPES]
-    )
-    summary = {
-        **provenance(command),
-        "settings": asdict(settings),
-        "seconds": round(time.perf_counter() - clock),
-        "largest_distance_from_the_truth_in_standard_errors": np.nanmax(distances, axis=0).tolist(),
-        "comparisons_with_the_truth": int(np.isfinite(distances[:, 0]).sum()),
-        "likelihood_ratio_better_from_k": {
+    with study.Study(__file__, options, argv) as s:
+        s.open(settings)
+        tasks = [{"problem": problem} for problem in problems(settings)]
+        records = s.computed("parts.jsonl", tasks, partial(compared, settings=settings))
+    rows = [row for record in records for row in record["rows"]]
+    s.console.print(ratio_table(rows, settings))
+    s.write_table("ratios.csv", rows)
+    distances = [[row[f"z_{name}"] for name in ("pathwise", "likelihood")] for row in rows if row["problem"] in SHAPES]
+    s.write_summary(
+        settings,
+        largest_distance_from_the_truth_in_standard_errors=study.rounded(np.nanmax(distances, axis=0)),
+        comparisons_with_the_truth=int(np.isfinite(np.array(distances)[:, 0]).sum()),
+        likelihood_ratio_better_from_k={
             f"{problem}, N={n}": {kind: crossing(rows, problem, n, kind) for kind in ("max", "cvar:0.1", "median")}
             for problem in problems(settings)
             for n in settings.sizes
         },
-    }
-    write_json(results / "summary.json", summary)
-    show(rows, settings, console)
-    draw(rows, settings, images / "pathwise.png")
-    console.print(f"results: {results}/summary.json, ratios.csv; picture: {images}/pathwise.png")
+    )
+    draw(rows, settings, s.images / "pathwise.png")
 
 
 if __name__ == "__main__":

@@ -22,39 +22,25 @@ References:
     Politis and Romano (1992). A circular block-resampling procedure for stationary data. (the intervals)
 """
 
-import argparse
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import study
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from scipy import optimize
 from torch import nn
 
 import ordergrad as og
-from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import (
-    METRICS,
-    open_folder,
-    provenance,
-    read_metrics,
-    run_folder,
-    write_csv,
-    write_json,
-)
 from ordergrad.runs.plots import new_figure, save, style
-from ordergrad.runs.statistics import interval
 
 try:
     from skfolio import RiskMeasure, measures
@@ -68,6 +54,7 @@ except ImportError as error:
 Array = np.ndarray
 YEAR = 252
 FIXED = "fixed "  # before an objective: the same weights in every period
+CAPPED = "threshold:"  # Rockafellar and Uryasev's CVaR at a level, with a trained threshold
 
 
 @dataclass(frozen=True)
@@ -80,7 +67,7 @@ class Settings:
     starts: int = 8  # of SLSQP
     generations: int = 1000  # of differential evolution
 
-    objectives: tuple[str, ...] = ("mean-0.1*gini", "cvar:0.05")
+    objectives: tuple[str, ...] = ("mean-0.1*gini", "cvar:0.05", f"{CAPPED}0.05")
     seeds: int = 10
     train: int = 10 * YEAR
     test: int = 2 * YEAR
@@ -99,6 +86,7 @@ class Settings:
 # Data ---------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def load(path: Path | None) -> pd.DataFrame:
     """Return daily returns, one column a stock, indexed by date.
 
@@ -345,6 +333,19 @@ def cut(returns: Array, begin: int, end: int, every: int) -> Window:
     return Window(torch.from_numpy(features(returns[:end], days)).float(), torch.from_numpy(returns[begin:end]).float())
 
 
+class Capped(nn.Module):
+    """The largest lower bound of CVaR that a threshold gives (Rockafellar and Uryasev, 2000); ours needs none."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+        self.percent = nn.Parameter(torch.zeros(()))
+
+    def forward(self, daily: torch.Tensor) -> torch.Tensor:
+        threshold = self.percent / 100
+        return threshold - (threshold - daily).clamp(min=0).mean() / self.level
+
+
 def fit_policy(
     objective: str, returns: Array, begin: int, end: int, seed: int, settings: Settings, conditioned: bool = True
 ) -> tuple[Policy, dict[str, float]]:
@@ -358,23 +359,27 @@ def fit_policy(
     parts["validation"] = cut(returns, split, end, settings.every)
     torch.manual_seed(seed)
     policy = Policy(parts["training"].seen.shape[-1], returns.shape[1], settings.hidden, conditioned)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.policy_rate, weight_decay=settings.decay)
+    groups: list[Any] = [{"params": policy.parameters()}]
+    measure = aim = partial(og.value, objective=objective.replace(CAPPED, "cvar:"))
+    if objective.startswith(CAPPED):
+        aim = Capped(float(objective.removeprefix(CAPPED)))
+        groups.append({"params": aim.parameters(), "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, lr=settings.policy_rate, weight_decay=settings.decay)
 
-    def value(part: str) -> torch.Tensor:
-        daily = traded(policy(parts[part].seen), parts[part].returns, settings.every, settings.cost)
-        return og.value(daily, objective)
+    def daily(part: str) -> torch.Tensor:
+        return traded(policy(parts[part].seen), parts[part].returns, settings.every, settings.cost)
 
     best, kept = {"validation": -math.inf}, policy.state_dict()
     for step in range(settings.policy_steps):
-        loss = -100 * value("training")
+        training = daily("training")
         if step % 5 == 0:
             with torch.no_grad():
-                now = float(value("validation"))
+                now = float(measure(daily("validation")))
             if now > best["validation"]:
-                best = {"validation": now, "training": -loss.item() / 100, "stopped": step}
+                best = {"validation": now, "training": measure(training).item(), "stopped": step}
                 kept = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
         optimizer.zero_grad()
-        loss.backward()
+        (-100 * aim(training)).backward()
         optimizer.step()
     policy.load_state_dict(kept)
     return policy, best
@@ -398,29 +403,27 @@ def folds(returns: Array, settings: Settings) -> list[tuple[int, int, int]]:
     ]
 
 
-def walk(
-    data: Path | None, settings: Settings, objective: str, seed: int, folder: Path, stop: Any, report: Any
-) -> bool:
-    """Train and test one policy on every fold; one file of weights a fold, so that it can go on after a stop."""
+def walked(objective: str, seed: int, fold: int, data: Path | None, settings: Settings) -> study.Record:
+    """Train a policy on one fold; return the weights it sets in the test, and its values."""
     torch.set_num_threads(1)
     returns = load(data).to_numpy(copy=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin, middle, end = folds(returns, settings)[fold - 1]
     conditioned = not objective.startswith(FIXED)
-    done = len(read_metrics(folder / METRICS))
-    for number, (begin, middle, end) in enumerate(folds(returns, settings)[done:], done + 1):
-        if stop():
-            return False
-        policy, values = fit_policy(objective.removeprefix(FIXED), returns, begin, middle, seed, settings, conditioned)
-        np.save(weights_path(folder, number), policy_weights(policy, returns, middle, end, settings.every))
-        row = {"step": number, **values}
-        with (folder / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        report(row)
-    return True
+    policy, values = fit_policy(objective.removeprefix(FIXED), returns, begin, middle, seed, settings, conditioned)
+    return {**values, "weights": policy_weights(policy, returns, middle, end, settings.every).tolist()}
 
 
-def weights_path(folder: Path, fold: int) -> Path:
-    return folder / f"weights-{fold}.npy"
+def walks(settings: Settings, days: int) -> list[dict[str, Any]]:
+    """Return every objective, seed and fold; fixed weights have nothing random, so one seed."""
+    seeds = dict.fromkeys(settings.objectives, settings.seeds)
+    seeds |= {FIXED + name: 1 for name in settings.objectives if not name.startswith(CAPPED)}
+    count = len(folds(np.empty((days, 1)), settings))
+    return [
+        {"objective": name, "seed": seed, "fold": fold}
+        for name, n in seeds.items()
+        for seed in range(n)
+        for fold in range(1, count + 1)
+    ]
 
 
 # What others do -----------------------------------------------------------------------------------------------------
@@ -428,37 +431,19 @@ def weights_path(folder: Path, fold: int) -> Path:
 EQUAL, VARIANCE, CVAR = "equal weights", "minimum variance", "minimum CVaR"
 
 
-def refitted(name: str, returns: pd.DataFrame, settings: Settings, advance: Callable[[], None]) -> Array:
+def refitted(portfolio: str, returns: pd.DataFrame, settings: Settings) -> Array:
     """Return the weights of one of skfolio's portfolios, refitted before every period of the test on the last days."""
     begin, end = folds(returns.to_numpy(), settings)[0][1], len(returns)
-    risk = RiskMeasure.VARIANCE if name == VARIANCE else RiskMeasure.CVAR
+    risk = RiskMeasure.VARIANCE if portfolio == VARIANCE else RiskMeasure.CVAR
     rows: list[Array] = []
     for day in range(begin, end, settings.every):
         model = MeanRisk(risk_measure=risk, cvar_beta=1 - settings.level)
         rows.append(np.asarray(model.fit(returns.iloc[day - settings.window : day]).weights_))
-        advance()
     return np.array(rows)
 
 
-def benchmarks(returns: pd.DataFrame, settings: Settings, out: Path, console: Console) -> dict[str, Array]:
-    """Return the weights of the portfolios to compare with, computed where they are not there yet."""
-    periods = math.ceil((len(returns) - folds(returns.to_numpy(), settings)[0][1]) / settings.every)
-    found = {EQUAL: np.full((periods, returns.shape[1]), 1 / returns.shape[1])}
-    with Progress(console=console) as progress:
-        for name in (VARIANCE, CVAR):
-            path = out / f"{name.replace(' ', '-')}.npy"
-            if not path.exists():
-                task = progress.add_task(name, total=periods)
-                weights = refitted(name, returns, settings, lambda task=task: progress.advance(task))
-                np.save(path, weights)
-            found[name] = np.load(path)
-    return found
-
-
-def walked(out: Path, objective: str, seed: int) -> Array:
-    """Return the weights of a policy over all folds."""
-    folder = run_folder(out, objective, seed)
-    return np.concatenate([np.load(weights_path(folder, row["step"])) for row in read_metrics(folder / METRICS)])
+def refitted_record(portfolio: str, data: Path | None, settings: Settings) -> study.Record:
+    return {"weights": refitted(portfolio, load(data), settings).tolist()}
 
 
 # What came out ------------------------------------------------------------------------------------------------------
@@ -497,7 +482,7 @@ def circular_blocks(days: int, block: int, resamples: int, seed: int = 0) -> Arr
     return ((starts[:, :, None] + np.arange(block)) % days).reshape(resamples, -1)[:, :days]
 
 
-def compare(daily: dict[str, list[Array]], settings: Settings) -> list[tuple[Any, ...]]:
+def compare(daily: dict[str, list[Array]], settings: Settings) -> list[study.Record]:
     """Return every contender's difference to those that are not trained, and to fixed weights, with intervals.
 
     The same resampled days for all; a policy's measure is the average over its seeds.
@@ -511,75 +496,70 @@ def compare(daily: dict[str, list[Array]], settings: Settings) -> list[tuple[Any
     actual = {
         name: np.mean([resampled(x, whole, settings.level)[0] for x in runs], axis=0) for name, runs in daily.items()
     }
-    rows: list[tuple[Any, ...]] = []
-    for against in (EQUAL, VARIANCE, CVAR, *(name for name in daily if name.startswith(FIXED))):
+    rows: list[study.Record] = []
+    for against in (EQUAL, VARIANCE, CVAR, *(name for name in daily if name.startswith((FIXED, CAPPED)))):
         for name in daily:
             if name == against:
                 continue
             low, high = np.quantile(drawn[name] - drawn[against], [0.025, 0.975], axis=0)
             for place, measure in enumerate(MEASURES[:4]):
                 lead = actual[name][place] - actual[against][place]
-                rows.append((name, against, measure, *(f"{x:.5g}" for x in (lead, low[place], high[place]))))
+                interval = {"lead": float(lead), "low": float(low[place]), "high": float(high[place])}
+                rows.append({"portfolio": name, "against": against, "measure": measure, **interval})
     return rows
 
 
-def static_rows(returns: pd.DataFrame, settings: Settings, console: Console) -> list[tuple[Any, ...]]:
-    """Return measure, days, method, value of the measure and seconds, for the last days and for all of them."""
-    rows: list[tuple[Any, ...]] = []
-    for days in dict.fromkeys((settings.days, len(returns))):
-        table = returns.iloc[-days:]
-        sample = table.to_numpy(copy=True)
-        for static in statics(settings.level, days):
-            found = {"og.value": descend(static, sample, settings.steps)}
-            if static.convex is RiskMeasure.CVAR or (static.convex is not None and days == settings.days):
-                found["convex (skfolio)"] = convex_optimum(static, table, settings.level)
-            elif static.convex is None and days == settings.days:
-                found["SLSQP"] = slsqp(static, sample, settings.starts)
-                found["differential evolution"] = evolved(static, sample, settings.generations)
-            for method, (weights, seconds) in found.items():
-                value = static.measure(sample @ weights)
-                rows.append((static.title, days, method, f"{value:.8g}", f"{seconds:.2f}"))
-                console.print(f"{days} days, {static.title}, {method}: {value:.6f} in {seconds:.1f} s")
+def static_case(measure: str, days: int, data: Path | None, settings: Settings) -> study.Record:
+    """Return for each method the value it reaches on the last days, and the seconds it took."""
+    torch.set_num_threads(1)
+    table = load(data).iloc[-days:]
+    sample = table.to_numpy(copy=True)
+    static = next(static for static in statics(settings.level, days) if static.title == measure)
+    found = {"og.value": descend(static, sample, settings.steps)}
+    if static.convex is RiskMeasure.CVAR or (static.convex is not None and days == settings.days):
+        found["convex (skfolio)"] = convex_optimum(static, table, settings.level)
+    elif static.convex is None and days == settings.days:
+        found["SLSQP"] = slsqp(static, sample, settings.starts)
+        found["differential evolution"] = evolved(static, sample, settings.generations)
+    return {"methods": {name: [static.measure(sample @ weights), s] for name, (weights, s) in found.items()}}
+
+
+def static_rows(cases: Sequence[study.Record]) -> list[study.Record]:
+    """Return a row a method, with the gap to the best of the others: positive where gradient ascent is worse."""
+    rows: list[study.Record] = []
+    for case in cases:
+        others = [value for name, (value, _) in case["methods"].items() if name != "og.value"]
+        for name, (value, seconds) in case["methods"].items():
+            gap = f"{value / min(others) - 1:.3g}" if name == "og.value" and others else ""
+            row = {"measure": case["measure"], "days": case["days"], "method": name}
+            rows.append(row | {"value": f"{value:.8g}", "seconds": f"{seconds:.2f}", "gap": gap})
     return rows
 
 
-def static_part(returns: pd.DataFrame, settings: Settings, out: Path, console: Console) -> list[list[str]]:
-    path = out / "static.csv"
-    if not path.exists():
-        torch.set_num_threads(1)
-        rows = static_rows(returns, settings, console)
-        write_csv(path, ("measure", "days", "method", "value", "seconds"), rows)
-    return [line.split(",") for line in path.read_text().splitlines()[1:]]
+def held_weights(policies: Sequence[study.Record], others: Sequence[study.Record]) -> dict[str, list[Array]]:
+    """Return the weights of every portfolio, for each of its seeds, over all periods of the test."""
+    peers = {record["portfolio"]: [np.array(record["weights"])] for record in others}
+    held = {EQUAL: [np.full_like(next(iter(peers.values()))[0], 1 / len(others[0]["weights"][0]))], **peers}
+    for name in sorted({r["objective"] for r in policies}, key=lambda name: (name.removeprefix(FIXED), len(name))):
+        mine = [r for r in policies if r["objective"] == name]
+        seeds = sorted({r["seed"] for r in mine})
+        held[name] = [np.concatenate([r["weights"] for r in mine if r["seed"] == seed]) for seed in seeds]
+    return held
 
 
-def gaps(rows: list[list[str]]) -> list[tuple[str, ...]]:
-    """Return the rows with the gap to the best of the other methods: positive where gradient ascent is worse."""
-    found: list[tuple[str, ...]] = []
-    for measure, days, method, value, seconds in rows:
-        others = [float(r[3]) for r in rows if r[:2] == [measure, days] and r[2] != "og.value"]
-        gap = f"{float(value) / min(others) - 1:.3g}" if method == "og.value" and others else ""
-        found.append((measure, days, method, value, seconds, gap))
-    return found
-
-
-def report(returns: pd.DataFrame, settings: Settings, out: Path, results: Path, images: Path, command: str,
-           fixed: dict[str, Array], rows: list[list[str]], console: Console) -> None:  # fmt: skip
+def report(
+    s: study.Study,
+    settings: Settings,
+    returns: pd.DataFrame,
+    cases: Sequence[study.Record],
+    held: dict[str, list[Array]],
+    policies: Sequence[study.Record],
+) -> None:
     """Write and show the tables and pictures."""
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
-    begin = folds(returns.to_numpy(), settings)[0][1]
-    tested = returns.iloc[begin:]
-    held: dict[str, list[Array]] = {name: [weights] for name, weights in fixed.items()}
-    for objective in settings.objectives:
-        held[FIXED + objective] = [walked(out, FIXED + objective, 0)]
-        held[objective] = [walked(out, objective, seed) for seed in range(settings.seeds)]
+    tested = returns.iloc[folds(returns.to_numpy(), settings)[0][1] :]
+    market = torch.from_numpy(tested.to_numpy(copy=True))
     daily = {
-        name: [
-            traded(
-                torch.from_numpy(w), torch.from_numpy(tested.to_numpy(copy=True)), settings.every, settings.cost
-            ).numpy()
-            for w in runs
-        ]
+        name: [traded(torch.from_numpy(w), market, settings.every, settings.cost).numpy() for w in runs]
         for name, runs in held.items()
     }
     records = [
@@ -587,72 +567,44 @@ def report(returns: pd.DataFrame, settings: Settings, out: Path, results: Path, 
             "portfolio": name,
             "seed": seed,
             **measured(daily[name][seed], settings.level),
-            "turnover": turnover(runs[seed], tested.to_numpy(copy=True), settings.every),
-            "largest_weight": float(runs[seed].max(axis=1).mean()),
+            "turnover": turnover(weights, market.numpy(), settings.every),
+            "largest_weight": float(weights.max(axis=1).mean()),
         }
         for name, runs in held.items()
-        for seed in range(len(runs))
+        for seed, weights in enumerate(runs)
     ]
-    names = tuple(records[0])
-    write_csv(
-        results / "runs.csv", names, [[f"{x:.5g}" if isinstance(x, float) else x for x in r.values()] for r in records]
-    )
-    write_csv(results / "static.csv", ("measure", "days", "method", "value", "seconds", "gap"), gaps(rows))
     leads = compare(daily, settings)
-    write_csv(results / "differences.csv", ("portfolio", "against", "measure", "lead", "low", "high"), leads)
-    training = [
-        (objective, seed, row["step"], *(f"{row[name]:.5g}" for name in ("training", "validation")), row["stopped"])
-        for objective, seeds in trained(settings)
-        for seed in range(seeds)
-        for row in read_metrics(run_folder(out, objective, seed) / METRICS)
-    ]
-    write_csv(results / "training.csv", ("objective", "seed", "fold", "training", "validation", "stopped"), training)
-    summary = {
-        **provenance(command),
-        "settings": asdict(settings),
-        "data": {"days": len(returns), "stocks": returns.shape[1], "first": str(returns.index[0].date()),
-                 "last": str(returns.index[-1].date()), "tested_from": str(tested.index[0].date())},
-        "columns": ["mean over seeds", "low", "high"],
-        "portfolios": {
-            name: {
-                key: [round(x, 6) for x in over_seeds([r[key] for r in records if r["portfolio"] == name])]
-                for key in names[2:]
-            }
-            for name in held
-        },
-    }  # fmt: skip
-    write_json(results / "summary.json", summary)
-    show(summary["portfolios"], console)
-    draw(daily, tested.index, leads, images / "portfolio.png")
-    console.print(
-        f"results: {results}/summary.json, static.csv, runs.csv, differences.csv; picture: {images}/portfolio.png"
-    )
+    s.write_table("runs.csv", records)
+    s.write_table("static.csv", static_rows(cases))
+    s.write_table("differences.csv", leads)
+    s.write_table("training.csv", policies, ("objective", "seed", "fold", "training", "validation", "stopped"))
+    portfolios = {
+        name: {
+            key: study.rounded(study.over_seeds(study.column(records, key, portfolio=name)), 6)
+            for key in tuple(records[0])[2:]
+        }
+        for name in held
+    }
+    s.console.print(portfolio_table(portfolios))
+    dates = {"first": returns.index[0], "last": returns.index[-1], "tested_from": tested.index[0]}
+    data = {"days": len(returns), "stocks": returns.shape[1]} | {k: str(day.date()) for k, day in dates.items()}
+    s.write_summary(settings, data=data, columns=["mean over seeds", "low", "high"], portfolios=portfolios)
+    draw(daily, tested.index, leads, s.images / "portfolio.png")
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, ...]:
-    """Return the mean of one value a seed and its 95% interval; of one value, itself."""
-    return interval([np.array([value]) for value in values]) if len(values) > 1 else (values[0],) * 3
-
-
-def show(portfolios: dict[str, dict[str, list[float]]], console: Console) -> None:
-    table = Table(
-        title="Out of sample, after costs (mean and traded: a year; CVaR and Gini: a day)", title_justify="left"
-    )
+def portfolio_table(portfolios: Mapping[str, Mapping[str, list[float]]]) -> Table:
+    title = "Out of sample, after costs (mean and traded: a year; CVaR and Gini: a day)"
+    table = Table(title=title, title_justify="left")
     for heading in ("portfolio", "mean", "CVaR", "Gini", "Sharpe", "drawdown", "traded"):
         name = heading == "portfolio"
         table.add_column(heading, justify="left" if name else "right", no_wrap=name)
+    formats = {"mean": ".2%", "cvar": ".2%", "gini": ".2%", "sharpe": ".2f", "drawdown": ".0%", "turnover": ".1f"}
     for name, found in portfolios.items():
-        cells = [found[key][0] for key in ("mean", "cvar", "gini", "sharpe", "drawdown", "turnover")]
-        texts = [f"{100 * x:.2f}%" for x in cells[:3]] + [
-            f"{cells[3]:.2f}",
-            f"{100 * cells[4]:.0f}%",
-            f"{cells[5]:.1f}",
-        ]
-        table.add_row(name, *texts)
-    console.print(table)
+        table.add_row(name, *(format(found[key][0], text) for key, text in formats.items()))
+    return table
 
 
-def draw(daily: dict[str, list[Array]], dates: Any, leads: list[tuple[Any, ...]], path: Path) -> None:
+def draw(daily: dict[str, list[Array]], dates: Any, leads: Sequence[study.Record], path: Path) -> None:
     """Draw what a dollar became, and the leads over equal weights with their intervals."""
     figure, axes = new_figure(3, "Out of sample, after costs")
     for index, (name, runs) in enumerate(daily.items()):
@@ -666,7 +618,8 @@ def draw(daily: dict[str, list[Array]], dates: Any, leads: list[tuple[Any, ...]]
     names = [name for name in daily if name != EQUAL]
     for axis, measure, title in zip(axes[1:], ("cvar", "mean"), ("CVaR 5% a day", "mean return a year"), strict=True):
         for row, name in enumerate(names):
-            lead, low, high = next([100 * float(x) for x in r[3:]] for r in leads if r[:3] == (name, EQUAL, measure))
+            (found,) = (r for r in leads if (r["portfolio"], r["against"], r["measure"]) == (name, EQUAL, measure))
+            lead, low, high = (100 * found[key] for key in ("lead", "low", "high"))
             colour, _ = style(row + 1)
             axis.plot([low, high], [row, row], color=colour, linewidth=2)
             axis.plot([lead], [row], "o", color=colour, markersize=6)
@@ -681,67 +634,34 @@ def draw(daily: dict[str, list[Array]], dates: Any, leads: list[tuple[Any, ...]]
 # Command line -------------------------------------------------------------------------------------------------------
 
 
-def trained(settings: Settings) -> list[tuple[str, int]]:
-    """Return what is trained, and with how many seeds: fixed weights have nothing random."""
-    return [
-        *((name, settings.seeds) for name in settings.objectives),
-        *((FIXED + name, 1) for name in settings.objectives),
-    ]
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/portfolio")
+    data: Path | None = field(default=None, metadata={"help": "daily returns, .csv or .parquet [S&P 500, in skfolio]"})
+    quick: bool = field(default=False, metadata={"help": "two seeds, fewer steps, three folds"})
 
 
-def shown(row: Any, objective: str) -> str:
-    return f"validation {row['validation']:.5f}"
-
-
-def study(settings: Settings, data: Path | None, out: Path, results: Path, images: Path, jobs: int | None,
-          resume: bool, command: str) -> None:  # fmt: skip
-    console = Console(highlight=False)
-    with ending_resumable(out, console):
-        jobs = chosen_jobs(jobs, settings.seeds * len(settings.objectives))
-        returns = load(data)
-        check_length(len(returns), settings)
-        asked = {**asdict(settings), "data": None if data is None else str(data)}
-        open_folder(out, asked, kind="study", resume=resume)
-        rows = static_part(returns, settings, out, console)
-        fixed = benchmarks(returns, settings, out, console)
-        for seeds in (settings.seeds, 1):
-            names = [name for name, n in trained(settings) if n == seeds or (seeds == 1 and name.startswith(FIXED))]
-            work = partial(walk, data, settings)
-            steps = len(folds(returns.to_numpy(), settings))
-            if not train_under_progress(work, names, seeds, steps, out, jobs, console, shown):
-                raise KeyboardInterrupt
-    report(returns, settings, out, results, images, command, fixed, rows, console)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Portfolios on rank objectives, against convex optima and out of sample."
-    )
-    parser.add_argument("--data", type=Path, help="daily returns, .csv or .parquet [stocks of the S&P 500, in skfolio]")
-    parser.add_argument("--quick", action="store_true", help="two seeds, fewer steps, three folds")
-    parser.add_argument("--out", type=Path, default=Path("runs/portfolio"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
-    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    settings = Settings()
+def main(argv: list[str] | None = None, settings: Settings | None = None) -> None:
+    options = study.parse(Options, "Portfolios on rank objectives, against convex optima and out of sample.", argv)
+    settings = settings or Settings()
     if options.quick:
         settings = replace(settings, days=300, steps=500, seeds=2, test=1848, policy_steps=50, resamples=200)
-    command = (
-        "python experiments/portfolio.py" + " --quick" * options.quick + f" --data {options.data}" * bool(options.data)
-    )
-    out: Path = options.out
-    study(
-        settings,
-        options.data,
-        out,
-        options.results or out,
-        options.images or out,
-        options.jobs,
-        options.resume,
-        command,
-    )
+    with study.Study(__file__, options, argv) as s:
+        returns = load(options.data)
+        check_length(len(returns), settings)
+        s.open({**study.as_dict(settings), "data": None if options.data is None else str(options.data)})
+        fixed = {"data": options.data, "settings": settings}
+        tasks = [
+            {"measure": static.title, "days": days}
+            for days in dict.fromkeys((settings.days, len(returns)))
+            for static in statics(settings.level, days)
+        ]
+        cases = s.computed("static.jsonl", tasks, partial(static_case, **fixed))
+        others = s.computed(
+            "refitted.jsonl", [{"portfolio": name} for name in (VARIANCE, CVAR)], partial(refitted_record, **fixed)
+        )
+        policies = s.computed("policies.jsonl", walks(settings, len(returns)), partial(walked, **fixed))
+    report(s, settings, returns, cases, held_weights(policies, others), policies)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Two tasks in the style of Luo et al. (2023):
   nothing: the mean does not care, a measure of risk does.
 
 All contenders begin with the same policy, one that balances or lands (learned without noise, or by imitating the pilot
-that comes with Gymnasium), and meet the same PPO and settings; they differ by what becomes of the returns:
+that comes with Gymnasium), and meet the same PPO and settings; they differ in how returns become advantages:
 
     mean                 the returns themselves
     mean-c*gini          the mean less c times the mean difference of two episodes
@@ -37,12 +37,10 @@ References:
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
@@ -50,8 +48,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import study
 import torch
-from rich.console import Console
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -63,13 +61,10 @@ import ordergrad as og
 import ordergrad.envs
 from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
-from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
 from ordergrad.runs.folder import (
     CHECKPOINT,
     EVALUATION,
     METRICS,
-    open_folder,
-    provenance,
     read_checkpoint,
     read_metrics,
     run_folder,
@@ -77,7 +72,7 @@ from ordergrad.runs.folder import (
     write_csv,
 )
 from ordergrad.runs.plots import draw_curve, draw_metric, new_figure, save, style
-from ordergrad.runs.statistics import interval, metric_columns
+from ordergrad.runs.statistics import metric_columns
 from ordergrad.train.rl import load_policy, seed_of
 
 TUNING_SEED = 100
@@ -374,27 +369,24 @@ def calm_settings(settings: Settings) -> Settings:
     return replace(settings, env_args=env_args, steps=settings.calm, seeds=1, annealed=0.0)
 
 
-def run_task(settings: Settings, out: Path, jobs: int, console: Console) -> dict[str, str]:
+def run_task(s: study.Study, settings: Settings) -> dict[str, str]:
     """Train everything that is not there yet; return the contenders with their chosen weights by short name."""
     start: Start = None
 
     def train_part(part: str, its: Settings, contenders: Sequence[str], run_one: Callable[..., bool] = run) -> None:
-        console.print(f"[bold]{part}[/]: {len(contenders)} contenders x {its.seeds} seeds x {its.steps:,} steps")
-        work = partial(run_one, its, start)
-        if not train_under_progress(work, contenders, its.seeds, its.steps, out / part, jobs, console, shown):
-            raise KeyboardInterrupt
+        s.train(partial(run_one, its, start), contenders, its.seeds, its.steps, shown, part)
 
     if settings.imitated:
-        start = out / "start" / CHECKPOINT
-        console.print(f"[bold]start[/]: a policy that imitates the heuristic pilot in {settings.imitated} episodes")
+        start = s.out / "start" / CHECKPOINT
+        s.console.print(f"[bold]start[/]: a policy that imitates the heuristic pilot in {settings.imitated} episodes")
         if not start.exists():
             imitate(settings, start)
     elif settings.calm:
         train_part("start", calm_settings(settings), ("mean",), run_apart)
-        start = run_folder(out / "start", "mean", 0) / CHECKPOINT
+        start = run_folder(s.out / "start", "mean", 0) / CHECKPOINT
     if several := tuning_contenders(settings):
         train_part("tune", replace(settings, seeds=1), several, run_apart)
-    chosen = choose(settings, out)
+    chosen = choose(settings, s.out)
     names = tuple(chosen.values())
     train_part("study", settings, names)
     for bonus in settings.edge:
@@ -469,26 +461,18 @@ def measured(settings: Settings, chosen: Mapping[str, str], out: Path) -> list[d
     ]
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of one value a seed, and its 95% interval."""
-    return interval([np.array([value]) for value in values])
-
-
-def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name: str) -> list[float]:
-    return [r[name] for r in records if r["part"] == part and r["contender"] == contender]
-
-
 def trained_in(records: Sequence[Mapping[str, Any]], part: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(record["contender"] for record in records if record["part"] == part))
 
 
-def leads(records: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     """Return, on each contender's own measure, its lead over every other one, seed by seed, with its interval."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[study.Record] = []
     for part in dict.fromkeys(record["part"] for record in records):
         for ours, theirs in permutations(trained_in(records, part), 2):
-            lead = np.subtract(*(column(records, part, c, ours) for c in (ours, theirs)))
-            rows.append((part, ours, theirs, *over_seeds(list(lead))))
+            found = study.paired(*(study.column(records, ours, part=part, contender=c) for c in (ours, theirs)))
+            row = {"part": part, "measure_and_contender": ours, "against": theirs, "lead": found.value}
+            rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
     return rows
 
 
@@ -524,74 +508,74 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return 0.0 if a.std() == 0 or b.std() == 0 else float(np.corrcoef(a, b)[0, 1])
 
 
-def report(settings: Settings, task: str, chosen: Mapping[str, str], folders: Sequence[Path], command: str) -> None:
-    """Write the tables and pictures of one task."""
-    out, results, images = folders
-    names = tuple(chosen.values())
+def summaries(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Return every measure of every contender in every part, with its interval."""
+    return {
+        part: {
+            c: {k: study.rounded(study.over_seeds(study.column(records, k, part=part, contender=c))) for k in names}
+            for c in trained_in(records, part)
+        }
+        for part in dict.fromkeys(record["part"] for record in records)
+    }
+
+
+def measures(chosen: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(("mean", *chosen, TAIL, "gini", "std", "risky", "length")))
+
+
+def report(s: study.Study, settings: Settings, task: str, chosen: Mapping[str, str]) -> None:
+    """Write and show the tables and pictures of one task."""
+    out, names = s.out, tuple(chosen.values())
     records = measured(settings, chosen, out)
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
-    write_csv(results / "runs.csv", tuple(records[0]), [[*map(short, r.values())] for r in records])
+    s.write_table("runs.csv", records)
     if tuned := tuning(settings, out):
-        keys = ("contender", "mean", TAIL, "gini", "std", "risky", "length")
-        write_csv(results / "tuning.csv", keys, [[short(row[key]) for key in keys] for row in tuned])
-    rows = [[*map(short, row)] for row in leads(records)]
-    write_csv(results / "leads.csv", ("part", "measure_and_contender", "against", "lead", "low", "high"), rows)
+        s.write_table("tuning.csv", tuned, ("contender", "mean", TAIL, "gini", "std", "risky", "length"))
+    s.write_table("leads.csv", leads(records))
     pooled = {c: np.concatenate([read_episodes(folder)[0] for folder in seeds_of(settings, out, c)]) for c in names}
     levels = np.concatenate([[0.001, 0.005], np.arange(1, 100) / 100, [0.995, 0.999]])
-    quantiles = [[short(q), *(short(float(np.quantile(pooled[c], q))) for c in names)] for q in levels]
-    write_csv(results / "quantiles.csv", ("level", *names), quantiles)
+    quantiles = [{"level": float(q), **{c: float(np.quantile(pooled[c], q)) for c in names}} for q in levels]
+    s.write_table("quantiles.csv", quantiles)
     metrics = {c: [metric_columns(read_metrics(f / METRICS)) for f in seeds_of(settings, out, c)] for c in names}
-    write_csv(results / "curves.csv", ("contender", "seed", "step", "mean", TAIL, "risky"), curve_rows(metrics))
-    keys = tuple(dict.fromkeys(("mean", *names, TAIL, "gini", "std", "risky", "length")))
-    summary: dict[str, Any] = {
-        **provenance(command),
-        "settings": asdict(settings),
-        "chosen": dict(chosen),
-        "columns": ["mean", "low", "high"],
-        "signals": {name: round(x, 4) for name, x in signals(settings, names, out).items()},
-    }
+    s.write_table("curves.csv", curve_rows(metrics))
+    extremes = {}
     if task == "pendulum":
-        summary["extremes"] = {
-            name: {key: round(found[key], 3) for key in keys} for name, found in two_extremes(settings, names).items()
-        }
-    for part in dict.fromkeys(record["part"] for record in records):
-        trained = trained_in(records, part)
-        summary[part] = {c: {k: rounded(over_seeds(column(records, part, c, k))) for k in keys} for c in trained}
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    draw(task, names, levels, quantiles, metrics, images / f"risky_{task}.png")
+        found = two_extremes(settings, names)
+        extremes = {"extremes": {name: {k: round(found[name][k], 3) for k in measures(names)} for name in found}}
+    parts = summaries(records, measures(names))
+    s.write_summary(
+        settings,
+        chosen=dict(chosen),
+        columns=["mean", "low", "high"],
+        signals={name: round(x, 4) for name, x in signals(settings, names, out).items()},
+        **extremes,
+        **parts,
+    )
+    draw(task, names, quantiles, metrics, s.images / f"risky_{task}.png")
     if settings.edge:
-        draw_edge(names, records, images / f"risky_{task}_edge.png")
+        draw_edge(names, records, s.images / f"risky_{task}_edge.png")
+    s.console.print(shown_parts(parts))
 
 
 def seeds_of(settings: Settings, out: Path, contender: str) -> list[Path]:
     return [run_folder(out / "study", contender, seed) for seed in range(settings.seeds)]
 
 
-def short(x: Any) -> Any:
-    return f"{x:.5g}" if isinstance(x, float) else x
-
-
-def rounded(values: Sequence[float]) -> list[float]:
-    return [round(x, 4) for x in values]
-
-
-def curve_rows(metrics: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[tuple[Any, ...]]:
+def curve_rows(metrics: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[study.Record]:
     return [
-        (c, seed, int(step), *(short(float(columns[name][i])) for name in ("mean", TAIL, "risky")))
+        {"contender": c, "seed": seed, "step": int(step)}
+        | {name: float(columns[name][i]) for name in ("mean", TAIL, "risky")}
         for c, runs in metrics.items()
         for seed, (steps, columns) in enumerate(runs)
         for i, step in enumerate(steps)
     ]
 
 
-def draw(task: str, names: Sequence[str], levels: Any, quantiles: Any, metrics: Any, path: Path) -> None:
+def draw(task: str, names: Sequence[str], quantiles: Sequence[study.Record], metrics: Any, path: Path) -> None:
     """Draw the distributions of returns and how they came about."""
     titles = {"pendulum": "Risky pendulum", "lander": "Risky lander"}
     figure, (left, middle, right) = new_figure(3, titles[task])
-    table = np.array(quantiles, dtype=float)
     for index, name in enumerate(names):
-        draw_curve(left, index, name, levels, table[:, 1 + index])
+        draw_curve(left, index, name, study.column(quantiles, "level"), study.column(quantiles, name))
     draw_metric(middle, metrics, "risky")
     draw_metric(right, metrics, TAIL)
     share = {"pendulum": "steps on the risky side", "lander": "landings on the risky side"}[task]
@@ -620,42 +604,33 @@ def draw_edge(names: Sequence[str], records: Sequence[Mapping[str, Any]], path: 
     save(figure, path)
 
 
-def show(settings: Settings, chosen: Mapping[str, str], out: Path, console: Console) -> None:
-    records = measured(settings, chosen, out)
-    keys = tuple(dict.fromkeys(("mean", *chosen.values(), "std", "risky", "length")))
+def shown_parts(parts: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Table:
     table = Table(title="Fresh episodes; 95% intervals over seeds", title_justify="left")
-    for heading in ("part", "trained on", *keys):
+    names = [k for k in next(iter(parts["study"].values())) if k != "gini"]
+    for heading in ("part", "trained on", *names):
         table.add_column(heading, justify="left" if heading in ("part", "trained on") else "right")
-    for part in dict.fromkeys(record["part"] for record in records):
-        for c in trained_in(records, part):
-            cells = [over_seeds(column(records, part, c, key)) for key in keys]
-            table.add_row(part, c, *(f"{middle:.4g} ± {high - middle:.2g}" for middle, _, high in cells))
-    console.print(table)
+    for part, contenders in parts.items():
+        for c, found in contenders.items():
+            table.add_row(part, c, *("{:.4g} [{:.4g}, {:.4g}]".format(*found[k]) for k in names))
+    return table
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    task: str = field(default="", metadata={"positional": True, "choices": TASKS})
+    out: Path | None = field(default=None, metadata={"help": "folder of the runs [runs/risky_control/TASK]"})
+    results: Path | None = field(default=None, metadata={"help": "tables go to RESULTS/TASK [the folder of the runs]"})
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train risk-averse and mean-seeking policies in continuous control.")
-    parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--out", type=Path, help="folder of the runs [runs/risky_control/TASK]")
-    parser.add_argument("--results", type=Path, help="tables go to RESULTS/TASK [the folder of the runs]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
-    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    console, settings = Console(highlight=False), TASKS[options.task]
-    out: Path = options.out or Path("runs") / "risky_control" / options.task
-    results = out if options.results is None else options.results / options.task
-    words = [word for word in (sys.argv[1:] if argv is None else argv) if word != "--resume"]
-    with ending_resumable(out, console):
-        jobs = chosen_jobs(options.jobs, len(settings.contenders) * settings.seeds)
-        open_folder(
-            out, asdict(settings), kind="study", resume=options.resume, may_change=("edge", "edge_seeds", "longer")
-        )
-        chosen = run_task(settings, out, jobs, console)
-    command = " ".join(["python experiments/risky_control.py", *words])
-    report(settings, options.task, chosen, (out, results, options.images or out), command)
-    show(settings, chosen, out, console)
-    console.print(f"results: {results}/summary.json, runs.csv, leads.csv; pictures: risky_{options.task}*.png")
+    options = study.parse(Options, "Train risk-averse and mean-seeking policies in continuous control.", argv)
+    settings = TASKS[options.task]
+    out = options.out or Path("runs/risky_control") / options.task
+    options = replace(options, out=out, results=options.results and options.results / options.task)
+    with study.Study(__file__, options, argv) as s:
+        s.open(settings, may_change=("edge", "edge_seeds", "longer"))
+        chosen = run_task(s, settings)
+    report(s, settings, options.task, chosen)
 
 
 if __name__ == "__main__":

@@ -24,34 +24,23 @@ References:
     Molga and Smutnicki (2005). Test functions for optimization needs. (the six-hump camel)
 """
 
-import argparse
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import study
 import torch
-from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
 
 import ordergrad as og
-from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.runs.folder import (
-    METRICS,
-    open_folder,
-    provenance,
-    read_metrics,
-    run_folder,
-    write_csv,
-    write_json,
-)
+from ordergrad.runs.folder import METRICS, read_metrics, run_folder
 from ordergrad.runs.plots import draw_curve, new_figure, save
-from ordergrad.runs.statistics import interval
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # what PyTorch says about code of a package that BoTorch uses
@@ -252,84 +241,77 @@ def shown(row: Mapping[str, Any], contender: str) -> str:
 # What came out ------------------------------------------------------------------------------------------------------
 
 
-HEADER = ("problem", "contender", "seed", "evaluations", "x1", "x2", "y", "choice1", "choice2", "regret")
-
-
-def history(out: Path, settings: Settings) -> list[tuple[Any, ...]]:
+def history(out: Path, settings: Settings) -> list[study.Record]:
     """Return every evaluation, and from the first design on the recommendation after it and its regret."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[study.Record] = []
     for problem in settings.problems:
         for contender in CONTENDERS:
             for seed in range(settings.seeds):
                 for row in read_metrics(run_folder(out / problem, contender, seed) / METRICS):
-                    numbers = [*row["x"], row["y"], *row.get("choice", ("", "")), row.get("regret", "")]
-                    texts = [f"{x:.5g}" if x != "" else "" for x in numbers]
-                    rows.append((problem, contender, seed, row["step"], *texts))
+                    (x1, x2), (choice1, choice2) = row["x"], row.get("choice", ("", ""))
+                    found = {"problem": problem, "contender": contender, "seed": seed, "evaluations": row["step"]}
+                    found |= {"x1": x1, "x2": x2, "y": row["y"], "choice1": choice1, "choice2": choice2}
+                    rows.append(found | {"regret": row.get("regret", "")})
     return rows
 
 
-def regrets(rows: Sequence[tuple[Any, ...]], problem: str, contender: str, settings: Settings) -> np.ndarray:
+def regrets(rows: Sequence[study.Record], problem: str, contender: str) -> np.ndarray:
     """Return the regret after every evaluation from the first design on, shape (seeds, evaluations)."""
-    found = [float(row[-1]) for row in rows if row[:2] == (problem, contender) and row[-1] != ""]
-    return np.array(found).reshape(settings.seeds, -1)
+    chosen = [row for row in rows if row["regret"] != ""]
+    found = study.column(chosen, "regret", problem=problem, contender=contender)
+    return found.reshape(len({row["seed"] for row in chosen}), -1)
 
 
-def near_optimum(rows: Sequence[tuple[Any, ...]], problem: str, contender: str, settings: Settings) -> list[int]:
+def near_optimum(rows: Sequence[study.Record], problem: str, contender: str, settings: Settings) -> list[int]:
     """Return for each seed how many evaluations were closer to the best input than the spread of the error."""
     best = np.array(optimum(problem, settings)[1])
-    counts = [0] * settings.seeds
-    for row in rows:
-        if row[:2] == (problem, contender):
-            counts[row[2]] += bool(np.linalg.norm(np.array([float(row[4]), float(row[5])]) - best) < settings.spread)
-    return counts
+    where = {"problem": problem, "contender": contender}
+    x = np.stack([study.column(rows, name, **where) for name in ("x1", "x2")], axis=1)
+    near = np.linalg.norm(x - best, axis=1) < settings.spread
+    seeds = study.column(rows, "seed", **where)
+    return [int(near[seeds == seed].sum()) for seed in np.unique(seeds)]
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    return interval([np.array([value]) for value in values])
-
-
-def report(settings: Settings, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
-    """Write and show the tables and pictures."""
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
-    rows = history(out, settings)
-    found = {(p, c): regrets(rows, p, c, settings) for p in settings.problems for c in CONTENDERS}
-    counts = np.arange(settings.first, settings.evaluations + 1)
-    write_csv(results / "evaluations.csv", HEADER, rows)
-    half = len(counts) // 2
-    summary = {
-        **provenance(command),
-        "settings": asdict(settings),
-        "columns": ["mean over seeds", "low", "high"],
-        "optimum": {p: {"cvar": optimum(p, settings)[0], "x": optimum(p, settings)[1]} for p in settings.problems},
-        "other_optima": {p: other_optima(p, settings) for p in settings.problems},
-        "regret": {
-            p: {
-                c: {
-                    f"after {counts[half]}": [round(v, 5) for v in over_seeds(list(found[p, c][:, half]))],
-                    f"after {counts[-1]}": [round(v, 5) for v in over_seeds(list(found[p, c][:, -1]))],
-                    "evaluations near the best, by seed": near_optimum(rows, p, c, settings),
-                    "median at the end": round(float(np.median(found[p, c][:, -1])), 5),
-                    "lead of ours at the end": [
-                        round(v, 5) for v in over_seeds(list(found[p, c][:, -1] - found[p, OURS][:, -1]))
-                    ],
-                }
-                for c in CONTENDERS
+def compared(rows: Sequence[study.Record], settings: Settings) -> dict[str, Any]:
+    """Return for every problem and contender the regret half way and at the end, and our lead."""
+    found: dict[str, Any] = {}
+    half = settings.first + (settings.evaluations - settings.first + 1) // 2
+    for problem in settings.problems:
+        ours = regrets(rows, problem, OURS)[:, -1]
+        for contender in CONTENDERS:
+            regret = regrets(rows, problem, contender)
+            found.setdefault(problem, {})[contender] = {
+                f"after {half}": study.rounded(study.over_seeds(regret[:, half - settings.first]), 5),
+                f"after {settings.evaluations}": study.rounded(study.over_seeds(regret[:, -1]), 5),
+                "evaluations near the best, by seed": near_optimum(rows, problem, contender, settings),
+                "median at the end": round(float(np.median(regret[:, -1])), 5),
+                "lead of ours at the end": study.rounded(study.paired(regret[:, -1], ours), 5),
             }
-            for p in settings.problems
-        },
-    }
-    write_json(results / "summary.json", summary)
+    return found
+
+
+def report(s: study.Study, rows: Sequence[study.Record], settings: Settings) -> None:
+    """Write and show the tables and pictures."""
+    found = compared(rows, settings)
+    s.write_table("evaluations.csv", rows)
+    s.write_summary(
+        settings,
+        columns=["mean over seeds", "low", "high", "p (of leads)"],
+        optimum={p: {"cvar": optimum(p, settings)[0], "x": optimum(p, settings)[1]} for p in settings.problems},
+        other_optima={p: other_optima(p, settings) for p in settings.problems},
+        regret=found,
+    )
     table = Table(title="Regret in CVaR 20%, mean over seeds with 95% intervals", title_justify="left")
-    for heading in ("problem", "contender", f"after {counts[half]}", f"after {counts[-1]}", "median"):
+    ends = [name for name in found[settings.problems[0]][OURS] if name.startswith("after")]
+    for heading in ("problem", "contender", *ends, "median"):
         table.add_column(heading)
-    for problem, parts in summary["regret"].items():
+    for problem, parts in found.items():
         for contender, values in parts.items():
-            cells = [f"{v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" for name, v in values.items() if name.startswith("after")]
+            cells = ("{:.3f} [{:.3f}, {:.3f}]".format(*values[name]) for name in ends)
             table.add_row(problem, contender, *cells, f"{values['median at the end']:.3f}")
-    console.print(table)
-    draw(found, counts, images / "robust_bo.png")
-    console.print(f"results: {results}/summary.json, evaluations.csv; picture: {images}/robust_bo.png")
+    s.console.print(table)
+    curves = {(p, c): regrets(rows, p, c) for p in settings.problems for c in CONTENDERS}
+    draw(curves, np.arange(settings.first, settings.evaluations + 1), s.images / "robust_bo.png")
 
 
 def draw(found: Mapping[tuple[str, str], np.ndarray], counts: np.ndarray, path: Path) -> None:
@@ -349,39 +331,24 @@ def draw(found: Mapping[tuple[str, str], np.ndarray], counts: np.ndarray, path: 
 # Command line -------------------------------------------------------------------------------------------------------
 
 
-def study(
-    settings: Settings, out: Path, results: Path, images: Path, jobs: int | None, resume: bool, command: str
-) -> None:
-    console = Console(highlight=False)
-    with ending_resumable(out, console):
-        jobs = chosen_jobs(jobs, settings.seeds * len(CONTENDERS))
-        open_folder(out, asdict(settings), kind="study", resume=resume, may_change=["problems"])
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/robust_bo")
+    problems: tuple[str, ...] = field(default=Settings.problems, metadata={"choices": PROBLEMS})
+    quick: bool = field(default=False, metadata={"help": "two seeds, twelve evaluations"})
+
+
+def main(argv: list[str] | None = None, settings: Settings | None = None) -> None:
+    options = study.parse(Options, "Robust Bayesian optimisation on a rank objective and on BoTorch's.", argv)
+    settings = settings or (replace(Settings(), seeds=2, evaluations=12) if options.quick else Settings())
+    settings = replace(settings, problems=options.problems)
+    with study.Study(__file__, options, argv) as s:
+        s.open(settings, may_change=["problems"])
         for problem in settings.problems:
             value, place = optimum(problem, settings)
-            console.print(f"[bold]{problem}[/]: best CVaR {value:.3f} at ({place[0]:.3f}, {place[1]:.3f})")
-            work, steps = partial(run, settings, problem), settings.evaluations
-            if not train_under_progress(work, CONTENDERS, settings.seeds, steps, out / problem, jobs, console, shown):
-                raise KeyboardInterrupt
-    report(settings, out, results, images, command, console)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Robust Bayesian optimisation on a rank objective and on BoTorch's.")
-    parser.add_argument("--problem", choices=PROBLEMS, action="append", help="only this one, may be given twice [both]")
-    parser.add_argument("--quick", action="store_true", help="two seeds, twelve evaluations")
-    parser.add_argument("--out", type=Path, default=Path("runs/robust_bo"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
-    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    settings = replace(Settings(), seeds=2, evaluations=12) if options.quick else Settings()
-    if options.problem:
-        settings = replace(settings, problems=tuple(dict.fromkeys(options.problem)))
-    words = [f"--problem {problem}" for problem in options.problem or ()] + ["--quick"] * options.quick
-    command = " ".join(["python experiments/robust_bo.py", *words])
-    out: Path = options.out
-    study(settings, out, options.results or out, options.images or out, options.jobs, options.resume, command)
+            s.console.print(f"[bold]{problem}[/]: best CVaR {value:.3f} at ({place[0]:.3f}, {place[1]:.3f})")
+            s.train(partial(run, settings, problem), CONTENDERS, settings.seeds, settings.evaluations, shown, problem)
+    report(s, history(s.out, settings), settings)
 
 
 if __name__ == "__main__":

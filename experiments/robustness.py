@@ -6,8 +6,9 @@ r"""Corrupted rewards: do trimmed, winsorized and median objectives recover the 
    the largest return there is. ``graded``: the episode pays its return at its end, as one number, like a grader;
    ``steps``: it pays 1 a step, the outlier comes with the last. Trained policies are measured on clean episodes.
 
-Contenders: PPO; PPO with ``VecNormalize(clip_reward=...)`` at its default of 10 standard deviations and at 1; and the
-objectives mean, trimmed:0.1, winsorized:0.1, median with the same PPO.
+Contenders: PPO; PPO with ``VecNormalize(clip_reward=...)`` at its default of 10 standard deviations and at 1; the
+objectives mean, trimmed:0.1, winsorized:0.1, median with the same PPO; and the mean of returns clipped to the range
+that they are known to have, [0, 500].
 
     python experiments/robustness.py --results experiments/results/robustness --images docs/images
     python experiments/robustness.py --quick                       # some minutes
@@ -21,19 +22,17 @@ References:
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import study
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from scipy.stats import norm
 from stable_baselines3 import PPO
@@ -43,24 +42,16 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import Credit, OrderGradPPO
-from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.runs.folder import (
-    EVALUATION,
-    METRICS,
-    open_folder,
-    provenance,
-    read_metrics,
-    run_folder,
-    write_csv,
-)
+from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
-from ordergrad.runs.statistics import interval, metric_columns, read_returns, values_of
+from ordergrad.runs.statistics import metric_columns, read_returns
 from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.rl import seed_of
 
 Array = Any
 CLIPPED = ("ppo+clip:10", "ppo+clip:1")
 OBJECTIVES = ("mean", "trimmed:0.1", "winsorized:0.1", "median")
+RANGE = "mean+range"  # of returns clipped to [0, 500]
 MEASURED = ("mean", "cvar:0.1", "trimmed:0.1", "median")
 
 # The bandit ---------------------------------------------------------------------------------------------------------
@@ -143,29 +134,26 @@ def scenarios(settings: Bandit) -> list[tuple[str, float, float]]:
     return list(dict.fromkeys(found))
 
 
-def run_bandit(settings: Bandit, step: Callable[[], None]) -> list[tuple[Any, ...]]:
-    """Return for every corruption and contender the clean reward at the end and over training, with intervals."""
-    rows: list[tuple[Any, ...]] = []
-    for kind, share, size in scenarios(settings):
-        for contender in BANDIT:
-            ends, path = train_bandit(contender, kind, share, size, settings)
-            best = float(np.mean(ends > 0.9))
-            rows.append((kind, share, size, contender, *over_seeds(ends), *over_seeds(path), best))
-        step()
-    return rows
+def bandit_row(kind: str, share: float, size: float, contender: str, settings: Bandit) -> study.Record:
+    """Return the clean reward at the end and over training, with intervals over seeds."""
+    ends, path = train_bandit(contender, kind, share, size, settings)
+    found = dict(zip(("end", "low", "high"), study.over_seeds(ends), strict=True))
+    found |= dict(zip(("training", "training_low", "training_high"), study.over_seeds(path), strict=True))
+    return found | {"above_0.9": float(np.mean(ends > 0.9))}
 
 
-def preferred(settings: Bandit, k: int | None = None) -> list[tuple[str, float, float, float]]:
+def preferred(settings: Bandit, k: int | None = None) -> list[study.Record]:
     """Return for every objective and share the exact values of the best arm and of the decoy that has outliers."""
     z = norm.ppf((np.arange(2000) + 0.5) / 2000) * settings.noise
-    rows: list[tuple[str, float, float, float]] = []
+    rows: list[study.Record] = []
     for objective in dict.fromkeys(c.partition("+")[0] for c in BANDIT):
         name = objective if objective == "mean" else f"{objective}@{k or settings.group - 1}"
         best = float(og.exact.value(ARMS[-1] + z, np.full(2000, 1 / 2000), name))
         for share in settings.shares:
             x = np.concatenate([ARMS[0] + z, ARMS[0] + z + settings.size])
             p = np.repeat([(1 - share) / 2000, share / 2000], 2000)
-            rows.append((objective, share, best, float(og.exact.value(x, p, name))))
+            decoy = float(og.exact.value(x, p, name))
+            rows.append({"objective": objective, "share": share, "best_arm": best, "decoy": decoy})
     return rows
 
 
@@ -202,8 +190,8 @@ class Part:
 
 
 PARTS = {
-    "graded": Part(True, True, ("ppo", *CLIPPED, *OBJECTIVES), "episode", 1.0, 1.0),
-    "graded-clean": Part(True, False, ("ppo", *CLIPPED, *OBJECTIVES), "episode", 1.0, 1.0),
+    "graded": Part(True, True, ("ppo", *CLIPPED, *OBJECTIVES, RANGE), "episode", 1.0, 1.0),
+    "graded-clean": Part(True, False, ("ppo", *CLIPPED, *OBJECTIVES, RANGE), "episode", 1.0, 1.0),
     "steps": Part(False, True, ("ppo", *CLIPPED, "mean", "trimmed:0.1"), "telescoped", 0.999, 0.98),
 }
 
@@ -236,13 +224,14 @@ def build(contender: str, part: Part, settings: CartPole, seed: int) -> Any:
     started = iter(range(settings.envs))
 
     def one() -> Any:
-        return Corrupted(
+        made = Corrupted(
             gym.make("CartPole-v1"),
             graded=part.graded,
             share=settings.share if part.corrupted else 0.0,
             size=settings.size,
             seed=seed_of(seed, 3, next(started)),
         )
+        return gym.wrappers.ClipReward(made, 0, 500) if contender == RANGE else made
 
     env: Any = make_vec_env(one, settings.envs)
     if contender.startswith("ppo+clip:"):
@@ -261,7 +250,11 @@ def build(contender: str, part: Part, settings: CartPole, seed: int) -> Any:
     if contender.startswith("ppo"):
         model: Any = PPO("MlpPolicy", env, **options)
     else:
-        own: dict[str, Any] = {"objective": contender, "credit": part.credit, "min_episodes": settings.min_episodes}
+        own: dict[str, Any] = {
+            "objective": contender.partition("+")[0],
+            "credit": part.credit,
+            "min_episodes": settings.min_episodes,
+        }
         model = OrderGradPPO("MlpPolicy", env, unit_scale=True, **own, **options)
     env.seed(seed_of(seed, 1))
     return model
@@ -320,16 +313,6 @@ def run(
     return True
 
 
-def run_cartpole(settings: CartPole, out: Path, jobs: int, console: Console) -> None:
-    """Train everything that is not there yet."""
-    seeds, steps = settings.seeds, settings.steps
-    for name, part in PARTS.items():
-        console.print(f"[bold]{name}[/]: {len(part.contenders)} contenders x {seeds} seeds x {steps} steps")
-        train = partial(run, part, settings)
-        if not train_under_progress(train, part.contenders, seeds, steps, out / name, jobs, console, shown):
-            raise KeyboardInterrupt
-
-
 def shown(row: Mapping[str, Any], contender: str) -> str:
     return f"clean return {row['clean'] or 0:.0f}"
 
@@ -337,38 +320,49 @@ def shown(row: Mapping[str, Any], contender: str) -> str:
 # What came out ------------------------------------------------------------------------------------------------------
 
 
-def over_seeds(values: Sequence[float] | Array) -> tuple[float, float, float]:
-    """Return the mean of one value a seed, and its 95% interval."""
-    return interval([np.array([value]) for value in values])
-
-
 def returns_of(out: Path, part: str, contender: str, seeds: int) -> list[Array]:
     return [read_returns(run_folder(out / part, contender, seed) / EVALUATION) for seed in range(seeds)]
 
 
-def cartpole_table(settings: CartPole, out: Path) -> list[tuple[Any, ...]]:
-    """Return part, contender, measure, value, interval, and the value of each seed."""
-    rows: list[tuple[Any, ...]] = []
-    for name, part in PARTS.items():
-        returns = {c: returns_of(out, name, c, settings.seeds) for c in part.contenders}
-        for v in values_of(returns, MEASURED):
-            rows.append((name, v.trained, v.evaluated, v.value, v.low, v.high, *v.by_seed))
+def measured(settings: CartPole, out: Path, contenders: Mapping[str, Sequence[str]]) -> list[study.Record]:
+    """Return one record per trained policy of each part: the measures of its clean returns."""
+    return [
+        {"part": name, "trained": contender, "seed": seed, **{m: float(og.value(returns, m)) for m in MEASURED}}
+        for name, trained in contenders.items()
+        for contender in trained
+        for seed, returns in enumerate(returns_of(out, name, contender, settings.seeds))
+    ]
+
+
+def others(path: Path, new: Sequence[study.Record]) -> list[study.Record]:
+    """Return the records of an earlier table that are not made anew."""
+    made = {(r["part"], r["trained"]) for r in new}
+    return [r for r in study.read_table(path) if (r["part"], r["trained"]) not in made]
+
+
+def cartpole_table(records: Sequence[study.Record]) -> list[study.Record]:
+    """Return every measure of every contender with its interval."""
+    rows: list[study.Record] = []
+    for part, contender in dict.fromkeys((r["part"], r["trained"]) for r in records):
+        for name in MEASURED:
+            found = study.over_seeds(study.column(records, name, part=part, trained=contender))
+            rows.append({"part": part, "trained": contender, "measure": name, **found._asdict()})
     return rows
 
 
-def leads(settings: CartPole, out: Path) -> list[tuple[Any, ...]]:
-    """Return every contender's lead in clean mean return over the mean objective, seed by seed, with its interval."""
-    rows: list[tuple[Any, ...]] = []
-    for name, part in PARTS.items():
-        returns = {c: returns_of(out, name, c, settings.seeds) for c in part.contenders}
-        scores = {c: np.array([run.mean() for run in runs]) for c, runs in returns.items()}
-        for contender in part.contenders:
-            if contender != "mean":
-                rows.append((name, contender, "mean", *over_seeds(scores[contender] - scores["mean"])))
-    return rows
+def leads(records: Sequence[study.Record]) -> list[study.Record]:
+    """Return the leads in clean mean return, seed by seed: over the mean objective, and of trimming over the others."""
+    rows: list[study.Record] = []
+    for part, contender in dict.fromkeys((r["part"], r["trained"]) for r in records):
+        for ours, theirs in dict.fromkeys([(contender, "mean"), ("trimmed:0.1", contender)]):
+            if ours != theirs:
+                found = study.paired(*(study.column(records, "mean", part=part, trained=c) for c in (ours, theirs)))
+                row = {"part": part, "trained": ours, "against": theirs, "lead": found.value}
+                rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+    return list({(row["part"], row["trained"], row["against"]): row for row in rows}.values())
 
 
-def draw_bandit(rows: Sequence[tuple[Any, ...]], settings: Bandit, path: Path) -> None:
+def draw_bandit(rows: Sequence[study.Record], settings: Bandit, path: Path) -> None:
     """Draw the clean reward of the trained policies against the size and the share of the corruption."""
     figure, axes = new_figure(4, "Ten arms, 32 pulls an update: clean reward of the trained policy")
     panels: list[tuple[str, str]] = [("both", "size"), ("both", "share"), ("up", "share"), ("decoy", "share")]
@@ -380,11 +374,10 @@ def draw_bandit(rows: Sequence[tuple[Any, ...]], settings: Bandit, path: Path) -
     )
     for axis, (kind, along), title in zip(axes, panels, titles, strict=True):
         for index, contender in enumerate(BANDIT):
-            varied, fixed, at = (2, 1, settings.share) if along == "size" else (1, 2, settings.size)
-            mine = [row for row in rows if row[0] == kind and row[3] == contender and row[fixed] == at]
-            mine.sort(key=lambda row: row[varied])
-            x = np.array([row[varied] for row in mine])
-            y, low, high = (np.array([row[column] for row in mine]) for column in (4, 5, 6))
+            fixed = {"share": settings.share} if along == "size" else {"size": settings.size}
+            where = {"kind": kind, "contender": contender, **fixed}
+            mine = sorted(rows, key=lambda row: row[along])
+            x, y, low, high = (study.column(mine, name, **where) for name in (along, "end", "low", "high"))
             draw_curve(axis, index, contender, x, y, (low, high), "o")
         axis.set(title=title, ylim=(0, 1.02), xlabel="size of an outlier" if along == "size" else "share of outliers")
         if along == "size":
@@ -422,100 +415,85 @@ def draw_cartpole(settings: CartPole, out: Path, path: Path) -> None:
     save(figure, path)
 
 
-def show_bandit(rows: Sequence[tuple[Any, ...]], settings: Bandit, console: Console) -> None:
+def bandit_table(rows: Sequence[study.Record], settings: Bandit) -> Table:
     table = Table(title=f"Bandit, outliers of size {settings.size:g}: clean reward at the end", title_justify="left")
     table.add_column("contender")
     columns = [(kind, share) for kind in SIGNS for share in (0.0, settings.share, 0.2) if share in settings.shares]
     for kind, share in columns:
         table.add_column(f"{kind} {share:.0%}", justify="right")
+    cells = {tuple(row[key] for key in ("contender", "kind", "share", "size")): row for row in rows}
     for contender in BANDIT:
-        cells: list[str] = []
-        for kind, share in columns:
-            (row,) = [r for r in rows if r[:4] == (kind, share, settings.size, contender)]
-            cells.append(f"{row[4]:.3f} ± {(row[6] - row[5]) / 2:.3f}")
-        table.add_row(contender, *cells)
-    console.print(table)
+        found = (cells[contender, kind, share, settings.size] for kind, share in columns)
+        table.add_row(contender, *(f"{row['end']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in found))
+    return table
 
 
-def show_cartpole(rows: Sequence[tuple[Any, ...]], console: Console) -> None:
-    for name, part in PARTS.items():
-        table = Table(title=f"CartPole, {name}: clean returns, 95% intervals over seeds", title_justify="left")
-        for heading in ("trained on", *MEASURED):
-            table.add_column(heading, justify="left" if heading == "trained on" else "right")
-        for contender in part.contenders:
-            cells = [f"{r[3]:.0f} [{r[4]:.0f}, {r[5]:.0f}]" for r in rows if r[:2] == (name, contender)]
-            table.add_row(contender, *cells)
-        console.print(table)
+def shown_cartpole(rows: Sequence[study.Record], part: str) -> Table:
+    table = Table(title=f"CartPole, {part}: clean returns, 95% intervals over seeds", title_justify="left")
+    for heading in ("trained on", *MEASURED):
+        table.add_column(heading, justify="left" if heading == "trained on" else "right")
+    for contender in PARTS[part].contenders:
+        mine = [row for row in rows if (row["part"], row["trained"]) == (part, contender)]
+        table.add_row(contender, *(f"{row['value']:.0f} [{row['low']:.0f}, {row['high']:.0f}]" for row in mine))
+    return table
 
 
-def plain(value: Any) -> Any:
-    return f"{value:.5g}" if isinstance(value, float) else value
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/robustness")
+    only: str = field(default="", metadata={"choices": ("bandit", "cartpole"), "help": "one of the two"})
+    contenders: tuple[str, ...] = field(
+        default=(), metadata={"help": "train these on CartPole, and add them to the results that are there [all]"}
+    )
+    quick: bool = field(default=False, metadata={"help": "fewer seeds and steps"})
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train on corrupted rewards, measure on clean ones.")
-    parser.add_argument("--quick", action="store_true", help="fewer seeds and steps")
-    parser.add_argument("--only", choices=("bandit", "cartpole"), help="one of the two")
-    parser.add_argument("--out", type=Path, default=Path("runs/robustness"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, help="folder of the tables [that of the runs]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [that of the runs]")
-    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    console = Console(highlight=False)
-    bandit, cartpole = Bandit(), CartPole()
+def main(argv: list[str] | None = None, bandit: Bandit | None = None, cartpole: CartPole | None = None) -> None:
+    options = study.parse(Options, "Train on corrupted rewards, measure on clean ones.", argv)
+    bandit, cartpole = bandit or Bandit(), cartpole or CartPole()
     if options.quick:
         bandit = replace(bandit, seeds=20, updates=150)
         cartpole = replace(cartpole, seeds=2, steps=16_384, episodes=100)
-    run_all(bandit, cartpole, options, console)
-
-
-def run_all(bandit: Bandit, cartpole: CartPole, options: argparse.Namespace, console: Console) -> None:
-    """Train, write and show what was asked for."""
-    out: Path = options.out
-    results, images = (folder or out for folder in (options.results, options.images))
-    words = [f"--only {options.only}"] * bool(options.only) + ["--quick"] * options.quick
-    summary: dict[str, Any] = {
-        **provenance(" ".join(["python experiments/robustness.py", *words])),
-        "bandit": asdict(bandit),
-        "cartpole": asdict(cartpole),
-    }
-    with ending_resumable(out, console):
-        jobs = chosen_jobs(options.jobs, max(len(part.contenders) for part in PARTS.values()))
-        open_folder(out, {"bandit": asdict(bandit), "cartpole": asdict(cartpole)}, kind="study", resume=options.resume)
-        for folder in (results, images):
-            folder.mkdir(parents=True, exist_ok=True)
+    with study.Study(__file__, options, argv) as s:
+        s.open({"bandit": asdict(bandit), "cartpole": asdict(cartpole)})
         if options.only != "cartpole":
-            report_bandit(bandit, results, images, console)
+            names = ("kind", "share", "size")
+            cases = [dict(zip(names, case, strict=True)) for case in scenarios(bandit)]
+            tasks = [{**case, "contender": contender} for case in cases for contender in BANDIT]
+            rows = s.computed("bandit.jsonl", tasks, partial(bandit_row, settings=bandit))
+            report_bandit(s, rows, bandit)
+            s.write_summary(bandit, "bandit.json")
         if options.only != "bandit":
-            run_cartpole(cartpole, out, jobs, console)
-            report_cartpole(cartpole, out, results, images, console)
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    console.print(f"results: {results}; pictures: {images}/robustness*.png")
+            chosen = {
+                name: [c for c in p.contenders if c in (options.contenders or p.contenders)]
+                for name, p in PARTS.items()
+            }
+            for name, contenders in chosen.items():
+                if contenders:
+                    s.train(
+                        partial(run, PARTS[name], cartpole), contenders, cartpole.seeds, cartpole.steps, shown, name
+                    )
+            new = measured(cartpole, s.out, chosen)
+            report_cartpole(s, [*others(s.results / "runs.csv", new), *new])
+            s.write_summary(cartpole, "cartpole_added.json" if options.contenders else "cartpole.json")
+            if not options.contenders:
+                draw_cartpole(cartpole, s.out, s.images / "robustness.png")
 
 
-def report_bandit(settings: Bandit, results: Path, images: Path, console: Console) -> None:
-    with Progress(console=console) as progress:
-        task = progress.add_task("corruptions of the bandit", total=len(scenarios(settings)))
-        rows = run_bandit(settings, lambda: progress.advance(task))
-    header = ("kind", "share", "size", "contender", "end", "low", "high")
-    header += ("training", "training_low", "training_high", "above_0.9")
-    write_csv(results / "bandit.csv", header, [[plain(x) for x in row] for row in rows])
-    header = ("objective", "share", "best_arm", "decoy")
-    write_csv(results / "preferred.csv", header, [[plain(x) for x in row] for row in preferred(settings)])
-    draw_bandit(rows, settings, images / "robustness_bandit.png")
-    show_bandit(rows, settings, console)
+def report_bandit(s: study.Study, rows: Sequence[study.Record], settings: Bandit) -> None:
+    s.write_table("bandit.csv", rows)
+    s.write_table("preferred.csv", preferred(settings))
+    draw_bandit(rows, settings, s.images / "robustness_bandit.png")
+    s.console.print(bandit_table(rows, settings))
 
 
-def report_cartpole(settings: CartPole, out: Path, results: Path, images: Path, console: Console) -> None:
-    rows = cartpole_table(settings, out)
-    seeds = [f"seed_{seed}" for seed in range(settings.seeds)]
-    header = ("part", "trained", "measure", "value", "low", "high", *seeds)
-    write_csv(results / "cartpole.csv", header, [[plain(x) for x in row] for row in rows])
-    header = ("part", "trained", "against", "lead", "low", "high")
-    write_csv(results / "leads.csv", header, [[plain(x) for x in row] for row in leads(settings, out)])
-    draw_cartpole(settings, out, images / "robustness.png")
-    show_cartpole(rows, console)
+def report_cartpole(s: study.Study, records: Sequence[study.Record]) -> None:
+    rows = cartpole_table(records)
+    s.write_table("runs.csv", records)
+    s.write_table("cartpole.csv", rows)
+    s.write_table("leads.csv", leads(records))
+    for part in PARTS:
+        s.console.print(shown_cartpole(rows, part))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ References:
 """
 
 import argparse
+import csv
 import json
 import math
 import multiprocessing
@@ -73,7 +74,7 @@ def parse(kind: type[T], description: str, argv: Sequence[str] | None = None) ->
     for option in fields(kind):  # type: ignore[arg-type]
         extra = dict(option.metadata)
         name = option.name if extra.pop("positional", False) else f"--{option.name.replace('_', '-')}"
-        if option.type is bool:
+        if option.type in (bool, "bool"):
             parser.add_argument(name, action="store_true", **extra)
             continue
         kinds = str(option.type)
@@ -103,7 +104,7 @@ class Study:
     def __enter__(self) -> Self:
         self._ending = ending_resumable(self.out, self.console)
         self._ending.__enter__()
-        self._before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        self._before = signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
@@ -113,6 +114,8 @@ class Study:
     def open(self, settings: Any, may_change: Sequence[str] = ()) -> None:
         """Make the folder of the runs, or check that the one to resume has the same settings."""
         open_folder(self.out, as_dict(settings), kind="study", resume=self.options.resume, may_change=may_change)
+        self.results.mkdir(parents=True, exist_ok=True)
+        self.images.mkdir(parents=True, exist_ok=True)
 
     def train(
         self,
@@ -147,17 +150,20 @@ class Study:
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
         """Write records as CSV, floats with five digits."""
-        self.results.mkdir(parents=True, exist_ok=True)
         columns = columns or tuple(rows[0])
         write_csv(self.results / name, columns, [[short(row[column]) for column in columns] for row in rows])
 
-    def write_summary(self, settings: Any, **content: Any) -> None:
-        """Write summary.json: the command, date, machine and versions, the settings, and the content."""
-        self.results.mkdir(parents=True, exist_ok=True)
-        self.images.mkdir(parents=True, exist_ok=True)
+    def write_summary(self, settings: Any, name: str = "summary.json", **content: Any) -> None:
+        """Write the command, date, machine and versions, the settings, and the content."""
         summary = {**provenance(self.command), "settings": as_dict(settings), **content}
-        write_json(self.results / "summary.json", summary)
+        write_json(self.results / name, summary)
         self.console.print(f"results: {self.results}; pictures: {self.images}")
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    """Do what Ctrl-C does, even in the background, where Ctrl-C is ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 def _made(make: Callable[..., Record], tasks: Sequence[Mapping[str, Any]], jobs: int) -> Any:
@@ -202,6 +208,23 @@ def read_records(path: Path) -> list[Record]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def read_table(path: Path) -> list[Record]:
+    """Return the rows of a table, what looks like a number as one; none where there is no table."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def append_record(path: Path, record: Record) -> Record:
@@ -257,7 +280,12 @@ class Lead(NamedTuple):
     p: float
 
 
-def over_seeds(*samples: Any, statistic: Callable[..., Array] = np.mean) -> Estimate:
+def mean(*samples: Array, axis: int = -1) -> Array:
+    """Return the mean of all values of all samples."""
+    return np.concatenate(samples, axis=axis).mean(axis=axis)
+
+
+def over_seeds(*samples: Any, statistic: Callable[..., Array] = mean) -> Estimate:
     """Return a statistic of one value a seed and its 95% interval: bootstrap, expanded percentiles.
 
     The interval holds for bounded and bimodal values and never leaves their range, as Student's may. Percentiles of
@@ -272,7 +300,8 @@ def over_seeds(*samples: Any, statistic: Callable[..., Array] = np.mean) -> Esti
     value, n = float(statistic(*arrays, axis=-1)), min(map(len, arrays))
     if n < 2 or all(np.ptp(array) == 0 for array in arrays):
         return Estimate(value, value, value)
-    level = 2 * float(stats.norm.cdf(math.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))) - 1
+    student = stats.t.ppf(0.975, sum(map(len, arrays)) - len(arrays))
+    level = 2 * float(stats.norm.cdf(math.sqrt(n / (n - 1)) * student)) - 1
     found = stats.bootstrap(
         arrays, statistic, n_resamples=20_000, batch=2000, confidence_level=level, method="percentile", rng=0
     )

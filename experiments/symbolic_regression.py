@@ -21,8 +21,6 @@ References:
 
 from __future__ import annotations
 
-import argparse
-import csv
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import study
 import torch
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -43,13 +42,12 @@ from symbolic.recovery import verdict
 from threadpoolctl import threadpool_limits
 
 import ordergrad as og
-from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
+from ordergrad.runs.console import chosen_jobs
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     CHECKPOINT,
     METRICS,
     open_folder,
-    provenance,
     read_checkpoint,
     read_metrics,
     run_folder,
@@ -58,8 +56,7 @@ from ordergrad.runs.folder import (
     write_csv,
     write_json,
 )
-from ordergrad.runs.plots import new_figure, save, style, tidy
-from ordergrad.runs.statistics import interval
+from ordergrad.runs.plots import draw_curve, new_figure, save, style, tidy
 
 DSR = "dsr:0.05"
 CONTENDERS = ("mean", DSR, "uppercvar:0.05", "max@20", "max@100")
@@ -265,17 +262,12 @@ def as_row(search: Search, budget: int) -> dict[str, Any]:
 # Many runs ----------------------------------------------------------------------------------------------------------
 
 COLUMNS = ("problem", "contender", "seed", "budget", "expressions", "recovered", "best", "seconds", "expression")
-NUMBERS = {"seed": int, "budget": int, "expressions": int, "best": float, "seconds": float}
 Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> dict[tuple[str, str, int], Row]:
     """The runs of a table by problem, contender and seed; none if there is no table."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        rows = [{name: NUMBERS.get(name, str)(text) for name, text in row.items()} for row in csv.DictReader(file)]
-    return {key(row): row for row in rows}
+    return {key(row): row for row in study.read_table(path)}
 
 
 def key(row: Mapping[str, Any]) -> tuple[str, str, int]:
@@ -291,9 +283,7 @@ def is_done(row: Row | None, expressions: int) -> bool:
     return row is not None and (row["recovered"] != "no" or row["expressions"] >= expressions)
 
 
-def search_all(
-    settings: Settings, asked: argparse.Namespace, out: Path, table: Path, jobs: int, console: Console, first: int = 0
-) -> None:
+def search_all(s: study.Study, settings: Settings, asked: Options, out: str, table: Path, first: int = 0) -> None:
     """Do what the table lacks, problem by problem, and add it to the table."""
     rows = read_rows(table)
     for problem in asked.problems:
@@ -301,17 +291,16 @@ def search_all(
         finished = frozenset(w for w in wanted if is_done(rows.get((problem, w[0], first + w[1])), asked.expressions))
         if len(finished) < len(wanted):
             searching = partial(run, settings, problem, asked.expressions, finished, first)
-            complete = train_under_progress(
-                searching, asked.contenders, asked.seeds, asked.expressions, out / problem, jobs, console, shown
-            )
-            for contender, seed in [w for w in wanted if w not in finished]:
-                path = run_folder(out / problem, contender, seed) / RESULT
-                if path.exists():
-                    row = json.loads(path.read_text())
-                    rows[key(row)] = row
-            write_rows(table, rows)
-            if not complete:
-                raise KeyboardInterrupt
+            part = f"{out}{problem}"
+            try:
+                s.train(searching, asked.contenders, asked.seeds, asked.expressions, shown, part)
+            finally:
+                for contender, seed in [w for w in wanted if w not in finished]:
+                    path = run_folder(s.out / part, contender, seed) / RESULT
+                    if path.exists():
+                        row = json.loads(path.read_text())
+                        rows[key(row)] = row
+                write_rows(table, rows)
         for contender, seed in wanted:  # what is recovered is settled for any number of expressions
             row = rows[problem, contender, first + seed]
             row["budget"] = max(row["budget"], asked.expressions)
@@ -322,28 +311,26 @@ def shown(row: Mapping[str, Any], contender: str) -> str:
     return f"best {row['best']:.4f}  mean {row['mean']:.3f}  entropy {row['entropy']:.2f}"
 
 
-def tune(asked: argparse.Namespace, out: Path, results: Path, jobs: int, console: Console) -> None:
+def tune(s: study.Study, asked: Options) -> None:
     """Search with every learning rate on seeds apart, and show how many expressions that takes."""
     every: list[list[Any]] = []
     for rate in RATES:
-        folder = out / f"tune-{rate:g}"
+        folder = s.out / f"tune-{rate:g}"
         settings = replace(STUDY, learning_rate=rate)
-        search_all(settings, asked, folder, folder / "runs.csv", jobs, console, first=TUNING_SEED)
+        search_all(s, settings, asked, f"{folder.name}/", folder / "runs.csv", first=TUNING_SEED)
         every += [
             [f"{rate:g}", *(row[name] for name in COLUMNS[:6])] for row in read_rows(folder / "runs.csv").values()
         ]
-    write_csv(results / "tuning.csv", ("learning_rate", *COLUMNS[:6]), every)
-    for rate, number in tuned(results / "tuning.csv").items():
-        console.print(f"learning rate {rate:g}: {number:,.0f} expressions (geometric mean)")
+    write_csv(s.results / "tuning.csv", ("learning_rate", *COLUMNS[:6]), every)
+    for rate, number in tuned(s.results / "tuning.csv").items():
+        s.console.print(f"learning rate {rate:g}: {number:,.0f} expressions (geometric mean)")
 
 
 def tuned(path: Path) -> dict[float, float]:
     """The geometric mean of expressions over all runs of each learning rate in a table of `tune`."""
-    logs: dict[float, list[float]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            logs.setdefault(float(row["learning_rate"]), []).append(np.log(float(row["expressions"])))
-    return {rate: float(np.exp(np.mean(values))) for rate, values in logs.items()}
+    rows = study.read_table(path)
+    rates = dict.fromkeys(row["learning_rate"] for row in rows)
+    return {rate: float(np.exp(np.log(study.column(rows, "expressions", learning_rate=rate)).mean())) for rate in rates}
 
 
 def compare_gradients(settings: Settings, problems: Sequence[str], path: Path, console: Console) -> None:
@@ -425,27 +412,16 @@ def recovery(rows: Sequence[Row], budget: int) -> dict[str, Any]:
     }
 
 
-def pairwise(values: np.ndarray) -> list[float]:
-    """The mean of one value for each problem and seed, and its 95% interval (Student, over all of them).
-
-    With problems that differ this is rather too wide than too narrow: part of the spread is that between problems.
-    """
-    return list(interval([np.array([value]) for value in values]))
-
-
 def against(rows: Sequence[Row], contender: str, other: str, budget: int, problems: Sequence[str]) -> dict[str, Any]:
-    """How one contender compares to another on the same problems and seeds.
+    """How one contender compares to another on the same problems and seeds, resampled within each problem.
 
     `lead` is the difference of the recovery rates. `ratio` is how many times the other's expressions it takes, a
     geometric mean; a run without recovery counts with the budget.
     """
-    ours, theirs = (
-        np.concatenate([taken(within(rows, p, c, budget), budget) for p in problems]) for c in (contender, other)
-    )
-    logs = np.log(np.minimum(ours, budget)) - np.log(np.minimum(theirs, budget))
-    lead = pairwise(np.isfinite(ours).astype(float) - np.isfinite(theirs))
-    ratio = [float(np.exp(x)) for x in pairwise(logs)]
-    return {"lead": [round(x, 4) for x in lead], "ratio": [round(x, 4) for x in ratio]}
+    pairs = [[taken(within(rows, p, c, budget), budget) for c in (contender, other)] for p in problems]
+    lead = study.over_seeds(*(np.isfinite(ours).astype(float) - np.isfinite(theirs) for ours, theirs in pairs))
+    logs = study.over_seeds(*(np.diff(np.log(np.minimum(pair, budget))[::-1], axis=0)[0] for pair in pairs))
+    return {"lead": study.rounded(lead), "ratio": study.rounded(np.exp(logs))}
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -501,29 +477,23 @@ def cell(found: Mapping[str, Any] | None) -> str:
     return f"{found['recovered']}/{found['runs']}{median}"
 
 
-def curve_rows(asked: argparse.Namespace, out: Path, table: Path) -> list[list[Any]]:
+def curve_rows(asked: Options, out: Path, table: Path) -> list[Row]:
     """Those of an earlier table, and for every run whose files are here at most twenty rows of its metrics."""
-    header = ("problem", "contender", "seed", "expressions", *CURVES)
-    kept: dict[tuple[str, str, int], list[list[Any]]] = {}
-    if table.exists():
-        with table.open(newline="") as file:
-            for row in csv.DictReader(file):
-                kept.setdefault((row["problem"], row["contender"], int(row["seed"])), []).append(
-                    [row[name] for name in header]
-                )
+    kept: dict[tuple[str, str, int], list[Row]] = {}
+    for row in study.read_table(table):
+        kept.setdefault(key(row), []).append(row)
     for problem in asked.curves:
         for contender in asked.contenders:
             for seed in range(asked.seeds):
                 metrics = read_metrics(run_folder(out / problem, contender, seed) / METRICS)
+                run_of = {"problem": problem, "contender": contender, "seed": seed}
                 if metrics:
                     every = -(-len(metrics) // 20)
                     kept[problem, contender, seed] = [
-                        [problem, contender, seed, row["step"], *(f"{row[name]:.4g}" for name in CURVES)]
+                        {**run_of, "expressions": row["step"], **{name: float(f"{row[name]:.4g}") for name in CURVES}}
                         for row in metrics[::-1][::every][::-1]
                     ]
-    rows = [row for k in sorted(kept, key=lambda k: (list(NGUYEN).index(k[0]), *k[1:])) for row in kept[k]]
-    write_csv(table, header, rows)
-    return rows
+    return [row for k in sorted(kept, key=lambda k: (list(NGUYEN).index(k[0]), *k[1:])) for row in kept[k]]
 
 
 def draw_recovery(rows: Sequence[Row], path: Path) -> None:
@@ -556,7 +526,7 @@ def draw_recovery(rows: Sequence[Row], path: Path) -> None:
     save(figure, path)
 
 
-def draw_limits(rows: Sequence[Sequence[Any]], problems: Sequence[str], path: Path) -> None:
+def draw_limits(rows: Sequence[Row], problems: Sequence[str], path: Path) -> None:
     """Draw how the policies narrow on the hard problems: medians over the runs that are still searching."""
     panels = (("top", "95% quantile of the reward"), ("distinct", "distinct expressions"))
     panels += (("length", "tokens of an expression"), ("solution_logp", "log-probability of a solution"))
@@ -566,84 +536,80 @@ def draw_limits(rows: Sequence[Sequence[Any]], problems: Sequence[str], path: Pa
         for axis, (name, label) in zip(line, panels, strict=True):
             tidy(axis)
             for index, contender in enumerate(CONTENDERS):
-                mine = [row for row in rows if (row[0], row[1]) == (problem, contender)]
-                steps = sorted({int(row[3]) for row in mine})
-                enough = min(2, len({row[2] for row in mine}))
-                shared = [step for step in steps if sum(int(row[3]) == step for row in mine) >= enough]
-                values = [[float(r[4 + CURVES.index(name)]) for r in mine if int(r[3]) == step] for step in shared]
-                colour, dash = style(index)
-                medians = [float(np.median(v)) for v in values]
-                axis.plot(
-                    np.array(shared) / 1000, medians, color=colour, linestyle=dash, linewidth=1.8, label=contender
-                )
+                mine = [row for row in rows if (row["problem"], row["contender"]) == (problem, contender)]
+                steps, values = study.column(mine, "expressions"), study.column(mine, name)
+                enough = min(2, len({row["seed"] for row in mine}))
+                shared = [step for step in np.unique(steps) if (steps == step).sum() >= enough]
+                medians = [np.median(values[steps == step]) for step in shared]
+                draw_curve(axis, index, contender, np.array(shared) / 1000, np.array(medians))
             axis.set(xlabel="thousand expressions", title=label if problem == problems[0] else "")
         line[0].set_ylabel(problem)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
     save(figure, path)
 
 
-def report(settings: Settings, asked: argparse.Namespace, command: str, console: Console) -> None:
-    rows = list(read_rows(asked.results / "runs.csv").values())
-    asked.images.mkdir(parents=True, exist_ok=True)
+def report(s: study.Study, settings: Settings, asked: Options) -> None:
+    rows = list(read_rows(s.results / "runs.csv").values())
     summary = summarise(rows)
     seconds = sum(row["seconds"] for row in rows)
-    described = {
-        **provenance(command),
-        "settings": asdict(settings),
-        "seconds a batch": round(settings.batch * seconds / sum(row["expressions"] for row in rows), 4),
-        "processor minutes": round(seconds / 60, 1),
-        "recovered by digits only": sum(row["recovered"] == "digits" for row in rows),
-        "solutions": odds(settings.rules),
-        "within": summary,
-    }
-    write_json(asked.results / "summary.json", described)
-    show(summary, console)
-    draw_recovery(rows, asked.images / "symbolic_regression.png")
-    curves = curve_rows(asked, asked.out, asked.results / "curves.csv")
-    hard = [p for p in asked.curves if any(row[0] == p for row in curves)]
-    if hard:
-        draw_limits(curves, hard, asked.images / "symbolic_regression_limits.png")
-    console.print(f"results: {asked.results}/summary.json, runs.csv, curves.csv; pictures: {asked.images}")
+    show(summary, s.console)
+    draw_recovery(rows, s.images / "symbolic_regression.png")
+    curves = curve_rows(asked, s.out, s.results / "curves.csv")
+    s.write_table("curves.csv", curves, ("problem", "contender", "seed", "expressions", *CURVES))
+    if hard := [p for p in asked.curves if any(row["problem"] == p for row in curves)]:
+        draw_limits(curves, hard, s.images / "symbolic_regression_limits.png")
+    s.write_summary(
+        settings,
+        **{"seconds a batch": round(settings.batch * seconds / sum(row["expressions"] for row in rows), 4)},
+        **{"processor minutes": round(seconds / 60, 1)},
+        **{"recovered by digits only": sum(row["recovered"] == "digits" for row in rows)},
+        solutions=odds(settings.rules),
+        within=summary,
+    )
+
+
+def named(default: Any, text: str, **extra: Any) -> Any:
+    return field(default=default, metadata={"help": text, **extra})
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    problems: tuple[str, ...] = field(default=tuple(NGUYEN), metadata={"choices": NGUYEN, "metavar": "NGUYEN-K"})
+    contenders: tuple[str, ...] = field(default=CONTENDERS, metadata={"choices": CONTENDERS, "metavar": "OBJECTIVE"})
+    seeds: int = named(10, "seeds 0 to SEEDS - 1 [10]")
+    expressions: int = named(200_000, "evaluated by a run without recovery [200000]")
+    rate: float = named(STUDY.learning_rate, "learning rate [%(default)s]")
+    tune: bool = named(False, "compare learning rates, on other seeds, instead")
+    compare: bool = named(False, "compare the gradients on equal batches instead")
+    out: Path = Path("runs/symbolic_regression")
+    curves: tuple[str, ...] = field(default=("Nguyen-5", "Nguyen-7", "Nguyen-12"), metadata={"choices": NGUYEN})
+
+
+def check(asked: Options, batch: int) -> None:
+    chosen_jobs(asked.jobs, 1)
+    if asked.seeds < 1 or asked.expressions < batch:
+        got = f"got {asked.seeds} and {asked.expressions}"
+        raise UserError(f"--seeds must be at least 1 and --expressions at least {batch}; {got}")
+    if not 0 < asked.rate < 1:
+        raise UserError(f"--rate must lie between 0 and 1; got {asked.rate}")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Recover the Nguyen functions by policy gradients on rank objectives.")
-    parser.add_argument("--problems", nargs="+", choices=NGUYEN, default=list(NGUYEN), metavar="NGUYEN-K")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="OBJECTIVE")
-    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to SEEDS - 1 [10]")
-    parser.add_argument("--expressions", type=int, default=200_000, help="evaluated by a run without recovery [200000]")
-    parser.add_argument("--rate", type=float, default=STUDY.learning_rate, help="learning rate [%(default)s]")
-    parser.add_argument("--tune", action="store_true", help="compare learning rates, on other seeds, instead")
-    parser.add_argument("--compare", action="store_true", help="compare the gradients on equal batches instead")
-    parser.add_argument("--out", type=Path, default=Path("runs/symbolic_regression"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, help="folder of the tables [OUT/results]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [that of the tables]")
-    parser.add_argument("--curves", nargs="+", choices=NGUYEN, default=["Nguyen-5", "Nguyen-7", "Nguyen-12"])
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side [1]")
-    parser.add_argument("--resume", action="store_true", help="add to the results that are there")
-    asked = parser.parse_args(argv)
-    asked.results = asked.results or asked.out / "results"
-    asked.images = asked.images or asked.results
-    settings, console = replace(STUDY, learning_rate=asked.rate), Console(highlight=False)
-    with ending_resumable(asked.out, console):
-        jobs = chosen_jobs(asked.jobs, len(asked.contenders) * asked.seeds)
-        if asked.seeds < 1 or asked.expressions < settings.batch:
-            got = f"got {asked.seeds} and {asked.expressions}"
-            raise UserError(f"--seeds must be at least 1 and --expressions at least {settings.batch}; {got}")
-        if not 0 < asked.rate < 1:
-            raise UserError(f"--rate must lie between 0 and 1; got {asked.rate}")
-        resume = asked.resume or asked.tune or asked.compare
-        open_folder(asked.results, asdict(settings), kind="study", resume=resume)
+    asked = study.parse(Options, "Recover the Nguyen functions by policy gradients on rank objectives.", argv)
+    asked = replace(asked, results=asked.results or asked.out / "results")
+    settings = replace(STUDY, learning_rate=asked.rate)
+    with study.Study(__file__, replace(asked, images=asked.images or asked.results), argv) as s:
+        check(asked, settings.batch)
+        open_folder(s.results, asdict(settings), kind="study", resume=asked.resume or asked.tune or asked.compare)
+        s.images.mkdir(parents=True, exist_ok=True)
         if asked.compare:
             with threadpool_limits(1):
-                compare_gradients(settings, asked.problems, asked.results / "gradients.csv", console)
-            return
-        if asked.tune:
-            tune(asked, asked.out, asked.results, jobs, console)
-            return
-        search_all(settings, asked, asked.out, asked.results / "runs.csv", jobs, console)
-    command = f"python experiments/symbolic_regression.py --problems {' '.join(asked.problems)} --rate {asked.rate}"
-    report(settings, asked, f"{command} --expressions {asked.expressions} --seeds {asked.seeds}", console)
+                compare_gradients(settings, asked.problems, s.results / "gradients.csv", s.console)
+        elif asked.tune:
+            tune(s, asked)
+        else:
+            search_all(s, settings, asked, "", s.results / "runs.csv")
+            report(s, settings, asked)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ import pytest
 import ordergrad
 
 SOURCE = Path(ordergrad.__file__).parent
-CORE = ["objectives", "smoothing", "spec", "weights", "backend", "exact", "estimators", "intervals", "groups"]
+CORE = [
+    *("objectives", "smoothing", "spec", "weights", "backend", "schedules"),
+    *("exact", "estimators", "intervals", "groups"),
+]
 LAYERS = [
     *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "adapters"),
     *("runs", "evaluate", "score", "train", "advise", "report", "commands", "__main__"),

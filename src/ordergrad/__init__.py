@@ -16,7 +16,8 @@ from ordergrad.estimators import (
 )
 from ordergrad.groups import group_advantages
 from ordergrad.intervals import interval
-from ordergrad.spec import anneal, parse
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.weights import rank_weights, sample_weights, spectrum
 
 __version__ = "0.1.0"

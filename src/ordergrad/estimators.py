@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from ordergrad.backend import Array, Backend, backend_of, is_finite
 from ordergrad.exact import advantages_under, floating_beside, value_under, whole_axis
 from ordergrad.objectives import Objective, every_rank
+from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
-from ordergrad.weights import Baseline, Quantity, largest_k, scan, smallest_group
+from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
 
 __all__ = [
     "Small",
@@ -42,13 +43,13 @@ __all__ = [
 
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
-_VALUES = ("value", "include_one", "excluded")
+_VALUES = ("value", "include_one", "excluded", "error")
 _BASELINES, _SMALL, _SMALL_VALUE = get_args(Baseline), get_args(Small), get_args(SmallValue)
 
 
 def advantages(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -76,8 +77,9 @@ def advantages(
         where: Mask of valid samples, broadcastable to `rewards`. Others get advantage 0, whatever their reward.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`. Only with ``leave_one_out``.
         baseline: What is subtracted; see above.
-        small: What becomes of a group with too few valid samples for K: ``error``, advantage ``zero``, or
-            ``shrink``, the same objective at the largest K it allows. Where a mask cannot be looked at without a
+        small: A group with too few valid samples for K: ``error``, advantage ``zero``, or ``shrink``, the same
+            objective at the largest K it allows; where that would be another objective (``top:2@4`` at K = 2,
+            ``mean-gini`` at K = 1), the advantages are zero. Where a mask cannot be looked at without a
             synchronisation (compiled code, arrays on a device), ``error`` turns such groups into NaN.
 
     Returns:
@@ -97,19 +99,21 @@ def advantages(
     _check_choice("baseline", baseline, _BASELINES)
     _check_choice("small", small, _SMALL)
     group = _arrange(rewards, axis, where, detach=True)
+    if isinstance(objective, Schedule):
+        objective = objective.detached(group.ops)
     if sample_weight is None:
         return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
     group = _filled(group)
     probs, empty = _probabilities(group, sample_weight, axis, small)
-    a = advantages_under(group.ops, group.x, group.ops.detach(probs), objective, *_open_sizes(group))
+    a = advantages_under(group.ops, group.x, group.ops.detach(probs), objective, *_open_sizes(group, "leave_one_out"))
     return _restore(group, rewards, axis, _emptied(group.ops, _zeroed(group, a), empty, 0.0))
 
 
 def value(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -125,12 +129,13 @@ def value(
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
-        objective: An objective or its string, K at most N. Levels without @K take K = N - 1, as in `advantages`.
+        objective: An objective or its string, K at most N. Levels without @K take K = N: the value is the sample
+            statistic, such as the sample CVaR or the median.
         axis: The axis of the group.
         where: Mask of valid samples, broadcastable to `rewards`.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`.
-        small: What becomes of a group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the
-            same objective at K = N - 1, where the advantages of such a group have theirs.
+        small: A group with too few valid samples for K: ``error``, value ``nan``, or ``shrink``, the same objective
+            at K = N. Where that would be another objective (``top:2@4`` of two rewards), the value is NaN.
 
     Returns:
         An array of shape (...), dtype and device of `rewards`.
@@ -147,14 +152,14 @@ def value(
     if sample_weight is not None:
         _check_choice("small", small, _SMALL_VALUE)
         probs, empty = _probabilities(group, sample_weight, axis, small)
-        v = value_under(group.ops, group.x, probs, objective, *_open_sizes(group))
+        v = value_under(group.ops, group.x, probs, objective, *_open_sizes(group, "value"))
         return group.ops.cast(_emptied(group.ops, v, empty, np.nan), rewards)
     return group.ops.cast(_valued(group, group.ops.sort(group.x), objective, small), rewards)
 
 
 def value_and_error(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -197,7 +202,7 @@ def value_and_error(
     if sample_weight is not None:
         group = _filled(group)
         probs, empty = _probabilities(group, sample_weight, axis, small)
-        a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group))
+        a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group, "leave_one_out"))
         error = _root(ops, ops.total((probs * a) ** 2))
         return v, ops.cast(_emptied(ops, error, empty, np.nan), v)
     a = _scanned(group, objective, "error", small)
@@ -210,7 +215,7 @@ def value_and_error(
 
 def include_one(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -222,7 +227,7 @@ def include_one(
 
     Args:
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N).
-        objective: An objective or its string, K at most N.
+        objective: An objective or its string, K at most N. Levels without @K take K = N - 1, as in `advantages`.
         axis: The axis of the group.
         where: Mask of valid samples, broadcastable to `rewards`. Others get 0.
         small: As in `value`.
@@ -243,7 +248,7 @@ def include_one(
 
 def leave_one_out(
     rewards: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     axis: int = -1,
     where: Array | None = None,
@@ -500,17 +505,21 @@ def _emptied(ops: Backend, a: Array, empty: Array | None, fill: float) -> Array:
     return ops.xp.where(empty, ops.xp.zeros_like(a) + fill, a)
 
 
-def _open_sizes(group: _Group) -> tuple[tuple[int, ...], Array | None]:
+def _open_sizes(group: _Group, quantity: Quantity) -> tuple[tuple[int, ...], Array | None]:
     """Return the comparison sizes that open levels take, and which of them each group takes."""
     if group.mask is None:
-        return (largest_k(group.n),), None
+        return (open_k(group.n, quantity),), None
     distinct, index = group.ops.counts(group.mask, group.sizes)
-    return tuple(map(largest_k, distinct)), _counts(group) if index is None else index
+    return tuple(open_k(max(count, 1), quantity) for count in distinct), _counts(group) if index is None else index
 
 
-def _scanned(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> Array:
+def _scanned(
+    group: _Group, objective: str | Objective | Schedule, quantity: Quantity, small: Small | SmallValue
+) -> Array:
     """Return a quantity of every sample: sort, scan, centre, unsort; in a fused kernel where there is one."""
     ops = group.ops
+    if isinstance(objective, Schedule):
+        return objective.mix(ops, lambda end: _scanned(group, end, quantity, small))
     plan = _plan(group, objective, quantity, small)
     fused = ops.fused(group.x, group.mask, *plan)
     if fused is not None:
@@ -537,8 +546,10 @@ def _zeroed(group: _Group, a: Array) -> Array:
     return a if group.mask is None else group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
 
 
-def _valued(group: _Group, ordered: Array, objective: str | Objective, small: SmallValue) -> Array:
+def _valued(group: _Group, ordered: Array, objective: str | Objective | Schedule, small: SmallValue) -> Array:
     """Return the value of sorted groups."""
+    if isinstance(objective, Schedule):
+        return objective.mix(group.ops, lambda end: _valued(group, ordered, end, small))
     _, offset, total = _of_each(group, _plan(group, objective, "value", small))
     return _common(group.ops, ordered, offset, total)
 
@@ -619,8 +630,9 @@ def _scan(
     need = smallest_group(objective, quantity)
     if n >= need:
         return scan(objective, n, quantity)
-    if small == "shrink" and n >= smallest_group(parse("mean"), quantity):
-        return scan(objective, n, quantity, clip=True)
+    fitting = shrunk(objective, n, quantity) if small == "shrink" else None
+    if fitting is not None:
+        return scan(fitting, n, quantity)
     if small == "error":
         k = objective.largest_size
         if quantity == "k_minus_one" and k <= n:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ordergrad.backend import Array, Backend, backend_of, is_finite
 from ordergrad.objectives import Elementary, Objective, combine, every_rank
+from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
 from ordergrad.weights import components, subset_weights
 
@@ -126,11 +127,13 @@ def value_under(
     ops: Backend,
     rewards: Array,
     probs: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     sizes: Sizes = None,
     row: Array | None = None,
 ) -> Array:
     """Return J over the last axis; open levels take the comparison size that `sizes` has at `row`, see `Sizes`."""
+    if isinstance(objective, Schedule):
+        return objective.mix(ops, lambda end: value_under(ops, rewards, probs, end, sizes, row))
     ordered, order = ops.sort_with_order(ops.wide(rewards))
     mass, above = _upper_mass(ops, objective, sizes, row, _levels(ops, ops.take(probs, order), objective, sizes))
     return ops.cast(mass * ordered[..., 0] + ops.total(above * ops.gaps(ordered)), rewards)
@@ -140,7 +143,7 @@ def advantages_under(
     ops: Backend,
     rewards: Array,
     probs: Array,
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     sizes: Sizes = None,
     row: Array | None = None,
 ) -> Array:
@@ -148,6 +151,8 @@ def advantages_under(
 
     The steps beyond all probability, where a spectrum may be infinite, are left out of what has some.
     """
+    if isinstance(objective, Schedule):
+        return objective.mix(ops, lambda end: advantages_under(ops, rewards, probs, end, sizes, row))
     xp = ops.xp
     ordered, order = ops.sort_with_order(ops.wide(rewards))
     weights, gaps = ops.take(probs, order), ops.gaps(ordered)

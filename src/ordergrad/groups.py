@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ordergrad.backend import Array, Backend, backend_of
 from ordergrad.estimators import Small, advantages, filled_columns, padded_advantages, ragged_advantages
 from ordergrad.objectives import Objective
+from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, smallest_group
 
@@ -20,7 +21,7 @@ __all__ = ["group_advantages", "group_members"]
 def group_advantages(
     rewards: Array,
     group_ids: Sequence[Hashable] | NDArray[Any],
-    objective: str | Objective,
+    objective: str | Objective | Schedule,
     *,
     where: Array | None = None,
     sample_weight: Array | None = None,
@@ -53,6 +54,9 @@ def group_advantages(
         array([-3., -4.,  3.,  4.])
     """
     ops = backend_of(rewards)
+    if isinstance(objective, Schedule):
+        options: dict[str, Any] = {"where": where, "sample_weight": sample_weight, "baseline": baseline, "small": small}
+        return objective.detached(ops).mix(ops, lambda end: group_advantages(rewards, group_ids, end, **options))
     flat = ops.floating(rewards)
     shape: tuple[int, ...] = getattr(group_ids, "shape", (0,))
     if len(shape) != 1:

@@ -10,7 +10,8 @@ Three kinds differ in how the comparison size K is chosen:
 * of fixed size (`Mean`, `Gini`, `LMoment`, `Weights`): K follows from the definition;
 * counting ranks (`Max`, `Min`, `Top`, `Bottom`, `Rank`, `TopBottom`, `Midrange`): K is part of the objective;
 * of levels (`CVaR`, `VaR`, `Quantile`, `Trimmed`, distortions, ...): K may be left open (``k=None``), which means the
-  largest one a group of N allows, N - 1, and the population functional (K to infinity) where there is no group.
+  largest one that a group of N allows (N for the value, N - 1 for advantages), and the population functional (K to
+  infinity) where there is no group.
 
 A real K mixes its two neighbours, $(1-f) J_{\lfloor K \rfloor} + f J_{\lceil K \rceil}$ with f the fractional part.
 
@@ -22,7 +23,7 @@ References:
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, cast
@@ -33,10 +34,12 @@ from numpy.typing import NDArray
 __all__ = [
     "Bottom",
     "CVaR",
+    "Counting",
     "Elementary",
     "Exponential",
     "Gini",
     "LMoment",
+    "Level",
     "Max",
     "MaxRL",
     "Mean",
@@ -83,6 +86,20 @@ class Objective:
     def largest_size(self) -> int:
         """The largest comparison size that is named, rounded up; 1 if none is."""
         return max((math.ceil(part.comparison_size or 1) for _, part in self.terms()), default=1)
+
+    def shrunk(self, k_max: int) -> "Objective | None":
+        """Return the objective at comparison sizes of at most `k_max`, None if a term would become another one.
+
+        Levels are left open, ranks are counted among `k_max` rewards, which must be more than are counted, and
+        objectives of fixed size do not shrink.
+
+        Example:
+            >>> print(Max(8).shrunk(4), CVaR(0.1, 8).shrunk(4), Top(2, 8).shrunk(2), (Mean() - Gini()).shrunk(1))
+            max@4 cvar:0.1 None None
+        """
+        parts = [(c, part if (part.comparison_size or 1) <= k_max else part.shrunk(k_max)) for c, part in self.terms()]
+        kept = [(c, part) for c, part in parts if part is not None]
+        return combine(*kept) if len(kept) == len(parts) else None
 
     def __add__(self, other: object) -> "Objective":
         return combine((1.0, self), (1.0, other)) if isinstance(other, Objective) else NotImplemented
@@ -161,6 +178,10 @@ class Elementary(Objective):
         """Return the objective itself, once."""
         return ((1.0, self),)
 
+    def shrunk(self, k_max: int) -> Objective | None:
+        """Return the objective at a comparison size of at most `k_max`, less than its own; None if there is none."""
+        return None
+
     def rank_weights(self, k: int) -> Array:
         """Return the k rank weights at comparison size `k`, float64, ascending ranks."""
         raise NotImplementedError
@@ -180,6 +201,27 @@ class Elementary(Objective):
         values = {f.name: getattr(self, f.name) for f in fields(cast(Any, self))}
         k = values.pop("k", None)
         return self.name + "".join(f":{_text(v)}" for v in values.values()) + ("" if k is None else f"@{_text(k)}")
+
+
+class Counting(Elementary):
+    """An objective that counts ranks among K rewards."""
+
+    @property
+    def counted(self) -> int:
+        """How many ranks are counted; K must be larger, or nothing is left of their choice."""
+        return 1
+
+    def shrunk(self, k_max: int) -> Objective | None:
+        """Return the objective at comparison size `k_max`, None if that many ranks are counted."""
+        return replace(cast(Any, self), k=k_max) if self.counted < k_max else None
+
+
+class Level(Elementary):
+    """An objective of quantile levels, whose comparison size may be left to the group."""
+
+    def shrunk(self, k_max: int) -> Objective | None:
+        """Return the objective with its comparison size left to the group."""
+        return replace(cast(Any, self), k=None)
 
 
 # Objectives of fixed size
@@ -316,7 +358,7 @@ class Weights(Elementary):
 
 
 @dataclass(frozen=True)
-class Max(Elementary):
+class Max(Counting):
     r"""The expected best of K tries; pass@K for 0/1 rewards.
 
     $J = E[\max(R_1..R_K)]$: $\alpha_K = 1$, spectrum $K u^{K-1}$.
@@ -340,7 +382,7 @@ class Max(Elementary):
 
 
 @dataclass(frozen=True)
-class Min(Elementary):
+class Min(Counting):
     r"""The expected worst of K tries.
 
     $J = E[\min(R_1..R_K)]$: $\alpha_1 = 1$, spectrum $K (1-u)^{K-1}$.
@@ -364,7 +406,7 @@ class Min(Elementary):
 
 
 @dataclass(frozen=True)
-class Top(Elementary):
+class Top(Counting):
     r"""The mean of the m best of K tries, Top-m@K.
 
     $\alpha_j = 1/m$ for $j > K - m$, spectrum $\frac{K}{m} P(\mathrm{Bin}(K-1, u) \ge K - m)$.
@@ -383,6 +425,11 @@ class Top(Elementary):
     def __post_init__(self) -> None:
         _count_of_k("m", self.m, self.k)
 
+    @property
+    def counted(self) -> int:
+        """The m best."""
+        return self.m
+
     def rank_weights(self, k: int) -> Array:
         """Return 1/m on the m best ranks."""
         m = min(self.m, k)
@@ -390,7 +437,7 @@ class Top(Elementary):
 
 
 @dataclass(frozen=True)
-class Bottom(Elementary):
+class Bottom(Counting):
     r"""The mean of the m worst of K tries.
 
     $\alpha_j = 1/m$ for $j \le m$, spectrum $\frac{K}{m} P(\mathrm{Bin}(K-1, u) < m)$: smooth, not the step of
@@ -410,13 +457,18 @@ class Bottom(Elementary):
     def __post_init__(self) -> None:
         _count_of_k("m", self.m, self.k)
 
+    @property
+    def counted(self) -> int:
+        """The m worst."""
+        return self.m
+
     def rank_weights(self, k: int) -> Array:
         """Return 1/m on the m worst ranks."""
         return _ranks(1, min(self.m, k), k)
 
 
 @dataclass(frozen=True)
-class Rank(Elementary):
+class Rank(Counting):
     r"""The expected j-th best of K tries.
 
     $J = E[R_{(K+1-j:K)}]$: weight 1 on ascending rank K + 1 - j, spectrum the density of Beta(K + 1 - j, j).
@@ -435,6 +487,11 @@ class Rank(Elementary):
     def __post_init__(self) -> None:
         _count_of_k("j", self.j, self.k)
 
+    @property
+    def counted(self) -> int:
+        """The j best, the last of which is the objective."""
+        return self.j
+
     def rank_weights(self, k: int) -> Array:
         """Return weight 1 on the j-th best rank."""
         rank = k + 1 - min(self.j, k)
@@ -442,7 +499,7 @@ class Rank(Elementary):
 
 
 @dataclass(frozen=True)
-class TopBottom(Elementary):
+class TopBottom(Counting):
     r"""The average of the mean of the m best and the mean of the m worst of K tries.
 
     The same as ``0.5*top:m@K+0.5*bottom:m@K``. A location measure that looks at both ends only; m = 1 is the midrange.
@@ -462,6 +519,11 @@ class TopBottom(Elementary):
     def __post_init__(self) -> None:
         _count_of_k("m", self.m, self.k)
 
+    @property
+    def counted(self) -> int:
+        """The m best and the m worst."""
+        return 2 * self.m
+
     def rank_weights(self, k: int) -> Array:
         """Return 1/(2m) on the m best and on the m worst ranks, their sum where they meet."""
         m = min(self.m, k)
@@ -469,7 +531,7 @@ class TopBottom(Elementary):
 
 
 @dataclass(frozen=True)
-class Midrange(Elementary):
+class Midrange(Counting):
     r"""The midrange of K tries, halfway between the worst and the best.
 
     $J = \frac12 E[\min + \max]$: weight 1/2 on the first and the last rank, spectrum $\frac K2 (u^{K-1} +
@@ -488,6 +550,11 @@ class Midrange(Elementary):
     def __post_init__(self) -> None:
         _size(self.k)
 
+    @property
+    def counted(self) -> int:
+        """The worst and the best."""
+        return 2
+
     def rank_weights(self, k: int) -> Array:
         """Return 1/2 on the worst and on the best rank (1 on the only one for k = 1)."""
         return (_ranks(1, 1, k) + _ranks(k, k, k)) / 2
@@ -497,7 +564,7 @@ class Midrange(Elementary):
 
 
 @dataclass(frozen=True)
-class CVaR(Elementary):
+class CVaR(Level):
     r"""The mean of the worst fraction q of outcomes, the expected shortfall of the reward.
 
     $J = \frac1q \int_0^q Q(u) \, du$. Rank j weighs the share of $[(j-1)/K, j/K]$ that lies below q, divided by q,
@@ -534,7 +601,7 @@ class CVaR(Elementary):
 
 
 @dataclass(frozen=True)
-class UpperCVaR(Elementary):
+class UpperCVaR(Level):
     r"""The mean of the best fraction q of outcomes.
 
     $J = \frac1q \int_{1-q}^1 Q(u) \, du$: the mirror image of `CVaR`. Population spectrum $1/q$ on $[1-q, 1]$.
@@ -569,7 +636,7 @@ class UpperCVaR(Elementary):
 
 
 @dataclass(frozen=True)
-class Range(Elementary):
+class Range(Level):
     r"""The mean of the outcomes between two quantile levels.
 
     $J = \frac{1}{hi-lo} \int_{lo}^{hi} Q(u) \, du$, population spectrum $1/(hi-lo)$ on $[lo, hi]$. Fractional weights
@@ -610,7 +677,7 @@ class Range(Elementary):
 
 
 @dataclass(frozen=True)
-class VaR(Elementary):
+class VaR(Level):
     r"""Value-at-risk as a reward, the lower q-quantile.
 
     $\inf\{x : F(x) \ge q\}$, one order statistic: weight 1 on rank $\lceil K q \rceil$ (the inverse of the
@@ -652,7 +719,7 @@ _METHODS = (*_POSITIONS, "harrelldavis")
 
 
 @dataclass(frozen=True)
-class Quantile(Elementary):
+class Quantile(Level):
     r"""The q-quantile of the reward, from K rewards by interpolation between ranks or by smooth weights.
 
     ``hazen`` (the default), ``weibull`` and ``blom`` put rank j at the levels $(j-\frac12)/K$, $j/(K+1)$ and
@@ -705,7 +772,7 @@ class Quantile(Elementary):
 
 
 @dataclass(frozen=True)
-class Median(Elementary):
+class Median(Level):
     """The median: the middle one of K rewards, the average of the two middle ones for even K.
 
     The population spectrum is a point mass at 1/2.
@@ -733,7 +800,7 @@ class Median(Elementary):
 
 
 @dataclass(frozen=True)
-class Trimmed(Elementary):
+class Trimmed(Level):
     r"""The mean without the worst and the best fraction p of outcomes.
 
     $J = \frac{1}{1-2p} \int_p^{1-p} Q(u) \, du$. Fractional weights on the two boundary ranks, so K p need not be
@@ -768,7 +835,7 @@ class Trimmed(Elementary):
 
 
 @dataclass(frozen=True)
-class Winsorized(Elementary):
+class Winsorized(Level):
     r"""The mean after the worst and the best fraction p are moved to the p- and (1-p)-quantile.
 
     $J = p Q(p) + \int_p^{1-p} Q(u) \, du + p Q(1-p)$: `Trimmed` times (1 - 2p), plus p on each boundary rank
@@ -807,7 +874,7 @@ class Winsorized(Elementary):
 
 
 @dataclass(frozen=True)
-class MaxRL(Elementary):
+class MaxRL(Level):
     r"""MaxRL for any reward, a mixture of the best of 1, 2, ..., K tries.
 
     $\sum_{i=1}^{K} \frac1i \max@i$ is one L-statistic of size K: $\alpha_j = 1/(K + 1 - j)$, spectrum
@@ -843,7 +910,7 @@ class MaxRL(Elementary):
 
 
 @dataclass(frozen=True)
-class Wang(Elementary):
+class Wang(Level):
     r"""Wang's distortion risk measure, the mean after a shift of normal scores.
 
     $\Phi(u) = \mathcal N(\mathcal N^{-1}(u) + \lambda)$ with $\mathcal N$ the normal distribution. λ > 0 shifts
@@ -884,7 +951,7 @@ class Wang(Elementary):
 
 
 @dataclass(frozen=True)
-class Power(Elementary):
+class Power(Level):
     r"""The dual-power distortion risk measure.
 
     $\Phi(u) = 1 - (1-u)^\gamma$, spectrum $\gamma (1-u)^{\gamma-1}$, γ > 0. γ > 1 shifts weight to bad outcomes (a
@@ -922,7 +989,7 @@ class Power(Elementary):
 
 
 @dataclass(frozen=True)
-class Exponential(Elementary):
+class Exponential(Level):
     r"""The exponential spectral risk measure.
 
     $\varphi(u) = \gamma e^{-\gamma u} / (1 - e^{-\gamma})$, γ ≠ 0. γ > 0 shifts weight to bad outcomes, γ < 0 to
@@ -960,7 +1027,7 @@ class Exponential(Elementary):
 
 
 @dataclass(frozen=True)
-class Spectrum(Elementary):
+class Spectrum(Level):
     r"""Any spectrum φ on [0, 1], given as a Python function, as the rank weights of the same shape closest to it.
 
     The weights minimise $\int_0^1 (\sum_j \alpha_j b_{j,K}(u) - \varphi(u))^2 du$ at the mass

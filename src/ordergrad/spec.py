@@ -10,14 +10,14 @@ from functools import lru_cache
 from typing import Any, cast
 
 from ordergrad import objectives
-from ordergrad.objectives import Elementary, Objective, combine, real_number
+from ordergrad.objectives import Elementary, Objective, combine
 
-__all__ = ["anneal", "names", "parse", "resolved"]
+__all__ = ["names", "parse", "resolved"]
 
 _BY_NAME: dict[str, type[Elementary]] = {
     cls.name: cls
     for cls in vars(objectives).values()
-    if isinstance(cls, type) and issubclass(cls, Elementary) and cls not in (Elementary, objectives.Spectrum)
+    if isinstance(cls, type) and issubclass(cls, Elementary) and hasattr(cls, "name") and cls is not objectives.Spectrum
 }
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _TERM = re.compile(
@@ -53,27 +53,6 @@ def parse(objective: str | Objective) -> Objective:
     if not isinstance(objective, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"objective must be a string or an Objective; got {type(objective).__name__}")
     return _parse_text(objective)
-
-
-def anneal(a: str | Objective, b: str | Objective, t: float) -> Objective:
-    """Return ``(1-t)*a + t*b``: a risk schedule, every step of which is an exact objective.
-
-    Args:
-        a: The objective at t = 0.
-        b: The objective at t = 1.
-        t: The progress, from 0 to 1.
-
-    Raises:
-        ValueError: `t` is outside [0, 1].
-        TypeError: `t` is not a number; ``float`` makes one of a tensor.
-
-    Example:
-        >>> print(anneal("mean", "cvar:0.05", 0.25))
-        0.75*mean+0.25*cvar:0.05
-    """
-    if not 0 <= real_number("t", t) <= 1:
-        raise ValueError(f"t must satisfy 0 <= t <= 1; got t={t}")
-    return combine((1 - t, parse(a)), (float(t), parse(b)))
 
 
 def resolved(objective: Objective, k: float) -> Objective:

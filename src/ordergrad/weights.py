@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.objectives import Elementary, Objective, whole_number
+from ordergrad.objectives import Objective, whole_number
 from ordergrad.smoothing import smoothed
 from ordergrad.spec import parse
 
@@ -31,10 +31,12 @@ __all__ = [
     "check_weighs",
     "components",
     "k_minus_one_weights",
-    "largest_k",
+    "level_note",
+    "open_k",
     "rank_weights",
     "sample_weights",
     "scan",
+    "shrunk",
     "smallest_group",
     "spectrum",
     "subset_weights",
@@ -43,6 +45,7 @@ __all__ = [
 Array = NDArray[np.float64]
 Baseline = Literal["leave_one_out", "k_minus_one", "none"]
 Quantity = Literal["value", "include_one", "excluded", "leave_one_out", "k_minus_one", "none", "error"]
+_WITHOUT_ONE = ("leave_one_out", "excluded", "error")
 
 
 class Scan(NamedTuple):
@@ -59,34 +62,57 @@ class Scan(NamedTuple):
     total: float
 
 
-def largest_k(n: int) -> int:
-    """Return the comparison size that a level objective without @K takes in a group of n: n - 1, and at least 1."""
-    return max(n - 1, 1)
+def open_k(n: int, quantity: Quantity) -> int:
+    """Return the comparison size that levels without @K take in a group of n: n for the value, n - 1 for the rest.
+
+    So the value is the sample statistic (the sample CVaR, the median), and leaving one out the same of n - 1 rewards.
+
+    Example:
+        >>> open_k(8, "value"), open_k(8, "leave_one_out")
+        (8, 7)
+    """
+    return n if quantity == "value" else max(n - 1, 1)
 
 
-def components(objective: Objective, k_max: int, clip: bool = False) -> tuple[tuple[float, Array], ...]:
+def level_note(objective: str | Objective, n: int) -> str:
+    """Return what the advantages of a group of n see of levels that it cannot hold, one sentence, or nothing.
+
+    A level q below 1/(n - 1) lies within the one worst (or best) of the n - 1 rewards compared: the objective is then
+    `min` (or `max`) of them.
+
+    Example:
+        >>> level_note("mean+cvar:0.01", 8)
+        'in groups of 8, cvar:0.01 is min@7'
+        >>> level_note("cvar:0.25", 8)
+        ''
+    """
+    k = open_k(n, "leave_one_out")
+    found: list[str] = []
+    for _, part in parse(objective).terms():
+        if part.comparison_size is None:
+            alpha = part.rank_weights(k).round(12).tolist()
+            ends = {"min": alpha[0], "max": alpha[-1]} if k > 1 else {"mean": alpha[0]}
+            alone = [name for name, weight in ends.items() if weight == 1 and alpha.count(0) == k - 1]
+            found += [f"{part} is {name}@{k}" if k > 1 else f"{part} is the {name}" for name in alone]
+    return f"in groups of {n}, {', '.join(found)}" if found else ""
+
+
+def components(objective: Objective, k: int) -> tuple[tuple[float, Array], ...]:
     """Return the pairs (coefficient, rank weights) of whole comparison sizes that an objective amounts to.
 
     Args:
         objective: The objective.
-        k_max: The comparison size of levels without @K, and the largest one allowed.
-        clip: Lower larger comparison sizes to `k_max` (levels stay, counts are clipped to the ranks there are;
-            objectives of a fixed larger size drop out) instead of returning them.
+        k: The comparison size of levels without @K.
     """
     pairs: list[tuple[float, Array]] = []
     for coefficient, part in objective.terms():
-        for share, k in _comparison_sizes(part, k_max, clip):
-            pairs.append((coefficient * share, part.rank_weights(k)))
+        for share, size in _comparison_sizes(k if part.comparison_size is None else part.comparison_size):
+            pairs.append((coefficient * share, part.rank_weights(size)))
     return tuple(pairs)
 
 
-def _comparison_sizes(part: Elementary, k_max: int, clip: bool) -> list[tuple[float, int]]:
-    """Return the pairs (share, whole K) whose mixture is the comparison size of an elementary objective."""
-    k = k_max if part.comparison_size is None else part.comparison_size
-    if clip and k > k_max:
-        if not hasattr(part, "k"):
-            return []
-        k = k_max
+def _comparison_sizes(k: float) -> list[tuple[float, int]]:
+    """Return the pairs (share, whole K) whose mixture is a real comparison size."""
     below = math.floor(k)
     return [(1.0, below)] if k == below else [(below + 1 - k, below), (k - below, below + 1)]
 
@@ -128,7 +154,7 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
     r"""Return the weights $w_m(n)$ that an objective's value gives to n sorted rewards, ascending.
 
     $\sum_m w_m R_{(m:n)}$ is the average of the statistic over all subsets: an unbiased estimate (U-statistic) of the
-    objective. Levels without @K take K = n - 1, as everywhere.
+    objective. Levels without @K take K = n, so the sum is the sample statistic: the sample CVaR, the median.
 
     Args:
         objective: An objective or its string.
@@ -146,7 +172,7 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
         array([0., 1., 2., 3.])
     """
     objective = parse(objective)
-    pairs = components(objective, largest_k(whole_number("n", n)))
+    pairs = components(objective, open_k(whole_number("n", n), "value"))
     k = max((len(alpha) for _, alpha in pairs), default=1)
     if k > n:
         raise ValueError(f"k must satisfy 1 <= k <= n; got k={k}, n={n}")
@@ -156,9 +182,22 @@ def sample_weights(objective: str | Objective, n: int) -> Array:
 def smallest_group(objective: Objective, quantity: Quantity) -> int:
     """Return the smallest group for which a quantity of an objective is defined."""
     k = objective.largest_size
-    if quantity in ("leave_one_out", "excluded", "error"):
+    if quantity in _WITHOUT_ONE:
         return k + 1
     return max(k, 2) if quantity == "k_minus_one" else k
+
+
+def shrunk(objective: Objective, n: int, quantity: Quantity) -> Objective | None:
+    """Return an objective at the comparison sizes that a quantity of a group of n allows, None if it has none there.
+
+    Example:
+        >>> print(shrunk(parse("mean+max@8"), 4, "leave_one_out"), shrunk(parse("mean-gini"), 2, "leave_one_out"))
+        mean+max@3 None
+    """
+    if n < smallest_group(objective, quantity):
+        fitting = objective.shrunk(n - 1 if quantity in _WITHOUT_ONE else n)
+        return None if fitting is None or n < smallest_group(fitting, quantity) else fitting
+    return objective
 
 
 def check_weighs(objective: Objective) -> None:
@@ -173,7 +212,7 @@ def check_weighs(objective: Objective) -> None:
         raise ValueError(f"objective must weigh something; all terms of {objective} are zero")
 
 
-def scan(objective: Objective, n: int, quantity: Quantity, clip: bool = False) -> Scan:
+def scan(objective: Objective, n: int, quantity: Quantity) -> Scan:
     r"""Return the scan that computes a quantity of n sorted rewards.
 
     With w the sample weights of groups of n - 1 (slopes) and n (offset), the term of comparison size K has
@@ -189,13 +228,14 @@ def scan(objective: Objective, n: int, quantity: Quantity, clip: bool = False) -
     ``none``             (n-K) w(n-1; K, α)                            K w(n; K, α)
     ===================  ============================================  ===========================================
 
-    The last three are the advantages with those baselines; ``excluded`` is the value without the sample. ``error`` is
-    ``leave_one_out`` of the smoothed objective: the influence of every sample on the value.
+    The last three are the advantages with those baselines; ``excluded`` is the value without the sample; ``error`` is
+    ``leave_one_out`` of the smoothed objective, the influence of every sample on the value. Levels without @K have the
+    size `open_k`.
     """
     if quantity == "error":
-        return scan(smoothed(objective), n, "leave_one_out", clip)
+        return scan(smoothed(objective), n, "leave_one_out")
     slopes, common = np.zeros(max(n - 1, 0)), np.zeros(n)
-    for coefficient, alpha in components(objective, largest_k(n), clip):
+    for coefficient, alpha in components(objective, open_k(n, quantity)):
         if quantity == "k_minus_one" and len(alpha) == 1:
             alpha = subset_weights(alpha, 2)
         k = len(alpha)

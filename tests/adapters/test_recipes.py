@@ -52,7 +52,8 @@ def test_small_groups() -> None:
     found = completion_advantages(rewards, ids, "top:2@4")
     assert found[:5].any()
     assert not found[5:].any()
-    np.testing.assert_allclose(completion_advantages(rewards, ids, "top:2@4", small="shrink")[5:], [-1, 1, 0])
+    np.testing.assert_allclose(completion_advantages(rewards, ids, "top:2@4", small="shrink")[5:], 0)
+    np.testing.assert_allclose(completion_advantages(rewards, ids, "cvar:0.5@4", small="shrink")[5:], [-1, 1, 0])
     assert not completion_advantages([1.0, 2.0], ["a", "b"], "max@1", small="shrink").any()
     assert len(completion_advantages([], [], "top:2@4")) == 0
 

@@ -308,7 +308,7 @@ def test_ranked_returns_are_those_of_monitor(credit):
 
 
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
-def test_unit_scale_is_the_root_mean_square_so_far(credit):
+def test_the_unit_is_the_spread_of_the_returns_so_far_times_the_steepest_slope(credit):
     a, ended = {}, Ended()
     for unit in (False, True):
         model = make_model(
@@ -317,9 +317,8 @@ def test_unit_scale_is_the_root_mean_square_so_far(credit):
         torch.nn.init.zeros_(model.policy.value_net.weight)
         model.learn(128 * 2, callback=ended)
         a[unit] = model.rollout_buffer.advantages
-    ranked = [og.advantages(returns, "cvar:0.3") for returns in ended.rollouts[:2]]
-    scale = np.sqrt(np.mean(np.concatenate(ranked) ** 2))
-    np.testing.assert_allclose(a[True] * scale, a[False], rtol=1e-4, atol=1e-4)
+    apart = np.concatenate([returns - returns.mean() for returns in ended.rollouts[:2]])
+    np.testing.assert_allclose(a[True] * np.sqrt(np.mean(apart**2)) / 0.3, a[False], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
@@ -543,7 +542,7 @@ def test_loading_keeps_a_scheduled_objective_and_the_counts(tmp_path):
     before, after = model.rollout_buffer.stats, loaded.rollout_buffer.stats
     assert before["total"] > 10
     assert (after["total"], after["scale"]) == (before["total"], before["scale"])
-    assert loaded.rollout_buffer.ranking.unit == pytest.approx(before["scale"])
+    assert loaded.rollout_buffer.ranking.unit == pytest.approx(before["scale"] / 0.3)
     loaded.learn(128, reset_num_timesteps=False)
     assert after["total"] == before["total"] + after["episodes"]
 

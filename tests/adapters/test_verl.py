@@ -131,7 +131,7 @@ def test_padding_gets_zero() -> None:
 
 
 def test_a_group_of_one_and_a_small_group_get_zero_or_shrink() -> None:
-    rewards, mask, uids = batch([8, 1, 3])
+    rewards, mask, uids = batch([8, 1, 4])
     found, _ = dispatched(rewards, mask, uids, algorithm())
     large = uids == "uid0"
     assert found[large].any()

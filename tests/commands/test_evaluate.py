@@ -48,7 +48,13 @@ def test_completions_are_those_of_training(tmp_path):
 
 @pytest.mark.parametrize(
     "own",
-    [{"no_repeat_ngram_size": 1}, {"min_p": 0.99}, {"repetition_penalty": 50.0}, {"eos_token_id": [1, 5]}, {"top_k": 1}],
+    [
+        {"no_repeat_ngram_size": 1},
+        {"min_p": 0.99},
+        {"repetition_penalty": 50.0},
+        {"eos_token_id": [1, 5]},
+        {"top_k": 1},
+    ],
     ids=str,
 )
 def test_the_settings_of_a_model_act_as_in_training(own, tmp_path):

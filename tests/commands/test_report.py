@@ -283,7 +283,7 @@ def test_values_of_different_numbers_of_episodes_are_not_ranked(tmp_path) -> Non
     one, two = rl_run(tmp_path / "one"), rl_run(tmp_path / "two", replace(RL, episodes=100))
     report(one, two, "--out", tmp_path / "both.html")
     text = (tmp_path / "both.html").read_text()
-    assert "Not marked: cvar:0.1, at K = N - 1 of runs with different N episodes." in Page(text).words
+    assert "Not marked: cvar:0.1, at K = N of runs with different N episodes." in Page(text).words
     columns = list(zip(*stars(text, "Every objective under every policy"), strict=True))
     assert [any(column) for column in columns] == [False, True, False, True]  # name, mean, cvar:0.1, max@8
 
@@ -305,8 +305,8 @@ def test_values_at_different_comparison_sizes_are_not_ranked(tmp_path) -> None:
         ["n8.jsonl − n4.jsonl", "mean"],
         ["n8.jsonl − n4.jsonl", "cvar:0.3@3"],
     ]
-    assert "Not marked: cvar:0.3, at K = N - 1 of each group" in page.words
-    assert "n8.jsonl: cvar:0.3: averaged over groups at K = N - 1 of their own, 5 to 7" in page.words
+    assert "Not marked: cvar:0.3, at K = N of each group" in page.words
+    assert "n8.jsonl: cvar:0.3: averaged over groups at K = N of their own, 6 to 8" in page.words
     assert [any(row) for row in stars(text, "Every objective under every log")] == [True, False]
 
 

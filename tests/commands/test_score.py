@@ -509,10 +509,10 @@ def test_groups_of_different_size_are_compared_on_the_same_objective(tmp_path):
     named = ["-o", "mean", "-o", "maxrl", "-o", "0.5*mean+0.5*cvar:0.4"]
     code, output = command(short, long, *named, "--out", out)
     assert code == 0, output
-    assert "maxrl@7" in output
+    assert "maxrl@8" in output
     assert "objectives without @K are compared at one K" in output
     rows = json.loads((out / "results.json").read_text())["comparisons"]
-    assert [row["objective"] for row in rows] == ["mean", "maxrl@7", "0.5*mean+0.5*cvar:0.4@7"]
+    assert [row["objective"] for row in rows] == ["mean", "maxrl@8", "0.5*mean+0.5*cvar:0.4@8"]
     for row in rows:
         test = stats.ttest_rel(og.value(b, row["objective"]), og.value(a, row["objective"]))
         assert (row["method"], row["pairs"]) == ("paired", 400)
@@ -530,8 +530,8 @@ def test_a_few_small_groups_do_not_lower_the_comparison_size(tmp_path):
     code, output = command(path, tmp_path / "b.jsonl", "-o", "median", "--out", tmp_path / "out")
     assert code == 0, output
     [row] = json.loads((tmp_path / "out" / "results.json").read_text())["comparisons"]
-    assert (row["objective"], row["pairs"], row["difference"]) == ("median@7", 19, 0)
-    assert "median: averaged over groups at K = N - 1 of their own, 1 to 7" in " ".join(output.split())
+    assert (row["objective"], row["pairs"], row["difference"]) == ("median@8", 19, 0)
+    assert "median: averaged over groups at K = N of their own, 1 to 8" in " ".join(output.split())
 
 
 def test_logs_of_groups_of_one_size_are_read_once(two_logs, monkeypatch):
@@ -542,7 +542,7 @@ def test_logs_of_groups_of_one_size_are_read_once(two_logs, monkeypatch):
     )
     code, output = command(two_logs / "before.jsonl", two_logs / "after.csv", "-o", "median")
     assert code == 0, output
-    assert "median@7" in output
+    assert "median@8" in output
     assert reads == ["before.jsonl", "after.csv"]
 
 
@@ -647,9 +647,9 @@ def test_the_command_from_start_to_end(two_logs, tmp_path):
     ("arguments", "message"),
     [
         (("-o", "mox@2"), "did you mean 'max'?"),
-        (("--success", "nan"), "must be a finite number; got nan"),
+        (("--success", "nan"), "success must be finite; got nan"),
         (("--group", "prompt"), "has no column 'prompt'; it has group, reward"),
-        (("--baseline", "some"), "--baseline must be one of leave_one_out"),
+        (("--baseline", "some"), "baseline must be one of leave_one_out"),
         (("--advantages", "x.csv"), "must end in .jsonl, like the log"),
         (("--advantages", "no/such/x.jsonl"), "must lie in an existing folder"),
     ],

@@ -98,7 +98,7 @@ def test_ctrl_c_in_the_warm_start_ends_well(tmp_path, monkeypatch):
         patch.setattr(countdown, "demonstrations", interrupted)
         stopped = command("-o", "top:2@3", "--out", tmp_path / "run", *FLAGS)
     assert stopped.exit_code == 130
-    assert "Continue by the same command with --resume" in " ".join(stopped.output.split())
+    assert "Run the same command with --resume" in " ".join(stopped.output.split())
     resumed = command("-o", "top:2@3", "--out", tmp_path / "run", "--resume", *FLAGS)
     assert resumed.exit_code == 0, resumed.output
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from ordergrad.runs.statistics import read_returns, values_of
 from ordergrad.train.evaluation import fresh_episodes
 from ordergrad.train.rl import build, check, restore, run, seed_of, train
 from ordergrad.train.rl import save as save_model
-from ordergrad.train.rl_settings import RLSettings, as_json
+from ordergrad.train.rl_settings import RLSettings
 
 torch.set_num_threads(1)
 TINY = RLSettings(
@@ -209,14 +209,14 @@ def test_a_run_is_never_resumed_with_less_than_it_was_made_with(finished, was, n
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
     with pytest.raises(UserError, match="choose another --out"):
-        open_folder(tmp_path, as_json(TINY), kind="train rl", resume=True)
+        open_folder(tmp_path, asdict(TINY), kind="train rl", resume=True)
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_that_is_none_of_this_command_says_so(tmp_path, resume):
     def refused(out):
         with pytest.raises(UserError) as caught:
-            open_folder(out, as_json(TINY), kind="train rl", resume=resume)
+            open_folder(out, asdict(TINY), kind="train rl", resume=resume)
         assert str(caught.value).endswith("; choose another --out")
         return str(caught.value)
 

@@ -208,16 +208,58 @@ def test_small_groups_as_the_caller_wants():
     for spec, smaller in [
         ("max@9", "max@3"),
         ("cvar:0.5@9", "cvar:0.5@3"),
-        ("top:5@9", "top:3@3"),
-        ("max@3.5", "max@3"),
+        ("top:2@9", "top:2@3"),
+        ("max@5.5", "max@3"),
     ]:
         assert_allclose(og.advantages(R, spec, small="shrink"), og.advantages(R, smaller))
-    assert_allclose(og.advantages(R, "lmoment:4+mean", small="shrink"), og.advantages(R, "mean"))
+        assert_allclose(og.value(R, spec, small="shrink"), og.value(R, smaller.replace("@3", "@4")))
+    assert_allclose(og.advantages(R, "max@3.5", small="shrink"), og.advantages(R, "max@3"))
     assert_array_equal(og.advantages(R[:, :1], "max@2", small="zero"), 0)
     assert np.isnan(og.value(R[:, :1], "max@2", small="nan")).all()
     every = np.zeros((2, 4), bool)
     assert_array_equal(og.advantages(R, "max@2", where=every, small="zero"), 0)
     assert_array_equal(og.advantages(R, "mean", where=every, small="shrink"), 0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "n"),
+    [
+        ("mean-0.5*gini", 2),
+        ("mean+lmoment:4", 4),
+        ("weights:0:1:0", 3),
+        ("max@8", 2),
+        ("min@2.5", 2),
+        ("top:2@8", 3),
+        ("bottom:3@8", 4),
+        ("rank:2@8", 3),
+        ("topbottom:1@8", 3),
+        ("midrange@8", 3),
+        ("0.9*mean+0.1*top:2@8", 3),
+        ("mean", 1),
+        ("cvar:0.1", 1),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_shrinking_never_makes_another_objective(spec, n, masked):
+    """A group in which a term would count all ranks, or is too small for its weights, has no advantages."""
+    rewards = np.array([3.0, -1.0, 4.0, 1.0, -5.0])
+    options = {"where": np.arange(5) < n} if masked else {}
+    rewards = rewards if masked else rewards[:n]
+    assert_array_equal(og.advantages(rewards, spec, small="shrink", **options), 0)
+    for function in (og.value_and_error, og.leave_one_out):
+        found = function(rewards, spec, small="shrink", **options)
+        assert np.isnan(np.asarray(found[-1] if function is og.value_and_error else found[:n])).all()
+    ids = ["small"] * n + ["large"] * 40
+    together = og.group_advantages(np.append(rewards[:n], np.arange(40.0)), ids, spec, small="shrink")
+    assert_array_equal(together[:n], 0)
+    assert together[n:].any()
+
+
+@pytest.mark.parametrize(("spec", "n"), [("gini", 1), ("lmoment:4", 3), ("top:2@8", 2), ("max@8", 1)])
+def test_values_that_would_be_of_another_objective_are_nan(spec, n):
+    rewards = np.arange(n, dtype=float)
+    assert np.isnan(og.value(rewards, spec, small="shrink"))
+    assert np.isnan(og.value(np.arange(9.0), spec, where=np.arange(9) < n, small="shrink"))
 
 
 def test_masked_arrays_are_refused():

@@ -107,14 +107,16 @@ def test_the_second_baseline_of_the_max_is_the_max_of_one_less(k):
 
 @given(GROUPS, OBJECTIVES)
 def test_jackknife(rewards, objective):
-    """A = N (v - v_-i); se from the advantages, of quantiles without @K from those of the smoothed objective."""
-    a, v = og.advantages(rewards, objective), og.value(rewards, objective)
-    without = np.stack([og.value(np.delete(rewards, i, axis=-1), at_size(objective, N - 1)) for i in range(N)], axis=-1)
+    """A = N (v - v_-i) at one K; se from the advantages, the delete-one jackknife of the value also where K is open."""
+    a, v = og.advantages(rewards, objective), og.value(rewards, at_size(objective, N - 1))
+    without = np.stack([og.value(np.delete(rewards, i, axis=-1), objective) for i in range(N)], axis=-1)
     tolerance = 10 * slack(rewards, objective)
     assert_allclose(a, N * (v[:, None] - without), atol=tolerance * 1e3)
+    assert_allclose(without.mean(-1), v, atol=tolerance * 1e3)
     assert_allclose(og.leave_one_out(rewards, objective), without, atol=tolerance * 1e3)
     value, error = og.value_and_error(rewards, objective)
-    assert_array_equal(value, v)
+    assert_array_equal(value, og.value(rewards, objective))
+    assert_array_equal(value, og.value(rewards, at_size(objective, N)))
     a = og.advantages(rewards, smoothed(objective))
     assert_allclose(error, np.sqrt((N - 1) / N**3 * (a**2).sum(-1)), rtol=1e-12)
 

@@ -24,9 +24,9 @@ SOME = ["mean", "max@3", "cvar:0.4", "gini", "0.7*mean-0.3*max@2.5"]
 def test_agrees_with_the_exact_values_of_the_weighted_distribution(objective):
     weight = np.array([0.5, 2.0, 0.0, 1.0, 0.25, 1.25])
     probs = weight / weight.sum()
-    sized = at_size(og.parse(objective), N - 1)
+    whole, sized = (at_size(og.parse(objective), k) for k in (N, N - 1))
     assert_allclose(
-        og.value(REWARDS, objective, sample_weight=weight), og.exact.value(REWARDS, probs, sized), atol=1e-12
+        og.value(REWARDS, objective, sample_weight=weight), og.exact.value(REWARDS, probs, whole), atol=1e-12
     )
     a = og.advantages(REWARDS, objective, sample_weight=weight)
     assert_allclose(a, og.exact.advantages(REWARDS, probs, sized), atol=1e-12)
@@ -91,17 +91,17 @@ def test_open_levels_take_the_valid_samples_of_their_own_group(objective):
         assert (a[~mask] == 0).all()
         for row, n in enumerate(sizes):
             probs = weight[row, :n] / weight[row, :n].sum()
-            sized = at_size(og.parse(objective), n - 1)
+            whole, sized = (at_size(og.parse(objective), k) for k in (n, n - 1))
             alone = og.exact.advantages(rewards[row, :n], probs, sized)
             assert_allclose(a[row, :n], alone, atol=1e-11 * (1 + np.abs(alone).max()))
-            assert float(v[row]) == pytest.approx(float(og.exact.value(rewards[row, :n], probs, sized)), rel=1e-9)
+            assert float(v[row]) == pytest.approx(float(og.exact.value(rewards[row, :n], probs, whole)), rel=1e-9)
             assert float(error[row]) == pytest.approx(np.sqrt((probs * alone) @ (probs * alone)), rel=1e-9)
 
 
 def test_equal_weights_in_padded_groups_by_hand():
-    """The mean of the worst half of 3 rewards, 1 and half of the second, drawn from 0, 1, 2, 5 with replacement."""
-    draws = [sorted(draw) for draw in product([0, 1, 2, 5], repeat=3)]
-    expected = F(sum(2 * d[0] + d[1] for d in draws), 3 * len(draws))
+    """The mean of the worst half of 4 rewards drawn from 0, 1, 2, 5 with replacement."""
+    draws = [sorted(draw) for draw in product([0, 1, 2, 5], repeat=4)]
+    expected = F(sum(d[0] + d[1] for d in draws), 2 * len(draws))
     for n in (4, 8, 100):
         rewards, mask = np.zeros(n), np.arange(n) < 4
         rewards[:4] = [0, 1, 2, 5]

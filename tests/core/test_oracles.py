@@ -60,6 +60,49 @@ def test_scipy_trimmed_and_winsorized_means_at_whole_counts(sample):
         assert float(og.value(sample, CVaR(p, k))) == pytest.approx(worst, rel=1e-11)
 
 
+OPEN_ORACLES = {
+    "median": np.median,
+    "quantile:0.3": lambda r: np.quantile(r, 0.3, method="hazen"),
+    "quantile:0.3:weibull": lambda r: np.quantile(r, 0.3, method="weibull"),
+    "quantile:0.3:blom": lambda r: np.quantile(r, 0.3, method="normal_unbiased"),
+    "quantile:0.3:harrelldavis": lambda r: float(stats.mstats.hdquantiles(r, [0.3])[0] if len(r) > 1 else r[0]),
+    "var:0.3": lambda r: np.quantile(r, 0.3, method="inverted_cdf"),
+    "cvar:0.3": lambda r: np.minimum(r - (v := np.quantile(r, 0.3, method="inverted_cdf")), 0).mean() / 0.3 + v,
+    "uppercvar:0.3": lambda r: np.maximum(r - (v := np.quantile(r, 0.7, method="inverted_cdf")), 0).mean() / 0.3 + v,
+    "range:0:1": np.mean,
+}
+"""Sample statistics; the tail means by the minimisation formula of Rockafellar and Uryasev."""
+
+
+@pytest.mark.parametrize("n", [*range(1, 13), 29, 100, 257, 1000])
+@pytest.mark.parametrize("spec", OPEN_ORACLES)
+def test_open_levels_are_the_sample_statistic(spec, n):
+    sample = np.random.default_rng(n).normal(size=n)
+    expected = pytest.approx(float(OPEN_ORACLES[spec](sample)), rel=1e-10, abs=1e-12)
+    assert float(og.value(sample, spec)) == expected
+    assert float(np.sort(sample) @ og.sample_weights(spec, n)) == expected
+    padded = np.append(sample, [np.nan, 7.0])
+    assert float(og.value(padded, spec, where=np.arange(n + 2) < n)) == expected
+    if n > 1:
+        assert float(og.value_and_error(sample, spec)[0]) == expected
+        for i in (0, n - 1):
+            left = float(OPEN_ORACLES[spec](np.delete(sample, i)))
+            assert float(og.leave_one_out(sample, spec)[i]) == pytest.approx(left, rel=1e-9, abs=1e-11)
+
+
+@pytest.mark.parametrize("n", [10, 20, 50, 200])
+def test_open_trimmed_and_winsorized_means_at_whole_counts(n):
+    sample = np.random.default_rng(n).standard_t(2, size=n)
+    assert float(og.value(sample, "trimmed:0.1")) == pytest.approx(stats.trim_mean(sample, 0.1), rel=1e-11)
+    expected = float(stats.mstats.winsorize(sample, limits=(0.1, 0.1)).mean())
+    assert float(og.value(sample, "winsorized:0.1")) == pytest.approx(expected, rel=1e-11)
+
+
+def test_a_single_outlier_leaves_robust_values_alone():
+    assert float(og.value([1, 2, 3, 10, 100], "median")) == 3
+    assert float(og.value([0] * 9 + [1e9], "trimmed:0.1")) == 0
+
+
 def test_gini_mean_difference_is_the_average_of_all_pairs():
     sample = SAMPLES[0]
     pairs = np.abs(sample[:, None] - sample).sum() / (len(sample) * (len(sample) - 1))

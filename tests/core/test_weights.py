@@ -195,3 +195,26 @@ def test_many_ranks_of_a_large_group():
     dense = og.sample_weights("wang:1@500", n)
     assert dense.sum() == pytest.approx(1, rel=1e-12)
     assert (np.diff(dense) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "n", "note"),
+    [
+        ("cvar:0.01", 8, "in groups of 8, cvar:0.01 is min@7"),
+        ("mean-var:0.1+uppercvar:0.01", 4, "in groups of 4, var:0.1 is min@3, uppercvar:0.01 is max@3"),
+        ("median", 2, "in groups of 2, median is the mean"),
+        ("cvar:0.1", 11, "in groups of 11, cvar:0.1 is min@10"),
+        ("cvar:0.1", 12, ""),
+        ("quantile:0.01", 16, "in groups of 16, quantile:0.01 is min@15"),
+        ("median", 3, ""),
+        ("trimmed:0.1", 8, ""),
+        ("mean+max@8", 16, ""),
+        ("cvar:0.01@4", 8, ""),
+    ],
+)
+def test_notes_on_levels_below_what_a_group_holds(spec, n, note):
+    assert weights.level_note(spec, n) == note
+    if note and "mean" not in note and len(note.split(",")) == 2:
+        rewards = np.random.default_rng(0).normal(size=n)
+        same = note.split(" is ")[1]
+        np.testing.assert_allclose(og.advantages(rewards, spec), og.advantages(rewards, same), atol=1e-12)

@@ -80,6 +80,17 @@ def test_pass_at_k_training_is_max_at_k_divided_by_a_standard_deviation(successe
     assert_allclose(theirs, (n - k) / (n * k * sigma) * ours, rtol=1e-9, atol=1e-12)
 
 
+@given(groups(N, count=1))
+def test_the_best_less_the_second_best_is_max_at_n_with_the_second_baseline(rewards) -> None:
+    """Tang et al. (2025), `grpo_passk` of verl: the best of a group gets its lead, all others nothing."""
+    (r,) = rewards
+    theirs = np.zeros(N)
+    second, best = np.sort(r)[-2:]
+    theirs[np.argmax(r)] = best - second
+    ours = og.advantages(r, f"max@{N}", baseline="k_minus_one")
+    assert_allclose(theirs, ours / N, atol=1e-12 * (1 + np.abs(r).max()))
+
+
 def gcvar(rewards, q):
     """Tamar, Glassner and Mannor (2015): (R - ν) 1{R <= ν} / q, ν the empirical q-quantile, times the score."""
     ordered = np.sort(rewards)

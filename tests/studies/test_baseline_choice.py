@@ -126,10 +126,9 @@ def test_the_fitted_share_minimises_what_it_is_fitted_to():
     assert study.fitted(m, at, 100_000, replace(TINY, draws=5)) == pytest.approx(b, abs=0.05)
 
 
-def test_the_study_from_start_to_end(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "QUICK", TINY)
-    arguments = ["--quick", "--out", str(tmp_path / "run"), "--results", str(tmp_path), "--images", str(tmp_path)]
-    study.main(arguments)
+def test_the_study_from_start_to_end(tmp_path):
+    arguments = ["--out", str(tmp_path / "run"), "--results", str(tmp_path), "--images", str(tmp_path), "--jobs", "1"]
+    study.main(arguments, TINY)
     cells = read(tmp_path / "cells.csv")
     assert {cell["law"] for cell in cells} == set(study.LAWS)
     for cell in cells:
@@ -142,8 +141,9 @@ def test_the_study_from_start_to_end(monkeypatch, tmp_path):
     assert matplotlib.image.imread(tmp_path / "baseline_choice.png").std() > 0.02
 
     with pytest.raises(SystemExit, match="already holds a run"):
-        study.main(arguments)
+        study.main(arguments, TINY)
     before = (tmp_path / "cells.csv").read_text()
-    (tmp_path / "run/parts/normal-4.json").unlink()
-    study.main([*arguments, "--resume"])
+    records = (tmp_path / "run/cells.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run/cells.jsonl").write_text("".join(records[1:]))
+    study.main([*arguments, "--resume"], TINY)
     assert (tmp_path / "cells.csv").read_text() == before

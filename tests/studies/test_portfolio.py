@@ -87,6 +87,19 @@ def test_gradient_ascent_finds_the_convex_optimum(study):
         assert ours.sum() == pytest.approx(1)
 
 
+def test_a_trained_threshold_gives_the_samples_cvar(study):
+    """At its best threshold the bound of Rockafellar and Uryasev is the sample's CVaR."""
+    returns = torch.from_numpy(0.01 * np.random.default_rng(0).standard_t(4, 1000))
+    capped = study.Capped(0.05).double()
+    optimizer = torch.optim.Adam(capped.parameters(), lr=0.05)
+    for _ in range(400):
+        optimizer.zero_grad()
+        (-100 * capped(returns)).backward()
+        optimizer.step()
+    exact = float(og.value(returns, "cvar:0.05"))
+    assert exact - 1e-4 < capped(returns).item() <= exact + 1e-12
+
+
 # Trading ------------------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +168,7 @@ def test_refitted_portfolios_do_not_look_ahead(study, small):
     first = study.folds(table.to_numpy(), small)[0][1]
     changed = pd.DataFrame(changed_after(table.to_numpy(copy=True), first + 21), table.index, table.columns)
     for name in (study.VARIANCE, study.CVAR):
-        ours, theirs = (study.refitted(name, t.iloc[: first + 63], small, lambda: None) for t in (table, changed))
+        ours, theirs = (study.refitted(name, t.iloc[: first + 63], small) for t in (table, changed))
         np.testing.assert_array_equal(ours[:2], theirs[:2])
         assert np.abs(ours[2] - theirs[2]).max() > 1e-4
 
@@ -226,10 +239,11 @@ def test_bad_files_are_errors(study, tmp_path, capsys):
 def test_the_study_from_start_to_end(study, small, tmp_path):
     market().to_csv(tmp_path / "returns.csv")
     out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
-    arguments = (small, tmp_path / "returns.csv", out, results, images, 1)
-    study.study(*arguments, resume=False, command="test")
+    arguments = ["--data", str(tmp_path / "returns.csv"), "--out", str(out), "--jobs", "1"]
+    arguments += ["--results", str(results), "--images", str(images)]
+    study.main(arguments, small)
     runs = read(results / "runs.csv")
-    names = [*small.objectives, *(study.FIXED + name for name in small.objectives)]
+    names = [*small.objectives, *(study.FIXED + name for name in small.objectives[:2])]
     assert {run["portfolio"] for run in runs} == {study.EQUAL, study.VARIANCE, study.CVAR, *names}
     assert sum(run["portfolio"] == "cvar:0.05" for run in runs) == 2
     tested = market().iloc[378:].to_numpy(copy=True)
@@ -246,7 +260,7 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     assert summary["data"]["stocks"] == 4
     assert matplotlib.image.imread(images / "portfolio.png").std() > 0.02
     with pytest.raises(SystemExit, match="already holds a run"):
-        study.study(*arguments, resume=False, command="test")
+        study.main(arguments, small)
     before = (results / "runs.csv").read_text()
-    study.study(*arguments, resume=True, command="test")
+    study.main([*arguments, "--resume"], small)
     assert (results / "runs.csv").read_text() == before

@@ -79,7 +79,8 @@ def test_the_contenders_measure_different_tails(study):
 
 def test_the_study_from_start_to_end(study, tiny, tmp_path):
     out, results, images = tmp_path / "runs", tmp_path / "results", tmp_path / "images"
-    study.study(tiny, out, results, images, 1, resume=False, command="test")
+    arguments = ["--out", str(out), "--results", str(results), "--images", str(images), "--jobs", "1"]
+    study.main(arguments, tiny)
     rows = [row for row in read(results / "evaluations.csv") if row["regret"]]
     assert len(rows) == 2 * 4 * 2 * 3
     assert all(float(row["regret"]) > -1e-6 for row in rows)
@@ -88,14 +89,14 @@ def test_the_study_from_start_to_end(study, tiny, tmp_path):
     ]
     assert len(set(first)) == 1  # the same first design for all
     summary = json.loads((results / "summary.json").read_text())
-    assert summary["regret"]["camel"][study.OURS]["lead of ours at the end"] == [0, 0, 0]
+    assert summary["regret"]["camel"][study.OURS]["lead of ours at the end"] == [0, 0, 0, 1]
     assert matplotlib.image.imread(images / "robust_bo.png").std() > 0.02
-    alone = replace(tiny, problems=("camel",))
-    study.study(alone, out, tmp_path / "alone", tmp_path / "alone", 1, resume=True, command="test")
+    alone = ["--problems", "camel", "--out", str(out), "--results", str(tmp_path / "alone"), "--resume", "--jobs", "1"]
+    study.main(alone, tiny)
     again = json.loads((tmp_path / "alone" / "summary.json").read_text())["regret"]
     assert again == {"camel": summary["regret"]["camel"]}
     with pytest.raises(SystemExit, match="already holds a run"):
-        study.study(tiny, out, results, images, 1, resume=False, command="test")
+        study.main(arguments, tiny)
 
 
 def test_a_stopped_run_goes_on_where_it_was(study, tiny, tmp_path):

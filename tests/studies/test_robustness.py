@@ -54,7 +54,7 @@ def test_every_contender_learns_the_clean_bandit(contender):
 def test_which_arm_an_objective_prefers():
     """The mean of the decoy is share x size; the median does not move by more than its share of the noise."""
     settings = study.Bandit()
-    rows = {row[:2]: row[2:] for row in study.preferred(settings)}
+    rows = {(r["objective"], r["share"]): (r["best_arm"], r["decoy"]) for r in study.preferred(settings)}
     for share in settings.shares:
         best, decoy = rows["mean", share]
         assert best == pytest.approx(1.0)
@@ -99,32 +99,50 @@ def test_a_run_stops_and_is_done_once(tmp_path):
     assert (tmp_path / EVALUATION).read_text() == before
 
 
-def test_the_study_from_start_to_end(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "Bandit", lambda: BANDIT)
-    monkeypatch.setattr(study, "CartPole", lambda: CARTPOLE)
+@pytest.mark.parametrize("graded", [True, False])
+def test_returns_clipped_to_their_range(graded):
+    part = replace(study.PARTS["graded"], graded=graded)
+    model = study.build(study.RANGE, part, replace(CARTPOLE, share=1.0), 0)
+    env = model.get_env()
+    env.reset()
+    rewards = np.array([env.step(np.zeros(CARTPOLE.envs, int))[1] for _ in range(100)])
+    assert set(np.unique(rewards)) <= {0, 1, 500}
+    assert 500 in rewards
+
+
+def test_the_study_from_start_to_end(tmp_path):
     arguments = ["--out", str(tmp_path / "runs"), "--results", str(tmp_path), "--images", str(tmp_path), "--jobs", "1"]
-    study.main(arguments)
-    rows = read(tmp_path / "cartpole.csv")
+    study.main(arguments, BANDIT, CARTPOLE)
+    rows, runs = read(tmp_path / "cartpole.csv"), read(tmp_path / "runs.csv")
     for name, part in study.PARTS.items():
         mine = [row for row in rows if row["part"] == name]
         assert {row["trained"] for row in mine} == set(part.contenders)
         for row in mine:
-            seeds = [float(row["seed_0"]), float(row["seed_1"])]
-            assert float(row["value"]) == pytest.approx(np.mean(seeds), rel=1e-3)
-    leads = {(row["part"], row["trained"]): float(row["lead"]) for row in read(tmp_path / "leads.csv")}
+            own = [float(r[row["measure"]]) for r in runs if (r["part"], r["trained"]) == (name, row["trained"])]
+            assert len(own) == CARTPOLE.seeds
+            assert float(row["value"]) == pytest.approx(np.mean(own), rel=1e-3)
     means = {(row["part"], row["trained"]): float(row["value"]) for row in rows if row["measure"] == "mean"}
-    for (part, contender), lead in leads.items():
-        assert lead == pytest.approx(means[part, contender] - means[part, "mean"], abs=0.01)
+    leads = read(tmp_path / "leads.csv")
+    assert {(r["part"], r["trained"]) for r in leads if r["against"] == "mean"} == means.keys() - {
+        (part, "mean") for part in study.PARTS
+    }
+    for row in leads:
+        expected = means[row["part"], row["trained"]] - means[row["part"], row["against"]]
+        assert float(row["lead"]) == pytest.approx(expected, abs=0.02)
     bandit = read(tmp_path / "bandit.csv")
     assert len(bandit) == len(study.BANDIT) * len(study.scenarios(BANDIT))
-    assert json.loads((tmp_path / "summary.json").read_text())["cartpole"]["steps"] == 512
+    assert json.loads((tmp_path / "cartpole.json").read_text())["settings"]["steps"] == 512
+    assert json.loads((tmp_path / "bandit.json").read_text())["settings"]["updates"] == 6
     for name in ("robustness", "robustness_bandit"):
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.02
 
     with pytest.raises(SystemExit, match="already holds a run"):
-        study.main(arguments)
+        study.main(arguments, BANDIT, CARTPOLE)
     before = (tmp_path / "cartpole.csv").read_text()
-    study.main([*arguments, "--resume", "--only", "cartpole"])
+    study.main([*arguments, "--resume", "--only", "cartpole"], BANDIT, CARTPOLE)
     assert (tmp_path / "cartpole.csv").read_text() == before
-    command = json.loads((tmp_path / "summary.json").read_text())["command"]
-    assert command == "python experiments/robustness.py --only cartpole"
+    command = json.loads((tmp_path / "cartpole.json").read_text())["command"]
+    assert command.endswith("--resume --only cartpole")
+    before = (tmp_path / "runs.csv").read_text()
+    study.main([*arguments[2:], "--out", str(tmp_path / "added"), "--contenders", study.RANGE], BANDIT, CARTPOLE)
+    assert sorted((tmp_path / "runs.csv").read_text().split()) == sorted(before.split())

@@ -1,15 +1,14 @@
 """Folders of runs as the commands write them, without training: known numbers in, the report's numbers out."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from ordergrad.runs.folder import open_folder, run_folder, write_csv, write_json
 from ordergrad.train.llm_settings import LLMSettings
-from ordergrad.train.llm_settings import as_json as llm_json
 from ordergrad.train.rl_settings import RLSettings
-from ordergrad.train.rl_settings import as_json as rl_json
 
 RL = RLSettings("CartPole-v1", ("cvar:0.1", "mean", "max@8"), seeds=2, steps=2000, episodes=200)
 LLM = LLMSettings(("top:2@4", "cvar:0.25", "max@4..mean", "grpo"), seeds=2, steps=40, eval_problems=30, eval_samples=16)
@@ -22,7 +21,7 @@ def metrics(folder: Path, rows: list[dict]) -> None:
 
 def rl_run(out: Path, settings: RLSettings = RL, evaluate: bool = True) -> Path:
     """A run of `train rl`; the returns of a seed are those of `returns`."""
-    open_folder(out, rl_json(settings), kind="train rl", resume=False)
+    open_folder(out, asdict(settings), kind="train rl", resume=False)
     for index, objective in enumerate(settings.objectives):
         for seed in range(settings.seeds):
             folder = run_folder(out, objective, seed)
@@ -46,7 +45,7 @@ def returns(index: int, seed: int, episodes: int) -> np.ndarray:
 
 def llm_run(out: Path, settings: LLMSettings = LLM) -> Path:
     """A run of `train llm`; the successes of a seed are those of `successes`."""
-    open_folder(out, llm_json(settings), kind="train llm", resume=False)
+    open_folder(out, asdict(settings), kind="train llm", resume=False)
     names = [("warm start", out / "warm-start"), *((o, None) for o in settings.objectives)]
     for index, (objective, warm) in enumerate(names):
         for seed in range(1 if warm else settings.seeds):

@@ -5,9 +5,8 @@ r"""BoTorch: any objective as a risk measure over perturbations of the inputs or
 
 The model's input transform (``InputPerturbation``, ``AppendFeatures``) turns every candidate into ``n_w`` points; the
 objective is the value of their ``n_w`` outcomes in each posterior sample, differentiable in the candidates. Larger
-outcomes are better, and tails are lower tails, as in BoTorch. With ``@n_w`` an objective is that of the perturbations
-there are; without ``@K`` it is K = n_w - 1, as everywhere in this package, an unbiased estimate of it for independent
-perturbations.
+outcomes are better, and tails are lower tails, as in BoTorch. Levels without ``@K`` take K = n_w: the
+measure of the perturbations there are. A smaller K is an unbiased estimate of what K independent perturbations give.
 
 BoTorch's own measures are objectives of ranks too. With $m = n_w - \lceil \alpha n_w \rceil + 1$ and K = n_w,
 
@@ -45,7 +44,7 @@ class OrderGradRiskMeasure(RiskMeasureMCObjective):
     """An objective of ranks as an objective of BoTorch's Monte-Carlo acquisition functions.
 
     Args:
-        objective: An objective or its string, K at most `n_w`. Levels without @K take K = n_w - 1.
+        objective: An objective or its string, K at most `n_w`. Levels without @K take K = n_w.
         n_w: The number of points that the model's input transform makes of every candidate.
         preprocessing_function: Turns samples of several outputs into one, as in BoTorch's own risk measures: from
             shape (..., q * n_w, m) to (..., q * n_w). For minimisation ``LinearMCObjective(torch.tensor([-1.0]))``.

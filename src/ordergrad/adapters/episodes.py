@@ -6,6 +6,7 @@ are whole and where their steps wait, is the adapter's.
 """
 
 import warnings
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs, scan, smallest_group
+from ordergrad.weights import check_weighs, scan, shrunk, smallest_group, spectrum
 
-__all__ = ["LASTING", "WEIGHT", "Credit", "EpisodeRanking"]
+__all__ = ["LASTING", "WEIGHT", "Credit", "EpisodeRanking", "steepest_slope"]
 
 LASTING = ("nonfinite", "abandoned", "shrunk", "total", "scale")
 """The counts that go on where training is resumed."""
@@ -39,8 +40,10 @@ class EpisodeRanking:
             the only reward, at the end. ``telescoped``: the rewards are $f(C_t) - f(C_{t-1})$, $C_t$ the return so far.
         discount: The discount of the returns that are ranked.
         min_episodes: The fewest episodes of a group. At least the K + 1 of the objective, and 2, are needed anyway.
-        unit_scale: Divide the advantages by their root mean square over all episodes ranked so far: a positive
-            number, so that the direction stays. Default: where there is a critic, that is not with ``episode``.
+        unit_scale: Divide the advantages by the root mean square deviation of the returns so far, times the steepest
+            slope of the objective: a positive number, so that the direction stays. It makes the largest slope of f one
+            standard deviation per standard deviation, whatever the objective, so that a critic's targets keep their
+            scale while an objective changes. Default: where there is a critic, that is not with ``episode``.
         patience: Rollouts to wait for enough episodes.
 
     Raises:
@@ -48,8 +51,9 @@ class EpisodeRanking:
 
     Attributes:
         stats: Since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut short
-            or too long), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the root mean square
-            ``scale`` of their advantages; of the last group, the ``value`` of the objective. Adapters add to it.
+            or too long), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the ``scale`` of their
+            returns (root mean square deviation from the mean of the group); of the last group, the ``value`` of the
+            objective. Adapters add to it.
 
     Example:
         >>> ranking = EpisodeRanking("max@2")
@@ -105,7 +109,7 @@ class EpisodeRanking:
     @property
     def unit(self) -> float:
         """What advantages are divided by."""
-        return (self.stats["scale"] or 1.0) if self.unit_scale else 1.0
+        return steepest_slope(self.objective) * (self.stats["scale"] or 1.0) if self.unit_scale else 1.0
 
     def advantages(self, returns: Array, weight: Array | None = None) -> Array:
         """Return the advantages of a group of at least two finite returns, shape (N,), at the largest K it allows.
@@ -123,7 +127,7 @@ class EpisodeRanking:
         if weight is not None:
             a = a * (len(a) * weight / weight.sum())
         total = self.stats["total"] + len(a)
-        mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + float(np.sum(a * a))) / total
+        mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + len(a) * float(np.var(returns))) / total
         self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
         return a / self.unit
 
@@ -147,7 +151,8 @@ class EpisodeRanking:
 
     def _slopes(self, returns: Array) -> Array:
         """Return the slopes of f between neighbours of the sorted returns, shape (N - 1,)."""
-        return scan(self.objective, len(returns), "leave_one_out", clip=True).slopes
+        fitting = shrunk(self.objective, len(returns), "leave_one_out")
+        return np.zeros(len(returns) - 1) if fitting is None else scan(fitting, len(returns), "leave_one_out").slopes
 
     def leave_out(self, count: int) -> None:
         """Count episodes that cannot be ranked, for a return or a weight that is no finite number; warn once."""
@@ -186,6 +191,20 @@ class EpisodeRanking:
         if topic not in self._warned:
             warnings.warn(message, stacklevel=5)
         self._warned.add(topic)
+
+
+@lru_cache(maxsize=64)
+def steepest_slope(objective: Objective) -> float:
+    """Return the largest absolute value of an objective's spectrum, levels without @K taken at K = 32.
+
+    It is 1 for the mean, 1/q for ``cvar:q`` (q >= 1/32), K for ``max@K``. A median or quantile has the whole of its
+    weight at one level, and in a group a slope that grows with it; at K = 32 the slope is 4.5 for the median.
+
+    Example:
+        >>> [round(steepest_slope(parse(text)), 3) for text in ("mean", "cvar:0.2", "0.5*mean+0.5*cvar:0.2", "median")]
+        [1.0, 5.0, 3.0, 4.406]
+    """
+    return float(np.abs(spectrum(objective, np.linspace(0.0, 1.0, 129), k=32)).max())
 
 
 def _transform(x: Array, knots: Array, slopes: Array) -> Array:

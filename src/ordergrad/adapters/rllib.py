@@ -78,8 +78,8 @@ def use(
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked (``gamma`` is the critic's).
         min_episodes: Update only once this many episodes have ended. At least the K + 1 of the objective, and 2.
-        unit_scale: Divide the advantages (or the critic's rewards) by their root mean square over the episodes so far.
-            Default: with a critic.
+        unit_scale: Divide the advantages (or the critic's rewards) by the scale of the returns so far and the
+            objective's steepest slope. Default: with a critic.
         patience: Iterations to wait for enough episodes. Then what there is is ranked at the largest K it allows;
             with fewer than two episodes it is dropped. Episodes longer than this many iterations are left out.
 

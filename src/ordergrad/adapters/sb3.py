@@ -77,10 +77,10 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked.
         min_episodes: Update only once this many episodes have ended. At least the K + 1 of the objective, and 2.
-        unit_scale: Divide the advantages (and with them the critic's rewards) by their root mean square over all
-            episodes ranked so far: a positive number, so that the direction stays. Without it they have the unit of
-            the return, and where that is large the critic's loss drowns the policy's under gradient clipping. None:
-            where there is a critic.
+        unit_scale: Divide the advantages (and with them the critic's rewards) by the ``scale`` of the returns times
+            the steepest slope of the objective: a positive number, so that the direction stays. Without it they have
+            the unit of the return, and where that is large the critic's loss drowns the policy's under gradient
+            clipping. None: where there is a critic.
         patience: Rollouts to wait for enough episodes. Then what there is is ranked at the largest K it allows;
             with fewer than two episodes it is dropped. Episodes longer than this many rollouts are left out, with
             ``credit="episode"``. Both are counted, and warned of once.
@@ -94,7 +94,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             steps kept back, ``stale`` share of steps from before the last update, the ``value`` of the objective;
             and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns, or a weight that is
             not positive and finite), ``abandoned`` (cut short or too long), ``shrunk`` (rankings at a smaller K),
-            ``total`` episodes ranked and the root mean square ``scale`` of their advantages.
+            ``total`` episodes ranked and the ``scale`` of their returns (root mean square deviation).
         ended: Returns of the episodes that ended in the last rollout, whether ranked or not.
         lengths: Their lengths.
     """
@@ -445,7 +445,8 @@ class OrderGradPPO(_Ranked, PPO):
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked (`gamma` is the critic's).
         min_episodes: Update only once this many episodes have ended.
-        unit_scale: Divide the advantages by their root mean square over the episodes so far. Default: with a critic.
+        unit_scale: Divide the advantages by the scale of the returns so far and the objective's steepest slope.
+            Default: with a critic.
         patience: Rollouts to wait for enough episodes.
         *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and

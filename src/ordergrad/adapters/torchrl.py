@@ -64,8 +64,8 @@ class OrderGradAdvantage(GAE):
         objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked (`gamma` is the critic's).
-        unit_scale: Divide the advantages (or the critic's rewards) by their root mean square over the episodes so far.
-            Default: with a critic.
+        unit_scale: Divide the advantages (or the critic's rewards) by the scale of the returns so far and the
+            objective's steepest slope. Default: with a critic.
         gamma: Discount of GAE.
         lmbda: Parameter of GAE.
         value_network: The critic. Without one, ``credit="episode"`` writes no ``"value_target"`` and the others expect
@@ -80,7 +80,7 @@ class OrderGradAdvantage(GAE):
         stats: Of the last batch: ``episodes`` ranked, their ``steps``, the share of steps ``left_out``, the ``value``
             of the objective; and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns),
             ``abandoned`` (for they began in an earlier batch), ``shrunk`` (rankings at a smaller K), ``total`` episodes
-            ranked and the root mean square ``scale`` of their advantages.
+            ranked and the ``scale`` of their returns (root mean square deviation).
 
     Example:
         >>> from tensordict import TensorDict

@@ -3,26 +3,18 @@
 import math
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ordergrad.commands.score_options import (
-    GroupOption,
-    MaskOption,
-    RewardOption,
-    SkipOption,
-    StepOption,
-    SuccessOption,
-    UngroupedOption,
-    WeightOption,
-    open_logs,
-    reading_bar,
-)
-from ordergrad.runs.console import ending_well, plain
+from ordergrad.commands.options import options_from
+from ordergrad.runs.console import ending_well, need_packages, plain, reading_bars
 from ordergrad.runs.errors import UserError
+from ordergrad.runs.settings import check_settings
+from ordergrad.score.settings import LogSettings
+from ordergrad.weights import level_note
 
 if TYPE_CHECKING:
     from ordergrad.advise.advice import Advice, Candidate
@@ -32,6 +24,7 @@ __all__ = ["advise", "lines_for"]
 _GROUP, _NOTABLE = 16, 1.1
 
 
+@options_from(LogSettings)
 def advise(
     rewards: Annotated[
         str,
@@ -43,22 +36,18 @@ def advise(
     n: Annotated[
         int | None, typer.Option("--n", help="Group size N, at most 4096.", show_default="the log's, or 16")
     ] = None,
-    success: SuccessOption = 1.0,
-    group: GroupOption = "group",
-    reward: RewardOption = "reward",
-    mask: MaskOption = None,
-    weight: WeightOption = None,
-    step: StepOption = None,
-    ungrouped: UngroupedOption = False,
-    skip_broken: SkipOption = False,
+    *,
+    settings: dict[str, Any],
 ) -> None:
-    """Propose an objective, its K and its baseline for a goal, and print the lines for TRL, verl and SB3."""
+    """Recommend an objective, its K and its baseline for a goal, with the lines for TRL, verl and SB3."""
     console = Console(highlight=False, emoji=False)
     with ending_well(console):
         from ordergrad.advise import advice
         from ordergrad.advise.goals import read_goal
         from ordergrad.advise.rewards import LAWS, named, sampled
 
+        asked = LogSettings(**settings)
+        check_settings(asked)
         try:
             wanted = read_goal(goal)
             found = None if Path(rewards).exists() else named(rewards)
@@ -67,16 +56,19 @@ def advise(
         if n is not None and not 2 <= n <= advice.LARGEST:
             raise UserError(f"--n must be from 2 to {advice.LARGEST}; got {n}")
         if found is None:
+            need_packages("reading logs", ("polars",), "score")
+            from ordergrad.score.logs import open_logs
+
             try:
-                logs = open_logs([rewards], group, reward, mask, weight, step, ungrouped)
+                [log] = open_logs([rewards], asked)
             except UserError as error:
                 hint = "" if Path(rewards).exists() else f". Distributions are {LAWS}"
                 raise UserError(f"{error}{hint}") from error
-            with reading_bar(console, logs) as bars:
-                threshold = success if wanted.passes else None
-                found = sampled(logs[0], success=threshold, skip_broken=skip_broken, report=bars[0])
+            with reading_bars([log.name], console) as [bar]:
+                threshold = asked.success if wanted.passes else None
+                found = sampled(log, success=threshold, skip_broken=asked.skip_broken, report=bar)
         elif wanted.passes:
-            found = found.passed(success)
+            found = found.passed(asked.success)
         size = n or min(max(found.size or _GROUP, 2), advice.LARGEST)
         with console.status("weighing up"):
             result = advice.advise(wanted, found, size)
@@ -105,6 +97,9 @@ def _show(console: Console, advice: "Advice") -> None:
     console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {_shown(advice, advice.value, '.4g')}")
     passes = ", rewards as passed or not" if goal.passes else ""
     console.print(f"[bold]Rewards[/]: {plain(advice.rewards.text)}{passes}; groups of N = {advice.n}")
+    note = level_note(goal.target, advice.n)
+    if note:
+        console.print(f"[yellow]{note[0].upper()}{note[1:]}: a larger group would see more of the tail.[/]")
     console.print(_table(advice))
     how = f"from {advice.simulated:,} simulated groups" if advice.simulated else "exact"
     console.print(

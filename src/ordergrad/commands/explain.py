@@ -35,6 +35,8 @@ def explain(
         _show_one(results[0], console)
     else:
         console.print(_comparison_table(results, bar=20 if console.width >= 100 else 10))
+        for result in results:
+            _show_note(result, console)
     if plot is not None:
         if len(results) == 1:
             save_figure(results[0], plot)
@@ -45,6 +47,7 @@ def explain(
 
 def _show_one(result: Explanation, console: Console) -> None:
     console.print(f"[bold]{result.objective}[/bold]  group size N = {result.n}, comparison size K = {result.k}")
+    _show_note(result, console)
     for coefficient, text, sentence in result.terms:
         console.print(f"  {coefficient:g} × {text}: {sentence}")
     console.print("\n[bold]Spectrum[/bold]: the weight of each quantile of the reward, worst on the left")
@@ -52,6 +55,11 @@ def _show_one(result: Explanation, console: Console) -> None:
     console.print(_mass_line(result))
     console.print(_weight_table(result))
     console.print(_risk_table(result))
+
+
+def _show_note(result: Explanation, console: Console) -> None:
+    if result.note:
+        console.print(f"[yellow]{result.note[0].upper()}{result.note[1:]}.[/]")
 
 
 def _comparison_table(results: list[Explanation], bar: int) -> Table:

@@ -1,6 +1,5 @@
 """The command `ordergrad report`."""
 
-import importlib.util
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from ordergrad.report import gather
 from ordergrad.report.page import render, write
-from ordergrad.runs.console import ending_well
+from ordergrad.runs.console import ending_well, need_packages
 from ordergrad.runs.errors import UserError
 
 __all__ = ["report"]
@@ -34,9 +33,7 @@ def report(
     """Write one self-contained HTML file about runs, and its figures as PNG and CSV beside it."""
     console = Console(highlight=False)
     with ending_well(console):
-        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-        if missing:
-            raise UserError(f"a report needs {', '.join(missing)}: pip install 'ordergrad[cli]'")
+        need_packages("a report", _NEEDED, "cli")
         path = _target(out, runs, overwrite)
         opened = {name: gather.open_run(folder) for name, folder in zip(_names(runs), runs, strict=True)}
         with console.status("drawing"):

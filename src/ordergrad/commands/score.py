@@ -9,23 +9,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ordergrad.commands.score_options import (
-    GroupOption,
-    MaskOption,
-    RewardOption,
-    SkipOption,
-    StepOption,
-    SuccessOption,
-    UngroupedOption,
-    WeightOption,
-    open_logs,
-    reading_bar,
-)
-from ordergrad.runs.console import ending_well, plain
+from ordergrad.commands.options import options_from
+from ordergrad.runs.console import ending_well, need_packages, plain, reading_bars
 from ordergrad.runs.errors import UserError
+from ordergrad.runs.settings import check_settings
 from ordergrad.score.comparison import mixed_sizes
+from ordergrad.score.settings import ScoreSettings
 from ordergrad.spec import parse
-from ordergrad.weights import Baseline
 
 if TYPE_CHECKING:
     from ordergrad.score.logs import Log
@@ -33,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["score"]
 
 _OBJECTIVES = ("mean", "max@4", "top:2@4", "maxrl", "cvar:0.1", "median")
-_BASELINES: dict[str, Baseline] = {name: name for name in ("leave_one_out", "k_minus_one", "none")}
 
 
+@options_from(ScoreSettings)
 def score(
     file: Annotated[
         list[str],
@@ -45,34 +35,29 @@ def score(
         list[str] | None,
         typer.Option("--objective", "-o", help="What to measure (repeatable).", show_default=" ".join(_OBJECTIVES)),
     ] = None,
-    success: SuccessOption = 1.0,
-    group: GroupOption = "group",
-    reward: RewardOption = "reward",
-    mask: MaskOption = None,
-    weight: WeightOption = None,
-    step: StepOption = None,
-    ungrouped: UngroupedOption = False,
-    skip_broken: SkipOption = False,
+    *,
+    settings: dict[str, Any],
     out: Annotated[Path | None, typer.Option(help="Folder for all tables.", show_default="printed only")] = None,
     advantages: Annotated[Path | None, typer.Option(help="File for the rows with their advantages.")] = None,
-    baseline: Annotated[str, typer.Option(help=f"Of those: {', '.join(_BASELINES)}.")] = "leave_one_out",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out and --advantages hold.")] = False,
 ) -> None:
     """Tell what objectives are worth in logs of rewards, and which groups a gradient could learn from."""
     console = Console(highlight=False, emoji=False)
     with ending_well(console):
         objectives = _parsed(objective or _OBJECTIVES)
-        logs = open_logs(file, group, reward, mask, weight, step, ungrouped)
-        if baseline not in _BASELINES:
-            raise UserError(f"--baseline must be one of {', '.join(_BASELINES)}; got {baseline}")
-        if weight is not None and baseline != "leave_one_out":
-            raise UserError(f"--weight needs --baseline leave_one_out; got {baseline}")
+        asked = ScoreSettings(**settings)
+        check_settings(asked)
+        if asked.weight is not None and asked.baseline != "leave_one_out":
+            raise UserError(f"--weight needs --baseline leave_one_out; got {asked.baseline}")
+        need_packages("reading logs", ("polars",), "score")
+        from ordergrad.score.logs import Reading, RowStore, open_logs, score_log, write_advantages
+
+        logs = open_logs(file, asked)
         if advantages is not None:
             _check_advantages(advantages, logs, objectives, overwrite)
 
         from ordergrad.score.comparison import compare_logs
         from ordergrad.score.folder import check_folder, results_of, write_score
-        from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
         from ordergrad.score.summary import Summary
 
         if out is not None:
@@ -80,16 +65,16 @@ def score(
         with nullcontext() if advantages is None else RowStore(len(objectives)) as store:
 
             def read(objectives: Sequence[str]) -> list[tuple[Reading, Summary]]:
-                with reading_bar(console, logs) as bars:
+                with reading_bars([log.name for log in logs], console) as bars:
                     return [
                         score_log(
                             log,
                             objectives,
-                            success=success,
-                            skip_broken=skip_broken,
+                            success=asked.success,
+                            skip_broken=asked.skip_broken,
                             keep=len(logs) > 1,
                             store=store,
-                            baseline=_BASELINES[baseline],
+                            baseline=asked.baseline,
                             report=report,
                         )
                         for log, report in zip(logs, bars, strict=True)
@@ -102,8 +87,8 @@ def score(
                     [summary for _, summary in scored], lambda named: [summary for _, summary in read(named)]
                 )
             ]
-            results = results_of(scored, objectives, success, comparisons)
-            _show(console, results, skip_broken)
+            results = results_of(scored, objectives, asked.success, comparisons)
+            _show(console, results, asked.skip_broken)
             if advantages is not None and store is not None:
                 with console.status(f"writing {advantages}"):
                     count = write_advantages(logs[0], objectives, store, advantages)
@@ -112,9 +97,9 @@ def score(
             settings = {
                 "logs": list(file),
                 "objectives": objectives,
-                "success": success,
+                "success": asked.success,
                 "columns": [vars(log.columns) for log in logs],
-                "skip_broken": skip_broken,
+                "skip_broken": asked.skip_broken,
             }
             write_score(out, settings, results)
             console.print(f"tables written to {plain(str(out))}")

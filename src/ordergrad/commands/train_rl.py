@@ -1,8 +1,8 @@
 """The command `ordergrad train rl`: checks, a progress bar, training in processes, a table and figures."""
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ordergrad.runs.console import chosen_jobs, ending_well, plain, train_under_progress
+from ordergrad.commands.options import named_values, options_from
+from ordergrad.runs.console import Stopped, chosen_jobs, ending_well, need_packages, plain, train_under_progress
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     EVALUATION,
@@ -26,100 +27,42 @@ from ordergrad.runs.folder import (
 )
 from ordergrad.runs.statistics import metric_columns, read_returns, values_of
 from ordergrad.spec import parse
-from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, as_json, watched
+from ordergrad.train.rl_settings import RLSettings, watched
 from ordergrad.weights import smallest_group
 
 __all__ = ["rl"]
 
-_DEFAULTS = RLSettings("", ())
 _NEEDED = ("torch", "gymnasium", "stable_baselines3", "safetensors", "matplotlib")
 
 
+@options_from(RLSettings)
 def rl(
     env_id: Annotated[str, typer.Argument(help="A Gymnasium environment, such as CartPole-v1.", show_default=False)],
     objective: Annotated[str, typer.Option("--objective", "-o", help="What to optimise, such as cvar:0.1 or max@8.")],
     against: Annotated[
         list[str] | None, typer.Option("--against", "-a", help="Another objective to train and compare (repeatable).")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Policies per objective.")] = _DEFAULTS.seeds,
-    steps: Annotated[int, typer.Option(help="Environment steps of each policy.")] = _DEFAULTS.steps,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results. Default: runs/ENV_ID.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue what the folder holds.")] = False,
-    envs: Annotated[int, typer.Option(help="Environments side by side in one run.")] = _DEFAULTS.envs,
-    rollout: Annotated[int, typer.Option(help="Steps of each environment between updates.")] = _DEFAULTS.rollout,
-    min_episodes: Annotated[int, typer.Option(help="Episodes to wait for before an update.")] = _DEFAULTS.min_episodes,
-    anneal: Annotated[
-        float, typer.Option(help="Share of the steps over which the objective turns from the mean into itself.")
-    ] = _DEFAULTS.anneal,
-    algo: Annotated[str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.")] = _DEFAULTS.algo,
-    credit: Annotated[
-        str, typer.Option(help=f"How a rank reaches an episode's steps: {', '.join(CREDITS)}.")
-    ] = _DEFAULTS.credit,
-    learning_rate: Annotated[
-        float, typer.Option(help="At the start; it falls linearly to 0.")
-    ] = _DEFAULTS.learning_rate,
-    entropy: Annotated[float, typer.Option(help="Coefficient of the entropy bonus.")] = _DEFAULTS.entropy,
-    gamma: Annotated[float, typer.Option(help="Discount of the critic.")] = _DEFAULTS.gamma,
-    gae_lambda: Annotated[float, typer.Option(help="GAE parameter of the critic.")] = _DEFAULTS.gae_lambda,
-    discount: Annotated[float, typer.Option(help="Discount of the returns that are ranked.")] = _DEFAULTS.discount,
-    episodes: Annotated[int, typer.Option(help="Fresh episodes to evaluate each policy on.")] = _DEFAULTS.episodes,
+    *,
+    settings: dict[str, Any],
     env_arg: Annotated[
         list[str] | None, typer.Option("--env-arg", help="Argument of the environment, NAME=JSON (repeatable).")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Runs side by side. Default: one per processor.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results.", show_default="runs/ENV_ID")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    jobs: Annotated[int | None, typer.Option(help="Runs in parallel.", show_default="one per processor")] = None,
 ) -> None:
     """Train policies on objectives of the return distribution, and compare them."""
     console = Console()
     with ending_well(console):
-        _need_packages()
+        need_packages("training", _NEEDED, "rl")
         from ordergrad.train.rl import check
 
-        settings = RLSettings(
-            env_id=env_id,
-            objectives=(objective, *(against or ())),
-            seeds=seeds,
-            steps=steps,
-            env_args=_env_args(env_arg or ()),
-            anneal=anneal,
-            algo=algo,
-            credit=credit,
-            envs=envs,
-            rollout=rollout,
-            min_episodes=min_episodes,
-            discount=discount,
-            learning_rate=learning_rate,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            entropy=entropy,
-            episodes=episodes,
-        )
-        settings = check(settings)
-        folder = out or Path("runs") / settings.env_id.replace("/", "-").replace(":", "-")
-        if not _train(settings, folder, resume, jobs, console):
-            console.print(
-                f"Stopped; checkpoints are in {plain(str(folder))}. Continue by the same command with --resume."
-            )
-            raise typer.Exit(130)
-        _summarise(settings, folder, console)
-
-
-def _need_packages() -> None:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"training needs {', '.join(missing)}: pip install 'ordergrad[rl]'")
-
-
-def _env_args(words: Sequence[str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not name.isidentifier():
-            raise UserError(f"--env-arg must be NAME=VALUE; got {word!r}")
-        try:
-            arguments[name] = json.loads(text)
-        except json.JSONDecodeError:
-            arguments[name] = text
-    return arguments
+        objectives = (objective, *(against or ()))
+        asked = check(RLSettings(env_id, objectives, env_args=named_values("env-arg", env_arg), **settings))
+        folder = out or Path("runs") / asked.env_id.replace("/", "-").replace(":", "-")
+        if not _train(asked, folder, resume, jobs, console):
+            raise Stopped(folder)
+        _summarise(asked, folder, console)
 
 
 def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, console: Console) -> bool:
@@ -127,7 +70,7 @@ def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, c
     from ordergrad.train.rl import run
 
     jobs = chosen_jobs(jobs, len(settings.objectives) * settings.seeds)
-    open_folder(folder, as_json(settings), kind="train rl", resume=resume, may_grow=("steps", "episodes"))
+    open_folder(folder, asdict(settings), kind="train rl", resume=resume, may_grow=("steps", "episodes"))
     console.print(
         f"[bold]{plain(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
         f"{settings.steps:,} steps, {jobs} at a time -> {plain(str(folder))}"
@@ -150,7 +93,7 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
     folders = {name: [run_folder(folder, name, seed) for seed in range(settings.seeds)] for name in settings.objectives}
     returns = {name: [read_returns(path / EVALUATION) for path in paths] for name, paths in folders.items()}
     _check_returns(settings, returns, folder, console)
-    values = values_of(returns, watched(settings))
+    values = values_of(returns, watched(settings.objectives))
     header = ("trained", "evaluated", "value", "low", "high", "seeds", "episodes")
     rows = [(v.trained, v.evaluated, v.value, v.low, v.high, v.seeds, len(returns[v.trained][0])) for v in values]
     write_csv(folder / "results.csv", header, rows)
@@ -163,7 +106,7 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
     save(return_distributions(together, settings.env_id), folder / "returns.png")
     metrics = {name: [read_metrics(path / METRICS) for path in paths] for name, paths in folders.items()}
     curves = {name: [metric_columns(run) for run in runs] for name, runs in metrics.items()}
-    save(learning_curves(curves, watched(settings)[:4], settings.env_id), folder / "learning.png")
+    save(learning_curves(curves, watched(settings.objectives)[:4], settings.env_id), folder / "learning.png")
     for name, runs in metrics.items():
         for seed, run in enumerate(runs):
             _warn(console, f"{name} seed {seed}", run[-1])
@@ -174,10 +117,11 @@ def _check_returns(
     settings: RLSettings, returns: Mapping[str, Sequence[NDArray[Any]]], folder: Path, console: Console
 ) -> None:
     """Tell of fresh episodes that have no finite return; too few others are an error."""
+    needs = {text: smallest_group(parse(text), "leave_one_out") for text in watched(settings.objectives)}
     for name, groups in returns.items():
         for seed, group in enumerate(groups):
             count, finite = len(group), int(np.isfinite(group).sum())
-            text, need = max(((t, smallest_group(parse(t), "leave_one_out")) for t in watched(settings)), key=_second)
+            text, need = max(needs.items(), key=lambda pair: pair[1])
             if finite < need:
                 raise UserError(
                     f"{name} seed {seed}: only {finite} of {count} fresh episodes have a finite return, and {text} "
@@ -191,17 +135,13 @@ def _check_returns(
                 )
 
 
-def _second(pair: tuple[str, int]) -> int:
-    return pair[1]
-
-
 def _table(settings: RLSettings, values: Sequence[Any]) -> Table:
     spread = f"{settings.seeds} seeds" if settings.seeds > 1 else "1 seed: sampling of episodes only"
     table = Table(title=f"Value of fresh episodes ± half of the 95% interval ({spread})", title_justify="left")
     table.add_column("trained on")
-    for name in watched(settings):
+    for name in watched(settings.objectives):
         table.add_column(plain(name), justify="right")
-    best = {name: max(v.value for v in values if v.evaluated == name) for name in watched(settings)}
+    best = {name: max(v.value for v in values if v.evaluated == name) for name in watched(settings.objectives)}
     for trained in settings.objectives:
         row = [v for v in values if v.trained == trained]
         cells = [f"{v.value:.5g} ± {v.high - v.value:.3g}" for v in row]

@@ -10,8 +10,11 @@
 | `ordergrad/GuardedMaze-v0` | a short way with a rare, heavy cost against a long, safe one |
 | `ordergrad/RiskyPendulum-v0` | continuous control (MuJoCo) with a half of the rail where rewards are noisy |
 | `ordergrad/RiskyLander-v0` | landing (Box2D) on ground whose right half pays at random |
+| `ordergrad/BettingGame-v0` | six favourable bets; the tail needs stakes that depend on the wealth; optimum known |
+| `ordergrad/WindfallLander-v0` | landing (Box2D) on one ground, with a windfall of high variance on its right |
 
-The last two need MuJoCo and Box2D, which are loaded when they are made. `ordergrad train rl` knows all by their ids.
+The pendulum needs MuJoCo and the landers need Box2D, which are loaded when they are made. `ordergrad train rl` knows
+all by their ids.
 """
 
 from ordergrad.extras import extra
@@ -19,10 +22,11 @@ from ordergrad.extras import extra
 with extra("envs"):
     from gymnasium.envs.registration import register, registry  # pyright: ignore[reportUnknownVariableType]
 
+    from ordergrad.envs.betting_game import BettingGame, BettingGameVector
     from ordergrad.envs.conditions import SampledConditions
     from ordergrad.envs.guarded_maze import GuardedMaze, GuardedMazeVector
 
-__all__ = ["GuardedMaze", "GuardedMazeVector", "SampledConditions"]
+__all__ = ["BettingGame", "BettingGameVector", "GuardedMaze", "GuardedMazeVector", "SampledConditions"]
 
 if "ordergrad/GuardedMaze-v0" not in registry:
     register(
@@ -31,10 +35,20 @@ if "ordergrad/GuardedMaze-v0" not in registry:
         vector_entry_point="ordergrad.envs.guarded_maze:GuardedMazeVector",
         max_episode_steps=160,
     )
-for _kind, _class in (("pendulum", "RiskyPendulum"), ("lander", "RiskyLander")):
+if "ordergrad/BettingGame-v0" not in registry:
+    register(
+        id="ordergrad/BettingGame-v0",
+        entry_point="ordergrad.envs.betting_game:BettingGame",
+        vector_entry_point="ordergrad.envs.betting_game:BettingGameVector",
+    )
+for _module, _class in (
+    ("risky_pendulum", "RiskyPendulum"),
+    ("risky_lander", "RiskyLander"),
+    ("windfall_lander", "WindfallLander"),
+):
     if f"ordergrad/{_class}-v0" not in registry:
         register(
             id=f"ordergrad/{_class}-v0",
-            entry_point=f"ordergrad.envs.risky_{_kind}:{_class}",
+            entry_point=f"ordergrad.envs.{_module}:{_class}",
             max_episode_steps=1000,
         )

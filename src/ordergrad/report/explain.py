@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ordergrad.objectives import Elementary, Objective
 from ordergrad.spec import parse
-from ordergrad.weights import largest_k, rank_weights, sample_weights, spectrum
+from ordergrad.weights import level_note, open_k, rank_weights, sample_weights, spectrum
 
 __all__ = [
     "Explanation",
@@ -39,13 +39,14 @@ class Explanation:
     Attributes:
         objective: The objective.
         n: The group size N.
-        k: The comparison size that levels without @K take, and at least the largest one named.
+        k: The comparison size that levels without @K take in advantages, and at least the largest one named.
         terms: For every term its coefficient, its string and the first sentence about it.
         alpha: Rank weights at comparison size k, ascending ranks, shape (k,).
-        w: Sample weights of the value, shape (n,).
+        w: Sample weights of the value, shape (n,); levels without @K take K = n there.
         mass: Pairs (share of the absolute spectrum, level u below which it lies).
         risks: For each reward distribution its name, the finite-K objective, and the population risk that the
             objective is named after (None if it is not named after one).
+        note: A sentence on levels that the group cannot hold, such as ``cvar:0.01`` in groups of 8; often empty.
     """
 
     objective: Objective
@@ -56,6 +57,7 @@ class Explanation:
     w: Array
     mass: tuple[tuple[float, float], ...]
     risks: tuple[tuple[str, float, float | None], ...]
+    note: str
 
 
 def explain(objective: str | Objective, n: int | None = None) -> Explanation:
@@ -81,7 +83,7 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
     if named > n >= 1:
         raise ValueError(f"k must satisfy 1 <= k <= n; got k={named}, n={n}")
     w = sample_weights(objective, n)
-    k = max(named, largest_k(n)) if objective.is_open else named
+    k = max(named, open_k(n, "leave_one_out")) if objective.is_open else named
     u = (np.arange(20_000) + 0.5) / 20_000
     share = np.cumsum(np.abs(spectrum(objective, u, k=k)))
     return Explanation(
@@ -93,6 +95,7 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
         w=w,
         mass=tuple((part, float(np.interp(part, share / share[-1], u))) for part in _SHARES if share[-1] > 0),
         risks=_risks(objective, k),
+        note=level_note(objective, n),
     )
 
 

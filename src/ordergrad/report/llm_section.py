@@ -16,7 +16,7 @@ from ordergrad.runs.statistics import interval, metric_columns, pass_at_k, power
 from ordergrad.runs.tables import Cell, Section, Table, common, highest, interval_text
 from ordergrad.spec import parse, resolved
 from ordergrad.train.llm_settings import GRPO, stages
-from ordergrad.weights import largest_k, rank_weights
+from ordergrad.weights import open_k, rank_weights
 
 __all__ = ["SHARED", "Models", "load", "section", "together"]
 
@@ -24,7 +24,6 @@ Array = NDArray[Any]
 SHARED = ("data", "reward", "samples", "eval_problems", "success")
 """The settings that runs must have in common to be drawn together."""
 
-_WARM_START = "warm start"
 _CURVES = {
     "reward": "reward",
     "entropy": "entropy",
@@ -73,9 +72,9 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Models:
     """Return what the folder of a run holds so far."""
     contenders: dict[str, Contender] = {}
     notes: list[str] = []
-    warm = folder / "warm-start" / EVALUATION
-    if warm.exists():
-        contenders[_WARM_START] = Contender("", (read_successes(warm),), ())
+    for name, start in (("warm start", "warm-start"), ("base model", "base")):
+        if (folder / start / EVALUATION).exists():
+            contenders[name] = Contender("", (read_successes(folder / start / EVALUATION),), ())
     for name in settings["objectives"]:
         folders = [run_folder(folder, name, seed) for seed in range(settings["seeds"])]
         rows = [read_metrics(path / METRICS) for path in folders]
@@ -115,7 +114,7 @@ def section(title: str, models: Models, command: str | None) -> Section:
             charts.distribution("solve-rates", rates, "share of a problem's completions that succeed", "problems")
         )
         functions = {name: _zero_one_quantiles(sample) for name, sample in rates.items()}
-        k = largest_k(int(settings["samples"]))
+        k = open_k(int(settings["samples"]), "leave_one_out")
         weighed = {name: (parse(c.weighed), k) for name, c in contenders.items() if c.weighed}
         drawn.append(charts.quantiles("quantiles", functions, weighed, "success of a completion, 0 or 1"))
     metrics = {name: c.metrics for name, c in contenders.items()}
@@ -180,12 +179,12 @@ def _zero_one_quantiles(rates: Array) -> tuple[Array, Array]:
 
 def _objectives_table(models: Models) -> Table | None:
     """Return the value of every objective that was trained, and of the mean, under every model."""
-    contenders, samples = models.contenders, int(models.settings["samples"])
+    contenders, k = models.contenders, open_k(int(models.settings["samples"]), "leave_one_out")
     watched = dict.fromkeys(("mean", *(c.weighed for c in contenders.values() if c.weighed)))
     values: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, contender in contenders.items():
         for objective in watched:
-            alpha = rank_weights(resolved(parse(objective), largest_k(samples)))
+            alpha = rank_weights(resolved(parse(objective), k))
             if contender.successes and all(len(alpha) <= n for _, n in contender.successes):
                 runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.successes]
                 values[name, objective] = interval(runs)
@@ -200,7 +199,7 @@ def _objectives_table(models: Models) -> Table | None:
         ("trained on", *watched),
         rows,
         f"The mean over held-out problems of the unbiased estimate from each problem's successes ± half of its 95% "
-        f"interval ({_spread(contenders)}). Levels without @K at K = {largest_k(samples)}, as in training. "
+        f"interval ({_spread(contenders)}). Levels without @K at K = {k}, as in training. "
         "The highest of each column is marked; where intervals overlap the order may be chance.",
     )
 

@@ -15,7 +15,7 @@ from ordergrad.runs.statistics import metric_columns, read_returns, values_of
 from ordergrad.runs.tables import Cell, Section, Table, common, highest, interval_text
 from ordergrad.score.distribution import levels
 from ordergrad.spec import parse
-from ordergrad.weights import largest_k
+from ordergrad.weights import open_k
 
 __all__ = ["SHARED", "Policies", "load", "section", "together"]
 
@@ -100,7 +100,7 @@ def section(title: str, policies: Policies, command: str | None) -> Section:
     if any(len(sample) for sample in returns.values()):
         u = levels()
         functions = {name: (u, charts.quantiles_of(sample[np.isfinite(sample)], u)) for name, sample in returns.items()}
-        weighed = {name: (parse(c.objective), largest_k(c.ranked)) for name, c in contenders.items()}
+        weighed = {name: (parse(c.objective), open_k(c.ranked, "leave_one_out")) for name, c in contenders.items()}
         drawn.append(charts.distribution("returns", returns, "return of an episode", "episodes"))
         drawn.append(charts.quantiles("quantiles", functions, weighed, "return of an episode"))
     metrics = {name: c.metrics for name, c in contenders.items()}
@@ -149,7 +149,7 @@ def _table(policies: Policies) -> Table | None:
         (Cell(name, name), *(_cell(values.get((name, o)), best.get(o)) for o in policies.watched))
         for name in policies.contenders
     )
-    omitted = f" Not marked: {', '.join(unlike)}, at K = N - 1 of runs with different N episodes." if unlike else ""
+    omitted = f" Not marked: {', '.join(unlike)}, at K = N of runs with different N episodes." if unlike else ""
     spread = "Student's over seeds; of the sampling of episodes only where there is one seed"
     return Table(
         "Every objective under every policy",

@@ -14,7 +14,7 @@ from ordergrad.runs.errors import UserError
 from ordergrad.runs.tables import Cell, Section, Table, highest, interval_text, number
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.spec import parse
-from ordergrad.weights import largest_k
+from ordergrad.weights import open_k
 
 __all__ = ["Logs", "load", "section", "together"]
 
@@ -70,7 +70,7 @@ def section(title: str, scored: Logs, command: str | None) -> Section:
     functions = {
         name: (_column(log["quantiles"], "u"), _column(log["quantiles"], "reward")) for name, log in logs.items()
     }
-    weighed = {text: (parse(text), largest_k(largest)) for text in scored.objectives}
+    weighed = {text: (parse(text), open_k(largest, "value")) for text in scored.objectives}
     drawn: list[charts.Chart | None] = []
     if logs:
         samples = {name: charts.resampled(*pair) if len(pair[0]) else pair[0] for name, pair in functions.items()}
@@ -158,7 +158,7 @@ def _values_table(scored: Logs) -> Table | None:
         text += " The highest of each row is marked; where intervals overlap the order may be chance."
         if open_ones:
             text += (
-                f" Not marked: {', '.join(open_ones)}, at K = N - 1 of each group; with groups of different size they "
+                f" Not marked: {', '.join(open_ones)}, at K = N of each group; with groups of different size they "
                 "are other objectives. Comparisons are at one K."
             )
     return Table("Every objective under every log", ("objective", *scored.logs), rows, text)

@@ -1,8 +1,12 @@
 """What commands show: all runs under one progress bar, and how they end."""
 
+import importlib.util
+import math
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,16 @@ from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import METRICS, last_line, run_folder
 from ordergrad.runs.parallel import Run, default_jobs, interruptible, train_all
 
-__all__ = ["chosen_jobs", "ending_resumable", "ending_well", "plain", "train_under_progress"]
+__all__ = [
+    "Stopped",
+    "chosen_jobs",
+    "ending_resumable",
+    "ending_well",
+    "need_packages",
+    "plain",
+    "reading_bars",
+    "train_under_progress",
+]
 
 Prepare = Callable[[Callable[[int], None], Callable[[], bool]], bool]
 """Does something (report, stop), reports its steps, and returns whether it has finished."""
@@ -79,10 +92,51 @@ def train_under_progress(
                 label, done = f"{plain(name)} seed {seed}", row["step"] if row else 0
                 tasks[name, seed] = progress.add_task(label, total=steps, completed=done, shown="")
 
+        lines = None if console.is_terminal else _Lines(console)
+
         def update(objective: str, seed: int, row: dict[str, Any]) -> None:
-            progress.update(tasks[objective, seed], completed=row["step"], shown=shown(row, objective))
+            text = shown(row, objective)
+            progress.update(tasks[objective, seed], completed=row["step"], shown=text)
+            if lines is not None:
+                lines.add(f"{objective} seed {seed}", row["step"], steps, text)
 
         return train_all(run, objectives, seeds, out, jobs, update)
+
+
+class _Lines:
+    """Progress where bars cannot be drawn: one line per run every ten seconds, and at its end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.printed: dict[str, float] = {}
+
+    def add(self, run: str, step: int, steps: int, text: str) -> None:
+        now = time.monotonic()
+        if step == steps or now - self.printed.get(run, -math.inf) >= _SECONDS:
+            self.printed[run] = now
+            self.console.print(f"{plain(run)}  step {step:,} of {steps:,}  {plain(text)}", soft_wrap=True)
+
+
+_SECONDS = 10.0
+
+
+@contextmanager
+def reading_bars(names: Sequence[str], console: Console) -> Generator[list[Callable[[int, float], None]]]:
+    """Show a progress bar for each log; gives functions that take the rows read so far and their share."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]:,} rows"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
+        tasks = [progress.add_task(plain(name), total=1.0, rows=0) for name in names]
+
+        def report(index: int, rows: int, done: float) -> None:
+            progress.update(tasks[index], completed=done, rows=rows)
+
+        yield [partial(report, index) for index in range(len(names))]
 
 
 def plain(text: str) -> str:
@@ -90,9 +144,29 @@ def plain(text: str) -> str:
     return escape(text)
 
 
+def need_packages(what: str, packages: Sequence[str], name: str) -> None:
+    """Check that packages are installed.
+
+    Args:
+        what: What needs them, for the message.
+        packages: Names of modules.
+        name: The extra that installs them.
+
+    Raises:
+        UserError: One of them is missing.
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UserError(f"{what} needs {', '.join(missing)}: pip install 'ordergrad[{name}]'")
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was interrupted, and its folder has checkpoints to continue from."""
+
+
 @contextmanager
 def ending_well(console: Console) -> Generator[None]:
-    """End a command with code 2 and a message where its user can put something right, with 130 on Ctrl-C."""
+    """End a command with exit code 2 and a message after a `UserError`, with 130 after Ctrl-C."""
     try:
         yield
     except UserError as error:
@@ -100,6 +174,9 @@ def ending_well(console: Console) -> Generator[None]:
             f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True
         )
         raise typer.Exit(2) from None
+    except Stopped as stopped:
+        console.print(f"Stopped; checkpoints are in {plain(str(stopped))}. Run the same command with --resume.")
+        raise typer.Exit(130) from None
     except KeyboardInterrupt:
         console.print("Stopped.")
         raise typer.Exit(130) from None
@@ -107,11 +184,11 @@ def ending_well(console: Console) -> Generator[None]:
 
 @contextmanager
 def ending_resumable(out: Path, console: Console) -> Generator[None]:
-    """End a script with a message where its user can put something right, with 130 on Ctrl-C, saying how to go on."""
+    """End a script with a message after a `UserError`, and with 130 after Ctrl-C, saying how to continue."""
     try:
         yield
     except UserError as error:
         raise SystemExit(f"Error: {error}") from None
     except KeyboardInterrupt:
-        console.print(f"Stopped; what is there is in {out}. Continue by the same command with --resume.")
+        console.print(f"Stopped; results so far are in {out}. Run the same command with --resume to continue.")
         raise SystemExit(130) from None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ordergrad.runs.statistics import confidence_interval
 from ordergrad.score.summary import Summary
 from ordergrad.spec import parse, resolved
-from ordergrad.weights import largest_k
+from ordergrad.weights import open_k
 
 __all__ = ["common_k", "compare", "compare_logs", "mixed_sizes"]
 
@@ -20,16 +20,16 @@ Array = NDArray[Any]
 def common_k(summaries: Sequence[Summary]) -> int:
     """Return the comparison size at which levels without @K are compared.
 
-    It is the largest one, K = N - 1, that the usual (median) group of every log allows.
+    It is the largest one, K = N, that the usual (median) group of every log allows.
 
     Example:
         >>> short, long = Summary(["median"]), Summary(["median"])
         >>> short.add(np.zeros(8), np.array([4, 4]))
         >>> long.add(np.zeros(25), np.array([8, 8, 8, 1]))
         >>> common_k([short, long])
-        3
+        4
     """
-    return largest_k(min((summary.usual_size for summary in summaries if summary.groups), default=1))
+    return open_k(min((summary.usual_size for summary in summaries if summary.groups), default=1), "value")
 
 
 def compare_logs(
@@ -46,7 +46,7 @@ def compare_logs(
     """
     k = common_k(summaries)
     named = [str(resolved(parse(objective), k)) for objective in summaries[0].objectives]
-    differ = {size for summary in summaries for size in summary.sizes} - {k + 1}
+    differ = {size for summary in summaries for size in summary.sizes} - {k}
     if differ and named != summaries[0].objectives:
         summaries = again(named)
     rows: list[tuple[int, dict[str, Any]]] = []
@@ -65,14 +65,14 @@ def mixed_sizes(log: Mapping[str, Any], objectives: Sequence[str]) -> str:
 
     Example:
         >>> mixed_sizes({"smallest": 4, "largest": 8}, ["mean", "median"])
-        'median: averaged over groups at K = N - 1 of their own, 3 to 7; a named K makes it one objective'
+        'median: averaged over groups at K = N of their own, 4 to 8; a named K makes it one objective'
     """
     names = [objective for objective in objectives if parse(objective).is_open]
-    least, most = (largest_k(log[end] or 1) for end in ("smallest", "largest"))
+    least, most = (open_k(log[end] or 1, "value") for end in ("smallest", "largest"))
     if not names or least == most:
         return ""
     return (
-        f"{', '.join(names)}: averaged over groups at K = N - 1 of their own, {least} to {most}; a named K makes it "
+        f"{', '.join(names)}: averaged over groups at K = N of their own, {least} to {most}; a named K makes it "
         "one objective"
     )
 

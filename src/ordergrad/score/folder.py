@@ -18,7 +18,7 @@ OUT/
 over groups. A number that is not known (the error of a value without groups) is null in JSON and empty in CSV.
 
 - ``values``: the mean over groups of the unbiased estimate of each group; ``groups`` is how many were large enough,
-  ``too_small`` how many were not. Objectives without @K take K = N - 1 of each group. With one group the error is
+  ``too_small`` how many were not. Objectives without @K take K = N of each group. With one group the error is
   the jackknife's.
 - ``signal``: the gradient under each objective, and under ``grpo``. ``no_signal`` is the share of groups with all
   advantages zero, ``effective`` the mean over the other groups of (Σ|A|)² / ΣA², ``effective_share`` the same ratio

@@ -84,7 +84,8 @@ def score_groups(
     Args:
         rewards: The rewards of all groups, group after group, shape (M,).
         sizes: The size of each group, of sum M.
-        objectives: Objectives or their strings. Levels without @K take K = N - 1 of each group.
+        objectives: Objectives or their strings. Levels without @K take K = N of each group for values and N - 1 for
+            advantages.
         success: A reward of at least this much counts as a success in pass@k.
         weights: Importance weights of the samples, shape (M,).
         ks: The comparison sizes of max@k and pass@k; default `powers` of the largest group's size.

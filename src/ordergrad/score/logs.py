@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ordergrad.extras import extra
 from ordergrad.runs.errors import UserError
 from ordergrad.score.groups import advantages_of
+from ordergrad.score.settings import LogSettings
 from ordergrad.score.summary import Summary
 from ordergrad.weights import Baseline
 
@@ -22,9 +23,9 @@ with extra("score"):
     import polars as pl
 
     from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
-    from ordergrad.score.reading import Columns, Problems, found_columns, read
+    from ordergrad.score.reading import Columns, Problems, found_columns, log_files, read
 
-__all__ = ["Log", "Reading", "RowStore", "open_log", "read_log", "score_log", "write_advantages"]
+__all__ = ["Log", "Reading", "RowStore", "open_log", "open_logs", "read_log", "score_log", "write_advantages"]
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
@@ -109,6 +110,25 @@ class RowStore:
             self._file.write(np.full((rows - self._rows, self.width), np.nan).tobytes())
             self._file.flush()
             self._rows = rows
+
+
+def open_logs(arguments: Sequence[str], settings: LogSettings) -> list[Log]:
+    """Return the logs that a command names, their files and columns checked.
+
+    Raises:
+        UserError: A file cannot be read or lacks a column, or a log is named twice.
+    """
+    if len(set(arguments)) < len(arguments):
+        raise UserError("each log may be given once")
+    short = [Path(argument).name for argument in arguments]
+    names = short if len(set(short)) == len(short) else arguments
+    group = None if settings.ungrouped else settings.group
+    columns = Columns(group, settings.reward, settings.mask, settings.weight, settings.step or None)
+    default_step = "step" if settings.step is None and not settings.ungrouped else None
+    return [
+        open_log(name, log_files(argument), columns, default_step=default_step)
+        for name, argument in zip(names, arguments, strict=True)
+    ]
 
 
 def open_log(name: str, files: Sequence[Path], columns: Columns, *, default_step: str | None = None) -> Log:

@@ -4,7 +4,6 @@
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
 
 import importlib.util
-import math
 from typing import Any
 
 from transformers import AutoConfig
@@ -13,6 +12,7 @@ from transformers.integrations import get_available_reporting_integrations
 from ordergrad.evaluate.models import load_tokenizer
 from ordergrad.objectives import Objective
 from ordergrad.runs.errors import UserError
+from ordergrad.runs.settings import check_settings
 from ordergrad.spec import parse
 from ordergrad.train import countdown
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
@@ -21,22 +21,10 @@ from ordergrad.weights import check_weighs, smallest_group
 
 __all__ = ["check", "task_of"]
 
-_COUNTS = (
-    "seeds",
-    "steps",
-    "prompts",
-    "max_completion",
-    "width",
-    "layers",
-    "warm_steps",
-    "eval_problems",
-    "eval_samples",
-)
-
 
 def task_of(settings: LLMSettings) -> Task:
     """Return the task that settings name."""
-    return load_task(settings.data, settings.reward, settings.eval_problems, settings.tests, settings.system)
+    return load_task(settings.data, settings.reward, settings.eval_problems, settings.tests, settings.system_prompt)
 
 
 def check(settings: LLMSettings) -> Task:
@@ -45,6 +33,7 @@ def check(settings: LLMSettings) -> Task:
     Raises:
         UserError: Something does not fit; the message says what to change.
     """
+    check_settings(settings)
     same: dict[Any, str] = {}
     for text in settings.objectives:
         parts: list[Objective] = []
@@ -63,29 +52,12 @@ def check(settings: LLMSettings) -> Task:
         if tuple(parts) in same:
             raise UserError(f"each objective once; {same[tuple(parts)]} and {text} are the same")
         same[tuple(parts)] = text
-    for name in _COUNTS:
-        if getattr(settings, name) < 1:
-            raise UserError(f"{name} must be at least 1; got {getattr(settings, name)}")
-    if not 0 <= settings.warm_hits <= 1:
-        raise UserError(f"warm_hits must lie in [0, 1]; got {settings.warm_hits}")
-    if not 0 <= settings.length_penalty < float("inf"):
-        raise UserError(f"length_penalty must be finite and not negative; got {settings.length_penalty}")
-    if not 0 < settings.learning_rate < float("inf"):
-        raise UserError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
-    if not 0 < settings.temperature < float("inf"):
-        raise UserError(f"temperature must be positive and finite; got {settings.temperature}")
-    if not settings.eval_every >= 0:
-        raise UserError(f"eval_every must not be negative; got {settings.eval_every}")
-    if not math.isfinite(settings.success):
-        raise UserError(f"success must be finite; got {settings.success}")
-    if settings.samples < 2:
-        raise UserError(f"samples must be at least 2, a group; got {settings.samples}")
     completions = settings.prompts * settings.samples
     if settings.micro_batch is not None and (settings.micro_batch < 1 or completions % settings.micro_batch):
         raise UserError(f"micro_batch must divide the {completions} completions of a step; got {settings.micro_batch}")
     if not settings.model and settings.width % 8:
         raise UserError(f"width must be a multiple of 8; got {settings.width}")
-    if not settings.model and (settings.system or settings.template):
+    if not settings.model and (settings.system_prompt or settings.template):
         raise UserError("--system-prompt and --template need a --model with a chat template")
     level = countdown_level(settings.data)
     if not settings.model and level is None:

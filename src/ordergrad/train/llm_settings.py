@@ -1,80 +1,70 @@
-"""The settings of `ordergrad train llm`, kept apart so that showing them needs none of the packages that train."""
+"""The settings of `ordergrad train llm`, apart from the training so that `--help` needs none of its packages."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-__all__ = ["GRPO", "LLMSettings", "as_json", "stages"]
+from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
+
+__all__ = ["GRPO", "LLMSettings", "stages"]
 
 GRPO = "grpo"
-"""In the place of an objective: TRL's GRPO as it ships, to compare with."""
+"""Instead of an objective: TRL's GRPO as it ships, to compare with."""
 
 
 @dataclass(frozen=True)
 class LLMSettings:
     """What `ordergrad train llm` trains.
 
-    Attributes:
-        objectives: One model is trained on each, for each seed. ``A..B`` turns from A to B during training
-            (`ordergrad.anneal`); `GRPO` is TRL's own trainer.
-        model: A folder or a hub id; empty for the small model that comes with the task.
-        data: ``countdown``, with the numbers of a problem, the largest of them and the largest target as in
-            ``countdown:4:9:50``, or a file (JSONL, CSV, Parquet) with the column ``prompt``.
-        reward: ``task``, ``exact``, ``math``, or ``module:function``.
-        length_penalty: Subtracted from the reward, times the tokens of the completion.
-        seeds: Number of seeds, 0 to seeds - 1.
-        steps: Optimiser steps of each run.
-        prompts: Prompts in a step.
-        samples: Completions of each prompt, the group.
-        micro_batch: Completions in one forward and backward pass; None for all of a step. Changes no gradient.
-        learning_rate: Constant after a short rise.
-        max_completion: Longest completion, in tokens, with the end of it.
-        width: Size of the hidden states of the small model.
-        layers: Layers of the small model.
-        warm_steps: Steps of supervised learning on demonstrations before, for the small model.
-        warm_hits: Share of the demonstrations that solve their problem.
-        lora: Train low-rank adapters instead of all weights.
-        vllm: Generate with vLLM.
-        temperature: Of the sampling, in training and evaluation.
-        system: A system prompt before every prompt; texts become chats.
-        template: Arguments of the chat template.
-        stop: Strings that end a completion.
-        tests: Files to measure on instead of held-out rows of `data`, each ``FILE`` or ``NAME=FILE``.
-        eval_problems: Held-out problems on which each trained model is measured; of each test, the most to use.
-        eval_samples: Completions of each of them; pass@k for k up to this.
-        eval_every: Steps between quick evaluations during training, with at most 8 completions each; 0 for none.
-        tracker: Where metrics are logged besides: a name that Transformers' `report_to` takes, or ``none``.
-        success: The least reward, without the price of length, that is a success.
+    One model is trained for each of the `objectives` and each seed from 0 to `seeds` - 1. ``A..B`` moves from A to B
+    during training (`ordergrad.anneal`); `GRPO` is TRL's own trainer. Without a `model`, a small one is built for the
+    task and first trained on demonstrations. `template` holds arguments of the chat template, `stop` strings that end a
+    completion, `tests` the files to measure on instead of held-out rows of `data`, each ``FILE`` or ``NAME=FILE``.
     """
 
     objectives: tuple[str, ...]
-    model: str = ""
-    data: str = "countdown"
-    reward: str = "task"
-    length_penalty: float = 0.0
-    seeds: int = 1
-    steps: int = 600
-    prompts: int = 32
-    samples: int = 8
-    micro_batch: int | None = None
-    learning_rate: float = 3e-4
-    max_completion: int = 16
-    width: int = 64
-    layers: int = 3
-    warm_steps: int = 2500
-    warm_hits: float = 0.25
-    lora: bool = False
-    vllm: bool = False
-    temperature: float = 1.0
-    system: str = ""
+    model: Annotated[
+        str, Setting("A folder or a hub id.", default="a small one, trained on demonstrations of countdown")
+    ] = ""
+    data: Annotated[str, Setting("countdown[:NUMBERS:LARGEST:TARGET], or a JSONL, CSV or Parquet file.")] = "countdown"
+    reward: Annotated[str, Setting("task, exact or math (column answer), or module:function.")] = "task"
+    length_penalty: Annotated[float, Setting("Cost of each token of a completion.", finite(negative=False))] = 0.0
+    seeds: Annotated[int, Setting("Models per objective.", at_least(1))] = 1
+    steps: Annotated[int, Setting("Optimiser steps of each model.", at_least(1))] = 600
+    prompts: Annotated[int, Setting("Prompts in a step.", at_least(1))] = 32
+    samples: Annotated[int, Setting("Completions of a prompt, the group.", at_least(2))] = 8
+    micro_batch: Annotated[
+        int | None,
+        Setting(
+            "Completions in one backward pass: less memory, the same gradient.",
+            default="all of a step; with --model those of one prompt",
+        ),
+    ] = None
+    learning_rate: Annotated[
+        float, Setting("Step size, constant after ten steps.", POSITIVE, "3e-4; with --model 1e-6, and --lora 1e-5")
+    ] = 3e-4
+    max_completion: Annotated[
+        int,
+        Setting("Longest completion, in tokens.", at_least(1), "what demonstrations need; with --model 512"),
+    ] = 16
+    width: Annotated[int, Setting("Hidden size of the small model.", at_least(1))] = 64
+    layers: Annotated[int, Setting("Layers of the small model.", at_least(1))] = 3
+    warm_steps: Annotated[int, Setting("Steps on demonstrations, for the small model.", at_least(1))] = 2500
+    warm_hits: Annotated[float, Setting("Share of correct demonstrations.", within("[0, 1]"))] = 0.25
+    lora: Annotated[bool, Setting("Train low-rank adapters (peft).")] = False
+    vllm: Annotated[bool, Setting("Generate with vLLM.")] = False
+    temperature: Annotated[float, Setting("Of the sampling, in training and evaluation.", POSITIVE)] = 1.0
+    system_prompt: Annotated[str, Setting("Before every prompt, which becomes a chat.")] = ""
     template: Mapping[str, Any] = field(default_factory=dict[str, Any])
     stop: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
-    eval_problems: int = 200
-    eval_samples: int = 64
-    eval_every: int = 0
-    tracker: str = "none"
-    success: float = 1.0
+    eval_problems: Annotated[int, Setting("Held-out problems; the most of each --test.", at_least(1))] = 200
+    eval_samples: Annotated[int, Setting("Completions of each; pass@k for k up to this.", at_least(1))] = 64
+    eval_every: Annotated[
+        int, Setting("Steps between quick evaluations in training, of 8 completions each; 0: none.", at_least(0))
+    ] = 0
+    tracker: Annotated[str, Setting("Logs the metrics too: tensorboard, wandb, trackio, mlflow, ...")] = "none"
+    success: Annotated[float, Setting("Smallest reward that is a success, for pass@k.", finite())] = 1.0
 
 
 def stages(objective: str) -> tuple[str, str]:
@@ -86,8 +76,3 @@ def stages(objective: str) -> tuple[str, str]:
     """
     first, between, last = objective.partition("..")
     return (first, last) if between else (first, first)
-
-
-def as_json(settings: LLMSettings) -> dict[str, Any]:
-    """Return settings as JSON values."""
-    return asdict(settings) | {"objectives": list(settings.objectives)}

@@ -20,7 +20,7 @@ from ordergrad.evaluate.callback import HeldOutEvaluation
 from ordergrad.evaluate.models import load_tokenizer
 from ordergrad.evaluate.sampling import Sampling, StopsAt, cut_at_stop
 from ordergrad.objectives import Objective
-from ordergrad.spec import anneal
+from ordergrad.schedules import anneal
 from ordergrad.train import small_lm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 from ordergrad.train.tasks import Task, brevity

@@ -11,7 +11,6 @@ run's seed and the step, so that resuming twice gives the same run twice.
 
 import difflib
 import json
-import math
 import random
 import time
 import warnings
@@ -46,10 +45,12 @@ from ordergrad.runs.folder import (
     trim_metrics,
     write_checkpoint,
 )
+from ordergrad.runs.settings import check_settings
 from ordergrad.runs.statistics import read_returns
-from ordergrad.spec import anneal, parse
+from ordergrad.schedules import anneal
+from ordergrad.spec import parse
 from ordergrad.train.evaluation import fresh_episodes, write_returns
-from ordergrad.train.rl_settings import ALGORITHMS, CREDITS, RLSettings, watched
+from ordergrad.train.rl_settings import RLSettings, watched
 from ordergrad.weights import check_weighs, smallest_group
 
 __all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]
@@ -68,6 +69,7 @@ def check(settings: RLSettings) -> RLSettings:
     Raises:
         UserError: Something does not fit; the message says what to change.
     """
+    check_settings(settings)
     same: dict[Objective, str] = {}
     for text in settings.objectives:
         try:
@@ -87,23 +89,11 @@ def check(settings: RLSettings) -> RLSettings:
             )
         if need > settings.episodes:
             raise UserError(f"{text} needs {need} episodes to be evaluated; raise --episodes ({settings.episodes} now)")
-    least = {"seeds": 1, "envs": 1, "rollout": 2, "episodes": 2, "epochs": 1, "batch_size": 2, "min_episodes": 2}
-    for name, bound in (least | {"steps": settings.envs * settings.rollout}).items():
-        if getattr(settings, name) < bound:
-            reason = " (one rollout: --envs x --rollout)" if name == "steps" else ""
-            raise UserError(f"{name} must be at least {bound}{reason}; got {getattr(settings, name)}")
-    for name, choices in (("algo", ALGORITHMS), ("credit", CREDITS)):
-        if getattr(settings, name) not in choices:
-            raise UserError(f"{name} must be one of {', '.join(choices)}; got {getattr(settings, name)!r}")
-    if not 0 <= settings.anneal <= 1:
-        raise UserError(f"anneal must lie in [0, 1]; got {settings.anneal}")
-    for name in ("discount", "gamma", "gae_lambda"):
-        if not 0 < getattr(settings, name) <= 1:
-            raise UserError(f"{name} must lie in (0, 1]; got {getattr(settings, name)}")
-    if not 0 < settings.learning_rate < math.inf:
-        raise UserError(f"learning_rate must be positive and finite; got {settings.learning_rate}")
-    if not 0 <= settings.entropy < math.inf:
-        raise UserError(f"entropy must be finite and not negative; got {settings.entropy}")
+    if settings.steps < settings.envs * settings.rollout:
+        raise UserError(
+            f"steps must be at least {settings.envs * settings.rollout} (one rollout: --envs x --rollout); got "
+            f"{settings.steps}"
+        )
     env = _make(settings)
     try:
         _check_spaces(env)
@@ -350,7 +340,7 @@ class _Recorder(BaseCallback):
         window: int = 100,
     ):
         super().__init__()
-        self.folder, self.settings, self.watched = folder, settings, watched(settings)
+        self.folder, self.settings, self.watched = folder, settings, watched(settings.objectives)
         self.stop, self.report = stop, report
         self.objective, self.annealing = parse(objective), settings.anneal * settings.steps
         self.spacing = -(-settings.steps // checkpoints)

@@ -1,67 +1,46 @@
-"""The settings of `ordergrad train rl`, kept apart so that showing them needs none of the packages that train."""
+"""The settings of `ordergrad train rl`, apart from the training so that `--help` needs none of its packages."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-__all__ = ["ALGORITHMS", "CREDITS", "RLSettings", "as_json", "watched"]
+from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
 
-ALGORITHMS = ("ppo", "a2c")
-CREDITS = ("episode", "terminal", "telescoped")
+__all__ = ["RLSettings", "watched"]
 
 
 @dataclass(frozen=True)
 class RLSettings:
     """What `ordergrad train rl` trains.
 
-    Attributes:
-        env_id: A registered Gymnasium environment.
-        objectives: One policy is trained on each, for each seed.
-        seeds: Number of seeds, 0 to seeds - 1.
-        steps: Environment steps of each run.
-        env_args: Keyword arguments of the environment.
-        anneal: Share of the steps over which the objective turns from the mean into itself (`ordergrad.anneal`): a
-            tail alone says little to a policy that is bad everywhere. 0 trains on it from the start.
-        algo: ``ppo`` or ``a2c``.
-        credit: How a rank reaches the steps of an episode: `ordergrad.adapters.sb3`.
-        envs: Parallel environments.
-        rollout: Steps of each environment between updates.
-        min_episodes: Update only once this many episodes have ended.
-        discount: Discount of the returns that are ranked.
-        learning_rate: At the start; it falls linearly to 0.
-        batch_size: Minibatch of PPO.
-        epochs: Passes of PPO over the steps of an update.
-        gamma: Discount of the critic.
-        gae_lambda: GAE parameter of the critic.
-        entropy: Coefficient of the entropy bonus.
-        episodes: Fresh episodes on which each trained policy is evaluated.
+    `env_id` is a registered Gymnasium environment and `env_args` its keyword arguments. One policy is trained for each
+    of the `objectives` and each seed from 0 to `seeds` - 1.
     """
 
     env_id: str
     objectives: tuple[str, ...]
-    seeds: int = 2
-    steps: int = 500_000
+    seeds: Annotated[int, Setting("Policies per objective.", at_least(1))] = 2
+    steps: Annotated[int, Setting("Environment steps of each policy.", at_least(1))] = 500_000
     env_args: dict[str, Any] = field(default_factory=dict[str, Any])
-    anneal: float = 1.0
-    algo: str = "ppo"
-    credit: str = "telescoped"
-    envs: int = 16
-    rollout: int = 256
-    min_episodes: int = 24
-    discount: float = 1.0
-    learning_rate: float = 1e-3
-    batch_size: int = 256
-    epochs: int = 6
-    gamma: float = 0.999
-    gae_lambda: float = 0.98
-    entropy: float = 0.01
-    episodes: int = 500
+    anneal: Annotated[
+        float, Setting("Share of the steps over which the objective moves from the mean to itself.", within("[0, 1]"))
+    ] = 1.0
+    algo: Annotated[Literal["ppo", "a2c"], Setting("The algorithm.")] = "ppo"
+    credit: Annotated[
+        Literal["episode", "terminal", "telescoped"], Setting("How a rank reaches the steps of an episode.")
+    ] = "telescoped"
+    envs: Annotated[int, Setting("Parallel environments of one run.", at_least(1))] = 16
+    rollout: Annotated[int, Setting("Steps of each environment between updates.", at_least(2))] = 256
+    min_episodes: Annotated[int, Setting("Episodes to wait for before an update.", at_least(2))] = 24
+    discount: Annotated[float, Setting("Discount of the ranked returns.", within("(0, 1]"))] = 1.0
+    learning_rate: Annotated[float, Setting("Initial step size; falls linearly to 0.", POSITIVE)] = 1e-3
+    batch_size: Annotated[int, Setting("Minibatch of PPO, in steps.", at_least(2))] = 256
+    epochs: Annotated[int, Setting("Passes of PPO over the steps of an update.", at_least(1))] = 6
+    gamma: Annotated[float, Setting("Discount of the critic.", within("(0, 1]"))] = 0.999
+    gae_lambda: Annotated[float, Setting("GAE parameter of the critic.", within("(0, 1]"))] = 0.98
+    entropy: Annotated[float, Setting("Coefficient of the entropy bonus.", finite(negative=False))] = 0.01
+    episodes: Annotated[int, Setting("Fresh episodes on which each policy is evaluated.", at_least(2))] = 500
 
 
-def as_json(settings: RLSettings) -> dict[str, Any]:
-    """Return settings as JSON values."""
-    return asdict(settings) | {"objectives": list(settings.objectives)}
-
-
-def watched(settings: RLSettings) -> tuple[str, ...]:
+def watched(objectives: tuple[str, ...]) -> tuple[str, ...]:
     """Return the objectives that are measured: the mean, the worst tenth, and those that are trained."""
-    return tuple(dict.fromkeys(("mean", "cvar:0.1", *settings.objectives)))
+    return tuple(dict.fromkeys(("mean", "cvar:0.1", *objectives)))

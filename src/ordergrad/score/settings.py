@@ -1,0 +1,32 @@
+"""The settings of `ordergrad score`, and those that every command that reads logs shares."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ordergrad.runs.settings import Setting, finite
+from ordergrad.weights import Baseline
+
+__all__ = ["LogSettings", "ScoreSettings"]
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How reward logs are read."""
+
+    success: Annotated[float, Setting("Smallest reward that passes, for pass@k.", finite())] = 1.0
+    group: Annotated[str, Setting("Column of the group: a prompt, a task.")] = "group"
+    reward: Annotated[str, Setting("Column of the reward.")] = "reward"
+    mask: Annotated[str | None, Setting("Column of booleans: whether a row counts.")] = None
+    weight: Annotated[str | None, Setting("Column of importance weights.")] = None
+    step: Annotated[
+        str | None, Setting('Column of the step, part of the group; "" for none.', default="step, if there is one")
+    ] = None
+    ungrouped: Annotated[bool, Setting("Take all rows of a log as one group.")] = False
+    skip_broken: Annotated[bool, Setting("Leave out rows that cannot be used, and count them.")] = False
+
+
+@dataclass(frozen=True)
+class ScoreSettings(LogSettings):
+    """What `ordergrad score` computes."""
+
+    baseline: Annotated[Baseline, Setting("Baseline of the advantages that --advantages writes.")] = "leave_one_out"
