@@ -1,21 +1,28 @@
 """The evaluator: it samples as TRL does, calls rewards as TRL does, and its measures are means over problems."""
 
 import asyncio
+import csv
 import json
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 from trl_toy import PROMPTS, language_model, make, tokenizer
+from typer.testing import CliRunner
 
 import ordergrad as og
+from ordergrad.commands.cli import app
 from ordergrad.evaluate import sampling as sampling_module
 from ordergrad.evaluate.callback import HeldOutEvaluation, sampling_of
 from ordergrad.evaluate.evaluation import Evaluation, evaluate, lead, measures, read_evaluation, write_evaluation
 from ordergrad.evaluate.rewards import rewards_of
 from ordergrad.evaluate.sampling import Sampling, cut_at_stop, rows_at_once, sample, sample_ids
+from ordergrad.train import countdown, small_lm
 
 pytestmark = [pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.filterwarnings("ignore::UserWarning")]
 torch.set_num_threads(1)
@@ -163,7 +170,7 @@ def test_rewards_are_called_as_trl_calls_them():
     assert np.isnan(found).all()
     with pytest.raises(ValueError, match="'lengths' must return one reward for each completion; got 1 rewards for 2"):
         rewards_of(lengths, ["p", "p"], ["x", "y"], [[1]], {})
-    with pytest.raises(ValueError, match="must return finite numbers, .* got 1 infinite values among 1"):
+    with pytest.raises(ValueError, match=r"must return finite numbers, .* got 1 infinite values among 1"):
         rewards_of(lambda **_: [float("inf")], ["p"], ["x"], [[1]], {})
 
 
@@ -257,3 +264,82 @@ def test_the_callback_measures_before_during_and_after(tmp_path):
     assert callback.history[0][1]["test"]["pass@1"] == measures(start, 0.5)["pass@1"].mean
     with pytest.raises(ValueError, match="every and samples must be at least 1"):
         HeldOutEvaluation(trainer, {"test": rows}, lengths, every=0, samples=4)
+
+
+# The command
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)], env={"COLUMNS": "140"})
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = small_lm.character_tokenizer(countdown.ALPHABET)
+    for seed in (0, 1):
+        small_lm.small_model(words, seed=seed, width=8, layers=1).save_pretrained(f"model-{seed}")
+        words.save_pretrained(f"model-{seed}")
+    base = AutoModelForCausalLM.from_pretrained("model-0")
+    get_peft_model(base, LoraConfig(r=2, target_modules="all-linear")).save_pretrained("adapter")
+    config = json.loads(Path("adapter/adapter_config.json").read_text())
+    Path("adapter/adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "model-0"}))
+    for name in ("easy", "hard"):
+        lines = [json.dumps({"prompt": f"{i}+{i}=", "answer": str(i)}) for i in range(4)]
+        Path(f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    Path("graded_rewards.py").write_text(
+        "async def graded(completions, completion_ids, answer, **_):\n"
+        "    return [None if c == '' else len(ids) / 4 for c, ids in zip(completions, completion_ids)]\n"
+    )
+    return tmp_path
+
+
+def test_eval_compares_models_on_several_files(models):
+    common = ["--data", "easy.jsonl", "--data", "other=hard.jsonl", "--reward", "graded_rewards:graded"]
+    sizes = ["--samples", "4", "--max-completion", "4", "--out", "out"]
+    result = command("model-0", "model-1", *common, *sizes)
+    assert result.exit_code == 0, result.output
+    rows = read_csv("out/measures.csv")
+    assert {(row["test"], row["model"]) for row in rows} == {
+        (test, model) for test in ("easy", "other") for model in ("model-0", "model-1")
+    }
+    by = {(row["test"], row["model"], row["measure"]): float(row["mean"]) for row in rows}
+    found = read_evaluation(Path("out/models/model-1/other.jsonl"))
+    assert by["other", "model-1", "reward"] == pytest.approx(float(np.nanmean(np.nanmean(found.rewards, 1))))
+    ahead = {(row["test"], row["measure"]): float(row["lead"]) for row in read_csv("out/leads.csv")}
+    assert ahead["easy", "tokens"] == pytest.approx(by["easy", "model-1", "tokens"] - by["easy", "model-0", "tokens"])
+    assert {"pass@4", "pass^4", "max@2", "cvar:0.25", "tokens"} <= {measure for _, measure in ahead}
+    assert "4 problems x 4 completions" in result.output
+    again = command("model-0", "model-1", *common, *sizes, "--resume")
+    assert again.exit_code == 0
+    assert "model-0: " not in again.output
+
+
+def test_eval_measures_the_base_of_an_adapter(models):
+    result = command("adapter", "--data", "countdown", "--problems", 3, "--samples", 2, "--max-completion", 3)
+    assert result.exit_code == 0, result.output
+    rows = read_csv("runs/eval/leads.csv")
+    assert {(row["model"], row["over"]) for row in rows} == {("adapter", "model-0")}
+    assert {float(row["lead"]) for row in rows} == {0.0}  # an adapter that has not been trained changes nothing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--data", "easy.jsonl", "--reward", "exact"], "nowhere must be a folder with a language model"),
+        (["model-0", "--data", "easy.jsonl"], "--reward must be exact, math or module:function for a file"),
+        (["model-0", "--data", "a=easy.jsonl", "--data", "a=hard.jsonl", "--reward", "exact"], "different names"),
+        (["model-0", "--data", "easy.jsonl", "--reward", "exact", "--samples", "0"], "samples must be at least 1"),
+        (["model-0", "--data", "easy.jsonl", "--reward", "exact", "--vllm"], "--vllm needs vLLM"),
+        (["model-0", "--data", "easy.jsonl", "--reward", "exact", "--system-prompt", "Hi"], "has no chat template"),
+    ],
+)
+def test_eval_refuses_what_does_not_fit(arguments, message, models):
+    result = command(*arguments)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+
+
+def read_csv(path):
+    with Path(path).open() as file:
+        return list(csv.DictReader(file))

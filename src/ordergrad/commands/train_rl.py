@@ -1,6 +1,5 @@
 """The command `ordergrad train rl`: checks, a progress bar, training in processes, a table and figures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial

@@ -1,15 +1,16 @@
 """Language models to evaluate: folders, hub ids and PEFT adapters, and the base model under an adapter."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
+# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false, reportMissingImports=false
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 from ordergrad.runs.errors import UserError
 
-__all__ = ["base_of", "load_model", "load_tokenizer"]
+__all__ = ["base_of", "load_engine", "load_model", "load_tokenizer"]
 
 _ADAPTER = "adapter_config.json"
 
@@ -47,6 +48,21 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
             f"({' '.join(str(error).split())})"
         ) from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def load_engine(name: str) -> tuple[Any, Any]:
+    """Return a vLLM engine of a whole model, and its tokenizer.
+
+    Raises:
+        UserError: vLLM is not installed, or the model is an adapter.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError("--vllm needs vLLM: pip install vllm")
+    if base_of(name) is not None:
+        raise UserError(f"--vllm takes whole models; {name} is an adapter: merge it, or leave --vllm out")
+    from vllm import LLM
+
+    return LLM(model=name, generation_config="vllm"), load_tokenizer(name)
 
 
 def load_tokenizer(name: str) -> Any:
