@@ -53,7 +53,11 @@ def llm(
     console = Console(highlight=False, emoji=False)
     with ending_well(console):
         need_packages("training", _NEEDED, "llm")
-        lists = {"tests": tuple(test or ()), "stop": tuple(stop or ()), "template": named_values("template", template)}
+        lists: dict[str, Any] = {
+            "tests": tuple(test or ()),
+            "stop": tuple(stop or ()),
+            "template": named_values("template", template),
+        }
         asked = LLMSettings((objective, *(against or ())), **_defaults(**settings) | settings | lists)
         if not _train(asked, out, resume, jobs, console):
             raise Stopped(out)

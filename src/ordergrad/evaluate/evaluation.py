@@ -72,7 +72,7 @@ def evaluate(
         ValueError: The reward function returned something else than one finite number or None for each completion.
     """
     from ordergrad.evaluate.sampling import sample
-    from ordergrad.evaluate.vllm import sample_with_vllm
+    from ordergrad.evaluate.vllm_sampling import sample_with_vllm
 
     prompts = [row["prompt"] for row in rows]
     sampler = sample_with_vllm if hasattr(model, "llm_engine") else sample

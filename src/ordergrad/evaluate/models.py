@@ -36,7 +36,7 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
 
     base = base_of(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(base or name, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(base or name, dtype=dtype)
         if base is not None:
             from peft import PeftModel
 

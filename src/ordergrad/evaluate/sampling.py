@@ -79,7 +79,7 @@ class Completion:
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     """Return every token that ends a completion: those of the model's generation settings, and the tokenizer's."""
     declared = model.generation_config.eos_token_id
-    ids = [declared] if isinstance(declared, int) else list(declared or ())
+    ids: list[int] = [declared] if isinstance(declared, int) else list(declared or ())
     return ids if tokenizer.eos_token_id in ids else [tokenizer.eos_token_id, *ids]
 
 

@@ -71,7 +71,7 @@ def make_trainer(
         recorder: A `Recorder`.
     """
     # To train all weights takes float32: bfloat16 rounds small updates away.
-    model = AutoModelForCausalLM.from_pretrained(start, dtype="auto" if settings.lora else "float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(start, dtype="auto" if settings.lora else "float32")
     tokenizer = load_tokenizer(start)
     if settings.stop:
         model.generate = partial(_generate, model.generate, tokenizer, settings.stop)
@@ -137,7 +137,8 @@ def _arguments(settings: LLMSettings, objective: str, seed: int, checkpoints: Pa
 
 def _generate(generate: Callable[..., Any], tokenizer: Any, stop: Sequence[str], **options: Any) -> Any:
     """Generate with Transformers up to a stop string, which TRL has no setting for."""
-    return generate(stopping_criteria=StoppingCriteriaList([StopsAt(tokenizer, stop)]), **options)
+    options.setdefault("stopping_criteria", StoppingCriteriaList([StopsAt(tokenizer, stop)]))
+    return generate(**options)
 
 
 def _vllm_stops(stop: Sequence[str]) -> dict[str, Any]:
