@@ -3,8 +3,10 @@
 from importlib.util import find_spec
 
 _NEEDS = {
+    "jax": ["src/ordergrad/backends/jax.py"],
     "numba": ["src/ordergrad/kernels/cpu.py"],
     "skyrl": ["src/ordergrad/adapters/skyrl.py"],
+    "torch": ["src/ordergrad/backends/torch.py"],
     "triton": ["src/ordergrad/kernels/cuda.py"],
     "verl": ["src/ordergrad/adapters/verl.py", "src/ordergrad_verl.py"],
 }

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import gammaln
 
+from ordergrad.bernstein import subset_weights
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import subset_weights
 
 CASES = [
     ("cvar:0.1@256", 4096),

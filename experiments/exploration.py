@@ -112,17 +112,21 @@ class Task:
     contenders: tuple[str, ...]
     unit: float = 1.0  # of the rewards
     settings_of: str = ""  # the task whose tuned settings are used; empty: tuned on this one
+    unit_scale: bool = False  # of the advantages
 
 
 def tasks(size: Size) -> dict[str, Task]:
     d = size.depth
-    settings = {"settings_of": "main"}
+    settings: dict[str, Any] = {"settings_of": "main"}
     found = {"main": Task(deep_sea(d), tuple(CONTENDERS))}
     found |= {f"depth {n}": Task(deep_sea(n), FEW, **settings) for n in size.depths}
     found["no decoy"] = Task(deep_sea(d, decoy=0.0), FEW)
     found["reward on the way"] = Task(deep_sea(d, treasure=0.0, decoy=0.0, guide=TREASURE), FEW)
+    found["unit scale"] = Task(deep_sea(d), ("mean + bonus",), unit_scale=True)
     for scale in size.scales:
-        found[f"rewards x {scale:g}"] = Task(deep_sea(d, TREASURE * scale, scale), RESCALED, scale, **settings)
+        scaled = deep_sea(d, TREASURE * scale, scale)
+        found[f"rewards x {scale:g}"] = Task(scaled, RESCALED, scale, **settings)
+        found[f"rewards x {scale:g}, unit scale"] = Task(scaled, ("mean + bonus",), scale, "unit scale", True)
     found["rare treasure"] = Task(deep_sea(d // 2, odds=0.05), FEW)
     return found
 
@@ -139,7 +143,7 @@ def run_block(
 ) -> None:
     """Train a contender with every pair of learning rate and bonus on every seed; the file appears when all is done."""
     contender = CONTENDERS[name]
-    static = Settings(contender.objective, contender.baseline, size.episodes, size.updates)
+    static = Settings(contender.objective, contender.baseline, size.episodes, size.updates, (), task.unit_scale)
     rates, bonuses = (jnp.repeat(jnp.array(column), len(seeds)) for column in zip(*settings, strict=True))
     every = jnp.tile(jnp.array(seeds), len(settings))
     params, metrics = train_seeds(task.environment, static, rates, bonuses, every)

@@ -183,6 +183,18 @@ def quantile_errors(settings: Settings) -> list[list[Any]]:
     return rows
 
 
+def table(rows: list[Row], settings: Settings) -> str:
+    """Return the coverage for the continuous distributions in Markdown."""
+    names = ("normal", "t3")
+    found = {(row.distribution, row.n, row.objective): row.covered for row in rows}
+    head = ["objective", *(f"{name}, {n}" for name in names for n in settings.sizes)]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for objective in OBJECTIVES:
+        cells = [found[name, n, objective] for name in names for n in settings.sizes]
+        lines.append([f"`{objective}`", *("none" if math.isnan(c) else f"{c:.3f}" for c in cells)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Coverage of intervals and errors of every objective.")
     parser.add_argument("--quick", action="store_true", help="two group sizes, 400 groups each")
@@ -195,13 +207,14 @@ def main(argv: list[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "intervals.csv", list(asdict(rows[0])), [written(row) for row in rows])
     write_csv(folder / "quantile_errors.csv", ["n", "objective", "error", "ratio", "variation", "covered"], errors)
+    (folder / "coverage.md").write_text(table(rows, settings))
     summary = {
         **provenance(" ".join(["python experiments/interval_coverage.py", *["--quick"] * options.quick])),
         "settings": asdict(settings),
         "seconds": round(time.perf_counter() - clock),
     }
     write_json(folder / "summary.json", summary)
-    print(f"results: {folder}/intervals.csv, quantile_errors.csv, summary.json")
+    print(f"results: {folder}/intervals.csv, coverage.md, quantile_errors.csv, summary.json")
 
 
 def written(row: Row) -> list[Any]:

@@ -152,6 +152,7 @@ class Settings:
     episodes: int = 64
     updates: int = 1000
     hidden: tuple[int, ...] = ()  # none: with one-hot observations, a table of logits
+    unit_scale: bool = False  # advantages divided by their root mean square
 
 
 def policy_gradient_loss(logits_t: jax.Array, a_t: jax.Array, adv_t: jax.Array, w_t: jax.Array) -> jax.Array:
@@ -176,7 +177,8 @@ def loss(params: Params, episodes: Episodes, advantages: jax.Array, entropy: jax
 def advantages_at(settings: Settings, returns: jax.Array, t: jax.Array) -> jax.Array:
     """Return the advantages at the share t of training: those of a mixture are the mixture of its parts' advantages."""
     begin, end = (og.advantages(returns, o, baseline=settings.baseline) for o in stages(settings.objective))
-    return (1 - t) * begin + t * end
+    a = (1 - t) * begin + t * end
+    return a / (jnp.sqrt(jnp.mean(a**2)) + 1e-8) if settings.unit_scale else a
 
 
 def train(

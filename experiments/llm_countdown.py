@@ -20,33 +20,22 @@ References:
     Chen et al. (2021). Evaluating large language models trained on code. arXiv 2107.03374. (unbiased pass@k)
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+import study
 from rich.table import Table
 from scipy.stats import binom
 
 import ordergrad as og
-from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.runs.folder import (
-    EVALUATION,
-    METRICS,
-    open_folder,
-    provenance,
-    read_metrics,
-    run_folder,
-    write_csv,
-)
+from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder, write_csv
 from ordergrad.runs.plots import new_figure, pass_curves, save, style
-from ordergrad.runs.statistics import interval, pass_at, pass_at_k, powers_of_two, read_successes
+from ordergrad.runs.statistics import pass_at, pass_at_k, powers_of_two, read_successes
 from ordergrad.train import llm
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 
@@ -100,16 +89,6 @@ def rated_run(
     return llm.run(replace(settings, learning_rate=rates[contender]), contender, seed, folder, stop, report)
 
 
-def train_part(
-    name: str, run: Callable[..., bool], settings: LLMSettings, out: Path, jobs: int, console: Console
-) -> None:
-    """Train one part of the study, its runs side by side under one progress display."""
-    every = (settings.objectives, settings.seeds, settings.steps)
-    console.print(f"[bold]{name}[/]: {len(every[0])} contenders x {every[1]} seeds x {every[2]} steps")
-    if not train_under_progress(partial(run, settings), *every, out / name, jobs, console, shown):
-        raise KeyboardInterrupt
-
-
 def shown(row: Mapping[str, Any], contender: str) -> str:
     return f"reward {row['reward']:.3f}  entropy {row['entropy']:.3f}"
 
@@ -127,25 +106,27 @@ def aim(contender: str) -> str:
 # The parts ----------------------------------------------------------------------------------------------------
 
 
-def run_study(size: Size, out: Path, jobs: int, console: Console) -> None:
+def run_study(s: study.Study, size: Size) -> None:
     """Train everything that is not there yet."""
-    base = replace(size.settings, model=str(out / "warm-start"))
-    start = out / "warm-start" / EVALUATION
-    if not start.exists():
-        console.print(f"[bold]warm start[/]: {base.warm_steps} steps on demonstrations")
+
+    def train_part(part: str, run: Callable[..., bool], its: LLMSettings) -> None:
+        s.train(partial(run, its), its.objectives, its.seeds, its.steps, shown, part)
+
+    base = replace(size.settings, model=str(s.out / "warm-start"))
+    if not (s.out / "warm-start" / EVALUATION).exists():
+        s.console.print(f"[bold]warm start[/]: {base.warm_steps} steps on demonstrations")
         clock = time.perf_counter()
-        llm.prepare(size.settings, out)
-        console.print(f"took {time.perf_counter() - clock:.0f} s")
+        llm.prepare(size.settings, s.out)
+        s.console.print(f"took {time.perf_counter() - clock:.0f} s")
     for rate in size.rates:
-        settings = replace(base, seeds=1, steps=base.steps // 2, learning_rate=rate)
-        train_part(f"tune/{rate:g}", tune_run, settings, out, jobs, console)
-    rates = best_rates(size, out)
-    console.print("learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
-    train_part("study", partial(rated_run, rates), base, out, jobs, console)
-    penalised = replace(base, objectives=PENALISED, length_penalty=size.length_penalty)
-    train_part("length", partial(rated_run, rates), penalised, out, jobs, console)
+        train_part(f"tune/{rate:g}", tune_run, replace(base, seeds=1, steps=base.steps // 2, learning_rate=rate))
+    rates = best_rates(size, s.out)
+    s.console.print("learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
+    rated = partial(rated_run, rates)
+    train_part("study", rated, base)
+    train_part("length", rated, replace(base, objectives=PENALISED, length_penalty=size.length_penalty))
     longer = replace(base, objectives=LONGER, steps=2 * base.steps, seeds=min(2, base.seeds))
-    train_part("long", partial(rated_run, rates), longer, out, jobs, console)
+    train_part("long", rated, longer)
 
 
 def tuning(size: Size, out: Path) -> list[tuple[str, float, float, float, float]]:
@@ -192,78 +173,61 @@ def measured(size: Size, out: Path) -> list[dict[str, Any]]:
     return records
 
 
-def over_seeds(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the mean of one value a seed, and its 95% interval."""
-    return interval([np.array([value]) for value in values])
-
-
-def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name: str) -> list[float]:
-    return [r[name] for r in records if r["part"] == part and r["contender"] == contender]
-
-
-def differences(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[Any, ...]]:
+def differences(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[study.Record]:
     """Return every contender's lead over GRPO and over the mean, seed by seed, with its interval."""
-    rows: list[tuple[Any, ...]] = []
+    rows: list[study.Record] = []
     for against in (GRPO, "mean"):
         for contender in CONTENDERS:
             for name in names if contender != against else ():
-                ours, theirs = (np.array(column(records, "study", c, name)) for c in (contender, against))
-                rows.append((contender, against, name, *over_seeds(list(ours - theirs))))
+                found = study.paired(*(column(records, "study", c, name) for c in (contender, against)))
+                row = {"contender": contender, "against": against, "measure": name, "lead": found.value}
+                rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
     return rows
+
+
+def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name: str) -> Any:
+    return study.column(records, name, part=part, contender=contender)
 
 
 def start_curve(out: Path, ks: Sequence[int]) -> Any:
     return pass_at_k([read_successes(out / "warm-start" / EVALUATION)], ks)
 
 
-def report(size: Size, out: Path, results: Path, images: Path, command: str, console: Console) -> None:
+def report(s: study.Study, size: Size) -> None:
     """Write and show the tables and pictures."""
     ks = powers_of_two(size.settings.eval_samples)
-    records = measured(size, out)
-    results.mkdir(parents=True, exist_ok=True)
-    images.mkdir(parents=True, exist_ok=True)
+    records, start = measured(size, s.out), start_curve(s.out, ks)
     names = [f"pass@{k}" for k in ks]
-    write_csv(
-        results / "runs.csv",
-        tuple(records[0]),
-        [[f"{x:.5g}" if isinstance(x, float) else x for x in record.values()] for record in records],
-    )
-    write_csv(
-        results / "tuning.csv",
-        ("contender", "learning_rate", "aim", "reward", "entropy"),
-        [(c, f"{rate:g}", *(f"{x:.5g}" for x in found)) for c, rate, *found in tuning(size, out)],
-    )
-    write_csv(results / "curves.csv", ("contender", "seed", "step", *CURVES), training_curves(size, out))
-    rounded = [(*row[:3], *(f"{x:.5g}" for x in row[3:])) for row in differences(records, names)]
-    write_csv(results / "differences.csv", ("contender", "against", "measure", "lead", "low", "high"), rounded)
-    write_worth(size.settings.samples, results / "worth.csv")
-    summary = {
-        **provenance(command),
-        "settings": asdict(size.settings),
-        "rates": best_rates(size, out),
-        "length_penalty": size.length_penalty,
-        "start": {name: round(float(row[0]), 5) for name, row in zip(names, start_curve(out, ks), strict=True)},
-        "columns": ["mean", "low", "high"],
+    s.write_table("runs.csv", records)
+    keys = ("contender", "learning_rate", "aim", "reward", "entropy")
+    s.write_table("tuning.csv", [dict(zip(keys, row, strict=True)) for row in tuning(size, s.out)])
+    keys = ("contender", "seed", "step", *CURVES)
+    s.write_table("curves.csv", [dict(zip(keys, row, strict=True)) for row in training_curves(size, s.out)])
+    s.write_table("differences.csv", differences(records, names))
+    write_worth(size.settings.samples, s.results / "worth.csv")
+    s.console.print(pass_table(records, names, start))
+    s.write_summary(
+        size.settings,
+        rates=best_rates(size, s.out),
+        length_penalty=size.length_penalty,
+        start={name: round(float(row[0]), 5) for name, row in zip(names, start, strict=True)},
+        columns=["mean", "low", "high"],
         **{part: {c: spread(records, part, c, names) for c in contenders} for part, contenders in PARTS.items()},
-    }
-    (results / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    show(records, names, start_curve(out, ks), console)
-    curves = {"warm start": start_curve(out, ks)}
-    curves |= {c: np.array([over_seeds(column(records, "study", c, name)) for name in names]) for c in CONTENDERS}
-    save(pass_curves(curves, ks, "Countdown, held-out problems"), images / "llm_countdown.png")
-    draw_training(size, out, images / "llm_countdown_training.png")
-    draw_length(records, names, images / "llm_countdown_length.png")
-    draw_worth(size.settings.samples, images / "llm_countdown_worth.png")
-    tables = "summary.json, runs.csv, differences.csv, curves.csv, worth.csv"
-    console.print(f"results: {results}/{tables}; pictures: {images}/llm_countdown*.png")
+    )
+    curves = {"warm start": start}
+    curves |= {c: np.array([study.over_seeds(column(records, "study", c, k)) for k in names]) for c in CONTENDERS}
+    save(pass_curves(curves, ks, "Countdown, held-out problems"), s.images / "llm_countdown.png")
+    draw_training(size, s.out, s.images / "llm_countdown_training.png")
+    draw_length(records, names, s.images / "llm_countdown_length.png")
+    draw_worth(size.settings.samples, s.images / "llm_countdown_worth.png")
 
 
 def spread(records: Sequence[Mapping[str, Any]], part: str, contender: str, names: Sequence[str]) -> dict[str, Any]:
-    found = {name: over_seeds(column(records, part, contender, name)) for name in (*names, "length", "entropy")}
-    return {name: [round(x, 5) for x in values] for name, values in found.items()}
+    found = {name: study.over_seeds(column(records, part, contender, name)) for name in (*names, "length", "entropy")}
+    return {name: study.rounded(values, 5) for name, values in found.items()}
 
 
-def show(records: Sequence[Mapping[str, Any]], names: Sequence[str], start: Any, console: Console) -> None:
+def pass_table(records: Sequence[Mapping[str, Any]], names: Sequence[str], start: Any) -> Table:
     table = Table(title="Held-out problems, percent; 95% intervals over seeds", title_justify="left")
     for heading in ("trained on", *names, "tokens", "entropy"):
         table.add_column(heading, justify="left" if heading == "trained on" else "right")
@@ -271,15 +235,11 @@ def show(records: Sequence[Mapping[str, Any]], names: Sequence[str], start: Any,
     notes = {"study": "", "length": ", penalised", "long": ", twice as long"}
     for part, contenders in PARTS.items():
         for c in contenders:
-            cells = [over_seeds(column(records, part, c, name)) for name in names]
+            cells = [study.over_seeds(column(records, part, c, name)) for name in names]
             length, entropy = (np.mean(column(records, part, c, name)) for name in ("length", "entropy"))
-            table.add_row(
-                c + notes[part],
-                *(f"{100 * middle:.1f} ± {50 * (high - low):.1f}" for middle, low, high in cells),
-                f"{length:.2f}",
-                f"{entropy:.3f}",
-            )
-    console.print(table)
+            passed = (f"{100 * x.value:.1f} [{100 * x.low:.1f}, {100 * x.high:.1f}]" for x in cells)
+            table.add_row(c + notes[part], *passed, f"{length:.2f}", f"{entropy:.3f}")
+    return table
 
 
 CURVES = ("reward", "entropy", "completions/mean_length", "frac_reward_zero_std", "grad_norm")
@@ -372,23 +332,19 @@ def draw_worth(n: int, path: Path) -> None:
     save(figure, path)
 
 
+@dataclass(frozen=True)
+class Options(study.Options):
+    size: str = field(default="small", metadata={"choices": SIZES, "help": "large needs a GPU"})
+    out: Path | None = field(default=None, metadata={"help": "folder of the runs [runs/llm_countdown-SIZE]"})
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Post-train a small language model on rank objectives of Countdown.")
-    parser.add_argument("--size", choices=SIZES, default="small", help="large needs a GPU")
-    parser.add_argument("--out", type=Path, help="folder of the runs [runs/llm_countdown-SIZE]")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
-    parser.add_argument("--images", type=Path, help="folder of the pictures [the folder of the runs]")
-    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    console, size = Console(highlight=False), SIZES[options.size]
-    out: Path = options.out or Path("runs") / f"llm_countdown-{options.size}"
-    command = f"python experiments/llm_countdown.py --size {options.size}"
-    with ending_resumable(out, console):
-        jobs = chosen_jobs(options.jobs, len(CONTENDERS))
-        open_folder(out, asdict(size.settings), kind="study", resume=options.resume)
-        run_study(size, out, jobs, console)
-    report(size, out, options.results or out, options.images or out, command, console)
+    options = study.parse(Options, "Post-train a small language model on rank objectives of Countdown.", argv)
+    options, size = replace(options, out=options.out or Path(f"runs/llm_countdown-{options.size}")), SIZES[options.size]
+    with study.Study(__file__, options, argv) as s:
+        s.open(size.settings)
+        run_study(s, size)
+    report(s, size)
 
 
 if __name__ == "__main__":

@@ -541,10 +541,15 @@ def held_weights(policies: Sequence[study.Record], others: Sequence[study.Record
     peers = {record["portfolio"]: [np.array(record["weights"])] for record in others}
     held = {EQUAL: [np.full_like(next(iter(peers.values()))[0], 1 / len(others[0]["weights"][0]))], **peers}
     for name in sorted({r["objective"] for r in policies}, key=lambda name: (name.removeprefix(FIXED), len(name))):
-        mine = [r for r in policies if r["objective"] == name]
-        seeds = sorted({r["seed"] for r in mine})
-        held[name] = [np.concatenate([r["weights"] for r in mine if r["seed"] == seed]) for seed in seeds]
+        held[name] = runs_of(policies, name)
     return held
+
+
+def runs_of(policies: Sequence[study.Record], objective: str) -> list[Array]:
+    """Return the weights of one objective's policies over all folds, for each seed."""
+    mine = [r for r in policies if r["objective"] == objective]
+    seeds = sorted({r["seed"] for r in mine})
+    return [np.concatenate([r["weights"] for r in mine if r["seed"] == seed]) for seed in seeds]
 
 
 def report(
@@ -562,19 +567,10 @@ def report(
         name: [traded(torch.from_numpy(w), market, settings.every, settings.cost).numpy() for w in runs]
         for name, runs in held.items()
     }
-    records = [
-        {
-            "portfolio": name,
-            "seed": seed,
-            **measured(daily[name][seed], settings.level),
-            "turnover": turnover(weights, market.numpy(), settings.every),
-            "largest_weight": float(weights.max(axis=1).mean()),
-        }
-        for name, runs in held.items()
-        for seed, weights in enumerate(runs)
-    ]
+    records = run_records(held, market, settings)
     leads = compare(daily, settings)
     s.write_table("runs.csv", records)
+    s.write_table("policies.csv", policy_leads(records, settings))
     s.write_table("static.csv", static_rows(cases))
     s.write_table("differences.csv", leads)
     s.write_table("training.csv", policies, ("objective", "seed", "fold", "training", "validation", "stopped"))
@@ -590,6 +586,39 @@ def report(
     data = {"days": len(returns), "stocks": returns.shape[1]} | {k: str(day.date()) for k, day in dates.items()}
     s.write_summary(settings, data=data, columns=["mean over seeds", "low", "high"], portfolios=portfolios)
     draw(daily, tested.index, leads, s.images / "portfolio.png")
+
+
+def run_records(held: Mapping[str, Sequence[Array]], market: torch.Tensor, settings: Settings) -> list[study.Record]:
+    """Return one record per portfolio and seed: its measures out of sample."""
+    records: list[study.Record] = []
+    for name, runs in held.items():
+        for seed, weights in enumerate(runs):
+            daily = traded(torch.from_numpy(weights), market, settings.every, settings.cost).numpy()
+            record = {"portfolio": name, "seed": seed, **measured(daily, settings.level)}
+            record["turnover"] = turnover(weights, market.numpy(), settings.every)
+            records.append(record | {"largest_weight": float(weights.max(axis=1).mean())})
+    return records
+
+
+def policy_leads(records: Sequence[study.Record], settings: Settings) -> list[study.Record]:
+    """Return how the trained threshold differs from our CVaR in the same network, seed by seed."""
+    ours, theirs = f"cvar:{settings.level}", f"{CAPPED}{settings.level}"
+    rows: list[study.Record] = []
+    for measure in MEASURES if any(r["portfolio"] == theirs for r in records) else ():
+        found = study.paired(*(study.column(records, measure, portfolio=name) for name in (theirs, ours)))
+        row = {"portfolio": theirs, "against": ours, "measure": measure, "lead": found.value}
+        rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+    return rows
+
+
+def add_policies(s: study.Study, settings: Settings, returns: pd.DataFrame, policies: Sequence[study.Record]) -> None:
+    """Add policies to the table of runs that is there, and compare them seed by seed."""
+    market = torch.from_numpy(returns.iloc[folds(returns.to_numpy(), settings)[0][1] :].to_numpy(copy=True))
+    new = run_records({name: runs_of(policies, name) for name in settings.objectives}, market, settings)
+    old = [r for r in study.read_table(s.results / "runs.csv") if r["portfolio"] not in settings.objectives]
+    s.write_table("runs.csv", [*old, *new])
+    s.write_table("policies.csv", policy_leads([*old, *new], settings))
+    s.write_summary(settings, "added.json")
 
 
 def portfolio_table(portfolios: Mapping[str, Mapping[str, list[float]]]) -> Table:
@@ -638,6 +667,9 @@ def draw(daily: dict[str, list[Array]], dates: Any, leads: Sequence[study.Record
 class Options(study.Options):
     out: Path = Path("runs/portfolio")
     data: Path | None = field(default=None, metadata={"help": "daily returns, .csv or .parquet [S&P 500, in skfolio]"})
+    add: tuple[str, ...] = field(
+        default=(), metadata={"help": "train policies on these objectives only, and add them to the results there"}
+    )
     quick: bool = field(default=False, metadata={"help": "two seeds, fewer steps, three folds"})
 
 
@@ -651,6 +683,11 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
         check_length(len(returns), settings)
         s.open({**study.as_dict(settings), "data": None if options.data is None else str(options.data)})
         fixed = {"data": options.data, "settings": settings}
+        if options.add:
+            settings = replace(settings, objectives=options.add)
+            tasks = [t for t in walks(settings, len(returns)) if not t["objective"].startswith(FIXED)]
+            add_policies(s, settings, returns, s.computed("policies.jsonl", tasks, partial(walked, **fixed)))
+            return
         tasks = [
             {"measure": static.title, "days": days}
             for days in dict.fromkeys((settings.days, len(returns)))

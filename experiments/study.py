@@ -290,7 +290,7 @@ def over_seeds(*samples: Any, statistic: Callable[..., Array] = mean) -> Estimat
 
     The interval holds for bounded and bimodal values and never leaves their range, as Student's may. Percentiles of
     few seeds are too narrow; they are expanded to where Student's would lie if the values were normal. The mean of five
-    normal values is still covered in 90% of cases only, of ten in 95%. With one seed the interval is the value.
+    normal values is still covered in 90% of cases only, of three in 75%. With one seed the interval is the value.
 
     Args:
         samples: Values of the seeds; several samples are resampled each on its own (strata).

@@ -6,7 +6,9 @@ from importlib.util import find_spec
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 
 if find_spec("numba"):  # every test goes the way of the kernel, and test_kernels.py compares it with the generic one
-    import ordergrad.kernels.cpu  # noqa: F401
+    from ordergrad.backends import host
+
+    host.kernel()
 
 from hypothesis import HealthCheck, settings
 

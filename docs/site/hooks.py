@@ -20,6 +20,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from ordergrad.report.explore import fragment
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 _LINK = re.compile(r"(?<!!)\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
@@ -27,6 +29,7 @@ _FENCE = re.compile(r"^(`{3,})[^`]*?\n.*?^\1[ ]*$", re.DOTALL | re.MULTILINE)
 _SPECTRUM = re.compile(r"^```spectrum\n(.*?)\n```$", re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".yml": "yaml", ".csv": "text", ".md": "markdown"}
+_NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
 _WHOLE = 200_000
 _PICTURES = (".png", ".svg", ".gif")
 
@@ -67,7 +70,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Draw the formulas."""
+    """Draw the formulas, and put the interactive page in its place."""
 
     def formula(match: re.Match[str]) -> str:
         tex = html.unescape(match[2]).strip()
@@ -76,7 +79,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         except Exception as error:
             raise PluginError(f"{page.file.src_uri}: the formula {tex!r} is not understood ({error!r})") from error
 
-    return _FORMULA.sub(formula, content)
+    return _FORMULA.sub(formula, content).replace("<!-- explore -->", fragment())
 
 
 @cache
@@ -130,14 +133,15 @@ def _shown(path: Path) -> list[tuple[str, Any]]:
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
         lines = [f"- [{p.relative_to(path)}]({os.path.relpath(_uri(p), f'source/{own}')})" for p in inside]
-        pages = [(_uri(path), f"# {own}\n\n" + "\n".join(lines) + "\n")]
+        pages = [(_uri(path), f"{_NOT_SEARCHED}# {own}\n\n" + "\n".join(lines) + "\n")]
         return pages + [page for p in inside for page in _shown(p)]
     if _raw(path):
         return [(_uri(path), path.read_bytes())]
     text = path.read_text()
     if path.suffix == ".md":  # a record: a title and tables
-        return [(_uri(path), text)]
-    return [(_uri(path), f"# {own}\n\n````{_LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n")]
+        return [(_uri(path), _NOT_SEARCHED + text)]
+    block = f"````{_LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
+    return [(_uri(path), f"{_NOT_SEARCHED}# {own}\n\n{block}")]
 
 
 def _spectrum(text: str) -> str:

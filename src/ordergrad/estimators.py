@@ -15,14 +15,28 @@ References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K, k-minus-one baseline)
 """
 
-from typing import Literal, NamedTuple, cast, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, Backend, backend_of, is_finite
-from ordergrad.exact import advantages_under, floating_beside, value_under, whole_axis
-from ordergrad.objectives import Objective, every_rank
+from ordergrad.arrays import (
+    Rewards,
+    arrange,
+    check_choice,
+    counts_on_host,
+    fill_empty,
+    fill_masked,
+    finish,
+    probabilities,
+    restore,
+    valid_counts,
+    zero_masked,
+)
+from ordergrad.backends import Array, Backend, host_constants
+from ordergrad.exact import advantages_under, value_under
+from ordergrad.objectives import Objective, every_rank, whole_number
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
@@ -30,7 +44,6 @@ from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest
 __all__ = [
     "Small",
     "advantages",
-    "filled_columns",
     "include_one",
     "leave_one_out",
     "order_statistics",
@@ -44,6 +57,7 @@ __all__ = [
 Small = Literal["error", "zero", "shrink"]
 SmallValue = Literal["error", "nan", "shrink"]
 _VALUES = ("value", "include_one", "excluded", "error")
+_CENTRED = ("leave_one_out", "error")
 _BASELINES, _SMALL, _SMALL_VALUE = get_args(Baseline), get_args(Small), get_args(SmallValue)
 
 
@@ -96,19 +110,19 @@ def advantages(
         >>> advantages([0.0, 1.0, 1.0, 5.0], "max@2")
         array([-2.66666667, -2.66666667, -2.66666667,  8.        ])
     """
-    _check_choice("baseline", baseline, _BASELINES)
-    _check_choice("small", small, _SMALL)
-    group = _arrange(rewards, axis, where, detach=True)
+    check_choice("baseline", baseline, _BASELINES)
+    check_choice("small", small, _SMALL)
+    r = arrange(rewards, axis, where, detach=True)
     if isinstance(objective, Schedule):
-        objective = objective.detached(group.ops)
+        objective = objective.detached(r.ops)
     if sample_weight is None:
-        return _restore(group, rewards, axis, _scanned(group, objective, baseline, small))
+        return restore(r, _scan_samples(r, objective, baseline, small))
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
-    group = _filled(group)
-    probs, empty = _probabilities(group, sample_weight, axis, small)
-    a = advantages_under(group.ops, group.x, group.ops.detach(probs), objective, *_open_sizes(group, "leave_one_out"))
-    return _restore(group, rewards, axis, _emptied(group.ops, _zeroed(group, a), empty, 0.0))
+    r = fill_masked(r)
+    probs, empty = probabilities(r, sample_weight, small)
+    a = advantages_under(r.ops, r.x, r.ops.detach(probs), objective, *_open_sizes(r, "leave_one_out"))
+    return restore(r, fill_empty(r.ops, zero_masked(r, a), empty, 0.0))
 
 
 def value(
@@ -148,13 +162,14 @@ def value(
         >>> float(value([0.0, 1.0, 0.0, 1.0], "max@2") * 6)
         5.0
     """
-    group = _filled(_arrange(rewards, axis, where))
-    if sample_weight is not None:
-        _check_choice("small", small, _SMALL_VALUE)
-        probs, empty = _probabilities(group, sample_weight, axis, small)
-        v = value_under(group.ops, group.x, probs, objective, *_open_sizes(group, "value"))
-        return group.ops.cast(_emptied(group.ops, v, empty, np.nan), rewards)
-    return group.ops.cast(_valued(group, group.ops.sort(group.x), objective, small), rewards)
+    r = fill_masked(arrange(rewards, axis, where))
+    if sample_weight is None:
+        v = _value_of_sorted(r, r.ops.sort(r.x), objective, small)
+    else:
+        check_choice("small", small, _SMALL_VALUE)
+        probs, empty = probabilities(r, sample_weight, small)
+        v = fill_empty(r.ops, value_under(r.ops, r.x, probs, objective, *_open_sizes(r, "value")), empty, np.nan)
+    return finish(r.ops, v, rewards)
 
 
 def value_and_error(
@@ -197,20 +212,20 @@ def value_and_error(
         (2.5, 0.645497)
     """
     v = value(rewards, objective, axis=axis, where=where, sample_weight=sample_weight, small=small)
-    group = _arrange(rewards, axis, where)
-    ops = group.ops
+    r = arrange(rewards, axis, where)
+    ops = r.ops
     if sample_weight is not None:
-        group = _filled(group)
-        probs, empty = _probabilities(group, sample_weight, axis, small)
-        a = advantages_under(ops, group.x, probs, objective, *_open_sizes(group, "leave_one_out"))
-        error = _root(ops, ops.total((probs * a) ** 2))
-        return v, ops.cast(_emptied(ops, error, empty, np.nan), v)
-    a = _scanned(group, objective, "error", small)
-    n = group.n if group.n > 1 else np.nan  # one reward alone says nothing about its error
-    if group.mask is not None:
-        n = ops.xp.astype(_counts(group), a.dtype)
+        r = fill_masked(r)
+        probs, empty = probabilities(r, sample_weight, small)
+        a = advantages_under(ops, r.x, probs, objective, *_open_sizes(r, "leave_one_out"))
+        error = fill_empty(ops, _root(ops, ops.total((probs * a) ** 2)), empty, np.nan)
+        return v, finish(ops, error, v)
+    a = _scan_samples(r, objective, "error", small)
+    n = r.n if r.n > 1 else np.nan  # one reward alone says nothing about its error
+    if r.mask is not None:
+        n = ops.xp.astype(valid_counts(r), a.dtype)
         n = ops.xp.where(n > 1, n, n - n + ops.xp.nan)
-    return v, ops.cast(_root(ops, (n - 1) / n**3 * ops.total(a * a)), rewards)
+    return v, finish(ops, _root(ops, (n - 1) / n**3 * ops.total(a * a)), rewards)
 
 
 def include_one(
@@ -242,8 +257,8 @@ def include_one(
         >>> include_one([0.0, 1.0, 5.0], "max@2")
         array([3., 3., 5.])
     """
-    group = _arrange(rewards, axis, where)
-    return _restore(group, rewards, axis, _scanned(group, objective, "include_one", small))
+    r = arrange(rewards, axis, where)
+    return restore(r, _scan_samples(r, objective, "include_one", small))
 
 
 def leave_one_out(
@@ -273,8 +288,8 @@ def leave_one_out(
         >>> leave_one_out([0.0, 1.0, 5.0], "max@2")
         array([5., 5., 1.])
     """
-    group = _arrange(rewards, axis, where)
-    return _restore(group, rewards, axis, _scanned(group, objective, "excluded", small))
+    r = arrange(rewards, axis, where)
+    return restore(r, _scan_samples(r, objective, "excluded", small))
 
 
 def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | None = None) -> Array:
@@ -296,10 +311,12 @@ def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | N
         >>> order_statistics([1.0, 2.0, 3.0], 2) * 3
         array([4., 8.])
     """
-    group = _filled(_arrange(rewards, axis, where))
-    ordered = group.ops.sort(group.x)
-    ranks = [_valued(group, ordered, rank, "error") for rank in every_rank(k)]
-    return group.ops.cast(group.ops.xp.stack(ranks, axis=-1), rewards)
+    r = fill_masked(arrange(rewards, axis, where))
+    ordered = r.ops.sort(r.x)
+    if r.mask is None:
+        return finish(r.ops, _common(r, ordered[..., None, :], _rank_scans(r, k, "value")), rewards)
+    ranks = [_value_of_sorted(r, ordered, rank, "error") for rank in every_rank(k)]
+    return finish(r.ops, r.ops.xp.stack(ranks, axis=-1), rewards)
 
 
 def rank_advantages(
@@ -324,13 +341,18 @@ def rank_advantages(
         >>> rank_advantages([0.0, 1.0, 5.0], 2) @ [0.0, 1.0] - advantages([0.0, 1.0, 5.0], "max@2")
         array([0., 0., 0.])
     """
-    ranks = [advantages(rewards, rank, axis=axis, where=where, baseline=baseline) for rank in every_rank(k)]
-    return backend_of(rewards).xp.stack(ranks, axis=-1)
-
-
-def filled_columns(n: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which of n columns are filled in rows of so many, shape (len(sizes), n)."""
-    return cast("NDArray[np.int64]", np.arange(n)) < sizes[:, None]
+    check_choice("baseline", baseline, _BASELINES)
+    r = arrange(rewards, axis, where, detach=True)
+    ops, xp = r.ops, r.ops.xp
+    if r.mask is not None:
+        a = xp.stack([_scan_samples(r, rank, baseline, "error") for rank in every_rank(k)], axis=-1)
+    else:
+        scans = _rank_scans(r, k, baseline)
+        ordered, order = ops.sort_with_order(fill_masked(r).x)
+        climb = ops.cumulate(scans.slopes * ops.gaps(ordered)[..., None, :])
+        ascending = climb - ops.mean(climb) + _common(r, ordered[..., None, :], scans)[..., None]
+        a = xp.stack([ops.unsort(ascending[..., j, :], order) for j in range(k)], axis=-1)
+    return finish(ops, a if r.axis == -1 else ops.moveaxis(a, -2, r.axis - 1 if r.axis < 0 else r.axis), rewards)
 
 
 def ragged_advantages(
@@ -342,7 +364,7 @@ def ragged_advantages(
     baseline: Baseline,
     small: Small,
 ) -> Array | None:
-    """Return the advantages of groups of any sizes in a fused kernel, or None where there is none or a value is bad.
+    """Return the advantages of groups of any sizes from a fused kernel, or None without one or if a value is bad.
 
     Args:
         ops: The backend of `flat`.
@@ -353,21 +375,13 @@ def ragged_advantages(
         baseline: As in `advantages`.
         small: As in `advantages`.
     """
-    _check_choice("baseline", baseline, _BASELINES)
-    _check_choice("small", small, _SMALL)
-    if ops.fused_ragged is None:
-        return None
-    counts = np.bincount(sizes)
-    distinct = np.flatnonzero(counts)
+    check_choice("baseline", baseline, _BASELINES)
+    check_choice("small", small, _SMALL)
     try:
-        scans = [ops.constants(_scan, flat, objective, n, baseline, small) for n in distinct.tolist()]
+        scans = _by_count(objective, sizes, baseline, small)
     except _TooSmallError:
         return None
-    slopes, offset, total = zip(*scans, strict=True)
-    begin = np.cumsum(np.maximum(distinct - 1, 0)) - np.maximum(distinct - 1, 0)
-    row = (np.cumsum(counts > 0) - 1)[sizes]
-    weights = ops.xp.concat(slopes), ops.xp.concat(offset), ops.xp.stack(total)
-    return ops.fused_ragged(ops.detach(flat), positions, sizes, row, begin[row], *weights)
+    return _fused_ragged(ops, ops.detach(flat), positions, sizes, scans)
 
 
 def padded_advantages(
@@ -380,182 +394,51 @@ def padded_advantages(
 ) -> Array:
     """Return the advantages of groups that fill the first `sizes` columns of the rows of `x`; the others get 0."""
     n = x.shape[-1]
-    group = _Group(ops, ops.detach(x), n, ops.asarray(filled_columns(n, sizes), x), sizes)
-    return _restore(group, x, -1, _scanned(group, objective, baseline, small))
+    filled = ops.asarray(np.arange(n) < sizes[:, None], x)
+    r = Rewards(ops, ops.detach(x), n, filled, sizes, given=x, axis=-1)
+    return restore(r, _scan_samples(r, objective, baseline, small))
 
 
-class _Group(NamedTuple):
-    """Rewards on the last axis, in the computing dtype, and which are valid: `sizes` of them if the host knows."""
-
-    ops: Backend
-    x: Array
-    n: int
-    mask: Array | None
-    sizes: NDArray[np.int64] | None = None
+# The scan: sort, multiply the gaps by slopes, add up, centre, unsort
 
 
-def _arrange(rewards: Array, axis: int, where: Array | None, detach: bool = False) -> _Group:
-    ops = backend_of(rewards)
-    x = ops.floating(rewards)
-    axis = axis if axis.__class__ is int else whole_axis(axis)
-    if x.ndim > 0 and not -x.ndim <= axis < x.ndim:
-        raise ValueError(
-            f"axis must satisfy {-x.ndim} <= axis < {x.ndim}; got axis={axis} (rewards shape {tuple(x.shape)})"
-        )
-    if x.ndim == 0 or x.shape[axis] == 0:
-        raise ValueError(f"rewards must hold at least one sample along axis {axis}; got shape {tuple(x.shape)}")
-    x = ops.detach(x) if detach else x
-    n = len(range(x.shape[axis]))  # a plain int also where compilers make sizes symbolic
-    mask = None
-    if where is not None:
-        mask = _beside("where", ops.asarray(where, x), x, ops, axis)
-        if not ops.xp.isdtype(mask.dtype, "bool"):
-            raise TypeError(f"where must be a mask of bools; got dtype {mask.dtype}")
-    if axis != -1:
-        x = ops.moveaxis(x, axis, -1)
-    return _Group(ops, x, n, mask)
-
-
-def _counts(group: _Group) -> Array:
-    """Return the number of valid samples of each group."""
-    if group.sizes is not None:
-        return group.ops.asarray(group.sizes, group.x)
-    xp = group.ops.xp
-    return xp.sum(xp.astype(group.mask, xp.int32), axis=-1)
-
-
-def _filled(group: _Group) -> _Group:
-    """Return the group with masked rewards equal to the highest valid one of their group, checked to be finite."""
-    ops, x, _, mask, _ = group
-    if mask is not None:
-        zero = ops.xp.zeros_like(x)
-        highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
-        x = ops.xp.where(mask, x, ops.xp.where(_counts(group)[..., None] > 0, highest, zero))
-    magnitude = ops.magnitude(x)
-    if magnitude is not None and not magnitude < 1e18:  # finite sums of differences in any dtype below that
-        _check_finite(ops, x)
-    return group._replace(x=x)
-
-
-def _check_finite(ops: Backend, x: Array) -> None:
-    """Check that rewards are finite and as many of their largest difference as there are in a group can be added up."""
-    if is_finite(ops, x) is False:
-        raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
-    half = ops.xp.max(x / 2, axis=-1) - ops.xp.min(x / 2, axis=-1)
-    if not bool(ops.xp.all(half <= float(ops.xp.finfo(x.dtype).max) / x.shape[-1] / 4)):
-        raise ValueError(
-            f"rewards must lie closer together, or sums of their differences overflow {x.dtype}; got rewards from "
-            f"{float(ops.xp.min(x))} to {float(ops.xp.max(x))} (rewards shape {tuple(x.shape)})"
-        )
-
-
-def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array:
-    """Return an array broadcast to the rewards, the group's axis last."""
-    try:
-        array = ops.xp.broadcast_to(array, x.shape)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} must be broadcastable to rewards; got shape {tuple(array.shape)} (rewards shape {tuple(x.shape)})"
-        ) from error
-    return array if axis == -1 else ops.moveaxis(array, axis, -1)
-
-
-def _probabilities(
-    group: _Group, sample_weight: Array, axis: int, small: Small | SmallValue
-) -> tuple[Array, Array | None]:
-    """Return sample weights of sum 1 in every group, zero where masked; and which groups have none, if allowed."""
-    ops, x = group.ops, group.x
-    unmoved = x if axis == -1 else ops.moveaxis(x, -1, axis)
-    weight = _beside("sample_weight", floating_beside("sample_weight", sample_weight, x, ops), unmoved, ops, axis)
-    weight = ops.wide(weight)
-    if group.mask is not None:
-        weight = ops.xp.where(group.mask, weight, ops.xp.zeros_like(weight))
-    largest = ops.detach(ops.xp.max(weight, axis=-1, keepdims=True))
-    finite = is_finite(ops, weight)
-    if finite is not None:
-        _check_weights(ops, weight, largest[..., 0], finite, small)
-    weight = weight / ops.xp.where(largest > 0, largest, ops.xp.ones_like(largest))  # whose sum does not overflow
-    total = ops.total(weight)
-    if small == "error":
-        return weight / total[..., None], None
-    empty = total == 0
-    return weight / ops.xp.where(empty, ops.xp.ones_like(total), total)[..., None], empty
-
-
-def _check_weights(ops: Backend, weight: Array, largest: Array, finite: bool, small: Small | SmallValue) -> None:
-    got = None
-    if not finite:
-        got = "got NaN or infinite weights"
-    elif bool(ops.xp.any(weight < 0)):
-        got = f"got a weight of {float(ops.xp.min(weight))}"
-    elif small == "error" and bool(ops.xp.any(largest <= 0)):
-        got = "got a group of weights 0; small='shrink' would accept it"
-    if got is not None:
-        raise ValueError(
-            f"sample_weight must be finite and nonnegative, with a positive sum in every group; {got} "
-            f"(rewards shape {tuple(weight.shape)})"
-        )
-
-
-def _emptied(ops: Backend, a: Array, empty: Array | None, fill: float) -> Array:
-    """Return an array of values, or of one for each sample, with what stands for groups without any weight."""
-    if empty is None:
-        return a
-    empty = empty if empty.ndim == a.ndim else empty[..., None]
-    return ops.xp.where(empty, ops.xp.zeros_like(a) + fill, a)
-
-
-def _open_sizes(group: _Group, quantity: Quantity) -> tuple[tuple[int, ...], Array | None]:
-    """Return the comparison sizes that open levels take, and which of them each group takes."""
-    if group.mask is None:
-        return (open_k(group.n, quantity),), None
-    distinct, index = group.ops.counts(group.mask, group.sizes)
-    return tuple(open_k(max(count, 1), quantity) for count in distinct), _counts(group) if index is None else index
-
-
-def _scanned(
-    group: _Group, objective: str | Objective | Schedule, quantity: Quantity, small: Small | SmallValue
+def _scan_samples(
+    r: Rewards, objective: str | Objective | Schedule, quantity: Quantity, small: Small | SmallValue
 ) -> Array:
-    """Return a quantity of every sample: sort, scan, centre, unsort; in a fused kernel where there is one."""
-    ops = group.ops
+    """Return a quantity of every sample, from a fused kernel where there is one."""
     if isinstance(objective, Schedule):
-        return objective.mix(ops, lambda end: _scanned(group, end, quantity, small))
-    plan = _plan(group, objective, quantity, small)
-    fused = ops.fused(group.x, group.mask, *plan)
+        return objective.mix(r.ops, lambda end: _scan_samples(r, end, quantity, small))
+    scans = _scans(r, objective, quantity, small)
+    fused = _fused(r, scans)
     if fused is not None:
         return fused
-    group = _filled(group)
-    ordered, order = ops.sort_with_order(group.x)
-    slopes, offset, total = _of_each(group, plan)
-    climb = ops.cumulate(slopes * ops.gaps(ordered))
-    if group.mask is None:
+    r = fill_masked(r)
+    ops = r.ops
+    ordered, order = ops.sort_with_order(r.x)
+    climb = ops.cumulate(_each(r, scans, "slopes") * ops.gaps(ordered))
+    if r.mask is None:
         a = ops.unsort(climb - ops.mean(climb), order)
     else:
         a = ops.unsort(climb, order)
-        sums = ops.total(_zeroed(group, a))
-        a = a - (sums / ops.xp.clip(ops.xp.astype(_counts(group), a.dtype), 1, group.n))[..., None]
-    if quantity not in ("leave_one_out", "error"):
-        a = a + _common(ops, ordered, offset, total)[..., None]
-    elif group.mask is not None:
-        a = a + total[..., None]  # 0, or NaN for a group that is too small, however many gaps it has
-    return _zeroed(group, a)
+        n = ops.xp.clip(ops.xp.astype(valid_counts(r), a.dtype), 1, r.n)
+        a = a - (ops.total(zero_masked(r, a)) / n)[..., None]
+    if quantity not in _CENTRED:
+        a = a + _common(r, ordered, scans)[..., None]
+    elif r.mask is not None:
+        a = a + _each(r, scans, "total")[..., None]  # 0, or NaN for a group that is too small, even without a gap
+    return zero_masked(r, a)
 
 
-def _zeroed(group: _Group, a: Array) -> Array:
-    """Return an array with 0 where the samples are masked."""
-    return a if group.mask is None else group.ops.xp.where(group.mask, a, group.ops.xp.zeros_like(a))
-
-
-def _valued(group: _Group, ordered: Array, objective: str | Objective | Schedule, small: SmallValue) -> Array:
-    """Return the value of sorted groups."""
+def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective | Schedule, small: SmallValue) -> Array:
+    """Return the value of groups whose rewards ascend."""
     if isinstance(objective, Schedule):
-        return objective.mix(group.ops, lambda end: _valued(group, ordered, end, small))
-    _, offset, total = _of_each(group, _plan(group, objective, "value", small))
-    return _common(group.ops, ordered, offset, total)
+        return objective.mix(r.ops, lambda end: _value_of_sorted(r, ordered, end, small))
+    return _common(r, ordered, _scans(r, objective, "value", small))
 
 
-def _common(ops: Backend, ordered: Array, offset: Array, total: Array) -> Array:
-    return total * ordered[..., 0] + ops.total(offset * ops.gaps(ordered))
+def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount") -> Array:
+    """Return the part of a quantity that all samples of a group have in common."""
+    return _each(r, scans, "total") * ordered[..., 0] + r.ops.total(_each(r, scans, "offset") * r.ops.gaps(ordered))
 
 
 def _root(ops: Backend, square: Array) -> Array:
@@ -564,56 +447,127 @@ def _root(ops: Backend, square: Array) -> Array:
     return ops.xp.where(square == 0, square, ops.xp.sqrt(ops.xp.where(square == 0, one, square)))
 
 
-def _restore(group: _Group, rewards: Array, axis: int, a: Array) -> Array:
-    return group.ops.cast(a if axis == -1 else group.ops.moveaxis(a, -1, axis), rewards)
+# Which scan is whose: one for all groups, one for each number of valid samples, or all numbers where it is not known
 
 
-class _Plan(NamedTuple):
-    """Slopes, offset and total: one scan for all groups; or the rows, and which is each group's."""
+class _ByCount(NamedTuple):
+    """The scans of groups of different sizes, on the host in float64; `row` is the scan of each group."""
+
+    slopes: tuple[NDArray[np.float64], ...]
+    offset: tuple[NDArray[np.float64], ...]
+    total: NDArray[np.float64]
+    row: NDArray[np.int64]
+
+
+class _Scans(NamedTuple):
+    """One scan for all groups or, with a mask, those of 0..n valid samples, one after the other."""
 
     slopes: Array
     offset: Array
     total: Array
-    rows: Array | None
 
 
-def _plan(group: _Group, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Plan:
-    """Return the scan of all groups, or one for each number of valid samples."""
-    ops, x, n, mask, sizes = group
+def _scans(r: Rewards, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Scans | _ByCount:
     if not isinstance(objective, (str, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
         objective = parse(objective)
-    if mask is None:
+    if r.mask is None:
         try:
-            slopes, offset, total = ops.constants(_scan, x, objective, n, quantity, small)
+            return _Scans(*r.ops.constants(_scan, r.x, objective, r.n, quantity, small))
         except _TooSmallError as error:
-            raise ValueError(f"{error} (rewards shape {tuple(x.shape)})") from None
-        return _Plan(slopes, offset, total, None)
-    distinct, index = ops.counts(mask, sizes)
-    if small == "error" and index is not None:
-        need = smallest_group(parse(objective), quantity)
-        if distinct[0] < need:
+            raise ValueError(f"{error} (rewards shape {tuple(r.x.shape)})") from None
+    counts = counts_on_host(r)
+    if counts is None:
+        return _Scans(*r.ops.constants(_table, r.x, objective, r.n, quantity, small))
+    if small == "error":
+        need, least = smallest_group(parse(objective), quantity), int(counts.min(initial=r.n))
+        if least < need:
             raise ValueError(
                 f"where must leave at least {need} valid samples in every group for {objective}; got a group with "
-                f"{distinct[0]} (rewards shape {tuple(x.shape)}); small='shrink' would accept it"
+                f"{least} (rewards shape {tuple(r.x.shape)}); small='shrink' would accept it"
             )
-    slopes, offset, total = ops.constants(_table, x, objective, n, quantity, small, distinct)
-    return _Plan(slopes, offset, total, index)
+    return _by_count(objective, counts, quantity, small)
 
 
-def _of_each(group: _Group, plan: _Plan) -> tuple[Array, Array, Array]:
-    """Return slopes, offset and total for all groups, or stacked for each."""
-    *tables, index = plan
-    if group.mask is not None:
-        xp, index = group.ops.xp, _counts(group) if index is None else index
-        flat = xp.reshape(index, (-1,))
-        tables = [xp.reshape(xp.take(table, flat, axis=0), (*index.shape, *table.shape[1:])) for table in tables]
-    slopes, offset, total = tables
-    return slopes, offset, total
+def _by_count(
+    objective: str | Objective, counts: NDArray[np.int64], quantity: Quantity, small: Small | SmallValue
+) -> _ByCount:
+    """Return the scans of groups with these numbers of samples, each cached by its number."""
+    found = np.bincount(counts.reshape(-1))
+    distinct = np.flatnonzero(found).tolist()
+    scans = [host_constants(_scan, objective, n, quantity, small) for n in distinct]
+    slopes, offset, total = zip(*scans, strict=True) if scans else ((), (), ())
+    return _ByCount(slopes, offset, np.array(total, np.float64), (np.cumsum(found > 0) - 1)[counts])
 
 
-def _check_choice(name: str, got: str, choices: tuple[str, ...]) -> None:
-    if got not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
+def _rank_scans(r: Rewards, k: int, quantity: Quantity) -> _Scans:
+    """Return the scans of every rank of k, stacked: slopes and offset (k, n - 1), total (k,)."""
+    try:
+        return _Scans(*r.ops.constants(_stacked_scans, r.x, whole_number("k", k), r.n, quantity))
+    except _TooSmallError as error:
+        raise ValueError(f"{error} (rewards shape {tuple(r.x.shape)})") from None
+
+
+def _stacked_scans(k: int, n: int, quantity: Quantity) -> tuple[NDArray[np.float64], ...]:
+    return tuple(map(np.stack, zip(*(_scan(rank, n, quantity, "error") for rank in every_rank(k)), strict=True)))
+
+
+def _fused(r: Rewards, scans: _Scans | _ByCount) -> Array | None:
+    """Return the scan of every group from a fused kernel; None without one, or where the host meets a bad sum."""
+    if isinstance(scans, _Scans):
+        return r.ops.fused(r.x, r.mask, *scans)
+    mask = r.ops.on_host(r.mask) if r.sizes is None and r.ops.on_host(r.x) is not None else None
+    if mask is None:
+        return None
+    flat, sizes = r.ops.xp.reshape(r.x, (-1,)), np.count_nonzero(mask, axis=-1).reshape(-1)
+    out = _fused_ragged(r.ops, flat, np.flatnonzero(mask), sizes, scans)
+    return None if out is None else r.ops.xp.reshape(out, r.x.shape)
+
+
+def _fused_ragged(
+    ops: Backend, flat: Array, positions: NDArray[np.int64], sizes: NDArray[np.int64], scans: _ByCount
+) -> Array | None:
+    lengths = np.array([len(slopes) for slopes in scans.slopes], np.int64)
+    row = scans.row.reshape(-1)
+    at = (np.cumsum(lengths) - lengths)[row]
+    slopes, offset = np.concatenate(scans.slopes or ([],)), np.concatenate(scans.offset or ([],))
+    return ops.fused_ragged(flat, positions, sizes, row, at, slopes, offset, scans.total)
+
+
+def _each(r: Rewards, scans: _Scans | _ByCount, part: Literal["slopes", "offset", "total"]) -> Array:
+    """Return slopes, offset or total for all groups or, with a mask, stacked for each."""
+    ops, found = r.ops, getattr(scans, part)
+    if isinstance(scans, _ByCount):
+        table = found if part == "total" else _padded(found, r.n - 1)
+        return ops.cast(ops.asarray(table[scans.row], r.x), r.x)
+    if r.mask is None:
+        return found
+    counts = valid_counts(r)
+    if part == "total":
+        index = counts
+    else:
+        c = ops.xp.clip(counts, 1, r.n)
+        index = ((c - 1) * (c - 2) // 2)[..., None] + ops.asarray(np.arange(r.n - 1), r.x)  # no gap beyond the valid
+    return ops.xp.reshape(ops.xp.take(found, ops.xp.reshape(index, (-1,)), axis=0), index.shape)
+
+
+def _padded(vectors: Sequence[NDArray[np.float64]], length: int) -> NDArray[np.float64]:
+    table = np.zeros((len(vectors), length))
+    for row, vector in zip(table, vectors, strict=True):
+        row[: len(vector)] = vector
+    return table
+
+
+def _open_sizes(r: Rewards, quantity: Quantity) -> tuple[tuple[int, ...], Array | None]:
+    """Return the comparison sizes that open levels take, and which of them each group takes."""
+    if r.mask is None:
+        return (open_k(r.n, quantity),), None
+    counts = counts_on_host(r)
+    if counts is None:
+        distinct, index = range(r.n + 1), valid_counts(r)
+    else:
+        found, places = np.unique(counts, return_inverse=True)
+        distinct, index = found.tolist(), r.ops.asarray(places.reshape(counts.shape), r.x)
+    return tuple(open_k(max(count, 1), quantity) for count in distinct), index
 
 
 class _TooSmallError(ValueError):
@@ -623,10 +577,10 @@ class _TooSmallError(ValueError):
 def _scan(
     objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the scan of a quantity for groups of n; for smaller groups than it needs, what `small` says."""
+    """Return the scan of a quantity for groups of n; for smaller groups than it needs, as `small` says."""
     objective = parse(objective)
     if quantity in _VALUES:
-        _check_choice("small", small, _SMALL_VALUE)
+        check_choice("small", small, _SMALL_VALUE)
     need = smallest_group(objective, quantity)
     if n >= need:
         return scan(objective, n, quantity)
@@ -639,19 +593,26 @@ def _scan(
             raise _TooSmallError(f"N must satisfy N >= 2 for baseline='k_minus_one'; got N={n}")
         bound = "1 <= k < N" if k < need else "1 <= k <= N"
         raise _TooSmallError(f"k must satisfy {bound}; got k={k}, N={n} for {objective}")
-    fill = np.nan if small == "nan" or quantity in _VALUES else 0.0
-    return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill
+    return _filled_scan(n, np.nan if small == "nan" or quantity in _VALUES else 0.0)
 
 
 def _table(
-    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue, counts: tuple[int, ...]
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the scans for groups with each number of valid samples, padded to n, stacked."""
-    slopes, offset, total = np.zeros((len(counts), n - 1)), np.zeros((len(counts), n - 1)), np.zeros(len(counts))
-    for row, count in enumerate(counts):
-        gaps = slice(0, max(count - 1, 0))
-        try:
-            slopes[row, gaps], offset[row, gaps], total[row] = _scan(objective, count, quantity, small)
-        except _TooSmallError:
-            slopes[row], offset[row], total[row] = np.nan, np.nan, np.nan
-    return slopes, offset, total
+    """Return the scans of groups of 0..n samples, one after the other; NaN for groups that are too small."""
+    slopes, offset, total = zip(*(_scan_or_nan(objective, m, quantity, small) for m in range(n + 1)), strict=True)
+    common = np.concatenate(offset) if quantity not in _CENTRED else np.broadcast_to(0.0, n * (n - 1) // 2)
+    return np.concatenate(slopes), common, np.array(total)
+
+
+def _scan_or_nan(
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
+) -> tuple[np.ndarray, np.ndarray, float]:
+    try:
+        return _scan(objective, n, quantity, small)
+    except _TooSmallError:
+        return _filled_scan(n, np.nan)
+
+
+def _filled_scan(n: int, fill: float) -> tuple[np.ndarray, np.ndarray, float]:
+    return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill

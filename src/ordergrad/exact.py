@@ -16,30 +16,30 @@ References:
 """
 
 import math
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, Backend, backend_of, is_finite
-from ordergrad.objectives import Elementary, Objective, combine, every_rank
+from ordergrad.arrays import floating_beside, is_finite, whole_axis
+from ordergrad.backends import Array, Backend, backend_of
+from ordergrad.bernstein import log_binomial, subset_weights
+from ordergrad.objectives import Elementary, Objective, combine, whole_number
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
-from ordergrad.weights import components, subset_weights
+from ordergrad.weights import components, neighbouring_sizes
 
 __all__ = [
     "Sizes",
     "advantages",
     "advantages_under",
-    "floating_beside",
+    "include_one",
     "order_statistics",
     "value",
     "value_under",
-    "whole_axis",
 ]
 
-_CHUNK = 1 << 22
+_CHUNK, _TINY = 1 << 22, 1e-30
 
 Sizes = tuple[int, ...] | None
 """The comparison sizes that open levels take, of each distribution the one in its `row`, the first without rows; None
@@ -103,6 +103,42 @@ def advantages(rewards: Array, probs: Array, objective: str | Objective, *, axis
     return ops.cast(ops.moveaxis(a, -1, axis), rewards)
 
 
+def include_one(rewards: Array, probs: Array, objective: str | Objective, *, axis: int = -1) -> Array:
+    r"""Return $q_i$, for every outcome the expected statistic when it is one of the K draws.
+
+    $q_i = J + A_i / K$ for one comparison size K; additive over the terms of a mixture. A level without @K stands for
+    the population, of which one draw changes nothing: $q_i = J$. Differentiable as `value` is.
+
+    Args:
+        rewards: Rewards of the outcomes, shape (..., m).
+        probs: Their probabilities along `axis`, nonnegative, of sum 1; broadcastable to `rewards`.
+        objective: An objective or its string; a level without @K stands for the population (NumPy arrays only).
+        axis: The axis of the outcomes.
+
+    Returns:
+        An array of the shape of `rewards` (broadcast with `probs`).
+
+    Example:
+        >>> include_one([0.0, 1.0], [0.75, 0.25], "max@2")
+        array([0.25, 1.  ])
+    """
+    ops, r, p = _prepare(rewards, probs, axis)
+    objective = parse(objective)
+    of_one = combine(*(term for c, part in objective.terms() for term in _per_draw(c, part)))
+    q = value_under(ops, r, p, objective)[..., None] + advantages_under(ops, r, p, of_one)
+    return ops.cast(ops.moveaxis(q, -1, axis), rewards)
+
+
+def _per_draw(coefficient: float, part: Elementary) -> list[tuple[float, Objective]]:
+    """Return a term over its comparison size; a real size is that of its two neighbours."""
+    k = part.comparison_size
+    if k is None:
+        return []
+    if part.kind == "fixed":
+        return [(coefficient / k, part)]
+    return [(coefficient * share / size, part.at(size)) for share, size in neighbouring_sizes(k)]
+
+
 def order_statistics(rewards: Array, probs: Array, k: int, *, axis: int = -1) -> Array:
     r"""Return the exact expected order statistics $E[R_{(1:K)}], \dots, E[R_{(K:K)}]$ of K independent draws.
 
@@ -119,8 +155,39 @@ def order_statistics(rewards: Array, probs: Array, k: int, *, axis: int = -1) ->
         >>> order_statistics([0.0, 1.0], [0.5, 0.5], 3)
         array([0.125, 0.5  , 0.875])
     """
-    ranks = [value(rewards, probs, rank, axis=axis) for rank in every_rank(k)]
-    return backend_of(rewards).xp.stack(ranks, axis=-1)
+    ops, r, p = _prepare(rewards, probs, axis)
+    ordered, order = ops.sort_with_order(ops.wide(r))
+    level = _levels(ops, ops.take(p, order), "mean", (1,))
+    climb = ops.cumulate(_fewer_steps(ops, level, ops.gaps(ordered), whole_number("k", k)))[..., 1:]
+    return ops.cast(ordered[..., :1] + climb, rewards)
+
+
+def _fewer_steps(ops: Backend, level: Array, gaps: Array, k: int) -> Array:
+    r"""Return $\sum_t \binom ki F_t^i (1-F_t)^{k-i} g_t$ for i = 0..k-1, in slices of bounded memory.
+
+    That is the expected length of the gaps with exactly i of k draws below, the mean difference of neighbouring ranks.
+    """
+    xp = ops.xp
+    every, log_choices = ops.constants(_binomials, level, k)
+    log_u, log_v = _logarithms(ops, level)
+    step = max(1, _CHUNK // max(math.prod(level.shape), 1))
+    parts: list[Array] = []
+    for start in range(0, k, step):
+        i = every[start : start + step]
+        chance = xp.exp(log_choices[start : start + step, None] + i[:, None] * log_u + (k - i)[:, None] * log_v)
+        parts.append(ops.total(chance * gaps[..., None, :]))
+    return xp.concat(parts, axis=-1)
+
+
+def _binomials(k: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    i = np.arange(float(k))
+    return i, log_binomial(k, i)
+
+
+def _logarithms(ops: Backend, level: Array) -> tuple[Array, Array]:
+    """Return log u and log(1 - u) of levels (..., n), finite, shape (..., 1, n)."""
+    u = ops.xp.clip(level, _TINY, 1 - float(ops.xp.finfo(level.dtype).eps) / 2)[..., None, :]
+    return ops.xp.log(u), ops.xp.log1p(-u)
 
 
 def value_under(
@@ -248,8 +315,6 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
         The background of each row, the excess of its terms over it, the power of each term, the degree of each row,
         and the logarithms of the binomial coefficients, minus infinity beyond the degree.
     """
-    from scipy.special import gammaln
-
     background, degree = np.empty(len(rows)), np.array([len(row) - 1 for row in rows])
     excess = np.zeros((len(rows), int(degree.max()) + 1))
     for i, row in enumerate(rows):
@@ -257,25 +322,22 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
         background[i] = values[np.argmax(counts)]
         excess[i, : len(row)] = row - background[i]
     power = np.flatnonzero(excess.any(axis=0))
-    beyond = degree[:, None] - power
-    log_binomial = gammaln(degree + 1)[:, None] - gammaln(power + 1) - gammaln(np.maximum(beyond, 0) + 1)
-    log_binomial = np.where(beyond < 0, -np.inf, log_binomial)
-    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial)))
+    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial(degree[:, None], power))))
 
 
 def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Array]) -> Array:
     """Return the sums of the Bernstein terms at the levels, in slices of bounded memory."""
-    xp, tiny = ops.xp, 1e-30
-    background, excess, power, degree, log_binomial = terms
-    background, excess, degree, log_binomial = (_at(ops, a, row) for a in (background, excess, degree, log_binomial))
-    u = xp.clip(level, tiny, 1 - float(xp.finfo(level.dtype).eps) / 2)[..., None]
+    xp = ops.xp
+    background, excess, power, degree, log_choices = terms
+    background, excess, degree, log_choices = (_at(ops, a, row) for a in (background, excess, degree, log_choices))
+    u = xp.clip(level, _TINY, 1 - float(xp.finfo(level.dtype).eps) / 2)[..., None]
     log_u, log_v = xp.log(u), xp.log1p(-u)
     total = background[..., None] + 0 * level
     step = max(1, _CHUNK // max(math.prod(level.shape), 1))
     for start in range(0, power.shape[0], step):
         part = slice(start, min(start + step, power.shape[0]))
         rest = degree[..., None, None] - power[part]
-        pieces = xp.exp(log_binomial[..., None, part] + power[part] * log_u + rest * log_v)
+        pieces = xp.exp(log_choices[..., None, part] + power[part] * log_u + rest * log_v)
         total = total + ops.total(pieces * excess[..., None, part])
     return total
 
@@ -313,20 +375,3 @@ def _prepare(rewards: Array, probs: Array, axis: int) -> tuple[Backend, Array, A
                 f"{float(ops.xp.max(sums))} and a smallest probability of {float(ops.xp.min(p))}"
             )
     return ops, r, p
-
-
-def floating_beside(name: str, values: Array, x: Array, ops: Backend) -> Array:
-    """Return numbers as a floating array beside `x`, or say by their name that they are none."""
-    try:
-        return ops.floating(ops.asarray(values, x))
-    except (TypeError, ValueError) as error:
-        reason = str(error).removeprefix("rewards must be real numbers; ")
-        raise TypeError(f"{name} must be real numbers; {reason}") from error
-
-
-def whole_axis(axis: object) -> int:
-    """Return an axis as a whole number, or say that it is none."""
-    try:
-        return operator.index(axis)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"axis must be a whole number; got {axis!r}") from None

@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.backend import Array, Backend, backend_of
-from ordergrad.estimators import Small, advantages, filled_columns, padded_advantages, ragged_advantages
+from ordergrad.backends import Array, Backend, backend_of
+from ordergrad.estimators import Small, advantages, padded_advantages, ragged_advantages
 from ordergrad.objectives import Objective
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
@@ -98,7 +98,7 @@ def group_advantages(
                 named = next(islice(group_ids, int(rows[culprit, 0]), None))  # by place, which a Series does not index
                 raise ValueError(f"group {named!r}: {error}") from error
             raise
-        inside = filled_columns(rows.shape[1], own)
+        inside = _filled_columns(rows.shape[1], own)
         place[rows[inside]] = done + np.flatnonzero(inside)
         done += rows.size
     return ops.cast(ops.xp.concat(parts)[ops.asarray(place, flat)], rewards)
@@ -167,7 +167,7 @@ def _together(
     """Return the advantages of the groups in the rows, flat; the padding gets anything."""
     index = ops.asarray(rows, flat)
     beside = {name: column[index] for name, column in columns.items()}
-    inside = filled_columns(rows.shape[1], sizes)
+    inside = _filled_columns(rows.shape[1], sizes)
     if beside or inside.all():
         if not inside.all():
             filled = ops.asarray(inside, flat)
@@ -176,6 +176,11 @@ def _together(
     else:
         found = padded_advantages(ops, flat[index], sizes, objective, baseline, small)
     return ops.xp.reshape(found, (-1,))
+
+
+def _filled_columns(n: int, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of n columns are filled in rows of so many, shape (len(sizes), n)."""
+    return cast("NDArray[np.int64]", np.arange(n)) < sizes[:, None]
 
 
 def _culprit(run: Callable[..., Array], rows: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:

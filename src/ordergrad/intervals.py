@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad import exact
-from ordergrad.backend import Array, backend_of
+from ordergrad.arrays import whole_axis
+from ordergrad.backends import Array, backend_of
 from ordergrad.estimators import advantages
-from ordergrad.exact import whole_axis
 from ordergrad.objectives import Objective, real_number
 from ordergrad.smoothing import quantile_level, smoothed
 from ordergrad.spec import parse

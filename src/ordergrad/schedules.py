@@ -8,10 +8,10 @@ training step serves every t.
 from collections.abc import Callable
 from typing import Any, NoReturn, cast, overload
 
-from ordergrad.backend import Array, Backend
+from ordergrad.backends import Array, Backend
 from ordergrad.objectives import Objective, combine, real_number
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs
+from ordergrad.weights import check_nonzero
 
 __all__ = ["Schedule", "anneal"]
 
@@ -99,7 +99,7 @@ def anneal(a: str | Objective, b: str | Objective, t: Any) -> Objective | Schedu
 
 def _check_ends(a: str | Objective, b: str | Objective) -> None:
     for end in (a, b):
-        check_weighs(parse(end))
+        check_nonzero(parse(end))
 
 
 cast(Any, _check_ends)._dynamo_marked_constant = True  # torch.compile runs it instead of tracing it

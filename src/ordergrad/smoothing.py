@@ -39,7 +39,7 @@ def smoothed(objective: Objective) -> Objective:
     Example:
         >>> from ordergrad.spec import parse
         >>> print(smoothed(parse("mean-0.5*var:0.1+max@4")))
-        mean-0.5*quantile:0.1:harrelldavis+max@4
+        mean+max@4-0.5*quantile:0.1:harrelldavis
     """
     return combine(*((c * share, part) for c, term in objective.terms() for share, part in _smooth_parts(term)))
 

@@ -5,20 +5,41 @@
 
 import difflib
 import re
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, cast
 
 from ordergrad import objectives
 from ordergrad.objectives import Elementary, Objective, combine
 
-__all__ = ["names", "parse", "resolved"]
+__all__ = ["names", "parse"]
 
-_BY_NAME: dict[str, type[Elementary]] = {
-    cls.name: cls
-    for cls in vars(objectives).values()
-    if isinstance(cls, type) and issubclass(cls, Elementary) and hasattr(cls, "name") and cls is not objectives.Spectrum
-}
+_NAMED: tuple[type[Elementary], ...] = (
+    objectives.Mean,
+    objectives.Gini,
+    objectives.LMoment,
+    objectives.Weights,
+    objectives.Max,
+    objectives.Min,
+    objectives.Top,
+    objectives.Bottom,
+    objectives.Rank,
+    objectives.TopBottom,
+    objectives.Midrange,
+    objectives.CVaR,
+    objectives.UpperCVaR,
+    objectives.Range,
+    objectives.VaR,
+    objectives.Quantile,
+    objectives.Median,
+    objectives.Trimmed,
+    objectives.Winsorized,
+    objectives.MaxRL,
+    objectives.Wang,
+    objectives.Power,
+    objectives.Exponential,
+)
+_BY_NAME = {cls.name: cls for cls in _NAMED}
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _TERM = re.compile(
     rf"(?P<sign>[+-]?)(?:(?P<factor>{_NUMBER})\*)?(?P<name>[a-zA-Z_]\w*)"
@@ -27,7 +48,7 @@ _TERM = re.compile(
 
 
 def names() -> list[str]:
-    """Return the names that an objective string may use, in the order of their definition."""
+    """Return the names that an objective string may use."""
     return list(_BY_NAME)
 
 
@@ -35,8 +56,9 @@ def parse(objective: str | Objective) -> Objective:
     """Return the objective that a string stands for; an objective is returned as it is.
 
     Args:
-        objective: ``[c*]name[:number...][@K]`` terms joined by ``+`` or ``-``, without spaces: ``"top:2@4"``,
-            ``"0.7*mean+0.3*max@8"``, ``"mean-0.5*gini"``, ``"cvar:0.1"``. K may be real.
+        objective: ``[c*]name[:number...][@K]`` terms joined by ``+`` or ``-``: ``"top:2@4"``,
+            ``"0.7*mean+0.3*max@8"``, ``"mean-0.5*gini"``, ``"cvar:0.1"``. K may be real. Blanks around ``+``, ``-``,
+            ``*``, ``:`` and ``@`` are ignored.
 
     Raises:
         ValueError: The string is not of that form, names no objective, or its numbers are out of range.
@@ -55,32 +77,24 @@ def parse(objective: str | Objective) -> Objective:
     return _parse_text(objective)
 
 
-def resolved(objective: Objective, k: float) -> Objective:
-    """Return an objective with comparison size `k` where it leaves it open.
-
-    Example:
-        >>> print(resolved(parse("mean+cvar:0.1"), 7))
-        mean+cvar:0.1@7
-    """
-    return combine(
-        *((c, replace(cast(Any, part), k=k) if part.comparison_size is None else part) for c, part in objective.terms())
-    )
-
-
 @lru_cache(maxsize=1024)
-def _parse_text(text: str) -> Objective:
+def _parse_text(given: str) -> Objective:
+    text = re.sub(r"\s*([-+*:@])\s*", r"\1", given.strip())
+    every = re.search(rf"pass\^({_NUMBER})", text, re.IGNORECASE)
+    if every is not None:
+        raise ValueError(f"objective {given!r}: pass^{every[1]} is min@{every[1]} of rewards that are 0 or 1")
     terms: list[tuple[float, Objective]] = []
     position = 0
     while position < len(text) or not terms:
         match = _TERM.match(text, position)
         if match is None or (terms and not match["sign"]):
-            schedule = "; A..B is a schedule of `train llm`, elsewhere use anneal(A, B, t)" if ".." in text else ""
+            hint = "; A..B is a schedule of `train llm`, elsewhere use anneal(A, B, t)" if ".." in text else ""
             raise ValueError(
                 f"objective must be terms [c*]name[:number...][@K] joined by + or -; "
-                f"got {text!r}, unreadable from {text[position:]!r}{schedule}"
+                f"got {given!r}, unreadable from {text[position:]!r}{hint}"
             )
         sign = -1.0 if match["sign"] == "-" else 1.0
-        terms.append((sign * float(match["factor"] or 1), _elementary(match, text)))
+        terms.append((sign * float(match["factor"] or 1), _elementary(match, given)))
         position = match.end()
     return combine(*terms)
 
@@ -100,9 +114,32 @@ def _elementary(match: re.Match[str], text: str) -> Elementary:
             raise TypeError("too many numbers")
         return cls(*arguments, **options)  # type: ignore[arg-type]
     except TypeError as error:
-        raise ValueError(f"objective {text!r}: {match[0].lstrip('+-')!r} must be of the form {_form(cls)}") from error
+        raise ValueError(
+            f"objective {text!r}: {match[0].lstrip('+-')!r} must be of the form {_form(cls)}{_example(cls)}"
+        ) from error
     except ValueError as error:
         raise ValueError(f"objective {text!r}: {error}") from error
+
+
+_MEANT = {
+    "avar": "cvar",
+    "tvar": "cvar",
+    "es": "cvar",
+    "cte": "cvar",
+    "expected_shortfall": "cvar",
+    "best": "max",
+    "bon": "max",
+    "best_of": "max",
+    "worst": "min",
+    "worst_of": "min",
+    "average": "mean",
+    "avg": "mean",
+    "iqm": "range:0.25:0.75",
+    "midmean": "range:0.25:0.75",
+    "std": "gini",
+    "variance": "gini",
+}
+"""Names of other places, and the objective that they stand for or come closest to."""
 
 
 def _hint(match: re.Match[str]) -> str:
@@ -112,6 +149,12 @@ def _hint(match: re.Match[str]) -> str:
         return f" (pass@{match['k']} is max@{match['k']} of rewards that are 0 or 1)"
     if name == "grpo":
         return " (GRPO is 'mean' with scale='group' in the TRL, verl and SkyRL adapters)"
+    if name in _MEANT:
+        meant = _MEANT[name]
+        if meant in _BY_NAME and meant not in ("mean", "gini"):
+            several = {"max": "top", "min": "bottom"}.get(meant, meant) if match["arguments"] else meant
+            meant = several + match["arguments"] + (f"@{match['k']}" if match["k"] else "")
+        return f" (did you mean {meant!r}?)"
     close = difflib.get_close_matches(name, _BY_NAME, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -120,6 +163,12 @@ def _value(word: str) -> float | str:
     if word.isalpha():
         return word
     return int(word) if word.lstrip("+-").isdigit() else float(word)
+
+
+def _example(cls: type[Elementary]) -> str:
+    if cls is objectives.VaR:
+        return ", such as var:0.1: the value at risk. Spreads are gini and lmoment:2"
+    return ", such as cvar:0.1" if cls is objectives.CVaR else ""
 
 
 def _form(cls: type[Elementary]) -> str:

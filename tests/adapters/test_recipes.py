@@ -78,7 +78,7 @@ def test_errors() -> None:
         completion_advantages(FLAT, IDS, "mean", scale="std")
     with pytest.raises(ValueError, match="no known objective"):
         completion_advantages(FLAT, IDS, "avg")
-    with pytest.raises(ValueError, match="objective must weigh something"):
+    with pytest.raises(ValueError, match="objective must have a nonzero term"):
         completion_advantages(FLAT, IDS, "max@2-max@2")
     check_fits("max@7", 8, "n")
 

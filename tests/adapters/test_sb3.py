@@ -596,7 +596,7 @@ def test_a_schedule_may_change_the_objective():
 def test_bad_input_is_an_error_before_training():
     with pytest.raises(ValueError, match="did you mean 'cvar'"):
         make_model(objective="cvr:0.1")
-    with pytest.raises(ValueError, match="objective must weigh something"):
+    with pytest.raises(ValueError, match="objective must have a nonzero term"):
         make_model(objective="max@4-max@4")
     with pytest.raises(ValueError, match="credit must be one of episode, terminal, telescoped"):
         make_model(credit="step")

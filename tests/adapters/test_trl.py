@@ -528,7 +528,7 @@ def test_the_trainer_warns_when_it_is_made(tmp_path):
     [
         ("max@6", ValueError, r"1 <= k < num_generations; got k=6, num_generations=6 for max@6"),
         ("maximum@4", ValueError, r"no known objective: 'maximum' \(did you mean"),
-        ("mean-mean", ValueError, r"objective must weigh something"),
+        ("mean-mean", ValueError, r"objective must have a nonzero term"),
         (3.5, TypeError, r"objective must be a string or an Objective; got float"),
         (lambda t: "max@8" if t == 1 else "mean", ValueError, r"got k=8, num_generations=6"),
     ],

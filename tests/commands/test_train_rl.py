@@ -446,7 +446,7 @@ def test_seeds_are_distinct():
         ({"env_id": "Odd-v0", "env_args": {"action": "tuple"}}, "not Tuple"),
         ({"env_id": "Odd-v0", "env_args": {"action": "unbounded"}}, "finite bounds"),
         ({"objectives": ("cvr:0.1",)}, "did you mean 'cvar'"),
-        ({"objectives": ("0*mean",)}, "objective must weigh something"),
+        ({"objectives": ("0*mean",)}, "objective must have a nonzero term"),
         ({"objectives": ("mean", "mean")}, "each objective once; mean and mean are the same"),
         (
             {"objectives": ("cvar:0.1", "mean", "cvar:0.10+0*mean")},

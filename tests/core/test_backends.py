@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import ml_dtypes
 import numpy as np
 import pytest
 from catalogue import OPEN, SIZED
@@ -217,3 +218,51 @@ def test_not_a_number_stays_in_its_group(name):
         got = mapped.numpy(mapped.run(lambda x: og.advantages(x, "max@2"))(mapped.array(rewards)))
         assert_allclose(got[0], og.advantages(rewards[0], "max@2"))
         assert not np.isfinite(got[1:]).all(axis=-1).any()
+
+
+WHOLE = {
+    "numpy": ["bool", "int8", "uint8", "int16", "uint64", "int64", "int4", "uint4", "int2"],
+    "torch": ["bool", "int8", "uint8", "int16", "uint16", "uint32", "int64"],
+    "jax": ["bool", "int8", "uint8", "int16", "uint16", "int64", "int4", "uint4"],
+    "strict": ["bool", "int8", "uint8", "int16", "uint64", "int64"],
+}
+DEFAULT = {"numpy": "float64", "torch": "torch.float32", "jax": "float64", "strict": "float64"}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name, dtypes in WHOLE.items() for dtype in dtypes])
+def test_whole_numbers_give_the_default_float(name, dtype):
+    """And nothing is cut off in a type too narrow for advantages."""
+    lib = library(name)
+    if name == "numpy" and dtype in ("int4", "uint4", "int2"):
+        x = np.array([0, 1, 1, 0]).astype(getattr(ml_dtypes, dtype))
+    else:
+        x = lib.array([0, 1, 1, 0], dtype)
+    for function in FUNCTIONS.values():
+        got = function(x, "max@2")
+        assert str(got.dtype) in (DEFAULT[name], f"array_api_strict.{DEFAULT[name]}")
+        assert_allclose(lib.numpy(got), function(np.array([0.0, 1, 1, 0]), "max@2"), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e5m2", "float8_e4m3fn", "bfloat16"])
+def test_extension_floats_of_numpy(dtype):
+    x = np.array([0, 1, 1, 0]).astype(getattr(ml_dtypes, dtype))
+    got = og.advantages(x, "max@2")
+    assert got.dtype == x.dtype
+    assert_allclose(got.astype(float), [-2 / 3, 2 / 3, 2 / 3, -2 / 3], rtol=0.1)
+
+
+@pytest.mark.parametrize("default", ["bfloat16", "float16", "float32", "float64"])
+def test_nothing_is_computed_below_float32(default):
+    torch = pytest.importorskip("torch")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, default))
+    try:
+        x = torch.tensor([1000, 1001, 1002, 1003])
+        own = torch.float64 if default == "float64" else torch.float32
+        for options in ({}, {"where": x > 0}, {"sample_weight": torch.tensor([1, 1, 1, 1])}):
+            got = og.advantages(x, "max@2", **options)
+            assert got.dtype == own
+            assert_allclose(got, og.advantages(x.numpy(), "max@2", **options), rtol=1e-4, atol=1e-4)
+        assert og.exact.value(x, torch.full((4,), 0.25), "max@2").dtype == own
+    finally:
+        torch.set_default_dtype(before)

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from libraries import library
 from numpy.testing import assert_allclose, assert_array_equal
 
 import ordergrad as og
@@ -264,4 +265,98 @@ def test_values_that_would_be_of_another_objective_are_nan(spec, n):
 
 def test_masked_arrays_are_refused():
     masked = np.ma.masked_array([1.0, 2.0, 3.0], mask=[False, True, False])
-    fails(TypeError, "masked arrays are not supported: pass their data, and where=~mask", og.advantages, masked, "mean")
+    fails(
+        TypeError,
+        "masked arrays are not supported: pass rewards.data, and where=~rewards.mask",
+        og.advantages,
+        masked,
+        "mean",
+    )
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_results_that_overflow_the_dtype_of_the_rewards(name):
+    x = library(name).array([0.0] * 15 + [1e4], "float16")
+    text = f"the result must fit {x.dtype}, the dtype of the rewards; got a number above"
+    fails(ValueError, text, og.advantages, x, "max@8")
+    fails(ValueError, text, og.value, x, "40*max@8")
+    fails(ValueError, text, og.include_one, x, "40*max@8")
+    assert np.isfinite(library(name).numpy(og.advantages(x, "0.1*max@8"))).all()
+
+
+def test_large_float32_rewards_always_have_the_same_outcome():
+    x = np.array([3e37, -3e37, 0, 5], np.float32)
+    first = og.advantages(x, "max@2")
+    for _ in range(50):
+        assert_array_equal(og.advantages(x, "max@2"), first)
+        fails(ValueError, "rewards must lie closer together", og.value, x, "max@2")
+
+
+def sparse_and_others():
+    import scipy.sparse
+    import torch
+    from jax.experimental import sparse
+
+    rows = [torch.ones(2), torch.ones(3)]
+    dense = torch.eye(3)
+    sparse_torch = "rewards must be dense; got a tensor of layout torch.sparse_{}: pass rewards.to_dense()"
+    nested = "nested tensors are not supported: pass torch.nested.to_padded_tensor(rewards, 0.0) and a mask"
+    return {
+        "csr_matrix": (scipy.sparse.csr_matrix(np.eye(3)), "sparse arrays are not supported: pass rewards.toarray()"),
+        "coo_array": (scipy.sparse.coo_array(np.eye(3)), "sparse arrays are not supported: pass rewards.toarray()"),
+        "BCOO": (sparse.BCOO.fromdense(np.eye(3)), "sparse arrays are not supported: pass rewards.todense()"),
+        "sparse_coo": (dense.to_sparse(), sparse_torch.format("coo")),
+        "sparse_csr": (dense.to_sparse_csr(), sparse_torch.format("csr")),
+        "nested": (torch.nested.nested_tensor(rows), nested),
+        "jagged": (torch.nested.nested_tensor(rows, layout=torch.jagged), nested),
+        "masked": (torch.masked.as_masked_tensor(dense, dense > 0), "masked tensors are not supported: pass rewards."),
+        "quantized": (torch.quantize_per_tensor(dense, 0.1, 0, torch.quint8), "rewards must be real numbers; got a"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("function", [*EVERY, lambda x, o: og.group_advantages(x, [0, 0, 1], o)])
+def test_arrays_that_cannot_be_served_say_what_to_pass(function):
+    for x, text in sparse_and_others().values():
+        fails(TypeError, text, function, x, "mean")
+
+
+class DTensor:
+    """By name and module, as making one needs a process group."""
+
+
+DTensor.__module__ = "torch.distributed.tensor"
+
+
+class Lazy:
+    pass
+
+
+Lazy.__module__ = "dask.array.core"
+
+
+class Pydata:
+    pass
+
+
+Pydata.__module__ = "sparse.numba_backend._coo.core"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [(DTensor, "pass rewards.full_tensor()"), (Lazy, "pass rewards.compute()"), (Pydata, "pass rewards.todense()")],
+)
+def test_kinds_known_by_their_module(kind, text):
+    for _ in range(2):
+        fails(TypeError, text, og.advantages, kind(), "mean")
+
+
+def test_symbolic_tracing():
+    import torch
+
+    with pytest.raises(TypeError, match=r"torch.fx.symbolic_trace cannot look inside: .* torch.fx.wrap"):
+        torch.fx.symbolic_trace(lambda x: og.advantages(x, "mean"))
+
+
+def test_lists_of_different_lengths():
+    fails(ValueError, "rewards must have groups of one size; got a list", og.advantages, [[1.0, 2.0], [3.0]], "mean")

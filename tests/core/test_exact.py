@@ -38,6 +38,38 @@ def test_enumeration_of_all_draws(distribution, alpha):
     assert_allclose(og.exact.order_statistics(rewards, p, len(alpha)), expected, atol=1e-12)
 
 
+@given(distributions(), st.lists(st.integers(-5, 5), min_size=1, max_size=4))
+def test_include_one_fixes_one_draw(distribution, alpha):
+    rewards, probs = distribution
+    p = [float(x) for x in probs]
+    value = reference.exact_value(alpha, rewards, probs)
+    expected = [float(value + a / len(alpha)) for a in reference.exact_advantages(alpha, rewards, probs)]
+    assert_allclose(og.exact.include_one(rewards, p, Weights(*alpha)), expected, atol=1e-11)
+
+
+def test_include_one_adds_over_terms_and_sizes():
+    r, p = np.array([3.0, -1.0, 0.5]), np.array([0.2, 0.5, 0.3])
+    q = lambda spec: og.exact.include_one(r, p, spec)  # noqa: E731
+    assert_allclose(q("mean"), r, atol=1e-14)
+    assert_allclose(q("max@2.25"), 0.75 * q("max@2") + 0.25 * q("max@3"), atol=1e-14)
+    assert_allclose(q("2*mean-0.5*gini+cvar:0.4@3"), 2 * r - 0.5 * q("gini") + q("cvar:0.4@3"), atol=1e-14)
+    assert_allclose(q("cvar:0.4"), np.full(3, og.exact.value(r, p, "cvar:0.4")), atol=1e-15)
+    table = og.exact.include_one(np.stack([r, r]).T, p[:, None], "max@2", axis=0)
+    assert_allclose(table, np.stack([q("max@2")] * 2).T, atol=1e-15)
+
+
+@pytest.mark.parametrize("k", [1, 7, 512])
+def test_order_statistics_of_many_outcomes_are_those_of_every_rank(k):
+    rng = np.random.default_rng(k)
+    rewards, probs = rng.normal(size=(2, 300)), rng.dirichlet(np.full(300, 0.3), size=2)
+    got = og.exact.order_statistics(rewards, probs, k)
+    assert got.shape == (2, k)
+    assert (np.diff(got) >= 0).all()
+    for j in sorted({1, k // 2 + 1, k}):
+        assert_allclose(got[:, k - j], og.exact.value(rewards, probs, f"rank:{j}@{k}"), atol=1e-11)
+    assert_allclose(got.mean(-1), og.exact.value(rewards, probs, "mean"), atol=1e-11)
+
+
 @given(distributions())
 def test_mixtures_and_real_sizes(distribution):
     rewards, probs = distribution

@@ -182,7 +182,7 @@ def test_shapes_of_everything_beside_the_rewards():
 
 @pytest.fixture
 def without_kernel(monkeypatch):
-    monkeypatch.setattr("ordergrad.backend._cpu_kernel", lambda size: None)
+    monkeypatch.setattr("ordergrad.backends.host.kernel", lambda: None)
 
 
 @pytest.mark.usefixtures("without_kernel")

@@ -212,3 +212,25 @@ def test_annealing_is_linear_in_progress():
     for t in (0, 0.1, 0.5, 1):
         got = og.advantages(REWARDS, og.anneal("mean", "cvar:0.2", t))
         assert_allclose(got, (1 - t) * start + t * end, atol=1e-13)
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "k_minus_one", "none"])
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
+def test_rank_advantages_are_those_of_every_rank(baseline, axis):
+    rewards = np.random.default_rng(0).normal(size=(7, 8, 9))
+    got = og.rank_advantages(rewards, 5, axis=axis, baseline=baseline)
+    masked = og.rank_advantages(rewards, 5, axis=axis, baseline=baseline, where=np.ones_like(rewards, bool))
+    assert got.shape == masked.shape == (7, 8, 9, 5)
+    for j in range(5):
+        expected = og.advantages(rewards, f"rank:{5 - j}@5", axis=axis, baseline=baseline)
+        assert_allclose(got[..., j], expected, atol=1e-12)
+        assert_allclose(masked[..., j], expected, atol=1e-12)
+
+
+def test_rank_advantages_of_a_large_group():
+    rewards = np.random.default_rng(1).normal(size=2000)
+    got = og.rank_advantages(rewards, 1000)
+    for column, spec in ((0, "min@1000"), (499, "rank:501@1000"), (999, "max@1000")):
+        expected = og.advantages(rewards, spec)
+        assert_allclose(got[:, column], expected, atol=1e-12 * np.abs(expected).max() + 1e-13)
+    assert_allclose(got.mean(-1), og.advantages(rewards, "mean"), atol=1e-10)

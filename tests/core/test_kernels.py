@@ -1,6 +1,8 @@
 """The compiled CPU kernel gives what the generic path gives, from any thread and process, and never gets in the way."""
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from strategies import groups, objectives
 
 import ordergrad as og
-from ordergrad import backend
+from ordergrad.backends import host
+from ordergrad.backends.cache import CONSTANTS
 from ordergrad.kernels import cpu
 
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
@@ -35,7 +38,7 @@ QUANTITIES = {
 def generic(function, *arguments, **options):
     """Call a function with the kernel out of reach."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "_cpu_kernel", lambda size: None)
+        patch.setattr(host, "kernel", lambda: None)
         return function(*arguments, **options)
 
 
@@ -280,25 +283,9 @@ def test_tensors_that_something_else_looks_at_go_the_generic_way(counted):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_traced_function_is_not_a_constant():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "_waited", 0.0)
-        traced = torch.jit.trace(lambda r: og.advantages(r, "max@3"), torch.rand(6, 9), check_trace=False)
+    traced = torch.jit.trace(lambda r: og.advantages(r, "max@3"), torch.rand(6, 9), check_trace=False)
     x = torch.rand(6, 9)
     assert_allclose(traced(x), og.advantages(x, "max@3"), atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_the_sizes_of_traced_tensors_are_not_counted():
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "_kernels", {})
-        patch.setattr(backend, "_waited", 0.0)
-        torch.jit.trace(lambda r: og.advantages(r, "max@3"), torch.rand(6, 9), check_trace=False)
-        make_fx(lambda r: og.advantages(r, "max@3"), tracing_mode="symbolic")(torch.rand(6, 9))
-        assert type(backend._waited) is float
-        og.advantages(torch.rand(6, 9), "max@3")
-        assert 0 < backend._waited < 1e-3
 
 
 # Threads and processes
@@ -309,7 +296,7 @@ BIG = np.random.default_rng(0).normal(size=(9000, 33))
 @pytest.mark.parametrize("n", [33, 300])
 def test_any_number_of_threads_gives_the_same_bits(n):
     x = BIG.reshape(-1)[: BIG.size // n * n].reshape(-1, n)
-    scan = cpu.Weights(np.linspace(0, 1, n - 1), np.zeros(n - 1), np.zeros(1))
+    scan = cpu.Scans(np.linspace(0, 1, n - 1), np.zeros(n - 1), np.zeros(1))
     one = cpu.scan_groups(x, scan, 1)
     for threads in (2, 3, 8):
         assert_array_equal(cpu.scan_groups(x, scan, threads), one)
@@ -358,28 +345,35 @@ def test_a_forked_process(monkeypatch):
     assert_array_equal(forked(_in_a_child), expected)
 
 
+def held(lock, seconds=0.3):
+    """Hold a lock in a thread for a while."""
+    holding = Event()
+
+    def hold():
+        with lock:
+            holding.set()
+            time.sleep(seconds)
+
+    thread = Thread(target=hold)
+    thread.start()
+    holding.wait()
+    return thread
+
+
 @forks
 @forks_with_threads
 def test_a_process_forked_while_a_thread_looks_up_constants():
     expected = og.advantages(BIG, "max@4")
-    with backend._CONSTANTS._lock:
-        got = forked(_in_a_child)
-    assert_array_equal(got, expected)
+    thread = held(CONSTANTS._lock)
+    assert_array_equal(forked(_in_a_child), expected)
+    thread.join()
 
 
 @forks
 @forks_with_threads
 def test_a_process_forked_while_a_thread_compiles():
-    compiling = Event()
-
-    def compile_something():
-        with global_compiler_lock:
-            compiling.set()
-            time.sleep(0.3)
-
-    thread = Thread(target=compile_something)
-    thread.start()
-    compiling.wait()
+    og.advantages(BIG, "max@4")
+    thread = held(cpu.compiler_lock)
     assert forked(_compile_in_a_child)
     thread.join()
 
@@ -415,17 +409,21 @@ def test_threads_follow_the_environment(monkeypatch):
 # Loading
 
 
-def run(program):
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+def run(program, **environment):
+    """Return what a program prints in a process of its own; one that hangs fails."""
+    environment = {**os.environ, **environment}
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=180, env=environment, check=False
+    )
+    assert out.returncode == 0, out.stdout + out.stderr
     return out.stdout.strip()
 
 
-def test_small_calls_do_not_load_it_and_much_work_does():
+def test_the_first_call_that_it_can_serve_loads_it():
     program = (
         "import sys, numpy as np, ordergrad as og\n"
-        "x = np.zeros((64, 16)); og.advantages(x, 'mean'); print('numba' in sys.modules)\n"
-        "y = np.zeros((1 << 18, 16)); [og.advantages(y, 'mean') for _ in range(9)]\n"
-        "print('ordergrad.kernels.cpu' in sys.modules)"
+        "x = np.zeros((64, 16)); og.value(x, 'mean'); print('numba' in sys.modules)\n"
+        "og.advantages(x, 'mean'); print('ordergrad.kernels.cpu' in sys.modules)"
     )
     assert run(program).split() == ["False", "True"]
 
@@ -433,29 +431,141 @@ def test_small_calls_do_not_load_it_and_much_work_does():
 def test_without_numba_everything_works():
     program = (
         "import sys, warnings; sys.modules['numba'] = None; warnings.simplefilter('error')\n"
-        "import numpy as np, ordergrad as og; from ordergrad import backend\n"
-        "y = np.zeros((1 << 18, 16)); [og.advantages(y, 'mean') for _ in range(9)]\n"
+        "import numpy as np, ordergrad as og\n"
+        "og.advantages(np.zeros((9, 16)), 'mean')\n"
         "print('ordergrad.kernels.cpu' in sys.modules, og.advantages([0.0, 1.0], 'mean').tolist())"
     )
     assert run(program) == "False [-1.0, 1.0]"
 
 
-LOADING = """
-import os, signal, sys, threading, time, warnings, numpy as np, ordergrad as og
-from ordergrad import backend
+START = """
+import hashlib, multiprocessing, os, signal, sys, threading, time, warnings
+import numpy as np, ordergrad as og
+from ordergrad.backends import host
 
-x = np.random.default_rng(0).normal(size=(8, 16))
-expected = og.advantages(x, 'max@4')
+warnings.simplefilter('ignore', DeprecationWarning)  # of forks of several threads
+x = np.random.default_rng(0).normal(size=(40, 37))
+mask = x < 1.5
+ids = np.arange(x.size) % 77
 
-def right():
-    return np.allclose(og.advantages(x, 'max@4'), expected, rtol=0, atol=1e-13)
-
-def loaded():
-    return backend._cpu_kernel(1) is not None
-
-backend._waited = 1.0  # as after a second of work
+def bits():
+    "A digest of every path: rows, masks, ragged groups, values, both dtypes."
+    digest = hashlib.sha256()
+    for y in (x, x.astype('f4'), np.tile(x, (1, 9))):
+        digest.update(og.advantages(y, 'cvar:0.3').tobytes())
+        digest.update(og.value(y, 'cvar:0.3').tobytes())
+    digest.update(og.advantages(x, 'cvar:0.3', where=mask).tobytes())
+    digest.update(og.group_advantages(x.reshape(-1), ids, 'max@4').tobytes())
+    return digest.hexdigest()
 """
-HALFWAY = f"""{LOADING}
+
+
+@pytest.fixture(scope="module")
+def digest():
+    """The bits of a fresh process that does nothing else."""
+    return run(f"{START}\nprint(bits())")
+
+
+HISTORIES = {
+    "many calls": "[og.advantages(np.random.default_rng(1).normal(size=(20000, 64)), 'cvar:0.1') for _ in range(5)]",
+    "other sizes first": "[og.advantages(np.arange(float(n)), 'max@2') for n in range(3, 400)]",
+    "values only": "og.value(x, 'median')",
+    "torch first": "import torch; og.advantages(torch.zeros(3, 4), 'mean')",
+}
+
+
+@pytest.mark.parametrize("before", HISTORIES.values(), ids=HISTORIES)
+def test_the_same_bits_after_anything(digest, before):
+    assert run(f"{START}\n{before}\nprint(bits())") == digest
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "7"])
+def test_the_same_bits_with_any_number_of_threads(digest, threads):
+    assert run(f"{START}\nprint(bits())", OMP_NUM_THREADS=threads) == digest
+
+
+@forks
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_same_bits_in_parent_and_child(digest, when):
+    program = f"""{START}
+if {when == "after"}: bits()
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    signal.alarm(100)
+    os.write(write, bits().encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(os.read(read, 100).decode(), bits())
+"""
+    assert run(program).split() == [digest, digest]
+
+
+CHILD = """
+import sys
+import hashlib, numpy as np, ordergrad as og
+def work(seed):
+    return hashlib.sha256(og.advantages(np.random.default_rng(seed).normal(size=(2000, 37)), 'cvar:0.3')).hexdigest()
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_pools_of_every_start_method(tmp_path, method):
+    (tmp_path / "own_work.py").write_text(CHILD)
+    program = f"""
+import multiprocessing, sys
+sys.path.insert(0, {str(tmp_path)!r})
+import own_work
+if __name__ == '__main__':
+    expected = [own_work.work(seed) for seed in range(3)]
+    with multiprocessing.get_context({method!r}).Pool(2) as pool:
+        print(pool.map_async(own_work.work, range(3)).get(120) == expected)
+"""
+    script = tmp_path / "main.py"
+    script.write_text(program)
+    out = subprocess.run([sys.executable, "-W", "ignore", script], capture_output=True, text=True, timeout=170)
+    assert out.stdout.strip() == "True", out.stderr
+
+
+def test_workers_of_a_data_loader():
+    program = f"""{START}
+import torch
+class Groups(torch.utils.data.Dataset):
+    def __len__(self): return 4
+    def __getitem__(self, i): return og.advantages(torch.arange(999.0) * (i + 1) % 97, 'cvar:0.3')
+expected = torch.stack([Groups()[i] for i in range(4)])
+loader = torch.utils.data.DataLoader(Groups(), batch_size=2, num_workers=2, timeout=100)
+print(torch.equal(torch.cat(list(loader)), expected))
+"""
+    assert run(program) == "True"
+
+
+@forks
+def test_a_thread_computes_while_the_process_forks():
+    """A forked child that does nothing stopped the computing thread for good when its BLAS had threads."""
+    program = f"""{START}
+calls = [0]
+def learn():
+    rewards = np.random.default_rng(0).normal(size=(1024, 16))
+    while True:
+        og.advantages(rewards, 'cvar:0.1'); og.value(rewards, 'cvar:0.1')
+        calls[0] += 1
+threading.Thread(target=learn, daemon=True).start()
+while not calls[0]:
+    time.sleep(0.01)
+children = [multiprocessing.get_context('fork').Process(target=time.sleep, args=(0.1,)) for _ in range(4)]
+[child.start() for child in children]
+[child.join() for child in children]
+before, deadline = calls[0], time.time() + 60
+while calls[0] < before + 20 and time.time() < deadline:
+    time.sleep(0.01)
+print(calls[0] >= before + 20, flush=True)
+os._exit(0)
+"""
+    assert run(program) == "True"
+
+
+HALFWAY = f"""{START}
 halfway, go_on = threading.Event(), threading.Event()
 
 def halt(event, arguments):
@@ -464,66 +574,93 @@ def halt(event, arguments):
         go_on.wait(10)
 
 sys.addaudithook(halt)
+
+def later():
+    halfway.wait()
+    time.sleep(0.2)
+    go_on.set()
 """
 """The import of Numba stands still until it may go on."""
 
 
-def test_calls_while_another_thread_loads_it():
+def test_calls_while_another_thread_loads_it(digest):
     program = f"""{HALFWAY}
-thread = threading.Thread(target=right)
-thread.start()
-halfway.wait()
-print('ordergrad.kernels.cpu' in sys.modules, right(), loaded(), go_on.is_set())
-go_on.set()
-thread.join()
-print(right(), loaded())
+results = []
+threads = [threading.Thread(target=lambda: results.append(bits())) for _ in range(3)]
+[thread.start() for thread in threads]
+later()
+[thread.join() for thread in threads]
+print(*results)
 """
-    assert run(program).split() == ["True", "True", "False", "False", "True", "True"]
+    assert run(program).split() == [digest] * 3
 
 
 @forks
-def test_a_process_forked_while_a_thread_loads_it():
+def test_a_process_forked_while_a_thread_loads_it(digest):
+    """The fork waits: the child could never end the import."""
     program = f"""{HALFWAY}
-warnings.simplefilter('ignore')  # of forks of several threads
-thread = threading.Thread(target=right)
-thread.start()
+threading.Thread(target=bits).start()
+threading.Thread(target=later).start()
 halfway.wait()
+read, write = os.pipe()
 child = os.fork()
 if child == 0:
-    signal.alarm(20)
-    os._exit(0 if right() and not loaded() and right() else 1)
-print(os.waitpid(child, 0)[1], go_on.is_set())
-go_on.set()
-thread.join()
-print(right(), loaded())
+    signal.alarm(100)
+    os.write(write, bits().encode())
+    os._exit(0)
+print(go_on.is_set(), os.waitpid(child, 0)[1], os.read(read, 100).decode(), bits())
 """
-    assert run(program).split() == ["0", "False", "True", "True"]
+    assert run(program).split() == ["True", "0", digest, digest]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a signal to the own process")
-def test_an_interrupt_while_it_is_loaded():
+signals = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+
+
+@signals
+def test_an_interrupt_while_it_is_loaded(digest):
     """Numba cannot be imported again after half an import."""
     program = f"""{HALFWAY}
-def interrupt():
-    halfway.wait()
-    os.kill(os.getpid(), signal.SIGINT)
-
-threading.Thread(target=interrupt).start()
+threading.Thread(target=lambda: (halfway.wait(), os.kill(os.getpid(), signal.SIGINT))).start()
 try:
-    og.advantages(x, 'max@4')
+    bits()
 except KeyboardInterrupt:
     print('interrupted', go_on.is_set())
-print(right(), loaded())
 go_on.set()
-while not loaded():
-    time.sleep(0.01)
-print(right())
+print(bits())
 """
-    assert run(program).split() == ["interrupted", "False", "True", "False", "True"]
+    assert run(program).split() == ["interrupted", "False", digest]
+
+
+@signals
+def test_a_signal_handler_that_computes_while_it_is_loaded(digest):
+    program = f"""{HALFWAY}
+threading.Thread(target=later).start()
+found = []
+signal.signal(signal.SIGALRM, lambda *_: found.append(bits()))
+threading.Thread(target=lambda: (halfway.wait(), os.kill(os.getpid(), signal.SIGALRM))).start()
+print(bits(), *found)
+"""
+    assert run(program).split() == [digest, digest]
+
+
+@signals
+def test_a_signal_handler_that_computes_during_calls(digest):
+    """Whatever the interrupted call holds, in its caches and queues, the handler does not wait for it."""
+    program = f"""{START}
+expected, found = bits(), set()
+signal.signal(signal.SIGALRM, lambda *_: found.add(bits()))
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.02)
+end = time.time() + 3
+while time.time() < end or not found:
+    assert bits() == expected
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(expected, *found)
+"""
+    assert run(program, OMP_NUM_THREADS="3").split() == [digest, digest]
 
 
 def test_a_kernel_that_does_not_load_is_reported_once():
-    program = f"""{LOADING}
+    program = f"""{START}
 def fail(event, arguments):
     if event == 'import' and arguments[0] == 'llvmlite':
         raise OSError('no such library')
@@ -531,43 +668,40 @@ def fail(event, arguments):
 sys.addaudithook(fail)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter('always')
-    print(right(), right(), loaded())
+    print(bits() == bits(), host.kernel())
 for w in caught:
-    print(w.category.__name__, w.filename, w.message)
+    print(w.category.__name__, w.message)
 """
     assert run(program).splitlines() == [
-        "True True False",
-        "RuntimeWarning <string> the compiled kernel cannot be loaded, and large arrays take longer without it: "
+        "True None",
+        "RuntimeWarning the compiled kernel cannot be loaded, and calls take longer without it: "
         "OSError('no such library')",
     ]
 
 
-def test_without_a_folder_for_what_is_compiled():
-    program = f"""import os
-os.environ['NUMBA_CACHE_LOCATOR_CLASSES'] = '_ZipCacheLocator'  # which has none for a file on disk
-{LOADING}
+def test_without_a_folder_for_what_is_compiled(digest):
+    program = f"""{START}
 warnings.simplefilter('error')
-print(right(), loaded(), right())
+print(bits(), bits())
 """
-    assert run(program) == "True True True"
+    locators = {"NUMBA_CACHE_LOCATOR_CLASSES": "_ZipCacheLocator"}  # which has none for a file on disk
+    assert run(program, **locators).split() == [digest, digest]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
-def test_without_room_for_what_is_compiled(tmp_path):
-    program = f"""import os, resource
-os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}
-{LOADING}
-resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-print(all([right() for _ in range(8)]), loaded())
+def test_without_room_for_what_is_compiled(digest, tmp_path):
+    program = f"""import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+{START}
+print(bits(), bits())
 """
-    assert run(program) == "True True"
+    assert run(program, NUMBA_CACHE_DIR=str(tmp_path)).split() == [digest, digest]
 
 
-def test_what_is_compiled_is_kept(tmp_path):
-    program = f"""import os
-os.environ['NUMBA_CACHE_DIR'] = {str(tmp_path)!r}
-{LOADING}
-print(right(), loaded())
-"""
-    assert run(program) == "True True"
-    assert list(tmp_path.rglob("cpu._lanes-*.nbc"))
+def test_what_is_compiled_is_kept_and_damage_does_no_harm(digest, tmp_path):
+    for _ in range(2):
+        assert run(f"{START}\nprint(bits())", NUMBA_CACHE_DIR=str(tmp_path)) == digest
+        kept = list(tmp_path.rglob("cpu._lanes-*.nb*"))
+        assert len(kept) >= 2
+        for file in kept:
+            file.write_bytes(b"damaged")

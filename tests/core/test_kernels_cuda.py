@@ -9,7 +9,7 @@ import pytest
 import torch
 import triton
 
-from ordergrad import backend
+from ordergrad.backends import torch as backend
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux")
 TESTS = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def test_compiles_for_a_gpu_that_is_not_here(tmp_path):
 def test_an_old_triton_is_left_alone(monkeypatch):
     for version, serves in (("3.2.0", False), ("3.3.1", True), ("3.10.0+git1", True), ("4.0.0", True)):
         monkeypatch.setattr(triton, "__version__", version)
-        monkeypatch.setattr(backend, "_found", {})
+        monkeypatch.setattr(backend, "_triton", {})
         assert backend._has_triton() == serves
 
 

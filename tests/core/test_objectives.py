@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import integrate, special
-from strategies import objectives
+from strategies import elementary, objectives
 
 import ordergrad as og
 from ordergrad import objectives as o
@@ -320,6 +320,66 @@ def test_sums_merge_and_cancel():
     assert og.anneal("mean", "max@4", 0) == o.Mean()
     assert og.anneal("mean", "max@4", 1) == o.Max(4)
     assert og.anneal("mean", "max@4", 0.25) == 0.75 * o.Mean() + 0.25 * o.Max(4)
+
+
+def test_division_and_sum():
+    assert o.Mean() / 2 == 0.5 * o.Mean()
+    assert (o.Mean() + o.Max(2)) / np.float64(4) == 0.25 * o.Mean() + 0.25 * o.Max(2)
+    assert sum([o.Mean(), o.Max(2)]) == o.Mean() + o.Max(2)
+    assert sum([o.Mean()]) == o.Mean()
+    with pytest.raises(ValueError, match="divisor must not be 0"):
+        o.Mean() / 0
+    for wrong in (lambda: o.Mean() / "2", lambda: o.Mean() / o.Max(2), lambda: 2 / o.Mean(), lambda: 1 + o.Mean()):
+        with pytest.raises(TypeError):
+            wrong()
+
+
+@given(st.lists(st.tuples(st.floats(-100, 100).filter(bool), elementary(6)), min_size=2, max_size=5), st.randoms())
+def test_sums_do_not_depend_on_the_order_of_their_terms(terms, random):
+    first = o.combine(*terms)
+    random.shuffle(terms)
+    second = o.combine(*terms)
+    assert first == second
+    assert hash(first) == hash(second)
+    assert (str(first), repr(first)) == (str(second), repr(second))
+    assert o.Mixture(first.terms()[::-1]).terms() == first.terms()
+    rewards = np.random.default_rng(0).normal(size=9)
+    np.testing.assert_array_equal(og.advantages(rewards, first), og.advantages(rewards, second))
+
+
+def test_sums_in_two_orders():
+    assert o.Mean() + o.Max(2) == o.Max(2) + o.Mean()
+    assert str(o.Max(2) - o.Mean()) == str(-o.Mean() + o.Max(2)) == "max@2-mean"
+    phi, psi = o.Spectrum(lambda u: 2 * u), o.Spectrum(lambda u: 2 - 2 * u)
+    assert phi + psi == psi + phi
+
+
+@given(objectives())
+def test_reprs_evaluate(objective):
+    """With ``from ordergrad.objectives import *``."""
+    assert eval(repr(objective), {name: getattr(o, name) for name in o.__all__}) == objective
+
+
+def test_reprs_of_numpy_numbers_evaluate():
+    for objective in (o.Max(np.int64(3)), o.CVaR(np.float64(0.1), np.float32(4)), o.Weights(np.float32(1), 0)):
+        assert "np." not in repr(objective)
+        assert eval(repr(objective), vars(o)) == objective
+
+
+KINDS = {"fixed": "mean gini lmoment weights", "counting": "max min top bottom rank topbottom midrange"}
+
+
+@pytest.mark.parametrize("spec", [*SIZED, *OPEN])
+def test_kinds_know_what_a_comparison_size_is(spec):
+    for _, part in og.parse(spec).terms():
+        kind = next((kind for kind, words in KINDS.items() if part.name in words.split()), "level")
+        assert part.kind == kind
+        moved = part.at(5)
+        assert moved.comparison_size == (part.comparison_size if kind == "fixed" else 5)
+        assert part.at(part.comparison_size) == part
+        if kind == "level":
+            assert part.at(None).comparison_size is None
+            assert part.at(None).at(3) == part.at(3)
 
 
 def test_a_zero_objective_has_zero_advantages():

@@ -132,8 +132,8 @@ def test_a_schedule_has_no_string_hash_or_equality():
 @pytest.mark.parametrize(
     ("a", "b", "t", "error", "message"),
     [
-        ("mean", "max@2-max@2", torch.tensor(0.5), ValueError, "must weigh something"),
-        ("0*mean", "max@2", jnp.asarray(0.5), ValueError, "must weigh something"),
+        ("mean", "max@2-max@2", torch.tensor(0.5), ValueError, "must have a nonzero term"),
+        ("0*mean", "max@2", jnp.asarray(0.5), ValueError, "must have a nonzero term"),
         ("mean", "max@2", torch.tensor([0.5, 0.6]), ValueError, r"t must be one number; got shape \(2,\)"),
         ("mean", "max@2", np.array([0.5]), TypeError, "t must be a real number"),
         ("mean", "max@2", 1.5, ValueError, "t must satisfy 0 <= t <= 1; got t=1.5"),

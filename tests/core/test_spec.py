@@ -80,6 +80,21 @@ def test_unknown_names_get_a_suggestion(text, suggestion):
         ("max@4..mean", "A..B is a schedule of `train llm`, elsewhere use anneal(A, B, t)"),
         ("mean..max@4", "A..B is a schedule"),
         ("maxrl..", "A..B is a schedule"),
+        ("pass^8", "pass^8 is min@8 of rewards that are 0 or 1"),
+        ("avar:0.1", "did you mean 'cvar:0.1'?"),
+        ("tvar:0.1@16", "did you mean 'cvar:0.1@16'?"),
+        ("mean+ES:0.1", "did you mean 'cvar:0.1'?"),
+        ("expected_shortfall:0.05", "did you mean 'cvar:0.05'?"),
+        ("best@8", "did you mean 'max@8'?"),
+        ("best:2@8", "did you mean 'top:2@8'?"),
+        ("bon@4", "did you mean 'max@4'?"),
+        ("worst@8", "did you mean 'min@8'?"),
+        ("worst:2@8", "did you mean 'bottom:2@8'?"),
+        ("iqm", "did you mean 'range:0.25:0.75'?"),
+        ("avg@8", "did you mean 'mean'?"),
+        ("mean-0.5*std", "did you mean 'gini'?"),
+        ("cvar", "of the form cvar:q[@k], such as cvar:0.1"),
+        ("mean-var", "of the form var:q[@k], such as var:0.1: the value at risk. Spreads are gini and lmoment:2"),
     ],
 )
 def test_names_of_other_places_are_explained(text, hint):
@@ -99,6 +114,8 @@ def test_unknown_names_list_the_known_ones(text):
         ("", "got ''"),
         ("+", "unreadable from"),
         ("mean mean", "unreadable from ' mean'"),
+        ("max@8 9", "unreadable"),
+        ("1 0*mean", "unreadable"),
         ("mean max@3", "unreadable from"),
         ("mean+", "unreadable"),
         ("0.5mean", "unreadable"),
@@ -142,6 +159,26 @@ def test_what_is_not_an_objective(text, message):
 def test_coefficients_are_finite(text):
     with pytest.raises(ValueError, match="coefficient must be finite; got coefficient=inf"):
         og.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.7*mean + 0.3*max@8 ", " 0.7 * mean+0.3*max @ 8", "0.7*mean\n+ 0.3*max@8", "\t0.3*max@8 +0.7*mean"],
+)
+def test_blanks_are_ignored(text):
+    assert og.parse(text) == 0.7 * o.Mean() + 0.3 * o.Max(8)
+    assert og.parse("- 2 * cvar : 0.1 @ 16") == -2 * o.CVaR(0.1, 16)
+
+
+@pytest.mark.parametrize("k", [10**15, 10**17, 10**17 + 1, 2**63 - 1, 1e17, 1e300, 123456789.5])
+def test_large_numbers_round_trip(k):
+    for objective in (o.Max(k), o.Rank(1, k), o.CVaR(0.1, k), o.Mean() + 3 * o.Min(k)):
+        assert og.parse(str(objective)) == objective
+    assert og.parse(str(o.Weights(k, -k))) == o.Weights(k, -k)
+    assert og.parse(str(k * o.Mean())) == k * o.Mean()
+    if isinstance(k, int):
+        assert str(o.Max(k)) == f"max@{k}"
+        assert og.parse(f"max@{k}").k == k
 
 
 @pytest.mark.parametrize("thing", [None, 3, 0.5, b"mean", ["mean"], o.Mean])

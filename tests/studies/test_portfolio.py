@@ -264,3 +264,8 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     before = (results / "runs.csv").read_text()
     study.main([*arguments, "--resume"], small)
     assert (results / "runs.csv").read_text() == before
+    study.main([*arguments, "--resume", "--add", "threshold:0.05"], small)
+    assert sorted((results / "runs.csv").read_text().split()) == sorted(before.split())
+    leads = read(results / "policies.csv")
+    assert [row["measure"] for row in leads] == list(study.MEASURES)
+    assert all(float(row["low"]) <= float(row["lead"]) <= float(row["high"]) for row in leads)

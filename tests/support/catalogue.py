@@ -65,7 +65,7 @@ OPEN = [
     "wang:-0.5",
     "power:0.5",
     "exponential:1",
-    "0.5*cvar:0.4+0.5*mean",
+    "0.5*mean+0.5*cvar:0.4",
 ]
 """Objectives that leave the comparison size to the group."""
 

@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import ordergrad as og
-from ordergrad import backend
+from ordergrad.backends import torch as backend
 from ordergrad.kernels import cuda
 
 BASELINES = ["leave_one_out", "k_minus_one", "none"]

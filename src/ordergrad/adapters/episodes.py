@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs, scan, shrunk, smallest_group, spectrum
+from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
 __all__ = ["LASTING", "WEIGHT", "Credit", "EpisodeRanking", "steepest_slope"]
 
@@ -80,7 +80,7 @@ class EpisodeRanking:
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self.objective = objective
-        check_weighs(self.objective)
+        check_nonzero(self.objective)
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
         self.patience = patience

@@ -16,7 +16,7 @@ from ordergrad.extras import extra
 from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs
+from ordergrad.weights import check_nonzero
 
 with extra("torch"):
     import torch
@@ -97,7 +97,7 @@ def check_fits(objective: str | Objective, n: int, size_name: str) -> None:
         ValueError: k must satisfy 1 <= k < rollout.n; got k=8, rollout.n=8 for max@8
     """
     objective = parse(objective)
-    check_weighs(objective)
+    check_nonzero(objective)
     check_size(objective, n, size_name)
 
 

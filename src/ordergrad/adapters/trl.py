@@ -34,7 +34,7 @@ from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective, real_number
 from ordergrad.spec import parse
-from ordergrad.weights import check_weighs, smallest_group
+from ordergrad.weights import check_nonzero, smallest_group
 
 with extra("llm"):
     import torch
@@ -140,7 +140,7 @@ class OrderGradMixin:
         config = named.get("args", positional[2] if len(positional) > 2 else None) or self._config
         for t in (0.0, 0.25, 0.5, 0.75, 1.0):
             check_size(self.schedule.at(t), config.num_generations, "num_generations")
-        check_weighs(self.schedule.at(1.0))
+        check_nonzero(self.schedule.at(1.0))
         cast("Any", super()).__init__(*positional, **named)
         cast("Any", self).add_callback(self.schedule)
         self.normalize_advantages = False  # of RLOO: `scale` stands for it

@@ -32,7 +32,7 @@ from ordergrad.advise.goals import Goal, candidates
 from ordergrad.advise.rewards import Prompts, Rewards
 from ordergrad.estimators import advantages
 from ordergrad.objectives import Objective
-from ordergrad.spec import parse, resolved
+from ordergrad.spec import parse
 from ordergrad.weights import Baseline, rank_weights
 
 __all__ = ["FAITHFUL", "LARGEST", "Advice", "Candidate", "advise"]
@@ -205,7 +205,7 @@ def _mean(rewards: Rewards, tables: Sequence[Array]) -> float:
 
 def _mass(objective: Objective) -> float:
     """Return the sum of the weights of an objective."""
-    return float(rank_weights(resolved(objective, 2), None).sum())
+    return float(rank_weights(objective.closed(2)).sum())
 
 
 def _every_group(rewards: Rewards, scores: Sequence[Array], n: int) -> Iterator[Sample]:

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from dataclasses import dataclass
 
 import numpy as np
 
-from ordergrad.objectives import Elementary, Objective, combine
-from ordergrad.spec import parse, resolved
-from ordergrad.weights import check_weighs, sample_weights, smallest_group
+from ordergrad.objectives import Elementary, Objective, Winsorized, combine
+from ordergrad.smoothing import quantile_level
+from ordergrad.spec import parse
+from ordergrad.weights import check_nonzero, sample_weights, smallest_group
 
 __all__ = ["UNDERSTOOD", "Goal", "candidates", "next_group", "read_goal"]
 
@@ -60,7 +60,7 @@ def read_goal(text: str) -> Goal:
             return make(*match.groups())
     try:
         objective = parse(text.strip())
-        check_weighs(objective)
+        check_nonzero(objective)
     except ValueError as error:
         raise ValueError(f"goal must be one of {UNDERSTOOD}; got {text!r} ({error})") from error
     return _of_objective(objective)
@@ -100,7 +100,7 @@ def next_group(goal: Goal, n: int) -> int | None:
 
 def _at(name: str) -> Family:
     """Return the family of an objective at every K."""
-    return lambda k: str(resolved(parse(name), k))
+    return lambda k: str(parse(name).closed(k))
 
 
 def _counting(name: str, m: int) -> Family:
@@ -179,40 +179,27 @@ def _of_objective(objective: Objective) -> Goal:
     for part in parts:
         if part.comparison_size is None:
             part.cumulative(np.array([0.5]))  # raises where there is no population value
-    sizes = tuple(part.comparison_size for part in parts if part.comparison_size is not None and _has_k(part))
+    sizes = tuple(part.comparison_size for part in parts if part.comparison_size is not None and part.kind != "fixed")
     slope = combine(*((c, _smooth(part)) for c, part in objective.terms()))
 
     def family(k: float) -> str | None:
         try:
-            return str(combine(*((c, _within(part, k) if _has_k(part) else part) for c, part in objective.terms())))
+            return str(combine(*((c, part.at(min(k, part.comparison_size or k))) for c, part in objective.terms())))
         except ValueError:
             return None
 
     return Goal(str(objective), str(objective), str(slope), (family,), sizes)
 
 
-def _within(part: Elementary, k: float) -> Elementary:
-    """Return a term at comparison size `k`, or at its own if that is smaller."""
-    return replace(cast(Any, part), k=min(k, part.comparison_size or k))
-
-
-def _has_k(part: Elementary) -> bool:
-    return any(field.name == "k" for field in fields(cast(Any, part)))
-
-
 def _smooth(part: Elementary) -> Objective:
     """Return what stands for the gradient of a term: a quantile's surroundings, anything else itself."""
     if part.comparison_size is not None:
         return part
-    try:
-        part.density(np.array([0.5]))
-    except ValueError:
-        if part.name in ("median", "var", "quantile"):
-            q = getattr(part, "q", 0.5)
-            half = min(_QUANTILE_WIDTH / 2, q, 1 - q)
-            return parse(f"range:{q - half:g}:{q + half:g}")
-        return replace(cast(Any, part), k=1000)
-    return part
+    q = quantile_level(part)
+    if q is not None:
+        half = min(_QUANTILE_WIDTH / 2, q, 1 - q)
+        return parse(f"range:{q - half:g}:{q + half:g}")
+    return part.at(1000) if isinstance(part, Winsorized) else part
 
 
 def _tries(k: str) -> int:

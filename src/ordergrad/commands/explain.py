@@ -1,5 +1,7 @@
 """The command `ordergrad explain`: what objectives weigh."""
 
+import tempfile
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ordergrad.report.explain import Explanation, compare, draw, save_comparison, save_figure, shares, spark
+from ordergrad.report.explore import page, state
 
 __all__ = ["explain"]
 
@@ -20,6 +23,7 @@ def explain(
     ],
     n: Annotated[int | None, typer.Option("--n", help="Group size N.", show_default="16, or twice K")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture to this file (PNG, SVG, PDF).")] = None,
+    web: Annotated[bool, typer.Option("--web", help="Open the first objective as an interactive page.")] = False,
 ) -> None:
     """Show what an objective weighs: ranks, samples, quantiles, and how far it is from the risk it is named after."""
     if plot is not None and plot.suffix.lower() not in _PICTURES:
@@ -43,6 +47,16 @@ def explain(
         else:
             save_comparison(results, plot)
         console.print(f"picture written to {plot}")
+    if web:
+        _open_page(results[0], console)
+
+
+def _open_page(result: Explanation, console: Console) -> None:
+    file = Path(tempfile.mkdtemp(prefix="ordergrad-")) / "objective.html"
+    file.write_text(page(), encoding="utf-8")
+    address = file.as_uri() + state(str(result.objective), result.n)
+    webbrowser.open(address)
+    console.print(address, soft_wrap=True)
 
 
 def _show_one(result: Explanation, console: Console) -> None:

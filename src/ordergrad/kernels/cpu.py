@@ -18,20 +18,22 @@ References:
 """
 
 import os
+from _thread import start_new_thread
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numba import njit, types
 from numba.core import cgutils as numba_cgutils
+from numba.core.caching import FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["Groups", "Weights", "default_threads", "scan_groups", "scan_ragged"]
+__all__ = ["Layout", "Scans", "compiler_lock", "default_threads", "scan_groups", "scan_ragged"]
 
 Array = NDArray[Any]
 
@@ -52,23 +54,32 @@ cgutils: Any = numba_cgutils
 ir: Any = cgutils.ir
 
 
+compiler_lock = global_compiler_lock
+"""Held by whoever compiles; a fork must wait for it."""
+
+
+class _Cache(FunctionCache):
+    """What was compiled before, in a folder that only saves time: it may be unreadable, damaged or full."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(Exception):
+            return cast("Any", super()).load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(Exception):
+            cast("Any", super()).save_overload(sig, data)
+
+
 def _compiled(function: Any) -> Any:
     """Compile at the first call, or load what was compiled before, where there is a folder to keep it in."""
     compiled: Any = cast(Any, njit)(nogil=True, error_model="numpy")(function)
     with suppress(RuntimeError):
-        compiled.enable_caching()
+        compiled._cache = _Cache(function)
     return compiled
 
 
-if hasattr(os, "register_at_fork"):  # a fork waits for a compilation: in the child nobody would finish it
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
-
-
-class Weights(NamedTuple):
+class Scans(NamedTuple):
     """The scans of one or several group sizes, one after the other.
 
     Attributes:
@@ -82,14 +93,14 @@ class Weights(NamedTuple):
     total: Array
 
 
-class Groups(NamedTuple):
+class Layout(NamedTuple):
     """Groups of any sizes within a flat array of rewards.
 
     Attributes:
         positions: The rewards of the first group, then of the second, ...: indices into the flat array.
         sizes: Rewards in each group.
-        row: The scan of each group: index into `Weights.total`.
-        at: Where the slopes of each group begin in `Weights.slopes`.
+        row: The scan of each group: index into `Scans.total`.
+        at: Where the slopes of each group begin in `Scans.slopes`.
     """
 
     positions: Array
@@ -107,12 +118,12 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def scan_groups(x: Array, weights: Weights, threads: int) -> Array | None:
+def scan_groups(x: Array, scans: Scans, threads: int) -> Array | None:
     """Return the scan of every row of a (groups, n) array, or None where a sum is not finite.
 
     Args:
         x: Rewards, float32 or float64, contiguous, n >= 2.
-        weights: One scan for groups of n.
+        scans: One scan for groups of n.
         threads: The number of threads to use at most.
     """
     count, n = x.shape
@@ -120,25 +131,25 @@ def scan_groups(x: Array, weights: Weights, threads: int) -> Array | None:
     flat, result = x.reshape(-1), out.reshape(-1)
     if n <= LANES_UP_TO:
         step = LANES * max(1, PART // (LANES * n))
-        task = partial(_lanes, flat, result, n, _network(n), *weights)
+        task = partial(_lanes, flat, result, n, _network(n), *scans)
         sums = _spread(lambda first, last: task(first, last), count, step, threads)
     else:
         each, row = cast("Array", np.arange(count)), np.zeros(count, np.int64)
-        task = partial(_by_keys, flat, result, None, each * n, np.full(count, n), row, row, each, weights)
+        task = partial(_by_keys, flat, result, None, each * n, np.full(count, n), row, row, each, scans)
         sums = _spread(task, count, max(1, PART // n), threads)
     return out if sums == 0 else None
 
 
-def scan_ragged(x: Array, groups: Groups, weights: Weights, threads: int) -> Array | None:
+def scan_ragged(x: Array, layout: Layout, scans: Scans, threads: int) -> Array | None:
     """Return the scan of every group of a flat array, 0 where no group has a reward; None where a sum is not finite.
 
     Args:
         x: All rewards, float32 or float64, contiguous, one axis.
-        groups: Where the groups are.
-        weights: The scans of all group sizes.
+        layout: Where the groups are.
+        scans: The scans of all group sizes.
         threads: The number of threads to use at most.
     """
-    positions, sizes, row, at = groups
+    positions, sizes, row, at = layout
     out = np.zeros_like(x) if len(positions) < len(x) else np.empty_like(x)
     starts = np.cumsum(sizes) - sizes
     small = _by_size(np.flatnonzero((sizes > 0) & (sizes <= LANES_UP_TO)), sizes, WINDOW)
@@ -146,10 +157,10 @@ def scan_ragged(x: Array, groups: Groups, weights: Weights, threads: int) -> Arr
     networks, network_at = _networks(int(sizes[small].max()) if len(small) else 1)
     shared = (x, out, positions, starts, sizes, row, at)
     step = LANES * max(1, PART * max(len(small), 1) // (LANES * max(int(sizes[small].sum()), 1)))
-    task = partial(_ragged_lanes, *shared, small, networks, network_at, *weights)
+    task = partial(_ragged_lanes, *shared, small, networks, network_at, *scans)
     sums = _spread(lambda first, last: task(first, last), len(small), step, threads)
     bounds = _parts(sizes[large])
-    by_keys = partial(_by_keys, *shared, large, weights)
+    by_keys = partial(_by_keys, *shared, large, scans)
 
     def parts(first: int, last: int) -> float:
         return sum(by_keys(*bounds[i]) for i in range(first, last))
@@ -182,40 +193,52 @@ def _parts(sizes: Array) -> list[tuple[int, int]]:
 
 
 def _spread(task: Callable[[int, int], float], count: int, step: int, threads: int) -> float:
-    """Return the sum of a task over `count`; NaN where Numba has compiled it but cannot write that to its folder."""
-    try:
-        if count > step and threads > 1:
-            return _in_turns(task, count, step, threads)
-        return task(0, count) if count else 0.0
-    except OSError:
-        return np.nan
-
-
-def _in_turns(task: Callable[[int, int], float], count: int, step: int, threads: int) -> float:
     """Return the sum of a task over the ranges of `step` that make up `count`, this thread and helpers taking turns."""
+    if count <= step or threads == 1:
+        return task(0, count) if count else 0.0
     todo = list(range(0, count, step))[::-1]
+    parts, done = len(todo), SimpleQueue[float | Exception]()
 
-    def work() -> float:
-        total = 0.0
+    def work() -> None:
         while todo:
             try:
                 first = todo.pop()
             except IndexError:
                 break
-            total += task(first, min(first + step, count))
-        return total
+            try:
+                done.put(task(first, min(first + step, count)))
+            except Exception as error:
+                done.put(error)
 
-    pool, helpers = _pool(os.getpid(), threads - 1), list[Future[float]]()
+    queue = _helpers(threads - 1)
+    for _ in range(min(threads, parts) - 1):
+        queue.put(work)
+    work()
+    total = 0.0
+    for _ in range(parts):
+        result = done.get()
+        if isinstance(result, Exception):
+            raise result
+        total += result
+    return total
+
+
+_waiting: dict[int, tuple[SimpleQueue[Callable[[], None]], list[int]]] = {}
+"""The queue that the helpers of a process take work from, and the helpers: after a fork there are none yet."""
+
+
+def _helpers(count: int) -> SimpleQueue[Callable[[], None]]:
+    """Return the queue of so many helper threads; without locks, which a signal handler might find held."""
+    queue, helpers = _waiting.setdefault(os.getpid(), (SimpleQueue(), []))
     with suppress(RuntimeError):  # no help while the interpreter shuts down
-        helpers += (pool.submit(work) for _ in range(min(threads, len(todo)) - 1))
-    total = work()
-    return total + sum(helper.result() for helper in helpers if not helper.cancel())
+        while len(helpers) < count:
+            helpers.append(start_new_thread(_help, (queue,)))
+    return queue
 
 
-@lru_cache(maxsize=4)
-def _pool(process: int, helpers: int) -> ThreadPoolExecutor:
-    """Return the helpers of a process: after a fork there are none yet."""
-    return ThreadPoolExecutor(helpers, thread_name_prefix="ordergrad")
+def _help(queue: SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        queue.get()()
 
 
 # Networks
@@ -558,7 +581,7 @@ def _by_keys(
     row: Array,
     at: Array,
     order: Array,
-    weights: Weights,
+    scans: Scans,
     first: int,
     last: int,
 ) -> float:
@@ -582,7 +605,7 @@ def _by_keys(
         own = x[start : start + size] if positions is None else x[positions[start : start + size]]
         keys[r, :size] = np.argsort(own)
         values[r, :size] = own[keys[r, :size]]
-    return _place(positions, starts, sizes, row, at, groups, bits, keys, values, *weights, out)
+    return _place(positions, starts, sizes, row, at, groups, bits, keys, values, *scans, out)
 
 
 @_compiled

@@ -81,8 +81,9 @@ def _scan(
         offset += begin
     elif masked:
         total += size
-        slopes += size * (n - 1)
-        offset += size * (n - 1)
+        begin = (size - 1) * (size - 2) // 2
+        slopes += begin
+        offset += begin
 
     if in_a_thread:
         result = _scan_in_a_thread(reward, size, slopes, offset, total, rows, width, full and not masked)
@@ -308,7 +309,7 @@ def scan_groups(x: Array, mask: Array | None, slopes: Array, offset: Array, tota
     Args:
         x: Rewards, float32, shape (..., n), n at most `LARGEST`.
         mask: Valid rewards, of that shape; or None.
-        slopes: The slopes of groups of n, shape (n-1,); with a mask those of 0..n valid rewards, shape (n+1, n-1).
+        slopes: The slopes of groups of n, shape (n-1,); with a mask those of 0..n valid rewards, one after the other.
         offset: Weights of the gaps in the part common to all samples, of the same shape.
         total: The weight of the smallest reward in the common part, shape () or (n+1,).
     """

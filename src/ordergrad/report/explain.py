@@ -3,14 +3,14 @@
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.objectives import Elementary, Objective
+from ordergrad.objectives import Elementary, Level, Objective
 from ordergrad.spec import parse
 from ordergrad.weights import level_note, open_k, rank_weights, sample_weights, spectrum
 
@@ -156,11 +156,7 @@ def _risks(objective: Objective, k: int) -> tuple[tuple[str, float, float | None
 
 def _is_level(part: Elementary) -> bool:
     """Return whether an objective of any comparison size is named after a population functional."""
-    try:
-        part.cumulative(np.array([0.5]))
-    except ValueError:
-        return False
-    return hasattr(part, "k")
+    return isinstance(part, Level) and part.has_population
 
 
 def draw(objective: str | Objective, k: int, width: int = 64, height: int = 10) -> str:
@@ -260,7 +256,7 @@ def population_spectrum(objective: Objective, u: Array) -> Array | None:
     total = np.zeros_like(u)
     try:
         for c, part in objective.terms():
-            total += c * spectrum(replace(cast("Any", part), k=None) if part in levels else part, u)
+            total += c * spectrum(part.at(None) if part in levels else part, u)
     except ValueError:
         return None
     return np.where(np.isfinite(total), total, np.nan)

@@ -14,7 +14,7 @@ from ordergrad.report import charts
 from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.statistics import interval, metric_columns, pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.tables import Cell, Section, Table, common, highest, interval_text
-from ordergrad.spec import parse, resolved
+from ordergrad.spec import parse
 from ordergrad.train.llm_settings import GRPO, stages
 from ordergrad.weights import open_k, rank_weights
 
@@ -184,7 +184,7 @@ def _objectives_table(models: Models) -> Table | None:
     values: dict[tuple[str, str], tuple[float, float, float]] = {}
     for name, contender in contenders.items():
         for objective in watched:
-            alpha = rank_weights(resolved(parse(objective), k))
+            alpha = rank_weights(parse(objective).closed(k))
             if contender.successes and all(len(alpha) <= n for _, n in contender.successes):
                 runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.successes]
                 values[name, objective] = interval(runs)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ordergrad.runs.statistics import confidence_interval
 from ordergrad.score.summary import Summary
-from ordergrad.spec import parse, resolved
+from ordergrad.spec import parse
 from ordergrad.weights import open_k
 
 __all__ = ["common_k", "compare", "compare_logs", "mixed_sizes"]
@@ -45,7 +45,7 @@ def compare_logs(
         again: Reads them again for other objectives; called if groups differ in size.
     """
     k = common_k(summaries)
-    named = [str(resolved(parse(objective), k)) for objective in summaries[0].objectives]
+    named = [str(parse(objective).closed(k)) for objective in summaries[0].objectives]
     differ = {size for summary in summaries for size in summary.sizes} - {k}
     if differ and named != summaries[0].objectives:
         summaries = again(named)

@@ -17,7 +17,7 @@ from ordergrad.spec import parse
 from ordergrad.train import countdown
 from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
 from ordergrad.train.tasks import Task, countdown_level, load_task
-from ordergrad.weights import check_weighs, smallest_group
+from ordergrad.weights import check_nonzero, smallest_group
 
 __all__ = ["check", "task_of"]
 
@@ -40,7 +40,7 @@ def check(settings: LLMSettings) -> Task:
         for part in () if text == GRPO else stages(text):
             try:
                 parts.append(parse(part))
-                check_weighs(parts[-1])
+                check_nonzero(parts[-1])
             except ValueError as error:
                 raise UserError(str(error)) from error
             need = smallest_group(parts[-1], "leave_one_out")

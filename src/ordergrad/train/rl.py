@@ -51,7 +51,7 @@ from ordergrad.schedules import anneal
 from ordergrad.spec import parse
 from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.rl_settings import RLSettings, watched
-from ordergrad.weights import check_weighs, smallest_group
+from ordergrad.weights import check_nonzero, smallest_group
 
 __all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]
 
@@ -74,7 +74,7 @@ def check(settings: RLSettings) -> RLSettings:
     for text in settings.objectives:
         try:
             objective = parse(text)
-            check_weighs(objective)
+            check_nonzero(objective)
         except ValueError as error:
             raise UserError(str(error)) from error
         if objective in same:

@@ -1,0 +1,86 @@
+"""Any other array library, through the array API standard."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordergrad.backends.cache import CONSTANTS
+from ordergrad.backends.contract import Array, computing_dtype
+
+__all__ = ["Standard"]
+
+
+class Standard:
+    """The backend of one namespace."""
+
+    def __init__(self, xp: ModuleType) -> None:
+        self.xp: Any = xp
+
+    def floating(self, x: Array, /) -> Array:
+        xp, dtype = self.xp, x.dtype
+        if not xp.isdtype(dtype, ("bool", "integral", "real floating")):
+            raise TypeError(f"rewards must be real numbers; got an array of dtype {dtype}")
+        is_floating = xp.isdtype(dtype, "real floating")
+        bits = xp.finfo(dtype).bits if is_floating else 0
+        target = computing_dtype(dtype, floating=is_floating, bits=bits, float32=xp.float32, default=xp.float64)
+        return x if target == dtype else xp.astype(x, target)
+
+    def wide(self, x: Array, /) -> Array:
+        return self.xp.astype(x, self.xp.float64, copy=False)
+
+    def cast(self, x: Array, like: Array, /) -> Array:
+        xp = self.xp
+        return xp.astype(x, like.dtype, copy=False) if xp.isdtype(like.dtype, "real floating") else x
+
+    def detach(self, x: Array, /) -> Array:
+        return x
+
+    def moveaxis(self, x: Array, source: int, destination: int, /) -> Array:
+        return self.xp.moveaxis(x, source, destination)
+
+    def sort(self, x: Array, /) -> Array:
+        return self.xp.sort(x, axis=-1)
+
+    def sort_with_order(self, x: Array, /) -> tuple[Array, Array]:
+        order = self.xp.argsort(x, axis=-1)
+        return self.xp.take_along_axis(x, order, axis=-1), order
+
+    def take(self, x: Array, order: Array, /) -> Array:
+        return self.xp.take_along_axis(self.xp.broadcast_to(x, order.shape), order, axis=-1)
+
+    def unsort(self, x: Array, order: Array, /) -> Array:
+        return self.xp.take_along_axis(x, self.xp.argsort(order, axis=-1), axis=-1)
+
+    def gaps(self, x: Array, /) -> Array:
+        return x[..., 1:] - x[..., :-1]
+
+    def cumulate(self, x: Array, /) -> Array:
+        return self.xp.cumulative_sum(x, axis=-1, include_initial=True)
+
+    def total(self, x: Array, /) -> Array:
+        return self.xp.sum(x, axis=-1)
+
+    def mean(self, x: Array, /) -> Array:
+        return self.xp.mean(x, axis=-1, keepdims=True)
+
+    def constants(self, make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
+        return CONSTANTS.get(
+            (make, like.dtype, like.device, *arguments),
+            lambda: make(*arguments),
+            lambda constant: self.xp.asarray(constant, dtype=like.dtype, device=like.device),
+        )
+
+    def fused(self, x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, /) -> Array | None:
+        return None
+
+    def fused_ragged(self, x: Array, /, *groups_and_scans: Any) -> Array | None:
+        return None
+
+    def on_host(self, x: Array, /) -> NDArray[Any] | None:
+        return np.asarray(x) if "cpu" in str(x.device).lower() else None
+
+    def asarray(self, values: Any, like: Array, /) -> Array:
+        return self.xp.asarray(values, device=like.device)

@@ -1,0 +1,236 @@
+"""PyTorch tensors: eager, compiled, traced, mapped by torch.func, on any device.
+
+Some questions have no public answer; what is private of PyTorch is named at the top, with the reason.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+from typing import cast as typed
+
+import numpy as np
+import torch
+from array_api_compat import torch as array_api_torch
+from numpy.typing import NDArray
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.autograd import forward_ad
+
+from ordergrad.backends import host
+from ordergrad.backends.cache import CONSTANTS
+from ordergrad.backends.contract import Array, computing_dtype
+
+__all__ = [
+    "asarray",
+    "cast",
+    "constants",
+    "cumulate",
+    "detach",
+    "floating",
+    "fused",
+    "fused_ragged",
+    "gaps",
+    "mean",
+    "moveaxis",
+    "on_host",
+    "sort",
+    "sort_with_order",
+    "take",
+    "total",
+    "unsort",
+    "wide",
+    "xp",
+]
+
+xp = array_api_torch
+compiler: Any = torch.compiler
+moveaxis: Any = torch.movedim
+_from_numpy: Callable[[Array], Array] = vars(torch)["from_numpy"]
+
+_untransformed = temporarily_clear_interpreter_stack
+"""Constants made inside torch.func.vmap or grad must not belong to its level: they outlive it in the cache."""
+
+_hidden: Any = vars(torch)["_C"]
+_dispatch_modes = _hidden._len_torch_dispatch_stack
+"""Modes such as FakeTensorMode replace every new tensor: those must not be cached, nor read."""
+
+_function_modes, _has_key = _hidden._len_torch_function_stack, _hidden._dispatch_tls_is_dispatch_key_included
+_early: Any = _hidden.DispatchKey.PreDispatch
+"""make_fx(pre_dispatch=True) traces by a dispatch mode of its own that the count above leaves out."""
+
+_tracing = _hidden._get_tracing_state
+"""torch.jit.trace would keep what is read on the host as a constant."""
+
+_forward: Any = forward_ad
+"""Its `_current_level`: a dual tensor read on the host would lose its tangent."""
+
+_HOST_DEVICES, _TRITON_DEVICES = ("cpu",), ("cuda",)
+_KEPT = (torch.float32, torch.float64)
+
+
+def floating(x: Array, /) -> Array:
+    if x.layout is not torch.strided or x.is_nested:
+        raise TypeError(_not_dense(x))
+    dtype = x.dtype
+    if dtype in _KEPT:
+        return x
+    if dtype.is_complex or x.is_quantized:
+        raise TypeError(f"rewards must be real numbers; got a tensor of dtype {dtype}")
+    default = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    bits = 8 * dtype.itemsize
+    return x.to(
+        computing_dtype(dtype, floating=dtype.is_floating_point, bits=bits, float32=torch.float32, default=default)
+    )
+
+
+def _not_dense(x: Array) -> str:
+    if x.is_nested:
+        return (
+            "nested tensors are not supported: pass torch.nested.to_padded_tensor(rewards, 0.0) and a mask of what is "
+            "no padding as where, or pass the flat values to group_advantages with the group of each"
+        )
+    return f"rewards must be dense; got a tensor of layout {x.layout}: pass rewards.to_dense()"
+
+
+def wide(x: Array, /) -> Array:
+    return x if x.device.type == "mps" else x.double()
+
+
+def cast(x: Array, like: Array, /) -> Array:
+    return x.to(like.dtype) if like.dtype.is_floating_point and like.dtype != x.dtype else x
+
+
+def detach(x: Array, /) -> Array:
+    return x.detach()
+
+
+def sort(x: Array, /) -> Array:
+    return x.sort(-1).values
+
+
+def sort_with_order(x: Array, /) -> tuple[Array, Array]:
+    return x.sort(-1)
+
+
+def take(x: Array, order: Array, /) -> Array:
+    return x.expand(order.shape).gather(-1, order)
+
+
+def unsort(x: Array, order: Array, /) -> Array:
+    return x.scatter(-1, order, x)
+
+
+def gaps(x: Array, /) -> Array:
+    return x.diff()
+
+
+def cumulate(x: Array, /) -> Array:
+    return torch.constant_pad_nd(x.cumsum(-1), (1, 0))
+
+
+def total(x: Array, /) -> Array:
+    return x.sum(-1)
+
+
+def mean(x: Array, /) -> Array:
+    return x.mean(-1, keepdim=True)
+
+
+def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
+    if compiler.is_compiling():  # Dynamo takes a float64 constant without an axis for a Python number, and fails
+        found = _constants_in_graph(make, like.dtype, like.device, *arguments)
+        return tuple(constant.squeeze(0) for constant in found)
+    return _constants(make, like.dtype, like.device, *arguments)
+
+
+@compiler.assume_constant_result
+def _constants_in_graph(*arguments: Any) -> tuple[Array, ...]:
+    found = _constants(*arguments)
+    with _untransformed():
+        return tuple(constant[None] for constant in found)
+
+
+def _constants(
+    make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
+) -> tuple[Array, ...]:
+    def move(constant: Array) -> Array:
+        with torch.inference_mode(False), _untransformed():
+            return torch.as_tensor(constant.copy(), dtype=dtype, device=device)
+
+    if _dispatch_modes():
+        return tuple(move(np.asarray(constant, np.float64)) for constant in make(*arguments))
+    return CONSTANTS.get((make, dtype, device, *arguments), lambda: make(*arguments), move)
+
+
+def on_host(x: Array, /) -> NDArray[Any] | None:
+    if (
+        x.__class__ is not torch.Tensor
+        or x.device.type not in _HOST_DEVICES
+        or compiler.is_compiling()
+        or (x.requires_grad and torch.is_grad_enabled())
+        or _dispatch_modes()
+        or _tracing()
+        or _forward._current_level >= 0
+        or (_function_modes() and _has_key(_early))
+    ):
+        return None
+    try:
+        return x.detach().numpy()
+    except RuntimeError:  # a tensor of torch.func
+        return None
+
+
+def asarray(values: Any, like: Array, /) -> Array:
+    return torch.as_tensor(values, device=like.device)
+
+
+def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, /) -> Array | None:
+    if x.device.type in _TRITON_DEVICES:
+        cuda = _cuda_kernel(x)
+        if cuda is None or x.shape[-1] > cuda.LARGEST:
+            return None
+        return cuda.scan_groups(x, mask, slopes, offset, total)
+    values = on_host(x) if mask is None else None
+    if values is None:
+        return None
+    out = host.fused(values, None, slopes.numpy(), offset.numpy(), total.numpy(), torch.get_num_threads())
+    return None if out is None else _from_numpy(out)
+
+
+def fused_ragged(x: Array, positions: NDArray[Any], sizes: NDArray[Any], /, *others: Any) -> Array | None:
+    if x.device.type in _TRITON_DEVICES:
+        cuda = _cuda_kernel(x)
+        if cuda is None or sizes.max(initial=0) > cuda.LARGEST:
+            return None
+        row, at, *scans = others
+        moved = (torch.as_tensor(scan, dtype=x.dtype, device=x.device) for scan in scans)
+        return cuda.scan_ragged(x, positions, sizes, row, at, *moved)
+    values = on_host(x)
+    if values is None:
+        return None
+    out = host.fused_ragged(values, positions, sizes, *others, threads=torch.get_num_threads())
+    return None if out is None else _from_numpy(out)
+
+
+def _cuda_kernel(x: Array) -> Any:
+    """Return the module of the GPU kernel, or None where there is none for such a tensor."""
+    if x.requires_grad or x.dtype != torch.float32 or not _has_triton():
+        return None
+    from ordergrad.kernels import cuda
+
+    return cuda
+
+
+_triton: dict[str, bool] = {}
+
+
+def _has_triton() -> bool:
+    """Whether there is a Triton that knows tuples, 3.3 or later."""
+    if not _triton:
+        there = importlib.util.find_spec("triton") is not None
+        version = importlib.import_module("triton").__version__ if there else "0.0"
+        _triton["usable"] = tuple(int(part) for part in version.split(".")[:2]) >= (3, 3)
+    return _triton["usable"]
+
+
+typed(Any, _has_triton)._dynamo_marked_constant = True

@@ -1,0 +1,180 @@
+"""The numbers on the pages of the studies follow from the committed results; no interval leaves the possible range."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from studies import FOLDER, load, read
+
+RESULTS, PAGES = FOLDER / "results", FOLDER.parent / "docs" / "studies"
+study = load("study")
+
+# The range of what is measured, by file and measure; a share of seeds or episodes lies in [0, 1].
+CARTPOLE = (0.0, 500.0)
+SHARE = (0.0, 1.0)
+
+
+def tables() -> list[Path]:
+    return [path for path in sorted(RESULTS.rglob("*.csv")) if {"low", "high"} <= set(header(path))]
+
+
+def header(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return next(csv.reader(file))
+
+
+@pytest.mark.parametrize("path", tables(), ids=lambda path: path.relative_to(RESULTS).as_posix())
+def test_values_lie_in_their_intervals(path):
+    rows = study.read_table(path)
+    name = next(n for n in ("value", "lead", "ratio", "end") if n in rows[0])
+    for row in rows:
+        if row[name] == row[name]:  # not NaN
+            assert row["low"] <= row[name] + 1e-4 * abs(row[name]), row
+            assert row[name] <= row["high"] + 1e-4 * abs(row[name]), row
+
+
+def test_no_interval_leaves_the_possible_range():
+    for row in study.read_table(RESULTS / "robustness/cartpole.csv"):
+        assert CARTPOLE[0] <= row["low"] <= row["high"] <= CARTPOLE[1], row
+    for row in study.read_table(RESULTS / "robustness/bandit.csv"):
+        assert SHARE[0] <= row["low"] <= row["high"] <= SHARE[1], row
+    for where, (low, high) in shares():
+        assert SHARE[0] <= low <= high <= SHARE[1], where
+
+
+def shares() -> Iterator[tuple[str, tuple[float, float]]]:
+    """Yield where and what of every interval of a share in the summaries."""
+    names = {"found", "settled", "nothing", "decoy", "treasure", "goal", "risky"}
+    for path in sorted(RESULTS.rglob("summary.json")):
+        for keys, value in leaves(json.loads(path.read_text())):
+            if keys[-1] in names and isinstance(value, list):
+                yield f"{path.relative_to(RESULTS)}: {keys}", (value[1], value[2])
+            elif keys[-1] == "interval":
+                yield f"{path.relative_to(RESULTS)}: {keys}", (value[0], value[1])
+
+
+def leaves(content, keys=()):
+    if not isinstance(content, dict):
+        yield keys, content
+        return
+    for key, value in content.items():
+        yield from leaves(value, (*keys, key))
+
+
+def test_the_leads_follow_from_the_runs():
+    robustness, runs = load("robustness"), study.read_table(RESULTS / "robustness/runs.csv")
+    agree(robustness.leads(runs), RESULTS / "robustness/leads.csv")
+    agree(robustness.cartpole_table(runs), RESULTS / "robustness/cartpole.csv")
+
+
+@pytest.mark.parametrize("task", ["pendulum", "lander"])
+def test_the_leads_of_risky_control_follow_from_the_runs(task):
+    folder = RESULTS / "risky_control" / task
+    agree(load("risky_control").leads(study.read_table(folder / "runs.csv")), folder / "leads.csv")
+
+
+def agree(rows, path):
+    """Check that records are those of a table, up to its digits."""
+    expected = study.read_table(path)
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
+        for name, value in other.items():
+            assert row[name] == (
+                pytest.approx(value, rel=1e-3, abs=1e-3) if isinstance(value, (int, float)) else value
+            ), name
+
+
+def test_the_ratios_of_variances_are_those_of_the_noise():
+    """An average of ratios of small batches would not be."""
+    for row in study.read_table(RESULTS / "pathwise/ratios.csv"):
+        if row["ratio"] == row["ratio"]:
+            assert (row["pathwise"] / row["likelihood"]) ** 2 == pytest.approx(row["ratio"], rel=2e-3)
+
+
+# Pages --------------------------------------------------------------------------------------------------------------
+
+LABELS = {"ppo": "PPO", "ppo+clip:10": "PPO, clipped at 10 sd", "ppo+clip:1": "PPO, clipped at 1 sd"}
+LABELS |= {"mean+range": "`mean`, clipped to [0, 500]"}
+
+
+def robustness_rows(part: str) -> list[str]:
+    """Return the rows of the page's table: measures with intervals, seeds, lead over the mean with its p-value."""
+    found = study.read_table(RESULTS / "robustness/cartpole.csv")
+    runs = study.read_table(RESULTS / "robustness/runs.csv")
+    leads = {(r["part"], r["trained"], r["against"]): r for r in study.read_table(RESULTS / "robustness/leads.csv")}
+    rows: list[str] = []
+    for name in dict.fromkeys(r["trained"] for r in found if r["part"] == part):
+        mine = [r for r in found if (r["part"], r["trained"]) == (part, name)]
+        cells = [LABELS.get(name, f"`{name}`"), *(f"{r['value']:.0f} [{r['low']:.0f}, {r['high']:.0f}]" for r in mine)]
+        if part != "steps":
+            cells.append(" ".join(f"{x:.0f}" for x in study.column(runs, "mean", part=part, trained=name)))
+            lead = leads.get((part, name, "mean"))
+            text = "{lead:.0f} [{low:.0f}, {high:.0f}], p = {p:.2f}".format(**lead) if lead else ""
+            cells.append(text)
+        rows.append("| " + " | ".join(cells).rstrip() + " |")
+    return rows
+
+
+PATHWISE = ["mean", "gini", *(f"max@{k}" for k in (2, 4, 8, 16, 32, 64, 128, 255))]
+PATHWISE += [f"{kind}@{k}" for kind in ("cvar:0.1", "median") for k in (8, 32, 255)]
+
+
+def pathwise_rows() -> list[str]:
+    found = study.read_table(RESULTS / "pathwise/ratios.csv")
+    table = {(r["problem"], r["objective"], r["k"]): r["ratio"] for r in found if r["n"] == 256}
+    problems, rows = dict.fromkeys(problem for problem, _, _ in table), []
+    for objective in PATHWISE:
+        kind, _, k = objective.partition("@")
+        cells = [table[problem, kind, int(k) if k else {"mean": 1, "gini": 2}[kind]] for problem in problems]
+        rows.append(
+            " ".join(["|", f"`{objective}`", "|", " | ".join(map(significant, cells)), "|"]).replace("|  |", "| |")
+        )
+    return rows
+
+
+def significant(x: float) -> str:
+    """Return a number with two digits, with three from 100 to 1000, and nothing where there is none."""
+    if x != x:
+        return ""
+    return f"{float(f'{x:.3g}' if 100 <= x < 1000 else f'{x:.2g}'):,g}"
+
+
+@pytest.mark.parametrize("part", ["graded", "graded-clean", "steps"])
+def test_the_tables_of_robustness(part):
+    missing = set(robustness_rows(part)) - set((PAGES / "robustness.md").read_text().splitlines())
+    assert not missing
+
+
+def test_the_table_of_pathwise():
+    missing = set(pathwise_rows()) - set((PAGES / "pathwise.md").read_text().splitlines())
+    assert not missing
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda path: path.stem)
+def test_numbers_on_pages_lie_in_their_intervals(page):
+    """Wherever a number stands before an interval: 365 [191, 489]."""
+    number = r"(?<![\d.])[-+]?[\d,]*\.?\d+"
+    for value, low, high in re.findall(
+        rf"(?<!of )(?<!of\n)({number})%? \[({number})%?, ({number})%?\]", page.read_text()
+    ):
+        value, low, high = (float(x.replace(",", "")) for x in (value, low, high))
+        assert low <= value <= high, (value, low, high)
+
+
+def test_commands_are_those_of_scripts():
+    for path in sorted(RESULTS.rglob("*.json")):
+        command = json.loads(path.read_text()).get("command", "")
+        script = re.search(r"([\w/]+\.py)", command)
+        if script:
+            assert (FOLDER / Path(script[1]).name).exists(), path
+        assert "/work" not in command
+        assert "/tmp" not in command
+
+
+def test_robust_bo_makes_no_claim_before_it_has_thirty_seeds():
+    seeds = len({row["seed"] for row in read(RESULTS / "robust_bo/evaluations.csv")})
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert seeds >= 30 or "robust_bo" not in readme
