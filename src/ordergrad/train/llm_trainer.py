@@ -18,11 +18,10 @@ from trl import GRPOConfig, GRPOTrainer
 from ordergrad.adapters.trl import OrderGradGRPOTrainer
 from ordergrad.evaluate.callback import HeldOutEvaluation
 from ordergrad.evaluate.models import load_tokenizer
+from ordergrad.evaluate.rewards import reward_name
 from ordergrad.evaluate.sampling import Sampling, StopsAt, cut_at_stop
-from ordergrad.objectives import Objective
-from ordergrad.schedules import anneal
 from ordergrad.train import small_lm
-from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
+from ordergrad.train.llm_settings import GRPO, LLMSettings
 from ordergrad.train.tasks import Task, brevity
 
 __all__ = ["Recorder", "make_trainer", "sampling_of"]
@@ -88,7 +87,8 @@ def make_trainer(
     if objective == GRPO:
         trainer = _GRPO(**shared)
     else:
-        trainer = _OrderGrad(objective=_scheduled(objective), success=settings.success, **shared)
+        deciding = {"success": settings.success, "success_reward": reward_name(task.reward)}
+        trainer = _OrderGrad(objective=objective, **deciding, **shared)
     trainer.stop = settings.stop
     if settings.eval_every:
         options: dict[str, Any] = {
@@ -153,12 +153,6 @@ def sampling_of(settings: LLMSettings) -> Sampling:
         stop=settings.stop,
         template=settings.template,
     )
-
-
-def _scheduled(text: str) -> str | Callable[[float], Objective]:
-    """Return an objective, or for ``A..B`` the schedule from A to B."""
-    first, last = stages(text)
-    return text if first == last else lambda t: anneal(first, last, t)
 
 
 def _lora() -> Any:
