@@ -1,30 +1,36 @@
-"""The guarded maze through Stable-Baselines3: the recipe of guarded_maze.py, its own loop replaced by PPO.
+"""The guarded maze through Stable-Baselines3: the mean against the annealed objective, with PPO instead of the loop.
 
-The maze is a vectorised environment of Stable-Baselines3 here, 400 episodes side by side. Whatever samples the guards
-puts the importance weight of an episode into its info, tempered as in the recipe; `OrderGradPPO` takes it from there
-(``credit="episode"``). The rest of the schedule (objective, entropy, step size) is a callback.
+The maze is a vectorised environment of Stable-Baselines3 here, 400 episodes side by side. It puts the importance weight
+of an episode into its info, tempered as in the loop; `OrderGradPPO` takes it from there (``credit="episode"``). The
+rest of the schedule (objective, entropy, step size) is a callback.
 
-    python experiments/guarded_maze_sb3.py --results experiments/results/guarded_maze_sb3 --images docs/images
-    python experiments/guarded_maze_sb3.py --only recipe --seeds 1
+    python experiments/guarded_maze_sb3.py --results experiments/results/guarded_maze_sb3
+    python experiments/guarded_maze_sb3.py --seeds 1
 
 Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
 """
 
-from __future__ import annotations
-
-import argparse
-import json
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import guarded_maze as study
 import numpy as np
+import study
 import torch
+from guarded_maze import show_table, summarise
 from gymnasium import spaces
-from rich.console import Console
+from maze.loop import (
+    NOISE,
+    TAIL,
+    TIME_LIMIT,
+    Act,
+    draw_guards,
+    evaluate,
+    importance_weights,
+    make_sampler,
+    test_rng,
+)
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
@@ -32,62 +38,36 @@ from torch import nn
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.envs import guarded_maze as maze
-from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
-from ordergrad.runs.folder import (
-    METRICS,
-    open_folder,
-    provenance,
-    read_metrics,
-    run_folder,
-    write_csv,
-    write_json,
-)
 
-RESULT = "result.json"
+OBJECTIVES, GUARDS = ("mean", "annealed"), 0.5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One training run. The defaults are the recipe, as far as PPO goes."""
+    """How a policy is trained."""
 
-    maze: study.Settings = study.RECIPE  # objective, annealing, guards, weights; the rest is of no account here
     episodes: int = 100_000  # in all, as many as the loop has
     most_steps: int = 3_000_000  # where a policy is stuck
     envs: int = 400
+    min_episodes: int = 400  # an update at every so many that have ended
     rollout: int = 16
     batch: int = 1600
     epochs: int = 4
+    hidden: int = 32
     learning_rate: float = 0.005  # falls linearly to 0
-    entropy: float = (
-        0.0005  # falls linearly to 0; beside a mean over steps, where the loop's is beside one over episodes
-    )
+    entropy: float = 0.0005  # falls linearly to 0; beside a mean over steps, the loop's beside one over episodes
+    ramp: float = 0.65
     test_episodes: int = 20_000
-
-
-RECIPE = Settings()
-
-
-def with_maze(**changes: Any) -> Settings:
-    return replace(RECIPE, maze=replace(study.RECIPE, **changes))
-
-
-VARIANTS: dict[str, tuple[str, Settings]] = {
-    "recipe": ("PPO, the recipe", RECIPE),
-    "cross-entropy": ("PPO, guards by cross-entropy", with_maze(guard_sampling=None)),
-    "longer": ("PPO, the recipe, twice as long", replace(RECIPE, episodes=200_000, most_steps=6_000_000)),
-    "mean": ("PPO, the mean objective", with_maze(objective="mean", guard_sampling=study.TRUE_GUARD_PROBABILITY)),
-}
-NAMES = {variant: what for variant, (what, _) in VARIANTS.items()}
 
 
 class Mazes(VecEnv):
     """Guarded mazes side by side; an episode that ends is replaced at once, by one with a guard drawn anew."""
 
-    def __init__(self, n: int, settings: study.Settings, seed: int):
+    def __init__(self, n: int, guards: float | None, seed: int):
         super().__init__(n, spaces.Box(0.0, 1.0, (maze.SIZE, maze.SIZE), np.float32), spaces.Discrete(len(maze.MOVES)))
-        self.settings, self.rng = settings, np.random.default_rng(seed)
-        self.sampler = study.make_sampler(settings, seed)
-        self.temper = 0.0  # exponent of the weights: t of the recipe
+        self.guards, self.rng = guards, np.random.default_rng(seed)
+        self.sampler = make_sampler(guards, 400, seed)
+        self.temper = 0.0  # exponent of the weights: t of the schedule
 
     def reset(self) -> np.ndarray:
         self.total, self.guard, self.ratio = np.zeros((3, self.num_envs))
@@ -95,7 +75,7 @@ class Mazes(VecEnv):
         return maze.observe(self.running.position)
 
     def start(self, n: int, rows: np.ndarray) -> maze.Episodes:
-        guard, ratio = study.draw_guards(n, self.settings, self.sampler, self.rng)
+        guard, ratio = draw_guards(n, self.guards, self.sampler, self.rng)
         self.total[rows], self.guard[rows], self.ratio[rows] = 0.0, guard, ratio
         return maze.start_episodes(self.rng, n, guard=guard)
 
@@ -103,10 +83,10 @@ class Mazes(VecEnv):
         self.actions = actions
 
     def step_wait(self) -> Any:
-        noise = study.NOISE * self.rng.standard_normal((self.num_envs, 2))
+        noise = NOISE * self.rng.standard_normal((self.num_envs, 2))
         reward, reached = maze.advance(self.running, self.actions, noise)
         self.total += reward
-        late = (self.running.steps >= study.TIME_LIMIT) & ~reached
+        late = (self.running.steps >= TIME_LIMIT) & ~reached
         done = reached | late
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         rows = np.flatnonzero(done)
@@ -117,7 +97,7 @@ class Mazes(VecEnv):
 
     def end(self, rows: np.ndarray, late: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Tell the trainer and the sampler of the episodes that end."""
-        weight = study.importance_weights(self.ratio[rows], self.running.touched[rows], self.settings, self.temper)
+        weight = importance_weights(self.ratio[rows], self.running.touched[rows], "tempered", self.temper)
         last = maze.observe(self.running.position[rows])
         for i, row in enumerate(rows):
             infos[row] = {"terminal_observation": last[i], "TimeLimit.truncated": bool(late[row])}
@@ -141,148 +121,77 @@ class Mazes(VecEnv):
 
 
 class Schedule(BaseCallback):
-    """The recipe's schedule, and metrics of every rollout."""
+    """Objective, weights, entropy bonus and step size as functions of the share of the episodes played."""
 
-    def __init__(self, settings: Settings, folder: Path, stop: Callable[[], bool], report: Callable[[Any], None]):
+    def __init__(self, objective: str, settings: Settings):
         super().__init__()
-        self.settings, self.folder, self.stop, self.report = settings, folder, stop, report
-        self.progress = 0.0
+        self.objective, self.settings, self.progress = objective, settings, 0.0
 
     def _on_training_start(self) -> None:
         rate = self.settings.learning_rate
         self.model.lr_schedule = lambda _: rate * (1 - self.progress)
 
     def _on_rollout_start(self) -> None:
-        s, model, envs = self.settings, self.model, self.training_env
+        s, model = self.settings, self.model
         by_episodes, by_steps = model.rollout_buffer.stats["total"] / s.episodes, model.num_timesteps / s.most_steps
-        self.progress = progress = min(1.0, max(by_episodes, by_steps))
-        t = min(1.0, progress / s.maze.ramp)
-        model.rollout_buffer.objective = og.anneal("mean", s.maze.objective, t if s.maze.annealed else 1.0)
-        model.ent_coef = s.entropy * (1 - progress)
-        envs.set_attr("temper", t)
+        self.progress = min(1.0, max(by_episodes, by_steps))
+        t = min(1.0, self.progress / s.ramp)
+        model.rollout_buffer.objective = og.anneal("mean", TAIL, t) if self.objective == "annealed" else "mean"
+        model.ent_coef = s.entropy * (1 - self.progress)
+        self.training_env.set_attr("temper", t)
 
     def _on_step(self) -> bool:
-        return self.progress < 1 and not self.stop()
-
-    def _on_rollout_end(self) -> None:
-        buffer = self.model.rollout_buffer
-        row = {"step": int(buffer.stats["total"]), "env_steps": self.model.num_timesteps}
-        row |= {"mean": round(float(buffer.ended.mean()), 3)} if len(buffer.ended) else {}
-        sampler = self.training_env.get_attr("sampler")[0]
-        row |= {} if sampler is None else {"guard": round(sampler.current.parameters[0], 3)}
-        with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.report(row)
+        return self.progress < 1
 
 
-def build(s: Settings, seed: int) -> OrderGradPPO:
-    layers = [s.maze.hidden, s.maze.hidden]
+def build(guards: float | None, seed: int, s: Settings) -> OrderGradPPO:
     return OrderGradPPO(
         "MlpPolicy",
-        Mazes(s.envs, s.maze, seed),
-        min_episodes=s.maze.episodes,
+        Mazes(s.envs, guards, seed),
+        min_episodes=s.min_episodes,
         unit_scale=True,
         n_steps=s.rollout,
         batch_size=s.batch,
         n_epochs=s.epochs,
-        policy_kwargs={"net_arch": {"pi": layers, "vf": layers}, "activation_fn": nn.Tanh},
+        policy_kwargs={"net_arch": {"pi": [s.hidden] * 2, "vf": [s.hidden] * 2}, "activation_fn": nn.Tanh},
         seed=seed,
         device="cpu",
     )
 
 
-def sampler(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+def acting(model: Any) -> Act:
     """Actions drawn from the policy."""
-    return lambda position: model.policy.predict(maze.observe(position), deterministic=False)[0]
+    return lambda position, *_: model.policy.predict(maze.observe(position), deterministic=False)[0]
 
 
-def train(variant: str, seed: int, folder: Path, stop: Callable[[], bool], report: Callable[[Any], None]) -> bool:
-    """Train and test one policy, unless that has been done; one that was stopped starts anew."""
-    if (folder / RESULT).exists():
-        return True
+def train(objective: str, guards: float | None, seed: int, settings: Settings = Settings()) -> study.Record:
+    """Train and test one policy."""
     torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / METRICS).unlink(missing_ok=True)
-    settings, begin = VARIANTS[variant][1], time.perf_counter()
-    model = build(settings, seed)
-    model.learn(settings.most_steps, Schedule(settings, folder, stop, report))
-    if stop():
-        return False
-    seconds = round(time.perf_counter() - begin, 1)
-    result = study.evaluate(sampler(model), settings.test_episodes, study.test_rng())
-    record = {"variant": variant, "seed": seed, "steps": model.num_timesteps, "seconds": seconds, "result": result}
-    write_json(folder / RESULT, record)
-    return True
+    model = build(guards, seed, settings)
+    model.learn(settings.most_steps, Schedule(objective, settings))
+    return {**evaluate(acting(model), settings.test_episodes, test_rng()), "steps": model.num_timesteps}
 
 
-def shown(row: Any, variant: str) -> str:
-    return f"mean {row['mean']:6.1f}" if "mean" in row else ""
-
-
-# Results ------------------------------------------------------------------------------------------------------------
-
-
-def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The study's own summary, and the steps of each variant."""
-    summary = study.summarise(records, NAMES)
-    for variant, row in summary.items():
-        row["steps"] = int(np.median([record["steps"] for record in records if record["variant"] == variant]))
-    return summary
-
-
-def write_results(folder: Path, out: Path, records: list[dict[str, Any]], command: str) -> None:
-    """A summary with what is needed to make it again, a line per run, and every tenth rollout of each."""
-    summary = {
-        **provenance(command),
-        "settings": asdict(RECIPE),
-        "columns": ["median", "smallest", "largest"],
-        "variants": summarise(records),
-    }
-    write_json(folder / "summary.json", summary)
-    names = list(records[0]["result"])
-    rows = [
-        (r["variant"], r["seed"], *(f"{r['result'][name]:.4f}" for name in names), r["steps"], r["seconds"])
-        for r in records
-    ]
-    write_csv(folder / "runs.csv", ("variant", "seed", *names, "steps", "seconds"), rows)
-    curves = [
-        (r["variant"], r["seed"], row["step"], row["env_steps"], row.get("mean", ""), row.get("guard", ""))
-        for r in records
-        for row in read_metrics(run_folder(out, r["variant"], r["seed"]) / METRICS)[::10]
-    ]
-    write_csv(folder / "curves.csv", ("variant", "seed", "episodes", "steps", "mean", "guard"), curves)
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/guarded_maze_sb3")
+    seeds: int = field(default=5, metadata={"help": "policies of each objective"})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train risk-averse policies in the guarded maze with PPO.")
-    parser.add_argument("--only", choices=VARIANTS, nargs="+", default=list(VARIANTS), help="variants to train [all]")
-    parser.add_argument("--seeds", type=int, default=5, help="policies of each variant")
-    parser.add_argument("--out", type=Path, default=Path("runs/guarded_maze_sb3"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, help="folder of the tables [the folder of the runs]")
-    parser.add_argument("--images", type=Path, help="folder of the picture [the folder of the runs]")
-    parser.add_argument("--jobs", type=int, help="runs side by side [one per processor]")
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
-    options = parser.parse_args(argv)
-    console, settings = Console(highlight=False), {name: asdict(VARIANTS[name][1]) for name in options.only}
-    command = "python experiments/guarded_maze_sb3.py"
-    if options.only != list(VARIANTS):
-        command += f" --only {' '.join(options.only)}"
-    if options.seeds != 5:
-        command += f" --seeds {options.seeds}"
-    with ending_resumable(options.out, console):
-        jobs = chosen_jobs(options.jobs, options.seeds * len(options.only))
-        open_folder(options.out, settings | {"seeds": options.seeds}, kind="study", resume=options.resume)
-        episodes = max(VARIANTS[name][1].episodes for name in options.only)
-        if not train_under_progress(train, options.only, options.seeds, episodes, options.out, jobs, console, shown):
-            raise KeyboardInterrupt
-    folders = [run_folder(options.out, name, seed) for name in options.only for seed in range(options.seeds)]
-    records = [json.loads((folder / RESULT).read_text()) for folder in folders]
-    study.show_table(summarise(records), console)
-    results, images = options.results or options.out, options.images or options.out
-    write_results(results, options.out, records, command)
-    images.mkdir(parents=True, exist_ok=True)
-    study.draw_ablation(images / "guarded_maze_sb3.png", records, None, NAMES)
-    console.print(f"results: {results / 'summary.json'}, {results / 'runs.csv'}")
+    options = study.parse(Options, "Train risk-averse policies in the guarded maze with PPO.", argv)
+    with study.Study(__file__, options, argv) as s:
+        s.open(Settings())
+        cells = [{"objective": objective, "guards": GUARDS} for objective in OBJECTIVES]
+        tasks = [cell | {"seed": seed} for seed in range(options.seeds) for cell in cells]
+        records = s.computed("runs.jsonl", tasks, train)
+    several = [[r for r in records if r["objective"] == objective] for objective in OBJECTIVES]
+    summaries = [
+        summarise(cell | {"weights": "tempered", "runs": runs}) for cell, runs in zip(cells, several, strict=True)
+    ]
+    show_table(summaries, s.console)
+    s.write_table("runs.csv", records)
+    s.write_summary(Settings(), cells=summaries)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What the adapters for reinforcement learning share: the unit of f, whatever the objective."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ def test_the_largest_slope_of_f_is_the_same_at_every_step_of_a_schedule(q, t):
     ranking = EpisodeRanking(og.anneal("mean", f"cvar:{q}", t), "telescoped")
     ranking.advantages(returns)
     x = np.sort(returns)
-    rises = ranking.telescoped(returns, x[:-1], x[1:]) / np.diff(x)
+    rises = ranking.telescoped(x[:-1], x[1:]) / np.diff(x)
     assert rises.max() == pytest.approx(1 / returns.std(), rel=0.01)
 
 
@@ -95,3 +97,121 @@ def test_a_converged_policy_survives_the_change_of_objective():
     assert means[39] > 20
     assert min(means[40:]) > means[39] - 2
     assert max(losses[40:]) < 2 * max(losses[20:40])
+
+
+# The pool, and the mean first ---------------------------------------------------------------------------------------
+
+
+def test_a_small_group_is_ranked_against_the_recent_episodes():
+    rng = np.random.default_rng(0)
+    ranking = EpisodeRanking("cvar:0.1", "telescoped", pool=60, unit_scale=False)
+    earlier = rng.normal(size=100)
+    ranking.advantages(earlier)
+    group = rng.normal(size=5)
+    ranking.advantages(group)
+    recent = np.concatenate([earlier, group])[-60:]
+    x = np.linspace(-4, 4, 50)
+    expected = np.interp(x, np.sort(recent), _f(recent)) + np.minimum(x - recent.min(), 0) * _slope(recent)
+    np.testing.assert_allclose(ranking.telescoped(np.full(50, recent.min()), x), expected)
+    assert ranking.need == 2
+
+
+def _slope(returns):
+    return len(returns) * og.sample_weights("cvar:0.1", len(returns) - 1)[0]
+
+
+def _f(returns):
+    x = np.sort(returns)
+    slopes = len(x) * og.sample_weights("cvar:0.1", len(x) - 1)
+    return np.concatenate([[0.0], np.cumsum(slopes * np.diff(x))])
+
+
+def test_the_mean_is_left_when_it_lowers_the_objective_and_the_cap_falls_while_that_holds():
+    rng = np.random.default_rng(0)
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
+
+    def play(mean, spread):
+        ranking.advantages(rng.normal(mean, spread, size=100))
+        return ranking.stats["level"]
+
+    for update in range(10):
+        assert play(update, 1.0) == 1.0
+    play(10.0, 4.0)
+    level = play(10.0, 4.0)  # a better mean, a worse tail
+    assert level == pytest.approx(0.5, abs=0.1)  # the cap is the mean
+    falling = [play(10.0, 0.5) for _ in range(20)]
+    assert ranking._approach.share == 1.0
+    assert falling[-1] < 0.2
+    for _ in range(30):
+        rising = play(5.0, 2.0)  # worse than it was: nearly all returns are below the cap again
+    assert ranking._approach.share == 0.0
+    assert rising > 0.95
+
+
+def test_the_mean_is_left_when_the_objective_no_longer_rises():
+    rng = np.random.default_rng(0)
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
+    left = None
+    for update in range(20):
+        ranking.advantages(rng.normal(min(update, 10), 1, size=50))
+        if left is None and ranking.stats["level"] < 1:
+            left = update
+    assert left is not None
+    assert 11 <= left <= 17
+
+
+@pytest.mark.parametrize("objective", ["mean", "max@4", "median", "var:0.2"])
+def test_other_objectives_than_those_of_the_lower_tail_know_no_cap(objective):
+    ranking = EpisodeRanking(objective, "telescoped", mean_first=True)
+    ranking.advantages(np.random.default_rng(0).normal(size=100))
+    assert "level" not in ranking.stats
+
+
+@pytest.mark.parametrize("cap", [-0.5, 0.0, 0.7, 9.0, np.inf])
+def test_under_a_cap_f_is_that_of_capped_returns(cap):
+    returns = np.random.default_rng(0).normal(size=400)
+    ranking = EpisodeRanking("cvar:0.1", "telescoped", mean_first=True, unit_scale=False)
+    ranking.advantages(returns)
+    ranking._approach = type("Cap", (), {"cap": cap})()
+    x = np.random.default_rng(1).uniform(-2, 2, size=100)
+    steep = _slope(returns)
+    level = np.quantile(returns, 0.1)
+    expected = steep * (np.minimum(x, max(cap, level)) - max(level, -1.0))
+    np.testing.assert_allclose(ranking.telescoped(np.full(100, max(level, -1.0)), x), expected, atol=0.03 * steep)
+
+
+def test_a_ranking_goes_on_where_it_was_kept():
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(min(i, 8), 1, size=60) for i in range(24)]
+    whole = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
+    for group in groups:
+        whole.advantages(group)
+    first, second = (EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True) for _ in range(2))
+    for group in groups[:15]:
+        first.advantages(group)
+    second.set_state(json.loads(json.dumps(first.state())))
+    for group in groups[15:]:
+        second.advantages(group)
+    assert second.stats == whole.stats
+    np.testing.assert_array_equal(second.telescoped(0.0, groups[0]), whole.telescoped(0.0, groups[0]))
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_five_updates_without_a_difference_are_warned_of_once(credit):
+    """Blackjack: returns of -1, 0 and 1, of which more than a fifth are -1."""
+    rng = np.random.default_rng(0)
+    ranking = EpisodeRanking("cvar:0.2", credit)
+    groups = [rng.choice([-1.0, 0.0, 1.0], p=[0.5, 0.1, 0.4], size=700) for _ in range(8)]
+    for group in groups[:4]:
+        ranking.advantages(group)
+    with pytest.warns(UserWarning, match="every advantage was zero in 5 updates.* all equal, -1 at worst"):
+        ranking.advantages(groups[4])
+    for group in groups[5:]:
+        ranking.advantages(group)  # warnings are errors
+
+
+def test_the_mean_first_learns_where_the_tail_is_all_ties():
+    rng = np.random.default_rng(0)
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", mean_first=True)
+    ranking.advantages(rng.choice([-1.0, 1.0], size=100))
+    assert ranking.telescoped(-1.0, 1.0) > 0

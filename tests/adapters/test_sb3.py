@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 from walk import Walk
 
 import ordergrad as og
-from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards
+from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards, _thinned
 from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import SampledConditions
 
@@ -158,6 +158,7 @@ def test_one_step_with_a_critic_is_the_reference_gradient(cls, credit, objective
     return before the step, and of an unfinished episode up to where it is. The scalar is 1/S, S the steps of all.
     """
     exact: dict[str, Any] = {"gamma": 1.0, "gae_lambda": 1.0, "unit_scale": False, "normalize_advantage": False}
+    exact |= {"mean_first": False}
     model = make_model(
         cls, make(continuous=continuous), objective=objective, credit=credit, max_grad_norm=1e9, vf_coef=0.0, **exact
     )
@@ -293,7 +294,7 @@ def test_training_under_sampled_conditions():
 
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
 def test_ranked_returns_are_those_of_monitor(credit):
-    env = VecNormalize(VecMonitor(make(mean_length=20.0)))
+    env = VecNormalize(VecMonitor(make(mean_length=10.0)))
     model, seen = make_model(env=env, credit=credit, learning_rate=0.0), []
 
     def keep(see, _):
@@ -324,7 +325,7 @@ def test_the_unit_is_the_spread_of_the_returns_so_far_times_the_steepest_slope(c
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_true_returns_are_ranked_whole_whatever_the_time_limits_and_scaling(credit, normalize):
-    env = make(mean_length=25.0, end="truncated")
+    env = make(mean_length=10.0, end="truncated")
     singles = [e.unwrapped for e in env.envs]
     model = make_model(env=VecNormalize(env) if normalize else env, credit=credit, learning_rate=0.0, min_episodes=3)
     ended = Ended()
@@ -335,7 +336,7 @@ def test_true_returns_are_ranked_whole_whatever_the_time_limits_and_scaling(cred
 
 
 def test_every_step_of_every_episode_is_trained_on_once_with_its_rank():
-    env = make(mean_length=25.0)
+    env = make(mean_length=10.0)
     model = make_model(env=env, objective="cvar:0.5", learning_rate=0.0, min_episodes=4)
     spy, batches = Spy(), []
     train = model.train
@@ -371,8 +372,8 @@ def test_every_step_of_every_episode_is_trained_on_once_with_its_rank():
 def test_incomplete_episodes_wait_and_nothing_is_trained_meanwhile():
     model = make_model(env=make(mean_length=1e9), patience=100)
     before = [p.clone() for p in model.policy.parameters()]
-    model.learn(32 * 4 * 3)
-    assert model.rollout_buffer.stats["open"] == 32 * 4 * 3
+    model.learn(32 * 4 * 2)
+    assert model.rollout_buffer.stats["open"] == 32 * 4 * 2
     assert not model.rollout_buffer.ready
     for old, new in zip(before, model.policy.parameters(), strict=True):
         assert torch.equal(old, new)
@@ -381,18 +382,18 @@ def test_incomplete_episodes_wait_and_nothing_is_trained_meanwhile():
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
 def test_episodes_that_never_end_are_reported_not_fatal(credit):
     model = make_model(env=make(mean_length=1e9), patience=2, credit=credit)
-    with pytest.warns(UserWarning, match=r"only 0 episodes ended in 64 steps.*raise n_steps"):
+    with pytest.warns(UserWarning, match=r"only 0 episodes ended in 64 steps.*raise n_steps|more steps wait"):
         model.learn(32 * 4 * 5)
     assert model.rollout_buffer.stats["episodes"] == 0
 
 
 def test_k_above_the_number_of_episodes_waits_then_shrinks():
-    model = make_model(objective="max@30", n_steps=16)
+    model = make_model(objective="max@12", n_steps=16)
     model.learn(16 * 4 * 6)
     assert model.rollout_buffer.stats["shrunk"] == 0
     model = make_model(objective="max@3000", n_steps=16, patience=2)
     with pytest.warns(UserWarning, match="needs 3001"):
-        model.learn(16 * 4 * 4)
+        model.learn(16 * 4 * 4)  # ranked every two rollouts
     assert model.rollout_buffer.stats["shrunk"] == 2
 
 
@@ -427,7 +428,7 @@ def test_rewards_that_are_all_nan_change_nothing_and_are_counted(credit):
 def test_telescoped_rewards_add_up_to_the_transformed_return():
     """With gamma = lambda = 1 and a critic of 0, the advantage at an episode's first step is f(R) - f(0)."""
     unscaled: dict[str, Any] = {"unit_scale": False, "gamma": 1.0, "gae_lambda": 1.0, "learning_rate": 0.0}
-    model = make_model(credit="telescoped", objective="cvar:0.4", **unscaled)
+    model = make_model(credit="telescoped", mean_first=False, objective="cvar:0.4", **unscaled)
     torch.nn.init.zeros_(model.policy.value_net.weight)
     spy = Spy()
     model.learn(128, callback=spy)
@@ -600,7 +601,7 @@ def test_bad_input_is_an_error_before_training():
         make_model(objective="max@4-max@4")
     with pytest.raises(ValueError, match="credit must be one of episode, terminal, telescoped"):
         make_model(credit="step")
-    for name in ("min_episodes", "patience"):
+    for name in ("min_episodes", "patience", "pool"):
         for number in ("4", -3, 0, 2.5, True, None):
             with pytest.raises(ValueError, match=f"{name} must be a positive whole number; got {number!r}"):
                 make_model(**{name: number})
@@ -611,3 +612,91 @@ def test_bad_input_is_an_error_before_training():
     box = spaces.Box(0, 1, (1,))
     with pytest.raises(ValueError, match="FlattenObservation"):
         OrderGradRolloutBuffer(4, spaces.Dict({"a": box}), box)
+
+
+# Steps that wait -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_thinned_steps_stand_for_all_in_expectation(most):
+    np.random.seed(0)  # noqa: NPY002 (the generator that Stable-Baselines3 seeds)
+    weights = np.array([1.0, 1, 1, 1, 1, 5, 1, 1, 1, 2])
+    total = np.zeros(10)
+    for _ in range(4000):
+        kept, share = _thinned(weights, most)
+        assert len(kept) == len(set(kept)) == most
+        assert (share >= weights[kept] - 1e-9).all()
+        total[kept] += share
+    np.testing.assert_allclose(total / 4000, weights, atol=5 * 15 / 4000**0.5 / most**0.5)
+
+
+@pytest.mark.filterwarnings("ignore:more steps wait")
+def test_episodes_of_forty_rollouts_are_ranked_and_two_rollouts_wait_at_most():
+    env = make(mean_length=300.0)
+    model = make_model(env=env, n_steps=8, learning_rate=0.0, patience=200)
+    rows = []
+
+    def watch(see, _):
+        rows.append(len(see["rollout_buffer"]._stretch.get("clock", ())))
+        return True
+
+    model.learn(8 * 4 * 300, callback=watch)
+    finished = np.concatenate([e.unwrapped.finished for e in env.envs])
+    assert max(rows) == 16
+    stats = model.rollout_buffer.stats
+    assert stats["total"] + stats["waiting"] == len(finished) > 20
+    assert stats["abandoned"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:more steps wait")
+def test_the_kept_steps_of_a_long_episode_have_the_weight_of_all():
+    """For the constant gradient of 1 per step, A times the length of the episode is what all its steps add up to."""
+    sums, lengths = [], []
+    for seed in range(40):
+        np.random.seed(seed)  # noqa: NPY002
+        buffer = OrderGradRolloutBuffer(4, spaces.Box(0, 1, (1,)), spaces.Discrete(2), n_envs=2, device="cpu")
+        length = 30
+        for rollout in range(8):
+            buffer.reset()
+            for t in range(4):
+                step = rollout * 4 + t
+                start = np.array([step in (0, length), step in (0, length)])
+                buffer.observe(np.array([1.0, 0.0]) * (step == 0))
+                zeros = torch.zeros(2)
+                buffer.add(np.zeros((2, 1)), np.zeros((2, 1)), np.zeros(2), start, zeros, zeros)
+            buffer.compute_returns_and_advantage(torch.zeros(2), np.array([False, False]))
+            if buffer.ready:
+                sums.append(buffer.advantages[buffer.advantages > 0].sum())
+                lengths.append(len(buffer.advantages))
+    assert len(sums) == 40
+    assert max(lengths) <= 2 * 12  # two waiting rollouts and the present one, of two environments
+    assert np.mean(sums) == pytest.approx(30, rel=0.1)
+
+
+def test_the_best_episodes_are_long_and_are_learned():
+    """An episode of ten rollouts returns 60 if its first action is 1, otherwise it ends at once."""
+
+    class Choose(Walk):
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.long = None
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            if self.long is None:
+                self.long, self.steps = int(action) == 1, 0
+            self.steps += 1
+            return np.ones(2, np.float32), 1.0, self.steps >= (60 if self.long else 2), False, {}
+
+    env = DummyVecEnv([Choose] * 8)
+    env.seed(0)
+    model = make_model(env=env, n_steps=8, learning_rate=3e-2, n_epochs=4)
+
+    def probability():
+        with torch.no_grad():
+            return float(model.policy.get_distribution(torch.zeros(1, 2)).distribution.probs[0, 1])
+
+    before = probability()
+    with pytest.warns(UserWarning, match="No episode is left out"):
+        model.learn(8 * 8 * 60)
+    assert probability() > before + 0.2

@@ -24,8 +24,8 @@ from ordergrad.advise.goals import candidates, read_goal
 from ordergrad.advise.rewards import Prompts, Rewards, named, sampled
 from ordergrad.commands.advise import lines_for
 from ordergrad.commands.cli import app
-from ordergrad.score.logs import open_log
-from ordergrad.score.reading import Columns
+from ordergrad.score.columns import Columns
+from ordergrad.score.opening import open_log
 
 
 def command(*arguments):
@@ -331,7 +331,7 @@ def test_from_a_file_to_an_objective_in_two_commands(tmp_path):
         (("normal", "--goal", "mean", "--n", "100000"), "--n must be from 2 to 4096"),
         (("", "--goal", "mean"), "FILE must be a log, a folder of logs or a pattern that matches some; '' is none"),
         (("normal", "--goal", "worst of 0"), "goal must name at least 1 try; got 0"),
-        (("nowhere.jsonl", "--goal", "pass@4", "--success", "inf"), "must be a finite number; got inf"),
+        (("nowhere.jsonl", "--goal", "pass@4", "--success", "inf"), "success must be finite; got inf"),
         (("nowhere.jsonl", "--goal", "mean"), "Distributions are bernoulli:p, betabernoulli:a:b"),
         (("bernoulli:2", "--goal", "mean"), "p must satisfy 0 <= p <= 1"),
     ],

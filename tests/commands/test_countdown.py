@@ -105,7 +105,7 @@ def test_more_problems_than_there_are_is_told_soon() -> None:
 def test_demonstrations_of_nothing_are_refused() -> None:
     level = Level(2, 2, 4)
     every = frozenset(Problem(numbers, target) for numbers in ((1, 1), (1, 2), (2, 2)) for target in range(1, 5))
-    with pytest.raises(ValueError, match="problems that there are and that are not excluded; got count=3, found 0"):
+    with pytest.raises(ValueError, match="number of problems that are not excluded; got count=3, found 0"):
         demonstrations(3, 0, level, exclude=every)
 
 

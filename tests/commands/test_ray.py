@@ -8,9 +8,10 @@ import ray
 import ray.data
 
 import ordergrad as og
-from ordergrad.score.logs import open_log, score_log
+from ordergrad.score.columns import Columns
+from ordergrad.score.logs import score_log
+from ordergrad.score.opening import open_log
 from ordergrad.score.ray_data import advantage_rows, group_row, score_dataset
-from ordergrad.score.reading import Columns
 from ordergrad.score.summary import Summary
 
 pytestmark = [

@@ -21,7 +21,7 @@ from ordergrad.commands.cli import app
 from ordergrad.runs.folder import run_folder, write_csv
 from ordergrad.runs.plots import COLOURS, DASHES
 from ordergrad.runs.statistics import pass_at_k
-from ordergrad.runs.tables import number
+from ordergrad.runs.tables import number_text as number
 
 ROOT = Path(__file__).parents[2]
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -195,7 +195,7 @@ def test_the_numbers_of_a_score_are_its_results(made) -> None:
         ["max@4", "0.75 ± 0.2", "1.75 ± 0.2"],
     ]
     assert page.tables["Comparisons"][1] == ["b − a", "mean", "1", "[0.8, 1.2]", "1e−05", "paired, 40 pairs"]
-    assert ["a", "max@4", "25%", "3.5", "40%"] in page.tables["What carries the gradient"]
+    assert ["a", "max@4", "25.0%", "3.5", "40.0%"] in page.tables["What carries the gradient"]
     assert "broken rows left out: 2;" in page.words
     rows = numbers(made["score"] / "report-figures" / "rewards.csv")
     share = sum(float(row["share"]) for row in rows if row["contender"] == "a" and float(row["from"]) >= 0.5)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -16,11 +17,15 @@ import ordergrad as og
 from ordergrad.commands.cli import app
 from ordergrad.runs.errors import UserError
 from ordergrad.score import distribution, grouping, logs, parsing
+from ordergrad.score.columns import Columns, resolve
 from ordergrad.score.comparison import compare
 from ordergrad.score.distribution import Distribution
+from ordergrad.score.files import head
 from ordergrad.score.groups import GRPO, advantages_of, score_groups
-from ordergrad.score.logs import RowStore, open_log, score_log, write_advantages
-from ordergrad.score.reading import Columns, Problems, found_columns, log_files, read
+from ordergrad.score.logs import RowStore, score_log, write_advantages
+from ordergrad.score.opening import log_files, open_log, open_logs
+from ordergrad.score.reading import BrokenRows, read
+from ordergrad.score.settings import LogSettings
 from ordergrad.score.summary import Moments, Summary
 
 OBJECTIVES = ["mean", "max@4", "top:2@4", "maxrl", "cvar:0.3", "median", "mean-0.5*gini"]
@@ -45,7 +50,10 @@ def write_log(path, columns):
 
 
 def scored(path, objectives=OBJECTIVES, columns=None, **options):
-    return score_log(open_log("log", [path], columns or Columns(), default_step="step"), objectives, **options)
+    columns = columns or Columns()
+    if columns.step is None and "step" in head(path).columns:
+        columns = replace(columns, step="step")
+    return score_log(open_log("log", [path], columns), objectives, **options)
 
 
 def assert_same(tables, others):
@@ -346,8 +354,8 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
     monkeypatch.setattr(parsing, "_BLOCK", block)
     path = tmp_path / name
     path.write_bytes(content)
-    problems = Problems(skip=True)
-    pieces = list(read(path, Columns(), problems))
+    problems = BrokenRows(skip=True)
+    pieces = list(read(path, resolve(Columns(), head(path)), problems))
     assert [row for piece in pieces for row in piece.good.select("group", "reward").rows()] == good
     assert problems.count == len(broken)
     assert {problem.number for problem in problems.first} == set(broken)
@@ -355,8 +363,8 @@ def test_broken_rows_of_text_are_located(tmp_path, monkeypatch, block, name, con
         assert problem.reason.startswith(broken[problem.number])
         assert problem.place == "line"
     assert pieces[-1].done == 1
-    with pytest.raises(UserError, match=r"log\.\w+, line \d+: .*\n--skip-broken goes on"):
-        list(read(path, Columns(), Problems()))
+    with pytest.raises(UserError, match=r"log\.\w+, line \d+: .*\n--skip-broken leaves such rows out"):
+        list(read(path, resolve(Columns(), head(path)), BrokenRows()))
 
 
 def test_a_broken_last_line_without_an_end_is_listed_with_the_others(tmp_path):
@@ -365,15 +373,15 @@ def test_a_broken_last_line_without_an_end_is_listed_with_the_others(tmp_path):
     with pytest.raises(
         UserError, match=r"line 1: .*\n.*line 3: not JSON: Unterminated string starting at character 14\n"
     ):
-        list(read(path, Columns(), Problems()))
+        list(read(path, resolve(Columns(), head(path)), BrokenRows()))
 
 
 def test_broken_rows_of_parquet_are_located(tmp_path, monkeypatch):
     monkeypatch.setattr(parsing, "_ROWS", 2)
     columns = {"group": [1, 1, None, 2, 2], "reward": [1.0, math.nan, 2, None, 4], "w": [1.0, 1, 1, 1, -1]}
     path = write_log(tmp_path / "log.parquet", columns)
-    problems = Problems(skip=True)
-    pieces = list(read(path, Columns(weight="w"), problems))
+    problems = BrokenRows(skip=True)
+    pieces = list(read(path, resolve(Columns(weight="w"), head(path)), problems))
     assert [row for piece in pieces for row in piece.good.rows()] == [(0, 1.0, 1.0, "1")]
     assert [(p.place, p.number) for p in problems.first] == [("row", number) for number in (2, 3, 4, 5)]
     assert [p.reason.split(":")[0] for p in problems.first] == [
@@ -387,40 +395,42 @@ def test_broken_rows_of_parquet_are_located(tmp_path, monkeypatch):
 def test_a_quote_that_never_closes(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text('group,reward,text\na,1,x\nb,2,"y\nc,3,z\n')
-    problems = Problems(skip=True)
-    assert [row for piece in read(path, Columns(), problems) for row in piece.good.rows()] == [(0, 1.0, "a")]
+    problems = BrokenRows(skip=True)
+    assert [row for piece in read(path, resolve(Columns(), head(path)), problems) for row in piece.good.rows()] == [
+        (0, 1.0, "a")
+    ]
     assert [(p.number, p.reason) for p in problems.first] == [(3, "a quote is never closed; nothing after it was read")]
 
 
 def test_columns_and_files(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("\ufeffprompt,score\na,1\n", encoding="utf-8")
-    assert found_columns(path) == ["prompt", "score"]
+    assert list(head(path).columns) == ["prompt", "score"]
     with pytest.raises(UserError, match=r"has no column 'group'; it has prompt, score\. Name the right one by --group"):
         open_log("log", [path], Columns())
     (tmp_path / "b.csv").write_text("prompt,prompt\n1,2\n")
     with pytest.raises(UserError, match="several columns of the name prompt"):
-        list(read(tmp_path / "b.csv", Columns(group=None, reward="prompt"), Problems()))
+        scored(tmp_path / "b.csv", columns=Columns(group=None, reward="prompt"))
     assert log_files(str(tmp_path)) == sorted(tmp_path.iterdir())
     assert log_files(str(tmp_path / "l*.csv")) == [path]
-    (tmp_path / "log.txt").write_text("")
-    for argument, message in ((tmp_path / "log.txt", "must end in one of"), ("nowhere.csv", "'nowhere.csv' is none")):
-        with pytest.raises(UserError, match=message):
-            log_files(str(argument))
+    with pytest.raises(UserError, match=r"'nowhere\.csv' is none"):
+        log_files("nowhere.csv")
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(UserError, match="holds no rows"):
-        found_columns(tmp_path / "empty.jsonl")
-    for text in ('[{"group": 1, "reward": 1}]', '{\n "group": 1,\n "reward": 1\n}\n'):
-        (tmp_path / "whole.jsonl").write_text(text)
-        with pytest.raises(UserError, match="must hold one JSON object a line"):
-            found_columns(tmp_path / "whole.jsonl")
+        head(tmp_path / "empty.jsonl")
+    (tmp_path / "whole.jsonl").write_text('{\n "group": 1,\n "reward": 1\n}\n')
+    with pytest.raises(UserError, match="is a JSON document, and no table of samples: it is an object with group, re"):
+        open_logs([str(tmp_path / "whole.jsonl")], LogSettings())
     (tmp_path / "head.csv").write_text("group,reward\n")
     with pytest.raises(UserError, match="log holds no rows"):
         scored(tmp_path / "head.csv")
     (tmp_path / "bad.parquet").write_bytes(b"abc")
     with pytest.raises(UserError, match="cannot be read"):
-        found_columns(tmp_path / "bad.parquet")
-    for name, columns in (("group", {"group": [b"a"], "reward": [1.0]}), ("reward", {"group": [1], "reward": [[1.0]]})):
+        head(tmp_path / "bad.parquet")
+    for name, columns in (
+        ("group", {"group": [b"a"], "reward": [1.0]}),
+        ("reward", {"group": [1], "reward": [{"score": 1.0}]}),
+    ):
         with pytest.raises(UserError, match=f"column {name} must hold"):
             scored(write_log(tmp_path / "nested.parquet", columns))
 
@@ -668,7 +678,7 @@ def test_the_command_keeps_what_is_not_its_own(two_logs, tmp_path):
     assert (tmp_path / "thesis.txt").exists()
     code, output = command(two_logs / "after.csv", "--out", tmp_path / "thesis.txt" / "score")
     assert code == 2
-    assert "thesis.txt is no folder that may be written to" in " ".join(output.split())
+    assert "thesis.txt is not a writable folder" in " ".join(output.split())
     assert "objective" not in output  # nothing has been read
     log = two_logs / "after.csv"
     assert command(log, "--advantages", log, "--overwrite")[0] == 2

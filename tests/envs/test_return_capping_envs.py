@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 import ordergrad as og
 import ordergrad.envs
@@ -75,6 +76,22 @@ def test_the_vector_game_restarts_at_the_step_after_the_last_and_plays_the_same_
         assert not truncated.any()
         np.testing.assert_allclose(obs, np.stack([wealth / 256, rounds / 6], 1), rtol=1e-6)
         ended = terminated
+
+
+def test_the_vector_game_can_restart_in_the_same_step():
+    next_step, same = BettingGameVector(50), BettingGameVector(50, autoreset_mode=AutoresetMode.SAME_STEP)
+    for env in (next_step, same):
+        env.reset(seed=5)
+    for _ in range(3):  # no game ends before the fourth round with half stakes
+        a, b = next_step.step(np.full(50, 4)), same.step(np.full(50, 4))
+        assert (a[0] == b[0]).all()
+    for _ in range(3):
+        obs, _, over, _, info = same.step(np.full(50, 4))
+    assert over.any()
+    assert (obs[over] == [16 / 256, 0]).all()
+    assert (info["final_obs"][over, 1] > 0.6).all()
+    with pytest.raises(ValueError, match="autoreset_mode must be NextStep or SameStep"):
+        BettingGameVector(2, autoreset_mode=AutoresetMode.DISABLED)
 
 
 # The optimum --------------------------------------------------------------------------------------------------------

@@ -1,398 +1,204 @@
-"""The guarded maze: its rules, its Gymnasium interface, and the study that trains on it."""
+"""The study of the guarded maze: its loop, its cells, and its bound."""
 
 import json
-import warnings
+from dataclasses import replace
+from functools import partial
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode
-from studies import load
+import torch
+from studies import load, read
 
-from ordergrad.envs import GuardedMaze, GuardedMazeVector, guarded_maze
+from ordergrad.envs import guarded_maze
 
-ID = "ordergrad/GuardedMaze-v0"
-LEFT, RIGHT, DOWN, UP = range(4)
-SAFE_WAY = [UP] * 3 + [RIGHT] * 4 + [DOWN] * 4
-SHORT_WAY = [RIGHT] * 3 + [UP]
-
-
-def episode_at(x, y, *, guard=False):
-    return guarded_maze.start_episodes(np.random.default_rng(0), 1, guard=guard, start=(x, y))
-
-
-def move(episodes, action, noise=(0.0, 0.0)):
-    reward, reached = guarded_maze.advance(episodes, [action], np.array([noise], dtype=float))
-    return float(reward[0]), bool(reached[0])
-
-
-def walk(env, actions):
-    """Rewards and the last info of a fixed walk without noise."""
-    rewards, info = [], {}
-    for action in actions:
-        _, reward, terminated, _, info = env.step(action)
-        rewards.append(reward)
-    return rewards, terminated, info
-
-
-# The rules ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_map():
-    drawn = ["########", "#......#", "#..###.#", "#....#.#", "#....#.#", "#....#.#", "#......#", "########"]
-    assert (guarded_maze.WALLS == (np.array([list(row) for row in drawn[::-1]]) == "#").T).all()
-
-
-def test_start_cells_are_the_nine_of_the_lower_left():
-    episodes = guarded_maze.start_episodes(np.random.default_rng(0), 9000)
-    cells, counts = np.unique(episodes.position, axis=0, return_counts=True)
-    np.testing.assert_array_equal(cells, [(x, y) for x in (1, 2, 3) for y in (1, 2, 3)])
-    assert counts.min() > 850
-    assert abs(episodes.guard.mean() - 0.2) < 0.02
-    assert abs(episodes.guard_cost.mean() - 32) < 1.5
-
-
-@pytest.mark.parametrize(
-    ("start", "action", "end"),
-    [((2, 2), LEFT, (1, 2)), ((2, 2), RIGHT, (3, 2)), ((2, 2), DOWN, (2, 1)), ((2, 2), UP, (2, 3))],
-)
-def test_moves(start, action, end):
-    episodes = episode_at(*start)
-    move(episodes, action)
-    np.testing.assert_array_equal(episodes.position, [end])
-
-
-@pytest.mark.parametrize(
-    ("start", "action", "noise"),
-    [
-        ((1, 1), LEFT, (0, 0)),  # the outer wall
-        ((4, 3), RIGHT, (0, 0)),  # the inner wall
-        ((4, 4), UP, (0, 0)),
-        ((4, 3), RIGHT, (1.0, 0)),  # beyond the wall, but the midpoint is in it
-        ((6, 6), UP, (5.0, 5.0)),  # clipped to the corner, which is a wall
-    ],
-)
-def test_walls_stop_a_move_and_it_costs_a_step(start, action, noise):
-    episodes = episode_at(*start)
-    assert move(episodes, action, noise) == (-1.0, False)
-    np.testing.assert_array_equal(episodes.position, [start])
-    assert episodes.steps == 1
-
-
-def test_noise_moves_both_coordinates():
-    episodes = episode_at(2, 2)
-    move(episodes, UP, (0.25, -0.125))
-    np.testing.assert_array_equal(episodes.position, [(2.25, 2.875)])
-
-
-def test_positions_stay_on_the_map_and_out_of_walls():
-    rng = np.random.default_rng(1)
-    episodes = guarded_maze.start_episodes(rng, 500)
-    for _ in range(100):
-        guarded_maze.advance(episodes, rng.integers(0, 4, 500), 3 * rng.standard_normal((500, 2)))
-        x, y = np.floor(episodes.position + 0.5).astype(int).T
-        assert not guarded_maze.WALLS[x, y].any()
-
-
-def test_steps_cost_one_for_32_steps_and_nothing_later():
-    episodes = episode_at(1, 1)
-    rewards = [move(episodes, LEFT)[0] for _ in range(40)]
-    assert rewards == [-1.0] * 32 + [0.0] * 8
-
-
-def test_the_step_into_the_goal_pays_16():
-    episodes = episode_at(6, 3)
-    assert move(episodes, DOWN) == (16.0, True)
-
-
-@pytest.mark.parametrize("noise", [(0, 0), (1.2, 0)])  # into the zone; beyond it, with the midpoint in it
-def test_the_guard_takes_its_cost_once(noise):
-    episodes = episode_at(4, 1, guard=True)
-    cost = float(episodes.guard_cost[0])
-    assert move(episodes, RIGHT, noise)[0] == pytest.approx(-1 - cost)
-    assert episodes.touched.all()
-    assert move(episodes, LEFT)[0] == -1.0
-    assert move(episodes, RIGHT)[0] == -1.0
-
-
-def test_without_a_guard_the_zone_is_free_but_the_touch_is_known():
-    episodes = episode_at(4, 1, guard=False)
-    assert move(episodes, RIGHT)[0] == -1.0
-    assert episodes.touched.all()
-
-
-def test_observations_spread_the_position_bilinearly():
-    position = np.vstack([np.random.default_rng(0).uniform(0, 7, (200, 2)), [(7, 7), (0, 7), (3, 3)]])
-    maps = guarded_maze.observe(position)
-    assert maps.shape == (203, 8, 8)
-    assert maps.min() >= 0
-    np.testing.assert_allclose(maps.sum(axis=(1, 2)), 1, rtol=1e-6)
-    x = np.einsum("nxy,x->n", maps, np.arange(8))
-    y = np.einsum("nxy,y->n", maps, np.arange(8))
-    np.testing.assert_allclose(np.stack([x, y], axis=1), position, atol=1e-5)
-    assert maps[-1, 3, 3] == 1
-
-
-def test_episodes_can_be_chosen_and_replaced():
-    episodes = guarded_maze.start_episodes(np.random.default_rng(0), 5)
-    rows = np.array([True, False, True, False, False])
-    chosen = episodes[rows]
-    chosen.position += 0.25
-    assert len(chosen) == 2
-    assert (episodes.position % 1 == 0).all()
-    episodes.replace(rows, chosen)
-    np.testing.assert_array_equal(episodes.position[rows], chosen.position)
-
-
-def test_a_condition_can_be_set_with_all_else_equal():
-    one = guarded_maze.start_episodes(np.random.default_rng(3), 50)
-    other = guarded_maze.start_episodes(np.random.default_rng(3), 50, guard=True)
-    np.testing.assert_array_equal(one.position, other.position)
-    np.testing.assert_array_equal(one.guard_cost, other.guard_cost)
-    assert other.guard.all()
-
-
-# The interface ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("render_mode", [None, "rgb_array", "ansi"])
-def test_gymnasium_checker(render_mode):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(gymnasium.make(ID, render_mode=render_mode).unwrapped)
-
-
-def test_the_two_ways():
-    env = GuardedMaze(noise=0.0)
-    env.reset(seed=0, options={"guard": True, "start": (2, 3)})
-    rewards, terminated, info = walk(env, SAFE_WAY)
-    assert sum(rewards) == -10 + 16
-    assert terminated
-    assert (info["guard"], info["guard_touched"]) == (True, False)
-
-    env.reset(options={"guard": False, "start": (3, 1)})
-    rewards, terminated, info = walk(env, SHORT_WAY)
-    assert sum(rewards) == -3 + 16
-    assert terminated
-    assert (info["guard"], info["guard_touched"]) == (False, True)
-
-
-def test_time_limit():
-    for env in (GuardedMaze(), gymnasium.make(ID)):
-        env.reset(seed=0, options={"start": (1, 1)})
-        ends = []
-        for _ in range(160):
-            _, _, terminated, truncated, _ = env.step(LEFT)
-            ends.append((terminated, truncated))
-        assert ends == [(False, False)] * 159 + [(False, True)]
-
-
-def test_seeding():
-    def trace(seed):
-        env = GuardedMaze()
-        observations = [env.reset(seed=seed)[0]] + [env.step(a % 4)[0] for a in range(20)]
-        return np.stack(observations)
-
-    np.testing.assert_array_equal(trace(5), trace(5))
-    assert (trace(5) != trace(6)).any()
-
-
-def test_single_and_vector_agree_step_by_step():
-    env, envs = GuardedMaze(max_episode_steps=30), GuardedMazeVector(1, max_episode_steps=30)
-    rng, options = np.random.default_rng(0), {"guard": True}
-    observation, info = env.reset(seed=11, options=options)
-    observations, infos = envs.reset(seed=11, options=options)
-    over, episodes = False, 0
-    for _ in range(400):
-        np.testing.assert_array_equal(observations[0], observation)
-        assert {name: np.asarray(infos[name][0]).tolist() for name in info} == {
-            name: np.asarray(value).tolist() for name, value in info.items()
-        }
-        action = rng.integers(4)
-        observations, rewards, terminated, truncated, infos = envs.step(np.array([action]))
-        if over:  # the step after an end starts anew
-            observation, info = env.reset()
-            reward, over, episodes = 0.0, False, episodes + 1
-            assert not terminated[0]
-            assert not truncated[0]
-        else:
-            observation, reward, *ends, info = env.step(action)
-            assert [terminated[0], truncated[0]] == ends
-            over = any(ends)
-        assert rewards[0] == reward
-    assert episodes > 3
-
-
-def test_vector_interface():
-    envs = gymnasium.make_vec(ID, 6, vectorization_mode="vector_entry_point", guard_probability=1.0)
-    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
-    observations, info = envs.reset(seed=0)
-    assert envs.observation_space.contains(observations)
-    assert info["guard"].all()
-    for _ in range(50):
-        observations, rewards, terminated, truncated, info = envs.step(envs.action_space.sample())
-        assert envs.observation_space.contains(observations)
-        assert rewards.shape == terminated.shape == truncated.shape == info["guard_touched"].shape == (6,)
-    guard = np.array([True, False, True, False, False, True])
-    _, info = envs.reset(options={"guard": guard})
-    np.testing.assert_array_equal(info["guard"], guard)
-    copy = info["position"].copy()
-    envs.step(np.full(6, UP))
-    np.testing.assert_array_equal(info["position"], copy)
-
-
-def test_drawings():
-    envs = GuardedMazeVector(2, render_mode="rgb_array")
-    envs.reset(seed=0, options={"start": (2, 2), "guard": np.array([True, False])})
-    envs.step(np.array([UP, LEFT]))
-    first, second = envs.render()
-    assert first.shape == (512, 512, 3)
-    assert first.dtype == np.uint8
-    assert (first != second).any()
-    env = GuardedMaze(render_mode="ansi", noise=0.0)
-    env.reset(options={"start": (1, 3), "guard": False})
-    assert env.render().splitlines()[4] == "#A...#.#"
-    assert env.render().splitlines()[6] == "#....?.#"
-    assert GuardedMaze().render() is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"guard_probability": 1.5}, r"guard_probability must lie in \[0, 1\]; got 1.5"),
-        ({"guard_probability": float("nan")}, "guard_probability must lie"),
-        ({"noise": -0.1}, "noise must be finite and at least 0; got -0.1"),
-        ({"noise": float("inf")}, "noise must be finite"),
-        ({"max_episode_steps": 0}, "max_episode_steps must be at least 1; got 0"),
-        ({"render_mode": "human"}, "render_mode must be None or one of .*; got 'human'"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    for make in (GuardedMaze, GuardedMazeVector):
-        with pytest.raises(ValueError, match=message):
-            make(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"guards": True}, "options must have no other keys"),
-        ({"guard": 0.2}, "guard must be one bool or an array of 3 bools"),
-        ({"guard": np.array([True, False])}, r"got dtype bool, shape \(2,\)"),
-        ({"start": (0, 0)}, "start must lie in"),
-        ({"start": (1.0, float("nan"))}, "start must lie in"),
-        ({"start": (1.0, 2.0, 3.0)}, r"got shape \(3,\)"),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        GuardedMazeVector(3).reset(options=options)
-
-
-def test_bad_actions_and_order():
-    env, envs = GuardedMaze(), GuardedMazeVector(3)
-    for early in (lambda: env.step(0), lambda: envs.step(np.zeros(3, int))):
-        with pytest.raises(gymnasium.error.ResetNeeded):
-            early()
-    with pytest.raises(ValueError, match="num_envs must be at least 1; got 0"):
-        GuardedMazeVector(0)
-    env.reset()
-    envs.reset()
-    for bad in (4, -1, 0.5):
-        with pytest.raises(ValueError, match="action must be an integer from 0 to 3"):
-            env.step(bad)
-    with pytest.raises(ValueError, match="of shape"):
-        envs.step(np.zeros(2, int))
-
-
-# The study ----------------------------------------------------------------------------------------------------------
+UP, RIGHT = 3, 1
 
 
 @pytest.fixture(scope="module")
-def study():
-    import torch
-
-    torch.set_num_threads(1)
+def script():
     return load("guarded_maze")
 
 
 @pytest.fixture(scope="module")
-def tiny(study):
-    return study.replace(study.RECIPE, updates=2, episodes=40, test_episodes=60)
+def loop(script):
+    from maze import loop
+
+    return loop
 
 
-def test_play_matches_the_environment(study):
-    def up_then_right(position):
-        return np.where(position[:, 1] < 5.5, UP, RIGHT)
+@pytest.fixture(scope="module")
+def tiny(loop):
+    return loop.Settings(updates=3, episodes=40, test_episodes=60)
 
-    rng = np.random.default_rng(0)
-    played = study.play(up_then_right, np.zeros(7, bool), rng)
+
+def up_then_right(position, policy, uniform):
+    return np.where(position[:, 1] < 5.5, UP, RIGHT)
+
+
+def test_episodes_end_at_the_goal_or_the_time_limit(loop):
+    (played,) = loop.play(up_then_right, [np.zeros(7, bool)], [np.random.default_rng(0)])
     assert len(played.position) == len(played.action) == len(played.episode)
-    assert np.bincount(played.episode).max() <= study.TIME_LIMIT
+    assert np.bincount(played.episode).max() <= loop.TIME_LIMIT
     assert (played.returns[~played.reached] == -32).all()
 
 
-def test_training_runs_and_repeats(study, tiny):
-    first, curve = study.train(tiny, seed=1)
-    second, again = study.train(tiny, seed=1)
-    assert curve == again
-    assert len(curve) == 2
-    assert np.isfinite(curve).all()
-    for a, b in zip(first.parameters(), second.parameters(), strict=True):
-        assert (a == b).all()
+def test_a_batch_does_not_depend_on_what_is_played_beside_it(loop):
+    policies = [loop.Policy(8, np.random.default_rng(seed)) for seed in range(3)]
+    guards = [np.random.default_rng(seed).random(20 + seed) < 0.5 for seed in range(3)]
+    together = loop.play(loop.acting(policies), guards, [np.random.default_rng(seed) for seed in range(3)])
+    (alone,) = loop.play(loop.acting(policies[1:2]), guards[1:2], [np.random.default_rng(1)])
+    for name, value in vars(alone).items():
+        np.testing.assert_array_equal(vars(together[1])[name], value)
 
 
-def test_a_run_writes_its_record_and_is_not_overwritten(study, tiny, tmp_path, monkeypatch):
-    monkeypatch.setitem(study.VARIANTS, "recipe", ("tiny", tiny))
-    study.run("recipe", 0, tiny, tmp_path, lambda update, text: None)
-    record = json.loads((tmp_path / "recipe-0.json").read_text())
-    assert record["result"]["cvar"] <= record["result"]["mean"]
-    study.load_policy(tmp_path, "recipe", 0)
-    with pytest.raises(SystemExit, match="--resume keeps it, --overwrite trains it anew"):
-        study.still_to_do([("recipe", 0)], tmp_path, resume=False, overwrite=False)
-    assert study.still_to_do([("recipe", 0)], tmp_path, resume=True, overwrite=False) == []
-    records = [record]
-    study.write_results(tmp_path, records, None, "command")
-    assert study.summarise(records)["recipe"]["seeds"] == 1
-    monkeypatch.setitem(study.VARIANTS, "recipe", ("other", study.replace(tiny, updates=5)))
-    with pytest.raises(SystemExit, match="other settings"):
-        study.still_to_do([("recipe", 0)], tmp_path, resume=True, overwrite=False)
-    assert len(study.still_to_do([("recipe", 0), ("recipe", 1)], tmp_path, resume=False, overwrite=True)) == 2
+@pytest.mark.parametrize("guards", [0.5, None])
+@pytest.mark.parametrize("objective", ["mean", "cvar", "annealed", "gcvar"])
+def test_a_policy_does_not_depend_on_the_seeds_trained_beside_it(loop, tiny, objective, guards):
+    settings = replace(tiny, objective=objective, guards=guards)
+    several, (alone,) = loop.train(settings, [3, 4]), loop.train(settings, [4])
+    np.testing.assert_array_equal(several[1].policy.parameters, alone.policy.parameters)
+    assert (several[0].policy.parameters != alone.policy.parameters).any()
+    assert np.isfinite(alone.policy.parameters).all()
 
 
-def test_weights_are_one_for_guards_that_were_never_met(study, tiny):
-    guard, omega = study.draw_guards(1000, tiny, None, np.random.default_rng(0))
-    np.testing.assert_allclose(omega, np.where(guard, 0.25, 4))
-    omega, touched = np.array([0.25, 0.25, 4, 4]), np.array([True, False, True, False])
-    weights = study.importance_weights(omega, touched, study.replace(tiny, weighting="full"), 0.3)
-    np.testing.assert_allclose(weights, [0.25, 1, 4, 1])
-    np.testing.assert_allclose(study.importance_weights(omega, touched, tiny, 0.0), 1)
-    np.testing.assert_allclose(study.importance_weights(omega, touched, tiny, 0.5), np.sqrt(weights))
+def test_the_gradient_is_that_of_autograd(loop):
+    rng = np.random.default_rng(0)
+    policy = loop.Policy(32, rng)
+    seen, action = loop.look(rng.uniform(1, 6, (50, 2))), rng.integers(0, 4, 50)
+    weight = rng.normal(size=50).astype(np.float32)
+    layers = [torch.tensor(layer, dtype=torch.float64, requires_grad=True) for layer in policy.layers]
+    hidden = torch.tensor(seen, dtype=torch.float64)
+    for layer in layers[:-1]:
+        hidden = torch.tanh(hidden @ layer[:-1] + layer[-1])
+    log_p = torch.log_softmax(hidden @ layers[-1][:-1] + layers[-1][-1], dim=1)
+    entropy = -(log_p.exp() * log_p).sum(dim=1).mean()
+    ((torch.tensor(weight) * log_p[range(50), action]).sum() + 0.3 * entropy).backward()
+    wanted = np.concatenate([layer.grad.numpy().ravel() for layer in layers])
+    np.testing.assert_allclose(policy.gradient(seen, action, weight, 0.3), wanted, atol=1e-5)
 
 
-def test_the_cross_entropy_variant_samples_guards_of_the_worst_episodes(study, tiny):
-    settings = study.replace(tiny, guard_sampling=None, episodes=400)
-    conditions = study.make_sampler(settings, 0)
-    assert study.make_sampler(tiny, 0) is None
-    guard, omega = study.draw_guards(400, settings, conditions, np.random.default_rng(0))
+def test_the_step_is_that_of_adam(loop):
+    rng, parameter = np.random.default_rng(0), torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    ours, theirs = loop.Adam(5), torch.optim.Adam([parameter], lr=0.1, maximize=True)
+    moved = np.zeros(5)
+    for _ in range(4):
+        gradient = rng.normal(size=5)
+        moved += ours.step(gradient, 0.1)
+        parameter.grad = torch.tensor(gradient)
+        theirs.step()
+    np.testing.assert_allclose(moved, parameter.detach().numpy(), rtol=1e-6)
+
+
+def test_gcvar_is_the_shortfall_of_the_tail(loop):
+    returns = np.arange(100.0)[::-1]
+    advantage = loop.gcvar_advantages(returns, np.ones(100))
+    assert (advantage[:-4] == 0).all()
+    np.testing.assert_allclose(advantage[-4:], [-20, -40, -60, -80])
+    doubled = loop.gcvar_advantages(np.arange(3.0), np.array([0.02, 0.04, 0.94]))
+    np.testing.assert_allclose(doubled, [-20, 0, 0])
+
+
+def test_a_policy_that_never_arrives_is_given_up(loop, tiny, monkeypatch):
+    played = []
+    monkeypatch.setattr(loop.maze, "GOAL", (0, 0))  # in a wall
+    learners = loop.train(replace(tiny, updates=9, patience=4), [0, 1], played.append)
+    assert played == [1, 2, 3, 4]
+    assert all(learner.given_up for learner in learners)
+
+
+def test_weights_are_one_for_guards_that_were_never_met(loop):
+    guard, ratio = loop.draw_guards(1000, 0.8, None, np.random.default_rng(0))
+    np.testing.assert_allclose(ratio, np.where(guard, 0.25, 4))
+    ratio, touched = np.array([0.25, 0.25, 4, 4]), np.array([True, False, True, False])
+    for weights, t, power in [("full", 0.3, 1), ("tempered", 0.0, 0), ("tempered", 0.5, 0.5), ("none", 0.7, 0)]:
+        wanted = np.array([0.25, 1, 4, 1]) ** power
+        np.testing.assert_allclose(loop.importance_weights(ratio, touched, weights, t), wanted)
+
+
+def test_cross_entropy_samples_guards_of_the_worst_episodes(loop):
+    sampler, rng = loop.make_sampler(None, 400, 0), np.random.default_rng(0)
+    assert loop.make_sampler(0.5, 400, 0) is None
+    guard, ratio = loop.draw_guards(400, None, sampler, rng)
     assert 40 < guard.sum() < 120
-    assert (omega == 1).all()
-    conditions.report(guard, omega, np.where(guard, -40.0, 0.0))
-    guard, omega = study.draw_guards(400, settings, conditions, np.random.default_rng(0))
+    assert (ratio == 1).all()
+    sampler.report(guard, ratio, np.where(guard, -40.0, 0.0))
+    guard, ratio = loop.draw_guards(400, None, sampler, rng)
     assert guard.mean() > 0.7
-    np.testing.assert_allclose(omega[guard], 0.2 / (0.2 * 0.2 + 0.8))
-    _, curve = study.train(settings, seed=1)
-    assert curve == study.train(settings, seed=1)[1]
-    assert len(curve) == 2
+    np.testing.assert_allclose(ratio[guard], 0.2 / (0.2 * 0.2 + 0.8))
 
 
-def test_bound_on_a_coarse_grid(study):
-    grid = study.make_grid(3)
+def cell_of(objective, safe, cvar, **settings):
+    runs = [
+        {"seed": i, "safe": s, "touched": 1 - s, "reached": 1.0, "mean": 2.0, "cvar": c}
+        for i, (s, c) in enumerate(zip(safe, cvar, strict=True))
+    ]
+    return {"objective": objective, "guards": 0.5, "weights": "none", "steady": True, **settings, "runs": runs}
+
+
+def test_settings_are_chosen_by_safe_seeds_then_cvar(script):
+    records = []
+    for objective in script.OBJECTIVES:
+        for setting, safe, cvar in zip(
+            script.TUNING, [(0, 1), (1, 1), (1, 1), (0, 0)], [(0, 0), (-6, -6), (-5, -5), (9, 9)], strict=True
+        ):
+            records.append(cell_of(objective, safe, cvar, **setting))
+    assert script.choose(records) == dict.fromkeys(script.OBJECTIVES, script.TUNING[2])
+
+
+def test_every_cell_is_run_once(script):
+    cells = script.study_cells(dict.fromkeys(script.OBJECTIVES, script.TUNING[0]))
+    assert len({json.dumps(cell, sort_keys=True) for cell in cells}) == len(cells) == 4 * (6 + 5) + 3
+    assert not set(script.SEEDS) & set(script.TUNING_SEEDS)
+
+
+def test_summary_counts_ways_and_keeps_intervals_in_range(script):
+    summary = script.summarise(cell_of("mean", (1, 1, 0, 0), (-5, -6, -66, -67)))
+    assert summary["ways"] == {"safe": 2, "guarded": 2, "mixed": 0, "stuck": 0}
+    share, low, high = summary["safe_seeds"]
+    assert 0 < low < share == 0.5 < high < 1
+    tail, low, high = summary["cvar"]
+    assert -67 <= low < tail == -36 < high <= -5
+
+
+def test_a_small_study_writes_its_results_and_resumes(script, tiny, tmp_path, monkeypatch):
+    cells = [{"objective": o, "guards": 0.5, "weights": "tempered"} for o in ("mean", "annealed")]
+    monkeypatch.setattr(script, "Settings", lambda: tiny)
+    monkeypatch.setattr(script, "SEEDS", range(2))
+    monkeypatch.setattr(script, "draw_policies", partial(script.draw_policies, episodes=500))
+    monkeypatch.setattr(guarded_maze, "GuardedMaze", partial(guarded_maze.GuardedMaze, max_episode_steps=5))
+    monkeypatch.setattr(script, "TUNING_SEEDS", range(100, 101))
+    monkeypatch.setattr(script, "study_cells", lambda chosen: [cell | chosen[cell["objective"]] for cell in cells])
+    arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results"), "--jobs", "1"]
+    arguments += ["--images", str(tmp_path / "images")]
+    script.main(arguments)
+    rows = read(tmp_path / "results" / "runs.csv")
+    assert [(row["objective"], row["seed"]) for row in rows] == [
+        ("mean", "0"),
+        ("mean", "1"),
+        ("annealed", "0"),
+        ("annealed", "1"),
+    ]
+    assert len(read(tmp_path / "results" / "tuning.csv")) == len(script.TUNING) * len(script.OBJECTIVES)
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert summary["cells"][0]["mean"][0] == pytest.approx(np.mean([float(row["mean"]) for row in rows[:2]]), abs=1e-3)
+    for name in ("guarded_maze_factorial.png", "guarded_maze.png", "guarded_maze.gif"):
+        assert (tmp_path / "images" / name).stat().st_size > 10_000
+
+    with pytest.raises(SystemExit):
+        script.main(arguments)
+    monkeypatch.setattr(script, "train_cell", None)  # nothing is trained anew
+    script.main([*arguments, "--resume"])
+    assert read(tmp_path / "results" / "runs.csv") == rows
+
+
+def test_bound_on_a_coarse_grid(script):
+    from maze import bound
+
+    grid = bound.make_grid(3)
     for quiet, touching in zip(grid.quiet, grid.touching, strict=True):
         np.testing.assert_allclose((quiet + touching).sum(axis=1), 1)
-    mean = study.best_mean(grid)
-    tail, threshold = study.best_tail(grid, thresholds=range(-4, 1))
+    mean = bound.best_mean(grid)
+    tail, threshold = bound.best_tail(grid, thresholds=range(-4, 1))
     assert 2 < mean < 6
     assert -8 < tail < threshold <= 0
-    assert study.best_tail(grid, level=1.0, thresholds=range(14, 17))[0] == pytest.approx(mean, abs=1e-9)
+    assert bound.best_tail(grid, level=1.0, thresholds=range(14, 17))[0] == pytest.approx(mean, abs=1e-9)

@@ -1,7 +1,8 @@
-"""The guarded maze through Stable-Baselines3: its environment, and the study in small."""
+"""The guarded maze through Stable-Baselines3: its environment, its schedule, and the study in small."""
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,16 +19,15 @@ def script():
     return load("guarded_maze_sb3")
 
 
-def small(script, variant):
-    settings = script.VARIANTS[variant][1]
-    loop = replace(settings.maze, episodes=20, hidden=8)
-    return replace(settings, maze=loop, episodes=50, most_steps=9000, envs=20, batch=80, test_episodes=60)
+@pytest.fixture(scope="module")
+def tiny(script):
+    few = {"episodes": 50, "most_steps": 9000, "envs": 20, "min_episodes": 20, "batch": 80, "hidden": 8}
+    return replace(script.Settings(), **few, test_episodes=60)
 
 
-@pytest.mark.parametrize("variant", ["recipe", "cross-entropy", "mean"])
-def test_the_environment_pays_ends_and_weighs_as_the_maze(script, variant):
-    settings = script.VARIANTS[variant][1].maze
-    envs, rng = script.Mazes(60, settings, seed=1), np.random.default_rng(2)
+@pytest.mark.parametrize("guards", [0.2, 0.8, None])
+def test_the_environment_pays_ends_and_weighs_as_the_maze(script, guards):
+    envs, rng = script.Mazes(60, guards, seed=1), np.random.default_rng(2)
     envs.temper = 0.5
     observation = envs.reset()
     total, length, ended, weights = np.zeros(60), np.zeros(60, int), [], set()
@@ -54,42 +54,36 @@ def test_the_environment_pays_ends_and_weighs_as_the_maze(script, variant):
         assert all(not infos[i] for i in np.flatnonzero(~done))
         total[done], length[done] = 0.0, 0
     assert len(ended) > 100
-    if variant == "mean":
+    if guards == 0.2:
         assert weights == {1.0}
-    if variant == "recipe":
+    if guards == 0.8:
         assert {0.5, 1.0} <= weights
         assert weights <= {0.5, 1.0, 2.0}
-    if variant == "cross-entropy":
+    if guards is None:
         assert envs.sampler.state()["waiting"]
 
 
-def test_a_small_study_writes_its_results_and_resumes(script, tmp_path, monkeypatch):
-    chosen = {name: (script.NAMES[name], small(script, name)) for name in ("recipe", "cross-entropy")}
-    monkeypatch.setattr(script, "VARIANTS", chosen)
+def test_a_small_study_writes_its_results_and_resumes(script, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "train", partial(script.train, settings=tiny))
     arguments = ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results"), "--jobs", "1", "--seeds", "1"]
-    arguments += ["--images", str(tmp_path)]
     script.main(arguments)
     rows = read(tmp_path / "results" / "runs.csv")
-    assert [row["variant"] for row in rows] == ["recipe", "cross-entropy"]
+    assert [row["objective"] for row in rows] == ["mean", "annealed"]
     assert all(float(row["cvar"]) <= float(row["mean"]) for row in rows)
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())
-    assert summary["variants"]["recipe"]["mean"][0] == pytest.approx(float(rows[0]["mean"]))
+    assert [cell["seeds"] for cell in summary["cells"]] == [1, 1]
     assert summary["command"].endswith("--seeds 1")
-    assert {row["variant"] for row in read(tmp_path / "results" / "curves.csv")} == {"recipe", "cross-entropy"}
-    assert (tmp_path / "guarded_maze_sb3.png").stat().st_size > 10_000
 
     with pytest.raises(SystemExit, match="add --resume to continue it, or choose another --out"):
         script.main(arguments)
-    before = script.run_folder(tmp_path / "out", "recipe", 0) / script.RESULT
-    stamp = before.stat().st_mtime_ns
+    monkeypatch.setattr(script, "train", None)  # nothing is trained anew
     script.main([*arguments, "--resume"])
-    assert before.stat().st_mtime_ns == stamp
+    assert read(tmp_path / "results" / "runs.csv") == rows
 
 
-def test_the_schedule_anneals_objective_weights_entropy_and_step_size(script, tmp_path, monkeypatch):
-    settings = small(script, "recipe")
-    model, seen = script.build(settings, 0), []
-    schedule = script.Schedule(settings, tmp_path, lambda: False, lambda row: None)
+def test_the_schedule_anneals_objective_weights_entropy_and_step_size(script, tiny, monkeypatch):
+    model, seen = script.build(0.8, 0, tiny), []
+    schedule = script.Schedule("annealed", tiny)
     train = model.train
 
     def keep():
@@ -98,13 +92,13 @@ def test_the_schedule_anneals_objective_weights_entropy_and_step_size(script, tm
         seen.append((schedule.progress, str(buffer.objective), model.env.temper, model.ent_coef, rate))
 
     monkeypatch.setattr(model, "train", keep)
-    model.learn(settings.most_steps, schedule)
-    assert seen[0][:4] == (0.0, "mean", 0.0, settings.entropy)
+    model.learn(tiny.most_steps, schedule)
+    assert seen[0][:4] == (0.0, "mean", 0.0, tiny.entropy)
     progress, objective, temper, entropy, _ = seen[-1]
     assert 0 < progress < 1
     assert temper == pytest.approx(min(1.0, progress / 0.65))
     assert "cvar:0.05" in objective
-    assert entropy == pytest.approx(settings.entropy * (1 - progress))
+    assert entropy == pytest.approx(tiny.entropy * (1 - progress))
     trained = [rate for *_, rate in seen if rate != 0.0003]  # that of PPO until the first update
     assert trained[0] > trained[-1] > 0
-    assert model.num_timesteps <= settings.most_steps + settings.envs * settings.rollout
+    assert model.num_timesteps <= tiny.most_steps + tiny.envs * tiny.rollout

@@ -5,6 +5,7 @@ with $A_i = f(R_i) - \mathrm{mean} f$ for credit within an episode (`telescoped`
 are whole and where their steps wait, is the adapter's.
 """
 
+import math
 import warnings
 from functools import lru_cache
 from numbers import Integral, Real
@@ -13,15 +14,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.estimators import advantages, value
+from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
-__all__ = ["LASTING", "WEIGHT", "Credit", "EpisodeRanking", "steepest_slope"]
+__all__ = ["WEIGHT", "Credit", "EpisodeRanking", "MeanFirst", "steepest_slope", "weighs_lower_tail"]
 
-LASTING = ("nonfinite", "abandoned", "shrunk", "total", "scale")
-"""The counts that go on where training is resumed."""
+_COUNTS = ("nonfinite", "abandoned", "shrunk", "total", "scale")
+_LEVELS = 32  # the K at which levels without @K are looked at
+_IDLE = 5  # rankings without a difference before the warning
 
 WEIGHT = "ordergrad_weight"
 """Where the last info of an episode has its importance weight; see `ordergrad.envs.SampledConditions`."""
@@ -45,15 +47,19 @@ class EpisodeRanking:
             standard deviation per standard deviation, whatever the objective, so that a critic's targets keep their
             scale while an objective changes. Default: where there is a critic, that is not with ``episode``.
         patience: Rollouts to wait for enough episodes.
+        pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
+            ones are of slightly older policies: an approximation.
+        mean_first: With ``telescoped`` and an objective of the lower tail, f begins as that of the mean and turns into
+            that of the objective by a falling cap; see `MeanFirst`.
 
     Raises:
         ValueError: The objective string is wrong or has no weight, or a number is out of range.
 
     Attributes:
-        stats: Since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut short
-            or too long), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the ``scale`` of their
-            returns (root mean square deviation from the mean of the group); of the last group, the ``value`` of the
-            objective. Adapters add to it.
+        stats: Since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut
+            short), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the ``scale`` of their
+            returns (root mean square deviation from their mean); of the last group, the ``value`` of the objective;
+            with `mean_first`, the ``level`` at which f is capped (1: not at all). Adapters add to it.
 
     Example:
         >>> ranking = EpisodeRanking("max@2")
@@ -71,20 +77,25 @@ class EpisodeRanking:
         min_episodes: int = 2,
         unit_scale: bool | None = None,
         patience: int = 32,
+        pool: int = 200,
+        mean_first: bool = False,
     ):
         if credit not in get_args(Credit):
             raise ValueError(f"credit must be one of {', '.join(get_args(Credit))}; got {credit!r}")
         if not isinstance(discount, Real) or not 0 < discount <= 1:
             raise ValueError(f"discount must satisfy 0 < discount <= 1; got {discount!r}")
-        for name, number in (("min_episodes", min_episodes), ("patience", patience)):
+        for name, number in (("min_episodes", min_episodes), ("patience", patience), ("pool", pool)):
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self.objective = objective
         check_nonzero(self.objective)
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
-        self.patience = patience
-        self.stats: dict[str, float] = dict.fromkeys(LASTING, 0)
+        self.patience, self.pool, self.mean_first = patience, pool, mean_first
+        self.stats: dict[str, float] = dict.fromkeys(_COUNTS, 0)
+        self._recent = np.zeros(0)
+        self._approach = MeanFirst(pool)
+        self._idle = 0
         self._warned: set[str] = set()
 
     @property
@@ -96,14 +107,26 @@ class EpisodeRanking:
     def objective(self, objective: str | Objective) -> None:
         self._objective = parse(objective)
 
-    @property
-    def lasting(self) -> dict[str, float]:
-        """The counts to keep where training is to be resumed; they go into `stats`."""
-        return {name: self.stats[name] for name in LASTING}
+    def state(self) -> dict[str, Any]:
+        """Return what to keep where training is to be resumed, as JSON values."""
+        counts = {name: self.stats[name] for name in _COUNTS}
+        return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was returned."""
+        self.stats |= {name: state[name] for name in _COUNTS}
+        self._recent = np.array(state["recent"])
+        vars(self._approach).update(state["approach"])
 
     @property
     def need(self) -> int:
-        """How many episodes make a group."""
+        """How many new episodes make a group; with ``telescoped``, the recent ones are ranked with them."""
+        if self.credit != "telescoped":
+            return self._least
+        return max(self.min_episodes, self._least - len(self._recent))
+
+    @property
+    def _least(self) -> int:
         return max(2, self.min_episodes, smallest_group(self.objective, "leave_one_out"))
 
     @property
@@ -112,7 +135,7 @@ class EpisodeRanking:
         return steepest_slope(self.objective) * (self.stats["scale"] or 1.0) if self.unit_scale else 1.0
 
     def advantages(self, returns: Array, weight: Array | None = None) -> Array:
-        """Return the advantages of a group of at least two finite returns, shape (N,), at the largest K it allows.
+        """Return the advantages of a group of finite returns, shape (N,), at the largest K it allows.
 
         Args:
             returns: The group.
@@ -121,38 +144,75 @@ class EpisodeRanking:
         """
         if weight is not None and (weight == 1).all():
             weight = None
-        self.stats["shrunk"] += weight is None and len(returns) < self.need
-        self.stats["value"] = float(value(returns, self.objective, sample_weight=weight, small="shrink"))
-        a = self._ranked(returns, weight)
+        self._recent = np.concatenate([self._recent, returns])[-max(self.pool, len(returns)) :]
+        group = self._recent if self.credit == "telescoped" else returns
+        self.stats["shrunk"] += weight is None and len(group) < self._least
+        self.stats["value"] = float(value(group, self.objective, sample_weight=weight, small="shrink"))
+        a = self._ranked(returns, weight) if len(returns) > 1 else np.zeros(len(returns))
         if weight is not None:
             a = a * (len(a) * weight / weight.sum())
         total = self.stats["total"] + len(a)
-        mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + len(a) * float(np.var(returns))) / total
+        squares = float(np.sum((returns - np.mean(group)) ** 2))
+        mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + squares) / max(total, 1)
         self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
+        if self._capped:
+            self._approach.look(self._recent, len(returns), self.objective)
+            self.stats["level"] = float(np.mean(self._recent <= self._approach.cap))
+        self._watch(bool(np.ptp(self._heights()[1]) > 0) if self.credit == "telescoped" else bool(a.any()))
         return a / self.unit
 
-    def telescoped(self, returns: Array, before: Array, after: Array) -> Array:
-        """Return the rewards f(after) - f(before) in the unit of the advantages, f that of a ranked group.
+    def telescoped(self, before: Array, after: Array) -> Array:
+        """Return the rewards f(after) - f(before) in the unit of the advantages, f that of the recent episodes.
 
         Args:
-            returns: The group that was ranked.
             before: Returns up to each step, any shape.
             after: Returns with each step, of the same shape. Where either is not finite the reward is 0.
         """
-        knots = np.sort(returns)
-        slopes = self._slopes(returns)
+        knots, heights, slopes = self._heights()
         with np.errstate(invalid="ignore"):
-            rewards = _transform(after, knots, slopes) - _transform(before, knots, slopes)
+            rewards = _transform(after, knots, heights, slopes) - _transform(before, knots, heights, slopes)
         return np.where(np.isfinite(rewards), rewards, 0.0) / self.unit
+
+    def _heights(self) -> tuple[Array, Array, Array]:
+        """Return the knots of f, its values there, and its slopes below, between and above them."""
+        knots = np.sort(self._recent)
+        slopes = self._slopes(self._recent)
+        if self._capped and self._approach.cap > knots[0]:
+            place = int(np.searchsorted(knots, self._approach.cap))
+            steep = slopes[:place].max()
+            knots = np.insert(knots, place, min(self._approach.cap, knots[-1])) if place < len(knots) else knots
+            slopes = np.insert(slopes, place - 1, steep) if place < len(knots) else slopes
+            slopes[:place] = steep
+        return knots, np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))]), slopes
 
     def _ranked(self, returns: Array, weight: Array | None) -> Array:
         """Return the advantages in the unit of the returns."""
         return np.asarray(advantages(returns, self.objective, sample_weight=weight, small="shrink"))
 
     def _slopes(self, returns: Array) -> Array:
-        """Return the slopes of f between neighbours of the sorted returns, shape (N - 1,)."""
+        """Return the slopes of f between neighbours of the sorted returns, shape (N - 1,).
+
+        A median or quantile is smoothed: f would have all its rise between two neighbours, whose distance differs from
+        group to group, a target that no critic can follow.
+        """
         fitting = shrunk(self.objective, len(returns), "leave_one_out")
-        return np.zeros(len(returns) - 1) if fitting is None else scan(fitting, len(returns), "leave_one_out").slopes
+        return np.zeros(len(returns) - 1) if fitting is None else scan(fitting, len(returns), "error").slopes
+
+    @property
+    def _capped(self) -> bool:
+        return self.mean_first and self.credit == "telescoped" and weighs_lower_tail(self.objective)
+
+    def _watch(self, differs: bool) -> None:
+        """Warn when several rankings in a row have told no episode from another."""
+        self._idle = 0 if differs else self._idle + 1
+        if self._idle == _IDLE:
+            self._warn_once(
+                "idle",
+                f"every advantage was zero in {_IDLE} updates, so that nothing is learned: the returns that "
+                f"{self.objective} weighs are all equal, {float(np.min(self._recent)):g} at worst. "
+                "Take an objective that weighs more of the distribution, such as a mixture with the mean, or a reward "
+                "with more values",
+            )
 
     def leave_out(self, count: int) -> None:
         """Count episodes that cannot be ranked, for a return or a weight that is no finite number; warn once."""
@@ -163,6 +223,23 @@ class EpisodeRanking:
                 "an episode ended with a NaN or infinite return, or a weight that is not positive and finite, and is "
                 "left out, as others will be (see nonfinite in the metrics): check the rewards of the environment",
             )
+
+    def leave_out_long(self, limit: str, remedy: str) -> None:
+        """Warn, once, that long episodes are left out."""
+        self._warn_once(
+            "long",
+            f"an episode has not ended after {limit} and is left out, as others like it will be (see abandoned in the "
+            f"metrics): the ranking favours short episodes. Raise {remedy}, or limit the length of episodes",
+        )
+
+    def thin(self, stands_for: float) -> None:
+        """Warn, once, that of the steps of long episodes only some are kept."""
+        self._warn_once(
+            "thin",
+            f"more steps wait for the end of their episodes, or for enough episodes, than two rollouts hold: one in "
+            f"{stands_for:.1f} or fewer is kept, at random and weighted up. No episode is left out, but the gradient "
+            "is noisier: raise n_steps, or take credit='telescoped', whose steps do not wait",
+        )
 
     def check_weighted(self) -> None:
         """Check that importance weights fit the credit.
@@ -193,6 +270,56 @@ class EpisodeRanking:
         self._warned.add(topic)
 
 
+class MeanFirst:
+    r"""Trains on the mean while that raises the objective; then a cap falls while the objective holds.
+
+    Below the cap f rises with the objective's steepest slope, above it with its own: f of ``cvar:q`` is that of the
+    returns min(R, C) where the cap C is above the q-quantile, and that of the mean where C is infinite. Such a cap has
+    the gradient of ``cvar:p`` at the level p = F(C), which falls as fast as the policy improves.
+
+    The cap is infinite until the objective has fallen, by more than two standard errors, or not risen by more than one
+    for two pools of episodes. Then it is the mean return reached, and moves towards the value of the objective, at a
+    speed that would take as many episodes as the mean was trained on. While the objective is worse than it was, again
+    by two standard errors, the cap moves back.
+
+    Args:
+        pool: The number of recent episodes.
+
+    References:
+        Mead et al. (2025). Return Capping. arXiv 2504.20887. (the running quantile, not below a number of the user's)
+    """
+
+    def __init__(self, pool: int):
+        self.patience = 2 * pool
+        self.episodes, self.since, self.left = 0, 0, 0
+        self.value: float | None = None
+        self.error = self.top = self.share = 0.0
+
+    def look(self, recent: Array, count: int, objective: Objective) -> None:
+        """Take the recent returns, the last `count` of them new."""
+        self.episodes += count
+        if len(recent) < min(self.patience // 2, self.episodes):
+            return
+        estimate, deviation = (float(x) for x in value_and_error(recent, objective, small="shrink"))
+        change = math.inf if self.value is None else estimate - self.value
+        noise = math.hypot(deviation, self.error)
+        self.since += count
+        if change > noise:
+            self.value, self.error, self.since = estimate, deviation, 0
+        fallen = change < -2 * noise
+        if self.left:
+            self.share = min(max(self.share + (-count if fallen else count) / self.left, 0.0), 1.0)
+        elif fallen or self.since > self.patience:
+            self.left, self.top = self.episodes, float(np.mean(recent))
+
+    @property
+    def cap(self) -> float:
+        """The cap."""
+        if not self.left or self.value is None:
+            return math.inf
+        return self.top + self.share * (min(self.value, self.top) - self.top)
+
+
 @lru_cache(maxsize=64)
 def steepest_slope(objective: Objective) -> float:
     """Return the largest absolute value of an objective's spectrum, levels without @K taken at K = 32.
@@ -204,12 +331,23 @@ def steepest_slope(objective: Objective) -> float:
         >>> [round(steepest_slope(parse(text)), 3) for text in ("mean", "cvar:0.2", "0.5*mean+0.5*cvar:0.2", "median")]
         [1.0, 5.0, 3.0, 4.406]
     """
-    return float(np.abs(spectrum(objective, np.linspace(0.0, 1.0, 129), k=32)).max())
+    return float(np.abs(spectrum(objective, np.linspace(0.0, 1.0, 129), k=_LEVELS)).max())
 
 
-def _transform(x: Array, knots: Array, slopes: Array) -> Array:
-    """Return f(x): piecewise linear with the given slopes between sorted knots, end slopes beyond, f(knots[0]) = 0."""
-    heights = np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))])
+@lru_cache(maxsize=64)
+def weighs_lower_tail(objective: Objective) -> bool:
+    """Return whether an objective weighs worse returns more than better ones throughout.
+
+    Example:
+        >>> [weighs_lower_tail(parse(text)) for text in ("cvar:0.1", "mean-0.5*gini", "mean", "median", "max@4")]
+        [True, True, False, False, False]
+    """
+    rises = np.diff(spectrum(objective, np.linspace(0.0, 1.0, 129), k=_LEVELS))
+    return bool((rises <= 1e-9).all() and (rises < -1e-9).any())
+
+
+def _transform(x: Array, knots: Array, heights: Array, slopes: Array) -> Array:
+    """Return f(x): piecewise linear through the heights at sorted knots, with the end slopes beyond."""
     inside = np.interp(x, knots, heights)
     below, above = np.minimum(x - knots[0], 0.0), np.maximum(x - knots[-1], 0.0)
     return inside + slopes[0] * below + slopes[-1] * above

@@ -145,7 +145,9 @@ class WholeEpisodes:
             self._add(chunk)
             newest = max(newest, int(max(_model_output(chunk, "weights_seq_no", default=0))))
         patience = self.ranking.patience
-        self._abandon([key for key, begun in self._begun.items() if self._iteration - begun >= patience])
+        if late := [key for key, begun in self._begun.items() if self._iteration - begun >= patience]:
+            self.ranking.leave_out_long(f"{patience} training iterations", "patience or train_batch_size_per_learner")
+            self._abandon(late)
         count, waited = len(self._ended), self._iteration - self._waiting_since
         out_of_patience = waited >= patience
         self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
@@ -224,7 +226,7 @@ class WholeEpisodes:
             else:
                 gains = np.asarray(episode.get_rewards(), np.float64) * self.ranking.discount ** np.arange(n)
                 after = np.cumsum(gains)
-                rewards = self.ranking.telescoped(returns, after - gains, after)
+                rewards = self.ranking.telescoped(after - gains, after)
             episode.rewards = InfiniteLookbackBuffer(rewards, lookback=0)
             episode.is_terminated, episode.is_truncated = True, False  # nothing of f(R) comes after a time limit
 
@@ -320,13 +322,14 @@ class RanksEpisodes(Learner):
         """Return the learner's state and the counts; episodes in flight are not kept."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component("ordergrad", components, not_components):
-            state["ordergrad"] = self.ranking.lasting
+            state["ordergrad"] = self.ranking.state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Set the learner's state and the counts."""
         super().set_state(state)
-        self.ranking.stats.update(state.get("ordergrad", {}))
+        if "ordergrad" in state:
+            self.ranking.set_state(state["ordergrad"])
 
 
 class OrderGradPPOLearner(RanksEpisodes, PPOTorchLearner):

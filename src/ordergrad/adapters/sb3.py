@@ -53,7 +53,8 @@ with extra("rl"):
 __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 
 Array = NDArray[Any]
-_SETTINGS = ("objective", "credit", "discount", "min_episodes", "unit_scale", "patience")
+_SETTINGS = ("objective", "credit", "discount", "min_episodes", "unit_scale", "patience", "pool", "mean_first")
+_WAITING = 2  # rollouts whose steps may wait for the end of their episodes
 _FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "weights")
 _TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
@@ -81,9 +82,12 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             the steepest slope of the objective: a positive number, so that the direction stays. Without it they have
             the unit of the return, and where that is large the critic's loss drowns the policy's under gradient
             clipping. None: where there is a critic.
-        patience: Rollouts to wait for enough episodes. Then what there is is ranked at the largest K it allows;
-            with fewer than two episodes it is dropped. Episodes longer than this many rollouts are left out, with
-            ``credit="episode"``. Both are counted, and warned of once.
+        patience: Rollouts to wait for enough episodes, or longer, twice the longest episode. Then what there is is
+            ranked at the largest K it allows, with a warning.
+        pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
+            ones are of slightly older policies: an approximation.
+        mean_first: With ``telescoped`` and an objective of the lower tail, train on the mean while that raises the
+            objective, and then by a falling cap on the objective: `ordergrad.adapters.episodes.MeanFirst`.
 
     Raises:
         ValueError: The objective string is wrong, a number is out of range, or observations are dictionaries.
@@ -93,7 +97,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         stats: Of the last rollout: ``episodes`` ranked, ``waiting`` for a ranking, ``steps`` to train on, ``open``
             steps kept back, ``stale`` share of steps from before the last update, the ``value`` of the objective;
             and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns, or a weight that is
-            not positive and finite), ``abandoned`` (cut short or too long), ``shrunk`` (rankings at a smaller K),
+            not positive and finite), ``abandoned`` (cut short), ``shrunk`` (rankings at a smaller K),
             ``total`` episodes ranked and the ``scale`` of their returns (root mean square deviation).
         ended: Returns of the episodes that ended in the last rollout, whether ranked or not.
         lengths: Their lengths.
@@ -115,13 +119,15 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         min_episodes: int = 2,
         unit_scale: bool | None = False,
         patience: int = 32,
+        pool: int = 200,
+        mean_first: bool = True,
     ):
         if isinstance(observation_space, spaces.Dict | spaces.Tuple):
             raise ValueError(
                 f"observation_space must not be a {type(observation_space).__name__}; "
                 "wrap the environment in gymnasium.wrappers.FlattenObservation"
             )
-        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, unit_scale, patience)
+        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, unit_scale, patience, pool, mean_first)
         self.stats, self.discount = self.ranking.stats, discount
         self.gains, self.weights = np.zeros((buffer_size, n_envs)), np.ones((buffer_size, n_envs))
         self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
@@ -129,6 +135,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._observed: tuple[Array, Array | None] | None = None
         self._pending = False
         self._stretch: dict[str, Array] = {}
+        self._queue = {"episode": np.zeros(0, int), "total": np.zeros(0), "weights": np.zeros(0)}
+        self._clock = self._waited = self._longest = 0
         self._running, self._power = np.zeros(n_envs), np.ones(n_envs)
         self._length, self._episode = np.zeros(n_envs, int), np.full(n_envs, -1)
         self._broken, self._open = np.zeros(n_envs, bool), np.zeros(n_envs, bool)
@@ -193,35 +201,32 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         """
         self._pending = False
         self._append(np.asarray(dones, bool))
-        s = self._stretch
-        ended = s["ends"] & s["usable"]
-        finite = ended & np.isfinite(s["total"]) & np.isfinite(s["weights"]) & (s["weights"] > 0)
-        need, patience = self.ranking.need, self.ranking.patience
-        count, rows = int(finite.sum()), len(s["ends"])
-        out_of_patience = rows >= patience * self.buffer_size
+        self._waited += 1
+        need, count = self.ranking.need, len(self._queue["total"])
+        waited = self._waited * self.buffer_size
+        out_of_patience = waited >= max(self.ranking.patience * self.buffer_size, 2 * self._longest)
         self.ready = count >= need or (out_of_patience and count >= 2)
-        self.ranking.leave_out(int((ended & ~finite)[-self.buffer_size :].sum()))
         self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
-        if self.ready:
-            self.stats |= {"episodes": count, "waiting": 0}
-            returns = s["total"][finite]
-            last = last_values.detach().cpu().numpy().astype(np.float64).ravel()
-            if self.ranking.credit == "episode":
-                self._train_on_episodes(returns, s["weights"][finite], finite, last)
-            else:
-                self._train_on_everything(returns, finite, last)
-        else:
-            flat = {name: self.swap_and_flatten(getattr(self, name)) for name in _TRAINED}
-            self._expose(flat | {"advantages": np.zeros_like(flat["values"]), "returns": flat["values"]})
-            if out_of_patience:
-                self._drop_all()
         if out_of_patience and count < need:
             self.ranking.complain(
                 count,
-                f"{rows} steps of {self.n_envs} environments",
+                f"{waited} steps of {self.n_envs} environments",
                 "raise n_steps or n_envs, lower K or min_episodes, or limit the length of episodes",
             )
-        self.stats["open"] = int(self._stretch["usable"].sum()) if self._stretch else 0
+        if self.ready:
+            self.stats |= {"episodes": count, "waiting": 0}
+            last = last_values.detach().cpu().numpy().astype(np.float64).ravel()
+            if self.ranking.credit == "episode":
+                self._train_on_episodes(last)
+            else:
+                self._train_on_everything(last)
+            self._queue = {name: array[:0] for name, array in self._queue.items()}
+        else:
+            flat = {name: self.swap_and_flatten(getattr(self, name)) for name in _TRAINED}
+            self._expose(flat | {"advantages": np.zeros_like(flat["values"]), "returns": flat["values"]})
+        if self.ready or out_of_patience:
+            self._waited = 0
+        self._keep_back()
 
     def get(self, batch_size: int | None = None) -> Any:
         """Yield the steps to train on in random minibatches of nearly equal size, near `batch_size`."""
@@ -253,39 +258,66 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._open = ~dones & ~self._broken
         finished = chunk["ends"] & chunk["usable"]
         self.ended, self.lengths = chunk["total"][finished], chunk["length"][finished]
+        self._longest = max(self._longest, int(self.lengths.max(initial=0)))
+        finite = finished & np.isfinite(chunk["total"]) & np.isfinite(chunk["weights"]) & (chunk["weights"] > 0)
+        self.ranking.leave_out(int((finished & ~finite).sum()))
+        chunk["episode"] = chunk["episode"] * self.n_envs + np.arange(self.n_envs)
+        fresh = {name: chunk[name][finite] for name in self._queue}
+        self._queue = {name: np.concatenate([old, fresh[name]]) for name, old in self._queue.items()}
+        chunk |= {"clock": self._clock + np.arange(self.buffer_size), "share": np.ones(self.buffer_size)}
+        self._clock += self.buffer_size
         old = self._stretch
         self._stretch = {name: np.concatenate([old[name], new]) if old else new for name, new in chunk.items()}
 
-    def _train_on_episodes(self, returns: Array, weight: Array, finite: Array, last_values: Array) -> None:
+    def _train_on_episodes(self, last_values: Array) -> None:
+        """Train on the steps of the ranked episodes; a step that stands for several is weighted by their number."""
         s = self._stretch
-        a = self.ranking.advantages(returns, weight)
-        key = s["episode"] * self.n_envs + np.arange(self.n_envs)
-        ranked = key[finite]
-        order = np.argsort(ranked)
-        place = order[np.minimum(np.searchsorted(ranked, key, sorter=order), len(ranked) - 1)]
-        chosen = (ranked[place] == key) & s["usable"]
+        chosen, a = self._of_steps(self.ranking.advantages(self._queue["total"], self._queue["weights"]))
         _, critic = self._gae(np.nan_to_num(s["rewards"].astype(np.float64)), last_values)
-        self._choose(chosen, a[place], critic)
-        s["usable"] &= (s["episode"] == self._episode) & ~s["ends"][-1]
+        self._choose(chosen, a * s["share"][:, None], critic)
+        s["usable"] &= ~chosen
         s["stale"][:] = True
-        first = int(np.argmax(s["usable"].any(axis=1))) if s["usable"].any() else len(s["usable"])
-        longest = self.ranking.patience * self.buffer_size
-        if len(s["usable"]) - first > longest:
-            self._abandon(s["usable"][:-longest].any(axis=0))
-            first = len(s["usable"]) - longest
-        self._stretch = {name: array[first:] for name, array in s.items()} if first < len(s["usable"]) else {}
 
-    def _train_on_everything(self, returns: Array, finite: Array, last_values: Array) -> None:
+    def _train_on_everything(self, last_values: Array) -> None:
         s = self._stretch
-        a = self.ranking.advantages(returns)
+        a = self.ranking.advantages(self._queue["total"])
         if self.ranking.credit == "terminal":
-            rewards = np.zeros(finite.shape)
-            rewards[finite] = a
+            ranked, of_steps = self._of_steps(a)
+            rewards = np.where(ranked & s["ends"], of_steps, 0.0)
         else:
-            rewards = self.ranking.telescoped(returns, s["before"], s["total"]) * s["usable"]
+            rewards = self.ranking.telescoped(s["before"], s["total"]) * s["usable"]
         gae, critic = self._gae(rewards, last_values)
-        self._choose(np.ones(finite.shape, bool), gae, critic)
+        self._choose(np.ones(s["ends"].shape, bool), gae, critic)
         self._stretch = {}
+
+    def _of_steps(self, a: Array) -> tuple[Array, Array]:
+        """Return whether each step of the stretch belongs to a ranked episode, and that episode's advantage."""
+        episode, ranked = self._stretch["episode"], self._queue["episode"]
+        order = np.argsort(ranked)
+        place = order[np.minimum(np.searchsorted(ranked, episode, sorter=order), len(ranked) - 1)]
+        return (ranked[place] == episode) & self._stretch["usable"], a[place]
+
+    def _keep_back(self) -> None:
+        """Keep the steps that wait, at most two rollouts of them.
+
+        A critic needs no step of an episode but the latest, so the oldest go. Without one, every step of an episode
+        counts: a random part is kept, each step with the weight of those that it stands for, so that the gradient keeps
+        its expectation.
+        """
+        s, most = self._stretch, _WAITING * self.buffer_size
+        if s and self.ranking.credit == "episode":
+            current = s["episode"] == self._episode * self.n_envs + np.arange(self.n_envs)
+            s["usable"] &= (current & ~s["ends"][-1]) | np.isin(s["episode"], self._queue["episode"])
+            kept = np.flatnonzero(s["usable"].any(axis=1))
+            if len(kept) > most:
+                self.ranking.thin(len(kept) / most)
+                chosen, share = _thinned(s["share"][kept], most)
+                kept = kept[chosen]
+                s["share"][kept] = share
+            self._stretch = {name: array[kept] for name, array in s.items()} if len(kept) else {}
+        elif s:
+            self._stretch = {name: array[-most:] for name, array in s.items()}
+        self.stats["open"] = int(self._stretch["usable"].sum()) if self._stretch else 0
 
     def _gae(self, rewards: Array, last_values: Array) -> tuple[Array, Array]:
         """Return advantages by generalised advantage estimation and the critic's targets, both (rows, n_envs)."""
@@ -296,6 +328,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         going_on[:-1] &= ~s["starts"][1:]
         deltas = rewards + self.gamma * following * going_on - values
         decay = self.gamma * self.gae_lambda * going_on
+        gap = np.append(np.diff(s["clock"]) > 1, False)  # the next step was not kept
+        deltas[gap], decay[gap] = 0.0, 0.0
         result, running = np.empty_like(deltas), np.zeros(self.n_envs)
         for t in reversed(range(len(deltas))):
             result[t] = running = deltas[t] + decay[t] * running
@@ -321,12 +355,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._broken |= which
         self._open &= ~which
         if self._stretch:
-            self._stretch["usable"] &= ~(which & (self._stretch["episode"] == self._episode))
-
-    def _drop_all(self) -> None:
-        if self.ranking.credit == "episode":
-            self._abandon(np.ones(self.n_envs, bool))
-        self._stretch = {}
+            self._stretch["usable"] &= ~(which & (self._stretch["episode"] // self.n_envs == self._episode))
 
 
 class RecordRewards(BaseCallback):
@@ -367,6 +396,8 @@ class _Ranked(OnPolicyAlgorithm):
         min_episodes: int = 2,
         unit_scale: bool | None = None,
         patience: int = 32,
+        pool: int = 200,
+        mean_first: bool = True,
         **kwargs: Any,
     ):
         settings = {
@@ -376,6 +407,8 @@ class _Ranked(OnPolicyAlgorithm):
             "min_episodes": min_episodes,
             "unit_scale": unit_scale,
             "patience": patience,
+            "pool": pool,
+            "mean_first": mean_first,
         }
         kwargs["rollout_buffer_kwargs"] = _joined(settings, kwargs.get("rollout_buffer_kwargs"))
         kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | _of_credit(credit) | kwargs
@@ -385,13 +418,14 @@ class _Ranked(OnPolicyAlgorithm):
         self.rollout_buffer_kwargs |= vars(self).pop("_given", {})
         super()._setup_model()
         buffer: Any = self.rollout_buffer
-        buffer.stats.update(vars(self).pop("_lasting", {}))
+        if state := vars(self).pop("_ranking", None):
+            buffer.ranking.set_state(state)
 
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
         buffer: Any = self.rollout_buffer
         self.rollout_buffer_kwargs["objective"] = buffer.objective
-        self._lasting = buffer.ranking.lasting
+        self._ranking = buffer.ranking.state()
         super().save(path, *args, **kwargs)
 
     @classmethod
@@ -429,6 +463,22 @@ def _joined(settings: dict[str, Any], others: dict[str, Any] | None) -> dict[str
     return settings | others
 
 
+def _thinned(weights: Array, most: int) -> tuple[Array, Array]:
+    """Return which of some weighted items to keep, `most` at random, and their new weights, expectations unchanged.
+
+    The larger its weight the surer an item is kept, so that the new weights are as equal as can be.
+    """
+    sure = np.zeros(len(weights), bool)
+    while True:  # items heavier than the threshold are kept as they are
+        threshold = weights[~sure].sum() / (most - sure.sum())
+        if not (more := ~sure & (weights > threshold)).any():
+            break
+        sure |= more
+    marks = np.cumsum(np.minimum(weights / threshold, 1.0)) + np.random.uniform()  # noqa: NPY002 (seeded by SB3)
+    kept = np.flatnonzero(np.diff(np.floor(marks + 1e-9), prepend=0.0) > 0)
+    return kept, np.maximum(weights[kept], threshold)
+
+
 def _of_credit(credit: Credit) -> dict[str, Any]:
     """Return the settings of the algorithm that a credit wants: without a critic, nothing to fit and A as it is."""
     critic = credit != "episode"
@@ -448,6 +498,8 @@ class OrderGradPPO(_Ranked, PPO):
         unit_scale: Divide the advantages by the scale of the returns so far and the objective's steepest slope.
             Default: with a critic.
         patience: Rollouts to wait for enough episodes.
+        pool: Number of recent episodes that f is taken from, with ``telescoped``.
+        mean_first: Train on the mean while that raises an objective of the lower tail, with ``telescoped``.
         *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and
             ``normalize_advantage=False`` (A is centred over episodes already, and exact only so).

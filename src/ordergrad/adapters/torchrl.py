@@ -173,13 +173,13 @@ class OrderGradAdvantage(GAE):
                     tensordict.set(("next", name), entry)
         return tensordict.get(keys.advantage)
 
-    def get_extra_state(self) -> dict[str, float]:
-        """Return the counts, which `state_dict` keeps."""
-        return dict(self.stats)
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the state of the ranking, which `state_dict` keeps."""
+        return self.ranking.state()
 
-    def set_extra_state(self, state: dict[str, float]) -> None:
-        """Set the counts."""
-        self.stats.update(state)
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Set the state of the ranking."""
+        self.ranking.set_state(state)
 
     def _rank(self, steps: "_Steps") -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
         """Return for every step whether it is trained on, its episode's advantage, and the reward for the critic."""
@@ -213,7 +213,7 @@ class OrderGradAdvantage(GAE):
                 running = np.cumsum(np.where(chosen, gains, 0.0))
             before = running - np.where(chosen, gains, 0.0)
             before, after = before - before[first][episode], running - before[first][episode]
-            shaped = np.where(chosen, ranking.telescoped(returns, before, after), 0.0)
+            shaped = np.where(chosen, ranking.telescoped(before, after), 0.0)
         return chosen, a, shaped
 
     def _count(self, steps: "_Steps", count: int, nonfinite: int, cut: int, chosen: NDArray[np.bool_]) -> None:

@@ -44,7 +44,7 @@ class Goal:
 
 
 def read_goal(text: str) -> Goal:
-    """Return the goal that words stand for.
+    """Parse a goal in plain words.
 
     Raises:
         ValueError: They are not understood; the message lists what is.
@@ -157,7 +157,7 @@ def _median() -> Goal:
 
 def _robust() -> Goal:
     families = (_at("trimmed:0.1"), _at("trimmed:0.25"), _at("winsorized:0.1"), _at("median"))
-    return Goal("the mean of the middle 80%, whatever the outliers", "trimmed:0.1", "trimmed:0.1", families)
+    return Goal("the mean of the middle 80%", "trimmed:0.1", "trimmed:0.1", families)
 
 
 def _spread() -> Goal:

@@ -8,7 +8,7 @@ In a log each group is a prompt. If rewards are 0 or 1, the success rates of the
 distribution (beta-binomial likelihood): a group without a success is no proof that its prompt has none, and such
 prompts are what pass@k is about. Continuous rewards (few ties in a group) are taken to have one shape, that of the
 standardised rewards of all groups, shifted and scaled to each group's mean and standard deviation: sixteen rewards of
-a prompt cannot show its worst 5%. Graded rewards of a group are taken for its distribution (the bootstrap's plug-in).
+a prompt cannot show its worst 5%. Graded rewards of a group are taken as its distribution (the bootstrap's plug-in).
 
 References:
     Skellam (1948). A probability distribution derived from the binomial distribution by regarding the probability of
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from ordergrad.score.grouping import Groups
-    from ordergrad.score.logs import Log, Reading
+    from ordergrad.score.logs import Reading
+    from ordergrad.score.opening import Log
 
 __all__ = ["LAWS", "Prompts", "Rewards", "named", "sampled"]
 
@@ -110,10 +111,10 @@ def sampled(
 
     Args:
         log: The log.
-        success: Take rewards of at least this for 1 and others for 0.
-        skip_broken: Whether to go on without rows that cannot be used.
+        success: Count rewards of at least this as 1 and others as 0.
+        skip_broken: Whether to leave out rows that cannot be used.
         seed: Of the draw.
-        report: Given the number of rows read so far and the share of the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
         UserError: The log cannot be read, has broken rows, or has no rewards.
@@ -132,14 +133,14 @@ def sampled(
     sizes = np.array([len(x) for x, _ in kept])
     text, usual = f"{log.name}, {reading.rows:,} rows", int(np.median(sizes))
     if len(kept) == 1:
-        return Rewards(f"{text}, taken for one distribution", (_prompts(_thinned(*kept[0]), 1),))
+        return Rewards(f"{text}, taken as one distribution", (_prompts(_thinned(*kept[0]), 1),))
     text += f", {len(kept):,} groups"
     if log.columns.weight is None and all(np.isin(x, (0.0, 1.0)).all() for x, _ in kept):
         rates, how = _fitted(np.array([x.sum() for x, _ in kept]), sizes)
         return Rewards(f"{text}, {how}", (rates,), usual)
     if np.median([len(np.unique(x)) / len(x) for x, _ in kept]) > _CONTINUOUS and usual > 1:
         return Rewards(f"{text}, taken to have one shape, shifted and scaled", (_shaped(kept),), usual)
-    return Rewards(f"{text}, each taken for the distribution of a prompt", _gathered(kept), usual)
+    return Rewards(f"{text}, each taken as the distribution of a prompt", _gathered(kept), usual)
 
 
 def _reservoir(groups: "Iterator[Groups]", rng: np.random.Generator) -> list[tuple[Array, Array]]:

@@ -2,17 +2,19 @@
 
 import math
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ordergrad.commands.options import options_from
-from ordergrad.runs.console import ending_well, need_packages, plain, reading_bars
+from ordergrad.runs.console import handling_errors, need_packages, plain, reading_bars
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
+from ordergrad.runs.tables import Table, decimals, number, number_text, text
+from ordergrad.runs.terminal import show_table
 from ordergrad.score.settings import LogSettings
 from ordergrad.weights import level_note
 
@@ -41,7 +43,7 @@ def advise(
 ) -> None:
     """Recommend an objective, its K and its baseline for a goal, with the lines for TRL, verl and SB3."""
     console = Console(highlight=False, emoji=False)
-    with ending_well(console):
+    with handling_errors(console):
         from ordergrad.advise import advice
         from ordergrad.advise.goals import read_goal
         from ordergrad.advise.rewards import LAWS, named, sampled
@@ -57,7 +59,7 @@ def advise(
             raise UserError(f"--n must be from 2 to {advice.LARGEST}; got {n}")
         if found is None:
             need_packages("reading logs", ("polars",), "score")
-            from ordergrad.score.logs import open_logs
+            from ordergrad.score.opening import open_logs
 
             try:
                 [log] = open_logs([rewards], asked)
@@ -94,19 +96,14 @@ def lines_for(objective: str, n: int) -> dict[str, str]:
 
 def _show(console: Console, advice: "Advice") -> None:
     goal = advice.goal
-    console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {_shown(advice, advice.value, '.4g')}")
+    value = number_text(_clean(advice, advice.value))
+    console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {value}")
     passes = ", rewards as passed or not" if goal.passes else ""
     console.print(f"[bold]Rewards[/]: {plain(advice.rewards.text)}{passes}; groups of N = {advice.n}")
     note = level_note(goal.target, advice.n)
     if note:
         console.print(f"[yellow]{note[0].upper()}{note[1:]}: a larger group would see more of the tail.[/]")
-    console.print(_table(advice))
-    how = f"from {advice.simulated:,} simulated groups" if advice.simulated else "exact"
-    console.print(
-        "bias: value less the goal's; direction: cosine of its gradient with the goal's, 1 is the same; signal/noise: "
-        f"of one group's gradient along the goal's, √B times as much with B groups ({how})",
-        style="dim",
-    )
+    show_table(console, _table(advice))
     if advice.unsteady:
         console.print(
             "[yellow]A few simulated groups make up much of the noise: the tails are so heavy that the ratio may be "
@@ -116,23 +113,20 @@ def _show(console: Console, advice: "Advice") -> None:
 
 
 def _table(advice: "Advice") -> Table:
-    table = Table()
-    table.add_column("objective", overflow="fold")
-    table.add_column("baseline")
-    for heading in ("value", "bias", "direction", "signal/noise"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for candidate in advice.table:
-        chosen = candidate is advice.best
-        table.add_row(
-            plain(candidate.objective),
-            candidate.baseline,
-            _shown(advice, candidate.value, ".4g"),
-            "" if candidate.bias is None else _shown(advice, candidate.bias, "+.2g"),
-            "" if math.isnan(candidate.direction) else f"{candidate.direction:.3f}",
-            "" if math.isnan(candidate.snr) else f"{candidate.snr:.3g}",
-            style="bold green" if chosen else None,
-        )
-    return table
+    """Return the candidates, one a row."""
+    how = f"from {advice.simulated:,} simulated groups" if advice.simulated else "exact"
+    noise = f"of one group's gradient along the goal's, √B times as much with B groups ({how})"
+    columns = (
+        text("objective"),
+        text("baseline"),
+        number("value"),
+        number("bias", note="value less the goal's", digits=2, sign="+"),
+        decimals("direction", note="cosine of its gradient with the goal's, 1 is the same", digits=3),
+        number("snr", "signal/noise", noise, digits=3),
+    )
+    rows = tuple(asdict(c) | {"value": _clean(advice, c.value), "bias": _clean(advice, c.bias)} for c in advice.table)
+    chosen = None if advice.best is None else advice.table.index(advice.best)
+    return Table("", columns, rows, chosen=chosen)
 
 
 def _recommend(console: Console, advice: "Advice") -> None:
@@ -185,9 +179,9 @@ def _why(advice: "Advice") -> str:
     return f"{reason}; {own.objective} would need {ratio:.2g} times as many groups for the same signal/noise"
 
 
-def _shown(advice: "Advice", number: float, form: str) -> str:
-    """Return a number, as 0 if it is only rounding."""
-    return f"{0.0 if abs(number) < 1e-9 * (advice.scale or 1) else number:{form}}"
+def _clean(advice: "Advice", value: float | None) -> float | None:
+    """Return a value, or 0 instead of one that is only rounding."""
+    return 0.0 if value is not None and abs(value) < 1e-9 * (advice.scale or 1) else value
 
 
 def _snr(candidate: "Candidate") -> float:

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ordergrad.commands.options import named_values, options_from
-from ordergrad.runs.console import ending_well, need_packages, plain
+from ordergrad.runs.console import handling_errors, need_packages, plain
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, write_csv
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, check_settings, finite
+from ordergrad.runs.tables import Table, estimate, text
+from ordergrad.runs.terminal import show_table
 
 __all__ = ["evaluate"]
 
@@ -66,7 +67,7 @@ def evaluate(
 ) -> None:
     """Measure language models: pass@k, pass^k, rewards and lengths, with 95% intervals over problems."""
     console = Console(highlight=False, emoji=False)
-    with ending_well(console):
+    with handling_errors(console):
         need_packages("evaluation", _NEEDED, "llm")
         asked = EvalSettings(tuple(data), tuple(stop or ()), named_values("template", template), **settings)
         check_settings(asked)
@@ -99,7 +100,7 @@ def _compare(
     }
     _write(out, found, names)
     for test, measured in found.items():
-        console.print(_table(test, measured, len(sets[test][0]), settings.samples))
+        show_table(console, _table(test, measured, len(sets[test][0]), settings.samples))
     console.print(f"Written: {plain(str(out))}/measures.csv, leads.csv, completions of every model")
 
 
@@ -145,32 +146,26 @@ def _write(out: Path, found: dict[str, Any], names: list[str]) -> None:
     write_csv(out / "leads.csv", ("test", "model", "over", "measure", "lead", "low", "high"), ahead)
 
 
-def _table(test: str, measured: dict[str, Any], problems: int, samples: int) -> Table:
-    """Return the measures of every model on one set, and leads over the first model."""
+def _table(test: str, measured: Mapping[str, Any], problems: int, samples: int) -> Table:
+    """Return the measures of every model on one set, and leads over the first model; shares in percent."""
     from ordergrad.evaluate.evaluation import lead
 
-    title = f"{plain(test)}: {problems} problems x {samples} completions; 95% intervals over problems"
     first, *others = measured
-    caption = f"lead: over {plain(first)}, problem by problem" if others else None
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    table.add_column("")
-    for name in measured:
-        table.add_column(plain(name), justify="right")
-        if name != first:
-            table.add_column("lead", justify="right")
-    for measure in measured[first]:
-        cells = [_text(measure, measured[first][measure])]
-        for name in others:
-            known = measure in measured[name]
-            ours = measured[name][measure] if known else None
-            cells += [_text(measure, ours), _text(measure, lead(ours, measured[first][measure]) if ours else None, "+")]
-        table.add_row(measure, *cells)
-    return table
-
-
-def _text(measure: str, x: Any, sign: str = "") -> str:
-    """Return a mean and half its interval, shares in percent."""
-    if x is None:
-        return ""
-    scale, unit = (100, "%") if measure.startswith(_SHARES) else (1, "")
-    return f"{scale * x.mean:{sign}.{1 if unit else 2}f}{unit} ± {scale * (x.high - x.low) / 2:.{1 if unit else 2}f}"
+    rows: list[dict[str, Any]] = []
+    for measure, base in measured[first].items():
+        name, scale = (f"{measure}, %", 100) if measure.startswith(_SHARES) else (measure, 1)
+        cells = {first: base}
+        for model in others:
+            if measure in measured[model]:
+                cells[model] = measured[model][measure]
+                cells[f"{model}, lead"] = lead(measured[model][measure], base)
+        rows += [
+            {"measure": name, "model": model, "value": scale * x.mean, "low": scale * x.low, "high": scale * x.high}
+            for model, x in cells.items()
+        ]
+    caption = "± half of the 95% interval over problems."
+    if others:
+        caption += f" Leads: over {first}, problem by problem."
+    columns = (text("measure", ""), text("model"), estimate("value", digits=3))
+    table = Table(f"{test}: {problems} problems x {samples} completions", columns, tuple(rows), caption)
+    return table.pivot("measure", "model", "value")

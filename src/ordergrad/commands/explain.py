@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ordergrad.report.explain import Explanation, compare, draw, save_comparison, save_figure, shares, spark
 from ordergrad.report.explore import page, state
+from ordergrad.runs.tables import Column, Row, Table, count, decimals, number, percent, text
+from ordergrad.runs.terminal import show_table
 
 __all__ = ["explain"]
 
 _PICTURES = (".png", ".svg", ".pdf")
+_SHOWN = 16
 
 
 def explain(
@@ -38,7 +40,7 @@ def explain(
     if len(results) == 1:
         _show_one(results[0], console)
     else:
-        console.print(_comparison_table(results, bar=20 if console.width >= 100 else 10))
+        show_table(console, comparison_table(results, bar=20 if console.width >= 100 else 10))
         for result in results:
             _show_note(result, console)
     if plot is not None:
@@ -62,13 +64,15 @@ def _open_page(result: Explanation, console: Console) -> None:
 def _show_one(result: Explanation, console: Console) -> None:
     console.print(f"[bold]{result.objective}[/bold]  group size N = {result.n}, comparison size K = {result.k}")
     _show_note(result, console)
-    for coefficient, text, sentence in result.terms:
-        console.print(f"  {coefficient:g} × {text}: {sentence}")
+    for coefficient, name, sentence in result.terms:
+        console.print(f"  {coefficient:g} × {name}: {sentence}")
     console.print("\n[bold]Spectrum[/bold]: the weight of each quantile of the reward, worst on the left")
     console.print(draw(result.objective, result.k, width=max(20, min(console.width - 12, 72))))
-    console.print(_mass_line(result))
-    console.print(_weight_table(result))
-    console.print(_risk_table(result))
+    parts = ", ".join(f"{share:.0%} below u={level:.3g}" for share, level in result.mass)
+    console.print(f"Cumulative absolute weight: {parts}." if parts else "All weights are zero.")
+    for table in (weight_table(result), risk_table(result)):
+        console.print()
+        show_table(console, table)
 
 
 def _show_note(result: Explanation, console: Console) -> None:
@@ -76,64 +80,53 @@ def _show_note(result: Explanation, console: Console) -> None:
         console.print(f"[yellow]{result.note[0].upper()}{result.note[1:]}.[/]")
 
 
-def _comparison_table(results: list[Explanation], bar: int) -> Table:
-    """Return the table of several objectives, one a row, with spectra of `bar` characters."""
-    title = f"What objectives weigh, worst outcomes on the left, in groups of {results[0].n}"
-    caption = "value: of normal rewards, at this K and in the population that the objective is named after"
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    longest = max(len(str(result.objective)) for result in results)
-    table.add_column("objective", overflow="fold", min_width=min(longest, 13))
-    table.add_column("K", justify="right")
-    table.add_column("spectrum", min_width=bar, no_wrap=True)
-    for heading in ("worst 10%", "best 10%", "value", "K = ∞"):
-        table.add_column(heading, justify="right", min_width=7)
+def comparison_table(results: list[Explanation], bar: int) -> Table:
+    """Return several objectives, one a row, with spectra of `bar` characters."""
+    columns = (
+        text("objective"),
+        count("k", "K"),
+        Column("spectrum", "spectrum", lambda row: row["spectrum"]),
+        percent("worst", "worst 10%"),
+        percent("best", "best 10%"),
+        decimals("value", note="for normal rewards, at this K"),
+        decimals("population", "K = ∞", note="in the population that the objective is named after"),
+    )
+    rows: list[Row] = []
     for result in results:
+        worst, _, best = shares(result.objective, result.k)
         _, finite, population = result.risks[0]
-        table.add_row(
-            str(result.objective),
-            str(result.k),
-            spark(result.objective, result.k, bar),
-            *(f"{share:.1%}" for share in shares(result.objective, result.k)[::2]),
-            _decimals(finite),
-            "" if population is None else _decimals(population),
-        )
-    return table
+        row = {"objective": str(result.objective), "k": result.k, "spectrum": spark(result.objective, result.k, bar)}
+        rows.append(row | {"worst": worst, "best": best, "value": finite, "population": population})
+    return Table(f"Weights of outcomes, worst on the left, in groups of {results[0].n}", columns, tuple(rows))
 
 
-def _mass_line(result: Explanation) -> str:
-    shares = ", ".join(f"{share:.0%} below u={level:.3g}" for share, level in result.mass)
-    return f"Of its absolute mass lie {shares}." if shares else "It weighs nothing."
+def weight_table(result: Explanation) -> Table:
+    """Return rank and sample weights, of large groups those at both ends."""
+    columns = (
+        count("rank"),
+        number("alpha", f"rank weight, K={result.k}", digits=6),
+        number("w", f"sample weight, N={result.n}", digits=6),
+    )
+    rows: list[Row] = [
+        {"rank": i + 1, "alpha": float(result.alpha[i]) if i < result.k else None, "w": float(result.w[i])}
+        for i in range(result.n)
+    ]
+    if result.n > _SHOWN:
+        rows[8:-4] = [{}]
+    return Table("Weights, ascending ranks (1 = worst)", columns, tuple(rows))
 
 
-def _weight_table(result: Explanation) -> Table:
-    """Return the table of rank and sample weights, long ones shortened in the middle."""
-    table = Table(title="Weights, ascending ranks (1 = worst)", title_justify="left")
-    table.add_column("rank", justify="right")
-    table.add_column(f"rank weight, K={result.k}", justify="right")
-    table.add_column(f"sample weight, N={result.n}", justify="right")
-    shown = range(result.n) if result.n <= 16 else [*range(8), None, *range(result.n - 4, result.n)]
-    for row in shown:
-        if row is None:
-            table.add_row("…", "…", "…")
-        else:
-            alpha = f"{result.alpha[row]:.6g}" if row < result.k else ""
-            table.add_row(str(row + 1), alpha, f"{result.w[row]:.6g}")
-    return table
-
-
-def _risk_table(result: Explanation) -> Table:
-    """Return the table of the finite-K objective beside the population risk."""
-    table = Table(title="Finite K against the population", title_justify="left")
-    for heading in ("reward", f"objective at K={result.k}", "population risk", "difference"):
-        table.add_column(heading, justify="left" if heading == "reward" else "right")
-    for name, finite, population in result.risks:
-        if population is None:
-            table.add_row(name, _decimals(finite), "the objective itself", "0")
-        else:
-            table.add_row(name, _decimals(finite), _decimals(population), _decimals(finite - population, "+"))
-    return table
-
-
-def _decimals(number: float, sign: str = "") -> str:
-    """Return a number with four decimals, zero without a minus."""
-    return f"{round(number, 4) + 0:{sign}.4f}"
+def risk_table(result: Explanation) -> Table:
+    """Return the finite-K objective beside the population risk."""
+    columns = (
+        text("reward"),
+        decimals("finite", f"objective at K={result.k}"),
+        decimals("population", "population risk"),
+        decimals("difference", sign="+"),
+    )
+    rows: tuple[Row, ...] = tuple(
+        {"reward": name, "finite": finite, "population": finite if population is None else population}
+        | {"difference": 0.0 if population is None else finite - population}
+        for name, finite, population in result.risks
+    )
+    return Table("Finite K against the population", columns, rows)

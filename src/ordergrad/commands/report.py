@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ordergrad.report import gather
 from ordergrad.report.page import render, write
-from ordergrad.runs.console import ending_well, need_packages
+from ordergrad.runs.console import handling_errors, need_packages
 from ordergrad.runs.errors import UserError
 
 __all__ = ["report"]
@@ -28,11 +28,11 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The HTML file.", show_default="report.html in RUN; of several, here")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that is there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
 ) -> None:
     """Write one self-contained HTML file about runs, and its figures as PNG and CSV beside it."""
     console = Console(highlight=False)
-    with ending_well(console):
+    with handling_errors(console):
         need_packages("a report", _NEEDED, "cli")
         path = _target(out, runs, overwrite)
         opened = {name: gather.open_run(folder) for name, folder in zip(_names(runs), runs, strict=True)}

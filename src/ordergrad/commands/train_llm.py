@@ -1,6 +1,6 @@
 """The command `ordergrad train llm`: checks, a progress bar, training, a table and a figure of pass@k."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ordergrad.commands.options import named_values, options_from
-from ordergrad.runs.console import Stopped, chosen_jobs, ending_well, need_packages, plain, train_under_progress
-from ordergrad.runs.folder import EVALUATION, METRICS, last_line, open_folder, run_folder, write_csv
-from ordergrad.runs.statistics import pass_at_k, powers_of_two, read_successes
+from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
+from ordergrad.runs.folder import EVALUATION, open_folder, write_rows
+from ordergrad.runs.statistics import powers_of_two
+from ordergrad.runs.terminal import show_table
 from ordergrad.train import countdown
+from ordergrad.train.llm_results import Models, load, pass_table
 from ordergrad.train.llm_settings import LLMSettings
-from ordergrad.train.llm_summary import Measured, collected, nothing_learned, outcomes, start_name, write_summary
+from ordergrad.train.llm_summary import collected, nothing_learned, reliability_tables, start_name, write_summary
 from ordergrad.train.tasks import countdown_level
 
 __all__ = ["llm"]
@@ -51,7 +52,7 @@ def llm(
 ) -> None:
     """Post-train language models on objectives of the reward distribution, and compare their pass@k."""
     console = Console(highlight=False, emoji=False)
-    with ending_well(console):
+    with handling_errors(console):
         need_packages("training", _NEEDED, "llm")
         lists: dict[str, Any] = {
             "tests": tuple(test or ()),
@@ -107,59 +108,36 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
     return "  ".join([*shown, f"cut short {cut:.0%}"] if cut >= _OFTEN else shown)
 
 
-def _warn_of_cuts(settings: LLMSettings, out: Path, console: Console) -> None:
-    """Say so where many of the last completions that were trained on had no room to end."""
-    shares: dict[str, float] = {}
-    for name in settings.objectives:
-        rows = (last_line(run_folder(out, name, seed) / METRICS) for seed in range(settings.seeds))
-        shares[name] = max((row.get(_CUT, 0.0) for row in rows if row), default=0.0)
+def _warn_of_cuts(settings: LLMSettings, models: Models, console: Console) -> None:
+    """Warn if many of the last training completions were cut short."""
+    shares = {
+        name: max((row.get(_CUT, 0.0) for row in contender.last), default=0.0)
+        for name, contender in models.contenders.items()
+    }
     often = [f"{name} {share:.0%}" for name, share in shares.items() if share >= _OFTEN]
     if often:
         console.print(
             f"[yellow]Warning:[/] completions were cut short at {settings.max_completion} tokens at the end of "
-            f"training ({', '.join(often)}), and what they would have said is not scored: raise --max-completion."
+            f"training ({', '.join(often)}) and scored as they were: raise --max-completion."
         )
 
 
 def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     """Write and show pass@k of every trained model, with 95% intervals."""
     from ordergrad.runs.plots import pass_curves, save
-    from ordergrad.train.llm import start_folder
 
-    ks = powers_of_two(settings.eval_samples)
-    contenders = list(settings.objectives)
-    paths = {name: [run_folder(out, name, s) / EVALUATION for s in range(settings.seeds)] for name in contenders}
-    paths = {start_name(settings): [start_folder(settings, out) / EVALUATION], **paths}
-    curves = {name: pass_at_k([read_successes(path) for path in seeds], ks) for name, seeds in paths.items()}
-    rows = [(name, k, *curve[i], len(paths[name])) for name, curve in curves.items() for i, k in enumerate(ks)]
-    write_csv(out / "results.csv", ("trained", "k", "pass_at_k", "low", "high", "seeds"), rows)
-    table = Table(title=f"pass@k in percent on {settings.eval_problems} held-out problems", title_justify="left")
-    table.add_column("trained on")
-    for k in ks:
-        table.add_column(f"k={k}", justify="right")
-    for name, curve in curves.items():
-        table.add_row(name, *(f"{100 * middle:.1f} ± {50 * (high - low):.1f}" for middle, low, high in curve))
-    console.print(table)
+    models = load(out, asdict(settings))
+    write_rows(out / "results.csv", models.rows())
+    show_table(console, pass_table(models))
     found = collected(settings, out)
-    for test, measured in found.items():
-        console.print(_reliability(test, measured, ks[1:]))
     write_summary(settings, out, found)
+    for table in reliability_tables(found):
+        show_table(console, table)
     reason = nothing_learned(settings, out, found)
     if reason:
         console.print(f"[yellow]Warning:[/] {reason}")
-    _warn_of_cuts(settings, out, console)
+    _warn_of_cuts(settings, models, console)
+    ks = powers_of_two(settings.eval_samples)
+    curves = {name: curve for name, (_, curve) in models.pass_curves().items()}
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
     console.print(f"Written: {plain(str(out))}/results.csv, measures.csv, leads.csv, pass_at_k.png")
-
-
-def _reliability(test: str, measured: Measured, ks: Sequence[int]) -> Table:
-    """Return the table of pass^k, the chance that all of k completions succeed."""
-    table = Table(title=f"pass^k in percent on {plain(test)} problems", title_justify="left")
-    table.add_column("trained on")
-    for k in ks:
-        table.add_column(f"k={k}", justify="right")
-    for name, seeds in measured.items():
-        found = outcomes(seeds)
-        cells = (found[f"pass^{k}"] for k in ks)
-        table.add_row(name, *(f"{100 * x.mean:.1f} ± {50 * (x.high - x.low):.1f}" for x in cells))
-    return table

@@ -1,6 +1,6 @@
 """The command `ordergrad train rl`: checks, a progress bar, training in processes, a table and figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -8,25 +8,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from ordergrad.commands.options import named_values, options_from
-from ordergrad.runs.console import Stopped, chosen_jobs, ending_well, need_packages, plain, train_under_progress
+from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
+from ordergrad.runs.contenders import pooled
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import (
-    EVALUATION,
-    METRICS,
-    open_folder,
-    read_metrics,
-    run_folder,
-    write_csv,
-    write_json,
-)
-from ordergrad.runs.statistics import metric_columns, read_returns, values_of
+from ordergrad.runs.folder import open_folder, write_json, write_rows
+from ordergrad.runs.terminal import show_table
 from ordergrad.spec import parse
-from ordergrad.train.rl_settings import RLSettings, watched
+from ordergrad.train.rl_results import Policies, load, value_table
+from ordergrad.train.rl_settings import RLSettings
 from ordergrad.weights import smallest_group
 
 __all__ = ["rl"]
@@ -52,7 +44,7 @@ def rl(
 ) -> None:
     """Train policies on objectives of the return distribution, and compare them."""
     console = Console()
-    with ending_well(console):
+    with handling_errors(console):
         need_packages("training", _NEEDED, "rl")
         from ordergrad.train.rl import check
 
@@ -86,45 +78,35 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
 
 
 def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
-    """Write and show the table of values and the figures."""
+    """Write and show the table of values, the figures, and what was left out."""
     from ordergrad.runs.plots import learning_curves, return_distributions, save
 
-    folders = {name: [run_folder(folder, name, seed) for seed in range(settings.seeds)] for name in settings.objectives}
-    returns = {name: [read_returns(path / EVALUATION) for path in paths] for name, paths in folders.items()}
-    _check_returns(settings, returns, folder, console)
-    values = values_of(returns, watched(settings.objectives))
-    header = ("trained", "evaluated", "value", "low", "high", "seeds", "episodes")
-    rows = [(v.trained, v.evaluated, v.value, v.low, v.high, v.seeds, len(returns[v.trained][0])) for v in values]
-    write_csv(folder / "results.csv", header, rows)
-    write_json(
-        folder / "results.json",
-        [dict(zip(header, row, strict=True)) | {"by_seed": v.by_seed} for row, v in zip(rows, values, strict=True)],
-    )
-    console.print(_table(settings, values))
-    together = {name: np.concatenate(groups) for name, groups in returns.items()}
-    save(return_distributions(together, settings.env_id), folder / "returns.png")
-    metrics = {name: [read_metrics(path / METRICS) for path in paths] for name, paths in folders.items()}
-    curves = {name: [metric_columns(run) for run in runs] for name, runs in metrics.items()}
-    save(learning_curves(curves, watched(settings.objectives)[:4], settings.env_id), folder / "learning.png")
-    for name, runs in metrics.items():
-        for seed, run in enumerate(runs):
-            _warn(console, f"{name} seed {seed}", run[-1])
+    policies = load(folder, asdict(settings))
+    _check_returns(settings, policies, folder, console)
+    rows = policies.rows()
+    write_json(folder / "results.json", rows)
+    write_rows(folder / "results.csv", [{k: v for k, v in row.items() if k != "by_seed"} for row in rows])
+    show_table(console, value_table(policies))
+    returns = {name: pooled(contender.evaluations) for name, contender in policies.contenders.items()}
+    save(return_distributions(returns, settings.env_id), folder / "returns.png")
+    curves = {name: contender.metrics for name, contender in policies.contenders.items()}
+    save(learning_curves(curves, policies.watched[:4], settings.env_id), folder / "learning.png")
+    for note in policies.notes:
+        console.print(plain(note), style="yellow")
     console.print(f"Written: {plain(str(folder))}/results.csv, results.json, returns.png, learning.png")
 
 
-def _check_returns(
-    settings: RLSettings, returns: Mapping[str, Sequence[NDArray[Any]]], folder: Path, console: Console
-) -> None:
-    """Tell of fresh episodes that have no finite return; too few others are an error."""
-    needs = {text: smallest_group(parse(text), "leave_one_out") for text in watched(settings.objectives)}
-    for name, groups in returns.items():
-        for seed, group in enumerate(groups):
-            count, finite = len(group), int(np.isfinite(group).sum())
-            text, need = max(needs.items(), key=lambda pair: pair[1])
+def _check_returns(settings: RLSettings, policies: Policies, folder: Path, console: Console) -> None:
+    """Check that enough fresh episodes have a finite return, and say how many have none."""
+    needs = {text: smallest_group(parse(text), "leave_one_out") for text in policies.watched}
+    text, need = max(needs.items(), key=lambda pair: pair[1])
+    for name, contender in policies.contenders.items():
+        for seed, returns in enumerate(contender.evaluations):
+            count, finite = len(returns), int(np.isfinite(returns).sum())
             if finite < need:
                 raise UserError(
                     f"{name} seed {seed}: only {finite} of {count} fresh episodes have a finite return, and {text} "
-                    f"needs {need}: rewards of {settings.env_id} are NaN or infinite; mend them, or raise --episodes "
+                    f"needs {need}: rewards of {settings.env_id} are NaN or infinite; fix them, or raise --episodes "
                     f"and add --resume. The trained policies are in {folder}"
                 )
             if finite < count:
@@ -132,32 +114,3 @@ def _check_returns(
                 console.print(
                     f"[yellow]{run}: {count - finite} fresh episodes had a NaN or infinite return, left out[/]"
                 )
-
-
-def _table(settings: RLSettings, values: Sequence[Any]) -> Table:
-    spread = f"{settings.seeds} seeds" if settings.seeds > 1 else "1 seed: sampling of episodes only"
-    table = Table(title=f"Value of fresh episodes ± half of the 95% interval ({spread})", title_justify="left")
-    table.add_column("trained on")
-    for name in watched(settings.objectives):
-        table.add_column(plain(name), justify="right")
-    best = {name: max(v.value for v in values if v.evaluated == name) for name in watched(settings.objectives)}
-    for trained in settings.objectives:
-        row = [v for v in values if v.trained == trained]
-        cells = [f"{v.value:.5g} ± {v.high - v.value:.3g}" for v in row]
-        table.add_row(
-            plain(trained),
-            *(f"[bold]{c}[/]" if v.value == best[v.evaluated] else c for c, v in zip(cells, row, strict=True)),
-        )
-    return table
-
-
-def _warn(console: Console, run: str, row: Mapping[str, Any]) -> None:
-    """Tell of what was left out, if anything was."""
-    notes = {
-        "nonfinite": "episodes had a NaN or infinite return and were left out",
-        "abandoned": "episodes were left out because they lasted too long",
-        "shrunk": "updates had too few episodes for K and ranked at a smaller one (raise --rollout or --envs)",
-    }
-    for key, text in notes.items():
-        if row.get(key):
-            console.print(f"[yellow]{plain(run)}: {row[key]:g} {text}[/]")

@@ -1,4 +1,4 @@
-"""Gymnasium environments of the risk literature, and a wrapper that samples conditions. Importing registers them.
+"""Gymnasium environments of the risk literature, and wrappers. Importing registers them.
 
     import gymnasium as gym
     import ordergrad.envs
@@ -25,8 +25,17 @@ with extra("envs"):
     from ordergrad.envs.betting_game import BettingGame, BettingGameVector
     from ordergrad.envs.conditions import SampledConditions
     from ordergrad.envs.guarded_maze import GuardedMaze, GuardedMazeVector
+    from ordergrad.envs.return_so_far import ReturnSoFar, VectorReturnSoFar
 
-__all__ = ["BettingGame", "BettingGameVector", "GuardedMaze", "GuardedMazeVector", "SampledConditions"]
+__all__ = [
+    "BettingGame",
+    "BettingGameVector",
+    "GuardedMaze",
+    "GuardedMazeVector",
+    "ReturnSoFar",
+    "SampledConditions",
+    "VectorReturnSoFar",
+]
 
 if "ordergrad/GuardedMaze-v0" not in registry:
     register(

@@ -93,11 +93,17 @@ class BettingGame(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 class BettingGameVector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], Any]):
     """A batch of betting games; the rules of `BettingGame`.
 
-    A game that ends is started anew by the next step, which ignores its action and pays 0 (next-step autoreset).
+    With next-step autoreset a game that ends is started anew by the next step, which ignores its action and pays 0.
+    With same-step autoreset the last step returns the first observation of the next game, and its own in
+    `info["final_obs"]`.
 
     Args:
         num_envs: Number of games side by side.
         max_episode_steps: Ignored: a game has six rounds.
+        autoreset_mode: Next step or same step.
+
+    Raises:
+        ValueError: The autoreset mode is another one.
 
     Example:
         >>> import gymnasium, numpy as np, ordergrad.envs
@@ -107,12 +113,15 @@ class BettingGameVector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], npt.
         [0.0, 8.0, 16.0]
     """
 
-    metadata: ClassVar[dict[str, Any]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
-        "render_modes": [],
-        "autoreset_mode": AutoresetMode.NEXT_STEP,
-    }
-
-    def __init__(self, num_envs: int = 1, max_episode_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        if autoreset_mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise ValueError(f"autoreset_mode must be NextStep or SameStep; got {autoreset_mode}")
+        self.metadata = {"render_modes": [], "autoreset_mode": autoreset_mode}
         self.num_envs = num_envs
         self.single_observation_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)
         self.single_action_space = gymnasium.spaces.Discrete(len(STAKES))
@@ -130,15 +139,20 @@ class BettingGameVector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], npt.
         return _observe(self._wealth, self._rounds), {}
 
     def step(self, actions: npt.ArrayLike) -> tuple[npt.NDArray[np.float32], Floats, Bools, Bools, dict[str, Any]]:
-        """Play a round of every game, or start it anew where the last step ended it."""
+        """Play a round of every game, or start it anew where one has ended."""
         anew = self._finished
         stake = _stake(self._wealth, actions)
         reward = np.where(self.np_random.random(self.num_envs) < WIN_PROBABILITY, stake, -stake)
         reward[anew] = 0.0
         self._wealth = np.where(anew, WEALTH, self._wealth + reward)
         self._rounds = np.where(anew, 0, self._rounds + 1)
-        self._finished = _is_over(self._wealth, self._rounds) & ~anew
-        return _observe(self._wealth, self._rounds), reward, self._finished.copy(), np.zeros_like(anew), {}
+        over, info = _is_over(self._wealth, self._rounds) & ~anew, dict[str, Any]()
+        if self.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP:
+            self._finished = over
+        elif over.any():
+            info = {"final_obs": _observe(self._wealth, self._rounds), "_final_obs": over}
+            self._wealth, self._rounds = np.where(over, WEALTH, self._wealth), np.where(over, 0, self._rounds)
+        return _observe(self._wealth, self._rounds), reward, over.copy(), np.zeros_like(anew), info
 
 
 # The optimum --------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.objectives import Objective
+from ordergrad.report.content import Chart
 from ordergrad.runs.plots import draw_curve, draw_histogram, draw_metric, draw_pass_curves, tidy
-from ordergrad.runs.tables import Chart
 from ordergrad.score.distribution import levels
 from ordergrad.weights import spectrum
 

@@ -1,4 +1,4 @@
-"""What an objective weighs: its numbers, a drawing for the terminal, and a figure."""
+"""What an objective weighs: numbers, a drawing for the terminal, and figures."""
 
 import inspect
 import math

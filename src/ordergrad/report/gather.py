@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ordergrad.report import llm_section, rl_section, score_section
+from ordergrad.report.content import Section
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.tables import Cell, Section, Table
+from ordergrad.runs.tables import Table, text
+from ordergrad.train import llm_results, rl_results
 
 __all__ = ["Run", "Source", "open_run", "sections", "side_by_side"]
 
 _CONFIG = "config.json"
 _HINT = "give the folder that `ordergrad train` or `ordergrad score` wrote (its --out)"
-Loaded = rl_section.Policies | llm_section.Models | score_section.Logs
+Loaded = rl_results.Policies | llm_results.Models | score_section.Logs
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def open_run(folder: Path) -> Run:
         raise UserError(
             f"{config} is not the configuration of a run ({type(error).__name__}: {error}); {_HINT}"
         ) from error
-    loaders = {"train rl": rl_section.load, "train llm": llm_section.load, "score": score_section.load}
+    loaders = {"train rl": rl_results.load, "train llm": llm_results.load, "score": score_section.load}
     if kind not in loaders:
         raise UserError(f"{config} is of the kind {kind!r}; known are {', '.join(loaders)}")
     try:
@@ -81,7 +83,7 @@ def open_run(folder: Path) -> Run:
 
 
 def sections(runs: Mapping[str, Run]) -> list[Section]:
-    """Return what to say of runs by name: of those that can be compared together, then of each."""
+    """Return the sections of runs by name: of comparable runs together, then of each."""
     found: list[Section] = []
     for kind in dict.fromkeys(run.source.kind for run in runs.values()):
         group = {name: run for name, run in runs.items() if run.source.kind == kind}
@@ -107,11 +109,12 @@ def side_by_side(runs: Mapping[str, Run]) -> list[Table]:
 def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]]) -> Table:
     """Return a table with a column for each run, in which differences are marked."""
     keys = dict.fromkeys(key for values in by_run.values() for key in values)
-    rows: list[tuple[Cell, ...]] = []
-    for key in keys:
-        cells = [values.get(key, "–") for values in by_run.values()]
-        rows.append((Cell(key, key), *(Cell(text, text, len(set(cells)) > 1) for text in cells)))
-    return Table(title, (what, *by_run), tuple(rows), "Marked: not the same in all runs." if len(by_run) > 1 else "")
+    rows = tuple(
+        {what: key, "run": run, "value": values.get(key, "–")} for key in keys for run, values in by_run.items()
+    )
+    caption = "Marked: not the same in all runs." if len(by_run) > 1 else ""
+    table = Table(title, (text(what), text("run"), text("value")), rows, caption)
+    return table.pivot(what, "run", "value", marks="differences")
 
 
 def _together(group: Mapping[str, Run]) -> Sequence[Section]:
@@ -122,10 +125,10 @@ def _together(group: Mapping[str, Run]) -> Sequence[Section]:
         note = f"Not drawn together: these runs differ in {'; '.join(apart)}. Each has a section of its own."
         return [Section(title, "not drawn in one picture", (note,))]
     joined: Loaded
-    if all(isinstance(content, rl_section.Policies) for content in contents.values()):
-        joined = rl_section.together({n: c for n, c in contents.items() if isinstance(c, rl_section.Policies)})
-    elif all(isinstance(content, llm_section.Models) for content in contents.values()):
-        joined = llm_section.together({n: c for n, c in contents.items() if isinstance(c, llm_section.Models)})
+    if all(isinstance(content, rl_results.Policies) for content in contents.values()):
+        joined = rl_results.together({n: c for n, c in contents.items() if isinstance(c, rl_results.Policies)})
+    elif all(isinstance(content, llm_results.Models) for content in contents.values()):
+        joined = llm_results.together({n: c for n, c in contents.items() if isinstance(c, llm_results.Models)})
     else:
         joined = score_section.together({n: c for n, c in contents.items() if isinstance(c, score_section.Logs)})
     return [_section(title, joined, None)]
@@ -133,15 +136,15 @@ def _together(group: Mapping[str, Run]) -> Sequence[Section]:
 
 def _differences(sources: Sequence[Source]) -> list[str]:
     """Return the settings that runs of one kind must share and do not, with what each has."""
-    shared = {"train rl": rl_section.SHARED, "train llm": llm_section.SHARED}.get(sources[0].kind, ())
+    shared = {"train rl": rl_results.SHARED, "train llm": llm_results.SHARED}.get(sources[0].kind, ())
     found = {key: dict.fromkeys(_text(source.settings.get(key)) for source in sources) for key in shared}
     return [f"{key} ({', '.join(values)})" for key, values in found.items() if len(values) > 1]
 
 
 def _section(title: str, content: Loaded, command: str | None) -> Section:
-    if isinstance(content, rl_section.Policies):
+    if isinstance(content, rl_results.Policies):
         return rl_section.section(title, content, command)
-    if isinstance(content, llm_section.Models):
+    if isinstance(content, llm_results.Models):
         return llm_section.section(title, content, command)
     return score_section.section(title, content, command)
 

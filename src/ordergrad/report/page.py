@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs nothing else, and the figures beside it as PNG and CSV."""
+"""The page of a report: one self-contained HTML file, and its figures as PNG and CSV beside it."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ordergrad.report.content import Chart, Section
 from ordergrad.runs.plots import COLOURS, DASHES
-from ordergrad.runs.tables import Chart, Section, Table
+from ordergrad.runs.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +138,7 @@ def write(page: str, pictures: Sequence[Picture], out: Path, *, overwrite: bool)
     """Write a page and its pictures; return the folder of the pictures, which is called after the page.
 
     Raises:
-        FileExistsError: Something of it is there already and `overwrite` is false.
+        FileExistsError: A file exists and `overwrite` is false.
     """
     folder = out.with_name(out.stem + "-figures")
     for path in (out, folder):

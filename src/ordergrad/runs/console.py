@@ -1,4 +1,4 @@
-"""What commands show: all runs under one progress bar, and how they end."""
+"""Progress bars of commands, and how commands end."""
 
 import importlib.util
 import math
@@ -23,7 +23,7 @@ __all__ = [
     "Stopped",
     "chosen_jobs",
     "ending_resumable",
-    "ending_well",
+    "handling_errors",
     "need_packages",
     "plain",
     "reading_bars",
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 Prepare = Callable[[Callable[[int], None], Callable[[], bool]], bool]
-"""Does something (report, stop), reports its steps, and returns whether it has finished."""
+"""Runs with (report, stop), reports its steps, and returns whether it has finished."""
 
 
 def chosen_jobs(jobs: int | None, runs: int) -> int:
-    """Return how many runs to train side by side, one for each processor unless chosen.
+    """Return how many runs to train in parallel, by default one per processor.
 
     Raises:
-        UserError: Fewer than one was chosen.
+        UserError: Fewer than one.
     """
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs must be at least 1; got {jobs}")
@@ -56,7 +56,7 @@ def train_under_progress(
     shown: Callable[[Mapping[str, Any], str], str],
     before: tuple[str, int, Prepare] | None = None,
 ) -> bool:
-    """Train every objective with every seed, one line of progress for each; return whether all have finished.
+    """Train every objective with every seed, each with a progress bar; return whether all have finished.
 
     Args:
         run: Trains and evaluates one objective with one seed.
@@ -64,10 +64,10 @@ def train_under_progress(
         seeds: The number of seeds of each.
         steps: The steps of a run.
         out: The folder of the runs.
-        jobs: How many at a time.
-        console: Where to show it.
-        shown: From the newest metrics and the objective to the text beside the bar.
-        before: A name, a number of steps, and something to do first.
+        jobs: How many run in parallel.
+        console: Where to show the progress.
+        shown: Returns the text beside the bar from the latest metrics and the objective.
+        before: A name, a number of steps, and a function to run first.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -140,7 +140,7 @@ def reading_bars(names: Sequence[str], console: Console) -> Generator[list[Calla
 
 
 def plain(text: str) -> str:
-    """Return text with what Rich would take for markup escaped."""
+    """Return text with Rich markup escaped."""
     return escape(text)
 
 
@@ -165,7 +165,7 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def ending_well(console: Console) -> Generator[None]:
+def handling_errors(console: Console) -> Generator[None]:
     """End a command with exit code 2 and a message after a `UserError`, with 130 after Ctrl-C."""
     try:
         yield

@@ -1,16 +1,16 @@
-"""The folder of a training run: what is written where, without pickle.
+"""The folder of a training run: its files, all readable without pickle.
 
 ```
 OUT/
-  config.json                          what was asked for: kind of run, command, settings, package versions
+  config.json                          kind of run, command, settings, package versions
   runs/OBJECTIVE/seed-SEED/
     metrics.jsonl                      one JSON object per update
-    checkpoint.safetensors             the newest state: all tensors, the rest as JSON in its metadata
+    checkpoint.safetensors             the latest state: tensors, and the rest as JSON in its metadata
     evaluation.csv                     fresh episodes of the trained policy
-  results.csv, results.json, *.png     what came out, over all runs
+  results.csv, results.json, *.png     results over all runs
 ```
 
-Files are replaced in one step, so that a run that is killed leaves the previous ones whole.
+Files are replaced atomically: a killed run leaves the previous ones intact.
 """
 
 import csv
@@ -46,6 +46,7 @@ __all__ = [
     "write_checkpoint",
     "write_csv",
     "write_json",
+    "write_rows",
 ]
 
 Array = NDArray[Any]
@@ -65,15 +66,15 @@ def open_folder(
     may_change: Iterable[str] = (),
     may_grow: Iterable[str] = (),
 ) -> None:
-    """Make the folder of a run, or check that it is the one to resume.
+    """Create the folder of a run, or check that it can be resumed.
 
     Args:
         out: The folder.
-        settings: What was asked for; JSON values.
+        settings: The settings of the run; JSON values.
         kind: The command that runs, such as ``train rl``.
-        resume: Whether to continue what is there.
+        resume: Whether to continue an existing run.
         may_change: Settings that a resumed run may change.
-        may_grow: Numbers that a resumed run may raise.
+        may_grow: Numbers that a resumed run may increase.
 
     Raises:
         UserError: The folder holds a run but `resume` is false, holds something else, is damaged, was made with other
@@ -96,7 +97,7 @@ def open_folder(
 
 
 def _settings_of(config: Path, kind: str) -> dict[str, Any]:
-    """Return the settings in a configuration, if it is one of this kind."""
+    """Return the settings in a configuration of this kind."""
     try:
         content = json.loads(config.read_text())
         settings, made = dict(content["settings"]), content.get("kind", kind)
@@ -113,7 +114,7 @@ def _settings_of(config: Path, kind: str) -> dict[str, Any]:
 def _compare(
     out: Path, before: Mapping[str, Any], asked: Mapping[str, Any], may_change: set[str], may_grow: set[str]
 ) -> None:
-    """Check that a run is resumed with the settings it was made with."""
+    """Check that a run is resumed with its own settings."""
     changes: list[str] = []
     for name, now in asked.items():
         was = before.get(name)
@@ -130,7 +131,7 @@ def _compare(
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """Return what a result needs to be made again: the command, the date, the machine and the versions of packages."""
+    """Return what it takes to reproduce a result: command, date, machine and package versions."""
     return {
         "command": command,
         "date": datetime.date.today().isoformat(),
@@ -151,12 +152,12 @@ def run_folder(out: Path, objective: str, seed: int) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, replacing the file in one step."""
+    """Write JSON by replacing the file atomically."""
     _replace(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def made_once(path: Path, make: Callable[[], Any]) -> Any:
-    """Return the JSON content of a file, made and written where there is none: part of a study that can be resumed."""
+    """Return the JSON content of a file; compute and write it if it does not exist."""
     if not path.exists():
         content = make()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,15 +166,21 @@ def made_once(path: Path, make: Callable[[], Any]) -> Any:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, replacing the file in one step."""
+    """Write a table by replacing the file atomically."""
     temporary = _temporary(path)
     with temporary.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
     temporary.replace(path)
 
 
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys as CSV; nothing where there are none."""
+    if rows:
+        write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the metrics of a run so far; a line that is still being written is left out."""
+    """Return the metrics of a run so far, without a line that is still being written."""
     if not path.exists():
         return []
     lines = path.read_text().split("\n")[:-1]
@@ -191,14 +198,14 @@ def last_line(path: Path) -> dict[str, Any] | None:
 
 
 def trim_metrics(path: Path, step: int) -> None:
-    """Drop the metrics after a step: a run that resumes from a checkpoint writes them again."""
+    """Drop the metrics after a step, which a run resumed from a checkpoint writes again."""
     kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
     if path.exists():
         _replace(path, "".join(line + "\n" for line in kept).encode())
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint, replacing the file in one step.
+    """Write a checkpoint by replacing the file atomically.
 
     Args:
         path: A ``.safetensors`` file.
@@ -227,7 +234,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             state = json.loads(opened.metadata()["state"])
             return {name: opened.get_tensor(name) for name in opened.keys()}, state  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a checkpoint or damaged ({error}); delete it to start this run anew") from error
+        raise UserError(f"{path} is not a checkpoint or damaged ({error}); delete it to restart this run") from error
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Train and evaluate all runs of a command, side by side in processes, and stop them cleanly on Ctrl-C."""
+"""Train and evaluate the runs of a command in parallel processes, and stop them cleanly on Ctrl-C."""
 
 import multiprocessing
 import os
@@ -21,14 +21,14 @@ _stop: Any = None
 
 
 def default_jobs(runs: int) -> int:
-    """Return how many runs to train side by side: one for each processor that this process may use."""
+    """Return how many runs to train in parallel: one per processor available to this process."""
     return max(1, min(runs, _processors()))
 
 
 def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: int, update: Update) -> bool:
     """Train and evaluate every objective with every seed.
 
-    The first Ctrl-C, or an error in one of several processes, lets every run in progress finish its update and write a
+    The first Ctrl-C, or an error in one of several processes, lets every running process finish its update and write a
     checkpoint.
 
     Args:
@@ -36,8 +36,8 @@ def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: 
         objectives: What to train.
         seeds: The number of seeds of each.
         out: The folder of the runs.
-        jobs: Processes; with 1, everything happens in this one.
-        update: Given the objective, the seed and the newest metrics of a run whenever they change.
+        jobs: Number of processes; with 1, everything runs in this one.
+        update: Called with objective, seed and latest metrics whenever a run has new ones.
 
     Returns:
         Whether all runs have finished.
@@ -64,7 +64,7 @@ def _train_here(run: Run, out: Path, task: tuple[str, int], stop: Any, update: U
 
 
 def _initialise(stop: Any, threads: int) -> None:
-    """Prepare a process: Ctrl-C reaches it through the parent, and it uses its share of the processors."""
+    """Prepare a worker: leave Ctrl-C to the parent, and use a share of the processors."""
     import torch
 
     global _stop
@@ -88,7 +88,7 @@ def _processors() -> int:
 
 
 def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Update) -> None:
-    """Report what the processes write, until all are done or one ends with an error."""
+    """Report new metrics until all processes are done or one fails."""
     seen: dict[tuple[str, int], Any] = {}
     left = set(futures)
     while left:

@@ -1,4 +1,4 @@
-"""What evaluations of trained policies and models say: values of objectives and pass@k, with their intervals."""
+"""Values of objectives and pass@k from evaluations, with confidence intervals."""
 
 import csv
 import math
@@ -63,8 +63,8 @@ def read_returns(path: Path) -> Array:
 def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str]) -> list[Value]:
     """Return the value of every objective under every trained policy, with 95% confidence intervals.
 
-    NaN and infinite returns are left out; so is a seed, where too few others are left for an objective, and an
-    objective, where no seed is.
+    NaN and infinite returns are dropped. So are seeds with too few finite returns for an objective, and objectives
+    without a seed.
 
     Args:
         returns: For each trained objective, the returns of fresh episodes for each of its seeds.
@@ -92,13 +92,13 @@ def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str])
 
 
 def read_successes(path: Path) -> tuple[Array, int]:
-    """Return the successes on each held-out problem, and the completions each of them had."""
+    """Return the number of successes on each held-out problem, and of completions per problem."""
     table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     return table[:, 1].astype(int), int(table[0, 2])
 
 
 def powers_of_two(largest: int) -> list[int]:
-    """Return 1, 2, 4, ... up to a number: the k of pass@k that are reported.
+    """Return 1, 2, 4, ... up to a number: the reported k of pass@k.
 
     Example:
         >>> powers_of_two(12)

@@ -1,137 +1,291 @@
-"""What a report is made of: sections of charts and tables."""
+"""Tables, defined once: plain rows, and columns that know how to show them.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+A `Table` is shown in a terminal by `ordergrad.runs.terminal.show_table`, in a page by the template of the report, and
+written as CSV or JSON through its rows.
+"""
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
-__all__ = ["Cell", "Chart", "Section", "Table", "common", "highest", "interval_text", "number"]
+__all__ = [
+    "Cell",
+    "Column",
+    "Row",
+    "Table",
+    "count",
+    "decimals",
+    "estimate",
+    "estimate_text",
+    "interval",
+    "json_values",
+    "number",
+    "number_text",
+    "percent",
+    "text",
+]
+
+Row = dict[str, Any]
+Marks = Literal["", "best of row", "best of column", "differences"]
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        key: The key of its values in the rows.
+        heading: Its heading.
+        show: From a row to the text of its cell.
+        numeric: Whether it holds numbers, aligned to the right.
+        note: What it holds, for the caption.
+        order: From a row to what the column is sorted by; None sorts last.
+    """
+
+    key: str
+    heading: str
+    show: Callable[[Row], str]
+    numeric: bool = True
+    note: str = ""
+    order: Callable[[Row], float | str | None] = lambda row: None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
+    """A cell as it is shown.
 
     Attributes:
-        text: What it shows.
-        order: What its column is sorted by; None sorts last.
-        best: Whether it is the highest of its column.
+        text: Its text.
+        order: What its column is sorted by.
+        marked: Whether it stands out.
     """
 
     text: str
-    order: float | str | None = None
-    best: bool = False
+    order: float | str | None
+    marked: bool
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column names the row.
+    """A table; its first column names the row.
 
     Attributes:
-        title: Above it.
-        header: The names of its columns.
-        rows: One cell for each column.
-        caption: A sentence below it.
+        title: Shown above it.
+        columns: What is shown of the rows.
+        rows: Dictionaries of plain values, also with keys that no column shows; an empty one stands for rows left out.
+        caption: Shown below it, before the notes of the columns.
+        marks: Which cells stand out: the highest of each row or column, unless all are equal, or rows of which the
+            cells differ.
+        unmarked: Rows or columns, by name, whose cells are not comparable.
+        chosen: The index of a row that stands out.
+
+    Example:
+        >>> rows = [{"log": "a", "value": 0.5}, {"log": "b", "value": 0.25}]
+        >>> table = Table("Values", (text("log"), number("value")), tuple(rows))
+        >>> [[cell.text for cell in row] for row in table.cells()]
+        [['a', '0.5'], ['b', '0.25']]
     """
 
     title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
     caption: str = ""
+    marks: Marks = ""
+    unmarked: tuple[str, ...] = ()
+    chosen: int | None = None
+
+    @property
+    def notes(self) -> str:
+        """The caption and the notes of the columns."""
+        notes = "; ".join(f"{c.heading}: {c.note}" for c in self.columns if c.note)
+        return " ".join(filter(None, (self.caption, notes)))
+
+    def pick(self, *keys: str) -> "Table":
+        """Return the table with some of its columns, in the order of the keys."""
+        columns = {column.key: column for column in self.columns}
+        return replace(self, columns=tuple(columns[key] for key in keys if key in columns))
+
+    def without(self, key: str) -> "Table":
+        """Return the table without a column."""
+        return replace(self, columns=tuple(column for column in self.columns if column.key != key))
+
+    def where(self, key: str, value: Any) -> "Table":
+        """Return the table with the rows in which a key has a value."""
+        return replace(self, rows=tuple(row for row in self.rows if row[key] == value))
+
+    def pivot(self, rows: str, columns: str | Column, cell: str, marks: Marks = "") -> "Table":
+        """Return the table with one row for each value of one key, and one column for each value of another.
+
+        Args:
+            rows: The key of the column that names the rows.
+            columns: The key, or a column whose texts are the headings.
+            cell: The key of the column that is shown in the cells.
+            marks: As of the table.
+
+        Example:
+            >>> rows = [{"k": k, "log": log, "pass": k / 4} for k in (1, 2) for log in "ab"]
+            >>> long = Table("pass@k", (count("k"), text("log"), number("pass")), tuple(rows))
+            >>> wide = long.pivot("k", "log", "pass")
+            >>> [c.heading for c in wide.columns], [cell.text for cell in wide.cells()[1]]
+            (['k', 'a', 'b'], ['2', '0.5', '0.5'])
+        """
+        known = {column.key: column for column in self.columns}
+        names, shown = known[rows], known[cell]
+        across = known[columns] if isinstance(columns, str) else columns
+        wide: dict[Any, dict[str, Any]] = {}
+        headings: dict[str, None] = {}
+        for row in self.rows:
+            heading = across.show(row)
+            headings[heading] = None
+            wide.setdefault(row[rows], {rows: row[rows], "cells": {}})["cells"][heading] = row
+        columns_ = (
+            Column(
+                heading,
+                heading,
+                lambda row, heading=heading: shown.show(row["cells"].get(heading, {})),
+                shown.numeric,
+                order=lambda row, heading=heading: shown.order(row["cells"].get(heading, {})),
+            )
+            for heading in headings
+        )
+        return replace(self, columns=(names, *columns_), rows=tuple(wide.values()), marks=marks)
+
+    def cells(self) -> list[list[Cell]]:
+        """Return the cells of every row."""
+        orders = [[column.order(row) for column in self.columns] for row in self.rows]
+        marked = self._marked(orders)
+        return [
+            [
+                Cell(column.show(row) if row else "…", order, mark)
+                for column, order, mark in zip(self.columns, orders[i], marked[i], strict=True)
+            ]
+            for i, row in enumerate(self.rows)
+        ]
+
+    def _marked(self, orders: list[list[float | str | None]]) -> list[list[bool]]:
+        """Return which cells stand out."""
+        if self.marks == "best of column":
+            columns = [_highest(column) for column in zip(*orders, strict=True)]
+            names = [c.key for c in self.columns]
+            free = [i > 0 and name not in self.unmarked for i, name in enumerate(names)]
+            return [[f and columns[j][i] for j, f in enumerate(free)] for i in range(len(orders))]
+        if self.marks == "best of row":
+            return [
+                [False, *(_highest(row[1:]) if row[0] not in self.unmarked else [False] * (len(row) - 1))]
+                for row in orders
+            ]
+        if self.marks == "differences":
+            return [[False, *([len(set(row[1:])) > 1] * (len(row) - 1))] for row in orders]
+        return [[False] * len(row) for row in orders]
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A figure and the numbers in it.
-
-    Attributes:
-        name: What its files are called.
-        title: Above it.
-        caption: A sentence below it.
-        figure: The figure, with its legend in `figure.legends`.
-        header: The columns of its numbers.
-        rows: Its numbers.
-    """
-
-    name: str
-    title: str
-    caption: str
-    figure: "Figure"
-    header: tuple[str, ...]
-    rows: tuple[Sequence[str | float | int | None], ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """What a report says of one run, or of several together.
-
-    Attributes:
-        title: Its name.
-        subtitle: What was run, in a few words.
-        notes: What the reader must know before the numbers: what is missing or was left out.
-        contenders: The names of the curves, in the order of their colours.
-        charts: Its figures.
-        tables: Its tables.
-        command: The command line that made the run, if it is known.
-        facts: Names and values of what it is about.
-    """
-
-    title: str
-    subtitle: str
-    notes: tuple[str, ...] = ()
-    contenders: tuple[str, ...] = ()
-    charts: tuple[Chart, ...] = ()
-    tables: tuple[Table, ...] = ()
-    command: str | None = None
-    facts: tuple[tuple[str, str], ...] = ()
-
-
-def common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the settings that are the same in all runs.
+def _highest(values: Sequence[float | str | None]) -> list[bool]:
+    """Return which values are the highest; none where all are equal.
 
     Example:
-        >>> common([{"steps": 10, "seeds": 2}, {"steps": 20, "seeds": 2}])
-        {'seeds': 2}
+        >>> _highest([0.5, None, 0.75, 0.75]), _highest([0.0, 0.0])
+        ([False, False, True, True], [False, False])
     """
-    first, *others = settings
-    return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    known = {value for value in values if isinstance(value, (int, float))}
+    best = max(known) if len(known) > 1 else None
+    return [best is not None and value == best for value in values]
 
 
-def highest(values: Iterable[float | None]) -> float | None:
-    """Return the value to mark in a column: the highest, None if no other is lower.
+def _order(key: str) -> Callable[[Row], float | str | None]:
+    return lambda row: row.get(key)
+
+
+def text(key: str, heading: str | None = None, note: str = "") -> Column:
+    """Return a column of text."""
+    show: Callable[[Row], str] = lambda row: UNKNOWN if row.get(key) is None else str(row[key])  # noqa: E731
+    return Column(key, key if heading is None else heading, show, False, note, _order(key))
+
+
+def number(key: str, heading: str | None = None, note: str = "", digits: int = 4, sign: str = "") -> Column:
+    """Return a column of numbers; a sign of ``+`` shows it for positive ones too."""
+    show: Callable[[Row], str] = lambda row: number_text(row.get(key), digits, sign)  # noqa: E731
+    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+
+
+def decimals(key: str, heading: str | None = None, note: str = "", digits: int = 4, sign: str = "") -> Column:
+    """Return a column of numbers with a fixed number of decimals, zero without a minus."""
+
+    def show(row: Row) -> str:
+        value = row.get(key)
+        return UNKNOWN if value is None or math.isnan(value) else f"{round(value, digits) + 0:{sign}.{digits}f}"
+
+    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+
+
+def count(key: str, heading: str | None = None, note: str = "") -> Column:
+    """Return a column of whole numbers, all of their digits shown."""
+    show: Callable[[Row], str] = lambda row: UNKNOWN if row.get(key) is None else f"{row[key]:,}"  # noqa: E731
+    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+
+
+def percent(key: str, heading: str | None = None, note: str = "") -> Column:
+    """Return a column of shares, in percent."""
+    show: Callable[[Row], str] = lambda row: UNKNOWN if row.get(key) is None else f"{row[key] + 0:.1%}"  # noqa: E731
+    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+
+
+def estimate(key: str, heading: str | None = None, note: str = "", digits: int = 4, scale: float = 1.0) -> Column:
+    """Return a column of estimates ± half of their interval, the ends of which are under ``low`` and ``high``."""
+
+    def show(row: Row) -> str:
+        middle, low, high = (None if row.get(k) is None else scale * row[k] for k in (key, "low", "high"))
+        return UNKNOWN if middle is None else estimate_text(middle, low, high, digits)
+
+    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+
+
+def interval(heading: str, note: str = "") -> Column:
+    """Return a column of intervals from ``low`` to ``high``."""
+
+    def show(row: Row) -> str:
+        low, high = row.get("low"), row.get("high")
+        return UNKNOWN if low is None else f"[{number_text(low, 3)}, {number_text(high, 3)}]"
+
+    return Column("low", heading, show, True, note, _order("low"))
+
+
+def number_text(value: float | None, digits: int = 4, sign: str = "") -> str:
+    """Return a number as text, thousands apart.
 
     Example:
-        >>> highest([0.5, None, 0.75, 0.75]), highest([0.0, 0.0])
-        (0.75, None)
-    """
-    known = {value for value in values if value is not None}
-    return max(known) if len(known) > 1 else None
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Return a number as text, thousands apart, a true minus sign.
-
-    Example:
-        >>> number(-1234.5678), number(0.5), number(112.5, 2), number(None)
-        ('−1,235', '0.5', '112', '–')
+        >>> number_text(-1234.5678), number_text(0.5), number_text(112.5, 2), number_text(None)
+        ('-1,235', '0.5', '112', '–')
     """
     if value is None or value != value:
-        return "–"
-    plain = 10**digits <= abs(value) < 1e9 or 1000 <= abs(value) < 1e9
-    text = f"{value:,.0f}" if plain else f"{value:.{digits}g}"
-    return text.replace("-", "−")
+        return UNKNOWN
+    whole = 10**digits <= abs(value) < 1e9 or 1000 <= abs(value) < 1e9
+    return f"{value:{sign},.0f}" if whole else f"{value:{sign}.{digits}g}"
 
 
-def interval_text(middle: float, low: float | None, high: float | None, digits: int = 4) -> str:
-    """Return a value with half of its interval; a half that is rounding alone is 0.
+def estimate_text(middle: float, low: float | None, high: float | None, digits: int = 4) -> str:
+    """Return a value with half of its interval, if it is known; a half that is rounding alone is 0.
 
     Example:
-        >>> interval_text(497.21, 491.2, 503.2), interval_text(500.0, 499.9999999999997, 500.0000000000003)
+        >>> estimate_text(497.21, 491.2, 503.2), estimate_text(500.0, 499.9999999999997, 500.0000000000003)
         ('497.2 ± 6', '500 ± 0')
     """
-    half = None if low is None or high is None else (high - low) / 2
-    if half is not None and half < 1e-9 * abs(middle):
-        half = 0.0
-    return f"{number(middle, digits)} ± {number(half, 2)}"
+    if low is None or high is None or math.isnan(high - low):
+        return number_text(middle, digits)
+    half = (high - low) / 2
+    return f"{number_text(middle, digits)} ± {number_text(0.0 if half < 1e-9 * abs(middle) else half, 2)}"
+
+
+def json_values(content: Any) -> Any:
+    """Return content as JSON can hold it: tuples as lists, and None instead of numbers that are not finite.
+
+    Example:
+        >>> json_values({"value": float("nan"), "by_seed": (1.0, 2.0)})
+        {'value': None, 'by_seed': [1.0, 2.0]}
+    """
+    if isinstance(content, Mapping):
+        return {key: json_values(part) for key, part in cast("Mapping[str, Any]", content).items()}
+    if isinstance(content, (list, tuple)):
+        return [json_values(part) for part in cast("Sequence[Any]", content)]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

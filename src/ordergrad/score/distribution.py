@@ -25,7 +25,7 @@ class Distribution:
     """A running distribution of rewards.
 
     Attributes:
-        exact: Whether every distinct reward is still a point of its own.
+        exact: Whether every distinct reward is still its own point.
 
     Example:
         >>> rewards = Distribution()
@@ -42,14 +42,14 @@ class Distribution:
         self._waiting = 0
 
     def add(self, rewards: Array, mass: Array | None = None) -> None:
-        """Take in rewards, each with mass 1 unless given."""
+        """Add rewards, each with mass 1 unless given."""
         self._pending.append(_distinct(rewards, mass))
         self._waiting += len(self._pending[-1][0])
         if self._waiting > max(_PENDING, 4 * self._limit):
             self._settle()
 
     def merge(self, other: "Distribution") -> None:
-        """Take in another distribution."""
+        """Add another distribution."""
         self.exact &= other.exact
         for x, mass in [(other._x, other._mass), *other._pending]:
             self.add(x, mass)

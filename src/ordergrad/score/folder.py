@@ -42,15 +42,15 @@ over groups. A number that is not known (the error of a value without groups) is
 ``curves``, ``tails``, ``quantiles``, ``steps``.
 """
 
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import open_folder, write_csv, write_json
+from ordergrad.runs.folder import open_folder, write_json, write_rows
+from ordergrad.runs.tables import json_values
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
 
@@ -68,9 +68,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     """
     above = next(path for path in out.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise UserError(
-            f"{out} cannot be written, for {above} is no folder that may be written to; choose another --out"
-        )
+        raise UserError(f"{out} cannot be written: {above} is not a writable folder; choose another --out")
     held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
     if (out.exists() and not out.is_dir()) or held - {"config.json", *_FILES, *_OPTIONAL}:
         raise UserError(f"{out} exists and is not the folder of a score; choose another --out")
@@ -84,7 +82,7 @@ def results_of(
     success: float,
     comparisons: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the content of ``results.json``; numbers that are not known are None."""
+    """Return the content of ``results.json``; unknown numbers are None."""
     broken = [
         {"log": reading.log.name, "file": p.file, "place": p.place, "number": p.number, "reason": p.reason}
         for reading, _ in logs
@@ -94,6 +92,7 @@ def results_of(
         {
             "log": reading.log.name,
             "files": list(map(str, reading.log.files)),
+            "read_as": reading.log.read_as,
             "rows": reading.rows,
             "masked": reading.masked,
             "broken": reading.problems.count,
@@ -103,7 +102,7 @@ def results_of(
         }
         for reading, summary in logs
     ]
-    return _known(
+    return json_values(
         {
             "objectives": list(objectives),
             "success": success,
@@ -115,11 +114,11 @@ def results_of(
 
 
 def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write the folder, in the place of an older one.
+    """Write the folder, replacing an older one.
 
     Args:
         out: The folder, checked by `check_folder`.
-        settings: What was asked for.
+        settings: The settings of the run.
         results: From `results_of`.
     """
     if out.exists():
@@ -127,21 +126,7 @@ def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, An
     open_folder(out, settings, kind="score", resume=False)
     for name in ("values", "signal", "curves", "tails", "quantiles", "steps"):
         rows = [{"log": log["log"]} | row for log in results["logs"] for row in log[name]]
-        _write_table(out / f"{name}.csv", rows)
-    _write_table(out / "comparisons.csv", results["comparisons"])
-    _write_table(out / "broken.csv", results["broken"])
+        write_rows(out / f"{name}.csv", rows)
+    write_rows(out / "comparisons.csv", results["comparisons"])
+    write_rows(out / "broken.csv", results["broken"])
     write_json(out / "results.json", results)
-
-
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
-
-
-def _known(content: Any) -> Any:
-    """Return JSON values with None in the place of numbers that are not finite."""
-    if isinstance(content, dict):
-        return {name: _known(part) for name, part in cast("dict[str, Any]", content).items()}
-    if isinstance(content, list):
-        return [_known(part) for part in cast("list[Any]", content)]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

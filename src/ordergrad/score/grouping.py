@@ -1,8 +1,8 @@
 """The rows of a log as whole groups, in bounded memory.
 
-Logs are usually written group after group. `contiguous` takes them so: what it holds is one piece of a file, the group
-that may go on in the next piece, and a 128-bit fingerprint of every group so far. If a group comes back after others,
-it gives up, and `partitioned` reads the log again: it spreads the rows, 24 bytes each and more with weights, steps and
+Logs are usually written group after group. `contiguous` relies on it: it holds one piece of a file, the group that may
+continue in the next piece, and a 128-bit fingerprint of every group so far. If a group reappears after others, it
+raises, and `partitioned` reads the log again: it spreads the rows, 24 bytes each and more with weights, steps and
 positions, over temporary files by their group's fingerprint, and then takes those one by one.
 """
 
@@ -27,7 +27,7 @@ _OPTIONAL = ("weight", "step", "position")
 
 
 class ScatteredError(Exception):
-    """A group goes on after another one has begun."""
+    """The rows of a group are not contiguous."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Groups:
 
 
 def fingerprints(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with the fingerprint of their group, columns ``key0`` and ``key1``, in the place of its name.
+    """Return rows with the fingerprint of their group, columns ``key0`` and ``key1``, instead of its name.
 
     Args:
         frame: Rows with the columns ``group`` (text; all rows are one group without it) and ``step``, if there is one.
@@ -64,10 +64,10 @@ def contiguous(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
     """Yield the groups of rows that come group after group.
 
     Args:
-        frames: The rows: ``key0``, ``key1``, ``reward`` and what there is of the other columns.
+        frames: The rows: ``key0``, ``key1``, ``reward`` and the optional columns that exist.
 
     Raises:
-        ScatteredError: They do not come so; some groups may have been yielded.
+        ScatteredError: They do not; some groups may have been yielded already.
     """
     pending: list[pl.DataFrame] = []
     seen: list[Array] = []
@@ -100,7 +100,7 @@ def contiguous(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
 
 
 def partitioned(frames: Iterable[pl.DataFrame], folder: Path | None = None) -> Iterator[Groups]:
-    """Yield the groups of rows in any order, by way of temporary files; the rows of a group stay in their order.
+    """Yield the groups of rows in any order, through temporary files; rows keep their order within a group.
 
     Args:
         frames: As for `contiguous`.

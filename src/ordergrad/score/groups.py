@@ -1,4 +1,4 @@
-r"""What a group of rewards says about every objective: its value, and the advantages that a gradient would be made of.
+r"""The value of every objective in a group of rewards, and statistics of its advantages.
 
 For the rewards of a group and the advantages A of an objective (`ordergrad.advantages`),
 
@@ -79,7 +79,7 @@ def score_groups(
     weights: Array | None = None,
     ks: Sequence[int] | None = None,
 ) -> GroupScores:
-    """Return what every group says about every objective.
+    """Return the scores of every group under every objective.
 
     Args:
         rewards: The rewards of all groups, group after group, shape (M,).

@@ -5,7 +5,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ordergrad.extras import extra
 from ordergrad.runs.errors import UserError
 from ordergrad.score.groups import advantages_of
-from ordergrad.score.settings import LogSettings
 from ordergrad.score.summary import Summary
 from ordergrad.weights import Baseline
 
@@ -23,33 +22,18 @@ with extra("score"):
     import polars as pl
 
     from ordergrad.score.grouping import Groups, ScatteredError, contiguous, fingerprints, partitioned
-    from ordergrad.score.reading import Columns, Problems, found_columns, log_files, read
+    from ordergrad.score.opening import Log
+    from ordergrad.score.reading import BrokenRows, read
 
-__all__ = ["Log", "Reading", "RowStore", "open_log", "open_logs", "read_log", "score_log", "write_advantages"]
+__all__ = ["Reading", "RowStore", "read_log", "score_log", "write_advantages"]
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
-_OPTIONS = {"group": "--group", "reward": "--reward", "mask": "--mask", "weight": "--weight", "step": "--step"}
-
-
-@dataclass(frozen=True)
-class Log:
-    """A log that can be read.
-
-    Attributes:
-        name: What it is called in tables.
-        files: Its files, all of one kind, in order.
-        columns: The names of their columns.
-    """
-
-    name: str
-    files: list[Path]
-    columns: Columns
 
 
 @dataclass
 class Reading:
-    """What has come of reading a log.
+    """The state of reading a log.
 
     Attributes:
         log: The log.
@@ -60,14 +44,14 @@ class Reading:
     """
 
     log: Log
-    problems: Problems
+    problems: BrokenRows
     scattered: bool = False
     rows: int = 0
     masked: int = 0
 
 
 class RowStore:
-    """A table of numbers by row, NaN until it is put in, in a temporary file.
+    """A table of numbers in a temporary file, NaN where nothing was put.
 
     Attributes:
         width: The number of columns.
@@ -112,54 +96,6 @@ class RowStore:
             self._rows = rows
 
 
-def open_logs(arguments: Sequence[str], settings: LogSettings) -> list[Log]:
-    """Return the logs that a command names, their files and columns checked.
-
-    Raises:
-        UserError: A file cannot be read or lacks a column, or a log is named twice.
-    """
-    if len(set(arguments)) < len(arguments):
-        raise UserError("each log may be given once")
-    short = [Path(argument).name for argument in arguments]
-    names = short if len(set(short)) == len(short) else arguments
-    group = None if settings.ungrouped else settings.group
-    columns = Columns(group, settings.reward, settings.mask, settings.weight, settings.step or None)
-    default_step = "step" if settings.step is None and not settings.ungrouped else None
-    return [
-        open_log(name, log_files(argument), columns, default_step=default_step)
-        for name, argument in zip(names, arguments, strict=True)
-    ]
-
-
-def open_log(name: str, files: Sequence[Path], columns: Columns, *, default_step: str | None = None) -> Log:
-    """Return a log whose files all have the columns that are asked for.
-
-    Args:
-        name: What to call it.
-        files: Its files.
-        columns: The names of the columns.
-        default_step: The name of the step column where `columns` leaves it open and the first file has it.
-
-    Raises:
-        UserError: A file lacks a column, or the files are of different kinds.
-    """
-    if len({file.suffix.lower() for file in files}) > 1:
-        raise UserError(f"{name} holds files of different kinds: {', '.join(sorted({f.suffix for f in files}))}")
-    first = found_columns(files[0])
-    if columns.step is None and default_step in first:
-        columns = replace(columns, step=default_step)
-    for file in files:
-        found = first if file is files[0] else found_columns(file)
-        for role, column in columns.by_role().items():
-            if column not in found:
-                hint = ", or --ungrouped if all its rows are one group" if role == "group" else ""
-                raise UserError(
-                    f"{file} has no column {column!r}; it has {', '.join(found)}. Name the right one by "
-                    f"{_OPTIONS[role]}{hint}"
-                )
-    return Log(name, list(files), columns)
-
-
 def read_log(
     log: Log,
     use: Callable[[Reading, Iterator[Groups]], Result],
@@ -168,24 +104,24 @@ def read_log(
     positions: bool = False,
     report: Callable[[int, float], None] = lambda rows, done: None,
 ) -> tuple[Reading, Result]:
-    """Read the groups of a log and return what was made of them.
+    """Read the groups of a log and return the result of `use`.
 
     Args:
         log: The log.
-        use: Makes something of the groups. If a group turns out not to be contiguous, what it has made until then is
-            forgotten, and it is called again.
-        skip_broken: Whether to go on without rows that cannot be used.
-        positions: Whether the groups should tell the position of their rows in the log.
-        report: Given the number of rows read so far and the share of the log.
+        use: Consumes the groups. If a group turns out not to be contiguous, its result is discarded and it is called
+            again.
+        skip_broken: Whether to leave out rows that cannot be used.
+        positions: Whether the groups hold the positions of their rows in the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
-        UserError: The log cannot be read, has no rows, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, has no rows, or has broken rows that are not skipped.
     """
-    reading = Reading(log, Problems(skip_broken))
+    reading = Reading(log, BrokenRows(skip_broken))
     try:
         result = use(reading, contiguous(_frames(reading, report, positions)))
     except ScatteredError:
-        reading = Reading(log, Problems(skip_broken), scattered=True)
+        reading = Reading(log, BrokenRows(skip_broken), scattered=True)
         result = use(reading, partitioned(_frames(reading, report, positions)))
     if not (reading.rows or reading.problems.count):
         raise UserError(f"{log.name} holds no rows")
@@ -209,14 +145,14 @@ def score_log(
         log: The log.
         objectives: Their strings.
         success: A reward of at least this much counts as a success in pass@k.
-        skip_broken: Whether to go on without rows that cannot be used.
+        skip_broken: Whether to leave out rows that cannot be used.
         keep: Whether to keep the values of every group, to compare logs.
         store: Takes the advantages of every row under every objective.
         baseline: Of those advantages.
-        report: Given the number of rows read so far and the share of the log.
+        report: Called with the number of rows read so far and the share of the log.
 
     Raises:
-        UserError: The log cannot be read, or has broken rows that are not to be skipped.
+        UserError: The log cannot be read, or has broken rows that are not skipped.
     """
 
     def use(reading: Reading, groups: Iterator[Groups]) -> Summary:
@@ -238,7 +174,7 @@ def _frames(reading: Reading, report: Callable[[int, float], None], positions: b
     """Yield the rows of a log that count, with fingerprints, and count the others."""
     files = reading.log.files
     for index, file in enumerate(files):
-        for piece in read(file, reading.log.columns, reading.problems):
+        for piece in read(file, reading.log.roles[index], reading.problems, reading.log.load):
             rows = fingerprints(piece.good)
             if positions:
                 rows = rows.with_columns(position=pl.col("row").cast(pl.Int64) + reading.rows)
@@ -265,8 +201,8 @@ def write_advantages(log: Log, objectives: Sequence[str], store: RowStore, out: 
 
     def frames() -> Iterator[pl.DataFrame]:
         nonlocal rows
-        for file in log.files:
-            for piece in read(file, log.columns, Problems(skip=True)):
+        for file, roles in zip(log.files, log.roles, strict=True):
+            for piece in read(file, roles, BrokenRows(skip=True), log.load):
                 frame = piece.whole()
                 table = store.get(rows, rows + len(frame))
                 rows += len(frame)

@@ -4,12 +4,12 @@ Polars parses. Only blocks of text that it refuses are read again with the stand
 what is wrong.
 """
 
-# pyright: reportUnknownMemberType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +19,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ordergrad.runs.errors import UserError
+from ordergrad.score.columns import Path as ColumnPath
+from ordergrad.score.files import Dialect, decoded, dialect, json_object
 
-__all__ = ["Parsed", "csv_header", "json_object", "parse_csv", "parse_jsonl", "parse_parquet"]
+__all__ = ["Parsed", "parse_csv", "parse_frame", "parse_jsonl", "parse_parquet"]
 
 _BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
+Paths = dict[str, ColumnPath]
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,40 @@ class Parsed:
     problems: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
 
 
-# Parquet
+# Tables
 
 
-def parse_parquet(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:
+def parse_parquet(file: Path, roles: Paths) -> Iterator[Parsed]:
     """Yield the rows of a Parquet file."""
     lazy = pl.scan_parquet(file)
-    total = lazy.select(pl.len()).collect().item()
+    yield from _parse_lazy(lazy, roles, lazy.select(pl.len()).collect().item())
+
+
+def parse_frame(frame: pl.DataFrame, roles: Paths) -> Iterator[Parsed]:
+    """Yield the rows of a table in memory."""
+    yield from _parse_lazy(frame.lazy(), roles, frame.height)
+
+
+def _parse_lazy(lazy: pl.LazyFrame, roles: Paths, total: int) -> Iterator[Parsed]:
+    schema = lazy.collect_schema()
     for start in range(0, total, _ROWS):
         part = lazy.slice(start, _ROWS)
-        frame = part.select(pl.col(name).alias(role) for role, name in roles.items()).collect()
+        frame = part.select(_at(path, schema).alias(role) for role, path in roles.items()).collect()
         done = (start + frame.height) / total
         yield Parsed(frame, "row", done, _from(start + 1, frame.height), part.collect)
+
+
+def _at(path: ColumnPath, schema: Mapping[str, Any] | None = None) -> pl.Expr:
+    """Return a column, or a field of its objects, be they structs or JSON text."""
+    column, *keys = path
+    expression, kind = pl.col(column), None if schema is None else schema[column]
+    for i, key in enumerate(keys):
+        if not isinstance(kind, pl.Struct):
+            inside = "".join("[" + json.dumps(key) + "]" for key in keys[i:])
+            return expression.str.json_path_match(f"${inside}")
+        expression = expression.struct.field(key)
+        kind = {field.name: field.dtype for field in kind.fields}[key]
+    return expression
 
 
 def _from(first: int, count: int) -> Callable[[], NDArray[np.int64]]:
@@ -69,8 +94,9 @@ def _from(first: int, count: int) -> Callable[[], NDArray[np.int64]]:
 
 def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
     """Yield whole records in blocks, with the line on which each begins and the share of the file read by then."""
-    rest, line, size = b"", 1, max(file.stat().st_size, 1)
-    with file.open("rb") as stream:
+    rest, line = b"", 1
+    with file.open("rb") as raw:
+        stream, size = decoded(raw), max(file.stat().st_size, 1)
         ahead = stream.read(_BLOCK)
         while ahead:
             data, ahead = rest + ahead, stream.read(_BLOCK)
@@ -84,7 +110,8 @@ def _blocks(file: Path, quoted: bool) -> Iterator[tuple[bytes, int, float]]:
                 raise UserError(f"{file}: what begins on line {line} does not end within {_LONGEST >> 20} MiB")
             rest = data[cut:]
             if cut:
-                yield data[:cut], line, (stream.tell() - len(ahead) - len(rest)) / size
+                unread = len(ahead) + len(rest) if stream is raw else 0
+                yield data[:cut], line, (raw.tell() - unread) / size
                 line += data.count(b"\n", 0, cut)
 
 
@@ -99,13 +126,13 @@ def _rows_in(block: bytes) -> int:
 # JSON lines
 
 
-def parse_jsonl(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:
+def parse_jsonl(file: Path, roles: Paths) -> Iterator[Parsed]:
     """Yield the objects of a JSONL file, values as text."""
     for block, line, done in _blocks(file, quoted=False):
         yield _json_block(block, line, done, roles)
 
 
-def _json_block(block: bytes, line: int, done: float, roles: dict[str, str]) -> Parsed:
+def _json_block(block: bytes, line: int, done: float, roles: Paths) -> Parsed:
     frame = _json_frame(block, roles)
     if frame is not None and frame.height == _rows_in(block):
         return Parsed(frame, "line", done, _from(line, frame.height), lambda: _as_lines(_split(block)))
@@ -126,7 +153,7 @@ def _json_block(block: bytes, line: int, done: float, roles: dict[str, str]) -> 
             if isinstance(found, str):
                 problems.append((line + i, found))
             else:
-                rows.append([_json_text(found.get(name)) for name in roles.values()])
+                rows.append([_json_text(_within(found, path)) for path in roles.values()])
                 kept.append(i)
         frames.append(_frame(list(roles), rows))
     every = pl.concat(frames) if frames else _frame(list(roles), [])
@@ -134,26 +161,20 @@ def _json_block(block: bytes, line: int, done: float, roles: dict[str, str]) -> 
     return Parsed(every, "line", done, numbers, lambda: _as_lines([lines[i] for i in kept]), problems)
 
 
-def _json_frame(block: bytes, roles: dict[str, str]) -> pl.DataFrame | None:
+def _json_frame(block: bytes, roles: Paths) -> pl.DataFrame | None:
     """Return the columns as text, or None where Polars refuses a line."""
+    columns = dict.fromkeys(path[0] for path in roles.values())
     try:
-        frame = pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(roles.values(), pl.String))
+        frame = pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(columns, pl.String))
     except pl.exceptions.PolarsError:
         return None
-    return frame.select(pl.col(name).alias(role) for role, name in roles.items())
+    return frame.select(_at(path).alias(role) for role, path in roles.items())
 
 
-def json_object(line: bytes) -> dict[str, Any] | str:
-    """Return the object on a line, or why there is none; NaN and Infinity are read, the first of equal keys counts."""
-    try:
-        found = json.loads(line, object_pairs_hook=lambda pairs: dict(pairs) | dict(reversed(pairs)))
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}"
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    except RecursionError:
-        return "JSON nested too deeply"
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else "not a JSON object"
+def _within(found: Any, path: ColumnPath) -> Any:
+    for key in path:
+        found = cast("dict[str, Any]", found).get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _json_text(value: Any) -> str | None:
@@ -171,25 +192,17 @@ def _as_lines(lines: Sequence[bytes]) -> pl.DataFrame:
 # CSV
 
 
-def csv_header(file: Path) -> tuple[list[str], int]:
-    """Return the names in the first record, and the number of lines that it takes."""
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream)
-        names = next(reader, list[str]())
-        return names, reader.line_num
-
-
-def parse_csv(file: Path, roles: dict[str, str]) -> Iterator[Parsed]:
+def parse_csv(file: Path, roles: Paths) -> Iterator[Parsed]:
     """Yield the records of a CSV file, values as text."""
-    names, head = csv_header(file)
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    form = dialect(file)
+    twice = [name for name in form.names if form.names.count(name) > 1]
     if twice:
         raise UserError(f"{file} has several columns of the name {twice[0]}")
     for block, line, done in _blocks(file, quoted=True):
         if line == 1:
-            block, line = _without_lines(block, head), head + 1
+            block, line = _without_lines(block, form.before), form.before + 1
         if block.strip():
-            yield _csv_block(block, line, done, names, roles)
+            yield _csv_block(block, line, done, form, roles)
 
 
 def _without_lines(block: bytes, count: int) -> bytes:
@@ -200,35 +213,42 @@ def _without_lines(block: bytes, count: int) -> bytes:
     return block[position:]
 
 
-def _csv_block(block: bytes, line: int, done: float, names: list[str], roles: dict[str, str]) -> Parsed:
-    frame = _csv_frame(block, names)
+def _csv_block(block: bytes, line: int, done: float, form: Dialect, roles: Paths) -> Parsed:
+    frame = _csv_frame(block, form)
     if frame is not None:
-        numbers: Callable[[], NDArray[np.int64]] = lambda: _csv_rows(block, line, len(names))[1]  # noqa: E731
+        numbers: Callable[[], NDArray[np.int64]] = lambda: _csv_rows(block, line, form)[1]  # noqa: E731
         problems: list[tuple[int, str]] = []
     else:
-        rows, places, problems = _csv_rows(block, line, len(names))
-        frame, numbers = _frame(names, rows), lambda: places
-    by_role = frame.select(pl.col(name).alias(role) for role, name in roles.items())
+        rows, places, problems = _csv_rows(block, line, form)
+        frame, numbers = _frame(form.names, rows), lambda: places
+    by_role = frame.select(_at(path).alias(role) for role, path in roles.items())
     return Parsed(by_role, "line", done, numbers, lambda: frame, problems)
 
 
-def _csv_frame(block: bytes, names: list[str]) -> pl.DataFrame | None:
+def _csv_frame(block: bytes, form: Dialect) -> pl.DataFrame | None:
     """Return all columns as text, or None where Polars refuses a record or may have filled one up."""
     if block.count(b'"') % 2:
         return None
     try:
-        frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=dict.fromkeys(names, pl.String))
+        frame = pl.read_csv(
+            io.BytesIO(block),
+            has_header=False,
+            schema=dict.fromkeys(form.names, pl.String),
+            separator=form.separator,
+        )
     except pl.exceptions.PolarsError:
         return None
-    width = len(names)
-    whole = width > 1 and b'"' not in block and block.count(b",") == frame.height * (width - 1)
-    return frame if whole or not frame[names[-1]].null_count() else None
+    width = len(form.names)
+    separators = block.count(form.separator.encode())
+    whole = width > 1 and b'"' not in block and separators == frame.height * (width - 1)
+    return frame if whole or not frame[form.names[-1]].null_count() else None
 
 
-def _csv_rows(block: bytes, line: int, width: int) -> tuple[list[list[str | None]], NDArray[np.int64], list[Any]]:
+def _csv_rows(block: bytes, line: int, form: Dialect) -> tuple[list[list[str | None]], NDArray[np.int64], list[Any]]:
     """Return the records of a block, the line on which each begins, and what is wrong with the others."""
     csv.field_size_limit(_LONGEST)
-    reader = csv.reader(io.StringIO(block.decode(errors="surrogateescape"), newline=""), strict=True)
+    text, width = block.decode(errors="surrogateescape"), len(form.names)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=form.separator, strict=True)
     rows: list[list[str | None]] = []
     places: list[int] = []
     problems: list[tuple[int, str]] = []

@@ -24,10 +24,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ordergrad.score.columns import Roles
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.groups import GRPO, GroupScores, powers, score_groups
-from ordergrad.score.reading import Columns, usable
 from ordergrad.score.summary import Moments, Summary
+from ordergrad.score.values import usable
 
 __all__ = ["advantage_rows", "group_row", "score_dataset"]
 
@@ -109,7 +110,7 @@ def score_dataset(
         weight: The column of importance weights.
         success: A reward of at least this much counts as a success in pass@k.
         largest: max@k and pass@k are for k = 1, 2, 4, ... up to this.
-        skip_broken: Whether to go on without rows that cannot be used.
+        skip_broken: Whether to leave out rows that cannot be used.
 
     Returns:
         The summary, and the numbers of ``masked`` and ``broken`` rows.
@@ -166,8 +167,9 @@ def _usable(
     group: Mapping[str, Array], reward: str, mask: str | None, weight: str | None, skip_broken: bool
 ) -> tuple[Array, Array | None, int, int]:
     """Return rewards and weights that count, and the numbers of masked and broken rows."""
-    roles = Columns(None, reward, mask, weight).by_role()
-    frame = pl.DataFrame({role: _column(np.asarray(group[name])) for role, name in roles.items()})
+    names = {"reward": reward} | ({"mask": mask} if mask else {}) | ({"weight": weight} if weight else {})
+    frame = pl.DataFrame({role: _column(np.asarray(group[name])) for role, name in names.items()})
+    roles = Roles({role: (name,) for role, name in names.items()})
     columns, reasons, masked = usable(frame, roles, "the dataset")
     broken = reasons.is_not_null()
     if broken.any() and not skip_broken:
@@ -178,7 +180,7 @@ def _usable(
             "skip_broken=True counts them"
         )
     good = (~broken & ~masked).to_numpy()
-    rewards, weights = (columns[role].to_numpy()[good] if role in roles else None for role in ("reward", "weight"))
+    rewards, weights = (columns[role].to_numpy()[good] if role in names else None for role in ("reward", "weight"))
     return cast(Array, rewards), weights, int(masked.sum()), int(broken.sum())
 
 

@@ -1,7 +1,7 @@
 """The settings of `ordergrad score`, and those that every command that reads logs shares."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ordergrad.runs.settings import Setting, finite
 from ordergrad.weights import Baseline
@@ -14,8 +14,18 @@ class LogSettings:
     """How reward logs are read."""
 
     success: Annotated[float, Setting("Smallest reward that passes, for pass@k.", finite())] = 1.0
-    group: Annotated[str, Setting("Column of the group: a prompt, a task.")] = "group"
-    reward: Annotated[str, Setting("Column of the reward.")] = "reward"
+    group: Annotated[
+        str | None, Setting("Column of the group: a prompt, a task; several as a+b.", default="recognised")
+    ] = None
+    reward: Annotated[
+        str | None, Setting("Column of the reward, or a sum such as 0.5*a+b; fields as a.b.", default="recognised")
+    ] = None
+    where: Annotated[
+        list[str] | None, Setting("Rows that count: column=value (repeatable); of one column any of its values.")
+    ] = None
+    lists: Annotated[
+        Literal["recognised", "samples", "sum"], Setting("What a list of rewards is: samples, or parts to sum.")
+    ] = "recognised"
     mask: Annotated[str | None, Setting("Column of booleans: whether a row counts.")] = None
     weight: Annotated[str | None, Setting("Column of importance weights.")] = None
     step: Annotated[

@@ -1,4 +1,4 @@
-"""Running totals over the groups of a log, and the tables that they amount to."""
+"""Running totals over the groups of a log, and their tables."""
 
 import math
 from collections import Counter
@@ -43,14 +43,14 @@ class Moments:
         self.count, self.mean, self.squares = (np.zeros(width) for _ in range(3))
 
     def add(self, table: Array) -> None:
-        """Take in rows; a table of fewer columns fills the first ones."""
+        """Add rows; a table of fewer columns fills the first ones."""
         known = ~np.isnan(table)
         count = known.sum(axis=0).astype(np.float64)
         mean = np.where(known, table, 0).sum(axis=0) / np.maximum(count, 1)
         self.join(count, mean, (np.where(known, table - mean, 0) ** 2).sum(axis=0))
 
     def join(self, count: Array, mean: Array, squares: Array) -> None:
-        """Take in the moments of other rows."""
+        """Add the moments of other rows."""
         first = slice(0, len(count))
         total = np.maximum(self.count[first] + count, 1)
         apart = mean - self.mean[first]
@@ -66,7 +66,7 @@ class Moments:
 
 
 class Summary:
-    """Everything that `ordergrad score` says of one log, from its groups in any order.
+    """The statistics of `ordergrad score` for one log, from its groups in any order.
 
     Attributes:
         objectives: The strings of the objectives.
@@ -107,7 +107,7 @@ class Summary:
         steps: Array | None = None,
         keys: Array | None = None,
     ) -> None:
-        """Take in whole groups.
+        """Add whole groups.
 
         Args:
             rewards: Their rewards, group after group.
@@ -124,7 +124,7 @@ class Summary:
             self.kept.append((keys, scores.values))
 
     def add_scores(self, scores: GroupScores, *, weighted: bool = False, steps: Array | None = None) -> None:
-        """Take in the scores of groups."""
+        """Add the scores of groups."""
         self.groups += len(scores.sizes)
         self._weighted |= weighted
         self.sizes.update(scores.sizes.tolist())
@@ -147,7 +147,7 @@ class Summary:
             self._add_steps(scores.values, steps)
 
     def add_rewards(self, rewards: Array, weights: Array | None = None) -> None:
-        """Take in rewards for what is said of all of them together."""
+        """Add rewards to the statistics of all rewards."""
         self.used += len(rewards)
         self._rewards.add(rewards[:, None])
         self._lowest = min(self._lowest, float(rewards.min(initial=math.inf)))
@@ -155,7 +155,7 @@ class Summary:
         self._distribution.add(rewards, weights)
 
     def merge_distribution(self, distribution: Distribution, moments: Moments, used: int) -> None:
-        """Take in the distribution of rewards that were gathered elsewhere."""
+        """Add the distribution of rewards that were gathered elsewhere."""
         self.used += used
         self._rewards.join(moments.count, moments.mean, moments.squares)
         self._distribution.merge(distribution)

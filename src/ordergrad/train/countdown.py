@@ -253,7 +253,7 @@ def _drawn(
 
 def _too_many(count: int, known: str, level: Level) -> str:
     return (
-        f"count must not exceed the problems that there are and that are not excluded; got count={count}, "
+        f"count must not exceed the number of problems that are not excluded; got count={count}, "
         f"{known} with {level.numbers} numbers up to {level.largest} and targets up to {level.target}"
     )
 

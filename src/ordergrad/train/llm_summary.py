@@ -10,10 +10,20 @@ from numpy.typing import NDArray
 from ordergrad.evaluate.evaluation import Measure, lead, measures, read_evaluation
 from ordergrad.runs.folder import METRICS, read_metrics, run_folder, write_csv
 from ordergrad.runs.statistics import interval
+from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.tasks import HELD_OUT, named_files
 
-__all__ = ["Outcome", "collected", "leads", "nothing_learned", "outcomes", "start_name", "write_summary"]
+__all__ = [
+    "Outcome",
+    "collected",
+    "leads",
+    "nothing_learned",
+    "outcomes",
+    "reliability_tables",
+    "start_name",
+    "write_summary",
+]
 
 Array = NDArray[Any]
 Measured = Mapping[str, Sequence[Mapping[str, Measure]]]
@@ -93,6 +103,22 @@ def write_summary(settings: LLMSettings, out: Path, found: Mapping[str, Measured
     write_csv(out / "leads.csv", ("test", "trained", "over", "measure", "lead", "low", "high"), ahead)
 
 
+def reliability_tables(found: Mapping[str, Measured]) -> list[Table]:
+    """Return for every test set the table of pass^k, the chance that all of k completions succeed."""
+    columns = (text("trained", "trained on"), text("column"), estimate("value", digits=3, scale=100))
+    tables: list[Table] = []
+    for test, measured in found.items():
+        rows = tuple(
+            {"trained": name, "column": f"k={measure[5:]}", "value": x.mean, "low": x.low, "high": x.high}
+            for name, seeds in measured.items()
+            for measure, x in outcomes(seeds).items()
+            if measure.startswith("pass^")
+        )
+        table = Table(f"pass^k in percent, {test}: all of k completions succeed", columns, rows)
+        tables.append(table.pivot("trained", "column", "value", marks="best of column"))
+    return tables
+
+
 def nothing_learned(settings: LLMSettings, out: Path, found: Mapping[str, Measured]) -> str | None:
     """Return why no model succeeds more often than the start, and what to change; None if one does.
 
@@ -107,18 +133,18 @@ def nothing_learned(settings: LLMSettings, out: Path, found: Mapping[str, Measur
     first = outcomes(next(iter(found.values()))[start])
     most = max((name for name in first if name.startswith("pass@")), key=lambda name: int(name[5:]))
     idle = [row["ordergrad/no_signal"] for row in _rows(settings, out) if "ordergrad/no_signal" in row]
-    text = f"Nothing was learned: no model is ahead of the {start} by more than the 95% intervals."
+    said = f"Nothing was learned: no model is ahead of the {start} by more than the 95% intervals."
     if first[most].mean == 0:
         return (
-            f"{text} None of {settings.eval_samples} completions of any held-out problem succeeds: take easier "
+            f"{said} None of {settings.eval_samples} completions of any held-out problem succeeds: take easier "
             "problems, a better model or a longer --max-completion, or check --reward and --success."
         )
     if idle and np.mean(idle) > _IDLE:
         return (
-            f"{text} In {np.mean(idle):.0%} of the groups all advantages were zero: raise --samples, or take problems "
+            f"{said} In {np.mean(idle):.0%} of the groups all advantages were zero: raise --samples, or take problems "
             "that the model solves sometimes."
         )
-    return f"{text} Raise --steps (now {settings.steps}) or --learning-rate (now {settings.learning_rate:g})."
+    return f"{said} Raise --steps (now {settings.steps}) or --learning-rate (now {settings.learning_rate:g})."
 
 
 def _rows(settings: LLMSettings, out: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""Train one policy on one objective with one seed: settings and their checks, training, checkpoints, resuming.
+"""Train a policy on one objective and seed: checks, training, checkpoints, resuming.
 
-A run is continued from its newest checkpoint with the same weights, optimiser state and random generators. What a
-checkpoint cannot hold is the inside of the environments: they start new episodes, from a seed that follows from the
-run's seed and the step, so that resuming twice gives the same run twice.
+A run resumes from its latest checkpoint with the same weights, optimiser state and random generators. A checkpoint
+cannot hold the state of the environments: they start new episodes from a seed derived from the run's seed and the
+step, so that resuming is reproducible.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -31,7 +31,6 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import is_image_space
 
 import ordergrad.envs
-from ordergrad.adapters.episodes import LASTING
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.estimators import value
 from ordergrad.objectives import Objective
@@ -61,13 +60,13 @@ _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary
 
 
 def check(settings: RLSettings) -> RLSettings:
-    """Check settings before any work: the objectives, the numbers, the environment and its spaces.
+    """Check settings before training: objectives, numbers, the environment and its spaces.
 
     Returns:
-        The settings, with the environment's version where it was left open.
+        The settings, with the version of the environment filled in.
 
     Raises:
-        UserError: Something does not fit; the message says what to change.
+        UserError: A setting is wrong; the message says how to fix it.
     """
     check_settings(settings)
     same: dict[Objective, str] = {}
@@ -117,7 +116,7 @@ def _make(settings: RLSettings) -> gym.Env[Any, Any]:
             f"{settings.env_id!r} is no registered Gymnasium environment{hint} "
             "(module:Name-v0 imports the module that registers it)"
         ) from error
-    except Exception as error:  # whatever the environment raises
+    except Exception as error:  # environments raise any kind
         raise UserError(f"{settings.env_id} cannot be made: {type(error).__name__}: {error}") from error
 
 
@@ -138,7 +137,7 @@ def _check_spaces(env: gym.Env[Any, Any]) -> None:
 
 
 def seed_of(seed: int, *purpose: int) -> int:
-    """Return a seed for one purpose (an evaluation, the environments after a step), distant from all others."""
+    """Return a seed for one purpose (an evaluation, the environments after a step), distinct from all others."""
     return int(np.random.SeedSequence([seed, *purpose]).generate_state(1)[0] >> 1)
 
 
@@ -152,6 +151,7 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         "discount": settings.discount,
         "min_episodes": settings.min_episodes,
         "unit_scale": True,
+        "mean_first": settings.anneal == 0,
         "n_steps": settings.rollout,
         "gamma": settings.gamma,
         "gae_lambda": settings.gae_lambda,
@@ -206,15 +206,15 @@ def train(
     report: Callable[[dict[str, Any]], None] = lambda _: None,
     checkpoints: int = 20,
 ) -> bool:
-    """Train, or continue to train, the policy of one run; write its metrics and checkpoints.
+    """Train the policy of one run, from its checkpoint if there is one; write metrics and checkpoints.
 
     Args:
         settings: What to train.
         objective: One of its objectives.
         seed: One of its seeds.
         folder: Where the run's files are.
-        stop: Asked after each update; when true, training ends with a checkpoint.
-        report: Given the metrics of every update.
+        stop: Called after each update; if true, training ends with a checkpoint.
+        report: Called with the metrics of every update.
         checkpoints: Number of checkpoints, spread evenly over the steps.
 
     Returns:
@@ -247,9 +247,9 @@ def train(
 
 
 def evaluate(settings: RLSettings, objective: str, seed: int, folder: Path) -> None:
-    """Write fresh episodes of a trained policy, unless the run has as many already.
+    """Evaluate a trained policy on fresh episodes, unless the run already has enough.
 
-    The environments' seeds depend on the run's seed alone: policies trained on different objectives meet the same.
+    Environment seeds depend only on the run's seed, so policies of different objectives meet the same ones.
 
     Raises:
         UserError: Its checkpoint is damaged, or its episodes do not end.
@@ -280,7 +280,7 @@ def save(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
     state = {
         "step": model.num_timesteps,
         "updates": model._n_updates,  # pyright: ignore[reportPrivateUsage]
-        "buffer": _buffer(model).stats,
+        "ranking": _buffer(model).ranking.state(),
         "optimizer": optimizer["param_groups"],
         "numpy": {
             "position": numpy_state["state"]["pos"],
@@ -292,7 +292,7 @@ def save(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
 
 
 def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state: dict[str, Any]) -> None:
-    """Put the content of a checkpoint into a model."""
+    """Load a checkpoint into a model."""
     load_policy(model, tensors)
     slots: dict[int, dict[str, Any]] = {}
     for name, array in tensors.items():
@@ -302,7 +302,7 @@ def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state
     model.policy.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
     model.num_timesteps = state["step"]
     model._n_updates = state["updates"]  # pyright: ignore[reportPrivateUsage]
-    _buffer(model).stats.update({name: state["buffer"][name] for name in LASTING})
+    _buffer(model).ranking.set_state(state["ranking"])
     torch.set_rng_state(torch.tensor(tensors["random/torch"]))
     np.random.set_state(  # noqa: NPY002
         {
@@ -317,7 +317,7 @@ def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state
 
 
 def load_policy(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array]) -> None:
-    """Put the weights of a checkpoint into a model's policy."""
+    """Load the weights of a checkpoint into the policy of a model."""
     weights = {n.removeprefix("policy/"): torch.tensor(x) for n, x in tensors.items() if n.startswith("policy/")}
     model.policy.load_state_dict(weights)
 
@@ -327,7 +327,7 @@ def _buffer(model: OrderGradPPO | OrderGradA2C) -> Any:
 
 
 class _Recorder(BaseCallback):
-    """Write metrics after every update and checkpoints now and then; stop where asked."""
+    """Write metrics after every update and checkpoints at intervals; stop on request."""
 
     def __init__(
         self,
@@ -385,7 +385,7 @@ class _Recorder(BaseCallback):
             self.best = top if self.best is None else max(self.best, top)
 
     def _check_ends(self, most: int) -> None:
-        """Stop a run that cannot learn anything, as no episode has ended yet and no time limit will end one."""
+        """Stop a run in which no episode has ended and no time limit will end one."""
         steps = self.model.num_timesteps // self.training_env.num_envs
         if self.episodes == 0 and steps >= most and self.training_env.get_attr("spec")[0].max_episode_steps is None:
             raise UserError(
@@ -395,7 +395,7 @@ class _Recorder(BaseCallback):
             )
 
     def update(self) -> None:
-        """Write the metrics of the update that has just been made."""
+        """Write the metrics of the last update."""
         model: Any = self.model
         self.written = model.num_timesteps
         recent = np.array(self.returns)

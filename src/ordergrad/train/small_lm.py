@@ -1,6 +1,6 @@
-"""A small language model from nothing: one token a character, and a warm start on demonstrations.
+"""A small character-level language model, trained from scratch on demonstrations.
 
-For tasks that ship with OrderGrad, so that a language model can be trained without a download.
+For the tasks that ship with OrderGrad: no download needed.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -92,10 +92,10 @@ def warm_start(
         folder: Where the result goes (safetensors and JSON).
         steps: Optimiser steps.
         seed: Of the order of the demonstrations.
-        learning_rate: At its highest; it rises over the first tenth of the steps and falls as a cosine.
+        learning_rate: The peak; linear warmup over a tenth of the steps, then cosine decay.
         batch_size: Demonstrations per step.
-        report: Given the step, now and then.
-        stop: Asked after every step; true ends the training with a checkpoint.
+        report: Called with the step from time to time.
+        stop: Called after every step; if true, training ends with a checkpoint.
 
     Returns:
         Whether it has finished.
@@ -143,10 +143,10 @@ def _tokens(demonstration: Demonstration, vocabulary: dict[str, int]) -> dict[st
 
 
 class Stop(TrainerCallback):
-    """Ends training where asked to.
+    """Stops training on request.
 
     Args:
-        stop: Asked after every step but the last; true ends the training with a checkpoint.
+        stop: Called after every step but the last; if true, training ends with a checkpoint.
 
     Attributes:
         stopped: Whether it has done so.

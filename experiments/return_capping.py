@@ -1,0 +1,340 @@
+"""The benchmark of Return Capping (Mead et al. 2025): who reaches the best tail in the same number of steps?
+
+    python experiments/return_capping.py --out runs/return_capping --results experiments/results/return_capping \
+        --images docs/images
+
+Two tasks of the paper, written anew: the betting game, whose optimum is known, and the lunar lander with a windfall of
+high variance on its right. All contenders are one PPO with the same network, batches and learning rate; what differs is
+what they make of the returns:
+
+    mean          plain PPO on the mean
+    ours          OrderGradPPO on the objective, as it comes: the mean first, then a cap that falls by itself
+    direct        the same without the mean first
+    capping       Return Capping: f = min(R, C), C the running quantile but not below a number that the user gives
+    discard       CVaR-PPO: PPO on the worst fifth of the episodes
+    reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
+
+`--first N` trains the first N seeds only; with `--resume` the same command trains what is left.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import matplotlib.pyplot as plt
+import numpy as np
+import study
+import torch
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+import ordergrad as og
+from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
+from ordergrad.envs import BettingGameVector, ReturnSoFar
+from ordergrad.envs.betting_game import best_value
+
+LEVEL = 0.2
+TAIL = f"cvar:{LEVEL}"
+POINTS = 40  # of a learning curve
+QUANTILES = np.linspace(0.005, 0.995, 100)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One environment and what all contenders train with."""
+
+    steps: int
+    envs: int
+    rollout: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    recent: int  # training episodes of a point of the learning curve
+    fresh: int  # episodes of the final policy
+    cap: float  # what Return Capping is given: its cap never lies below
+    contenders: tuple[tuple[str, str], ...]  # method, objective
+
+
+BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, (
+    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL), ("discard", TAIL), ("reinforce", TAIL),
+    ("ours", "var:0.2"), ("ours", "median"), ("ours", "max@8"),
+))  # fmt: skip
+LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, (
+    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL),
+))  # fmt: skip
+TASKS = {"bets": BETS, "lander": LANDER}
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/return_capping")
+    tasks: tuple[str, ...] = field(
+        default=("bets", "lander"), metadata={"help": "bets, lander", "choices": list(TASKS)}
+    )
+    seeds: int = field(default=5, metadata={"help": "seeds of every contender"})
+    first: int = field(default=0, metadata={"help": "train only the first so many seeds for now [all]"})
+    shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
+
+
+# Environments -------------------------------------------------------------------------------------------------------
+
+
+class Games(VecEnv):
+    """Betting games side by side, as Stable-Baselines3 wants them."""
+
+    def __init__(self, count: int):
+        self.games = BettingGameVector(count, autoreset_mode=AutoresetMode.SAME_STEP)
+        super().__init__(count, self.games.single_observation_space, self.games.single_action_space)
+        self._infos: list[dict[str, Any]] = [{} for _ in range(count)]
+
+    def reset(self) -> Any:
+        seed, self._seeds = self._seeds[0], [None] * self.num_envs
+        return self.games.reset(seed=seed)[0]
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.actions = actions
+
+    def step_wait(self) -> Any:
+        obs, rewards, over, _, info = self.games.step(self.actions)
+        infos = self._infos
+        if over.any():
+            infos = [{"terminal_observation": info["final_obs"][i]} if over[i] else {} for i in range(self.num_envs)]
+        return obs, rewards, over, infos
+
+    def close(self) -> None:
+        pass
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self.games, attr_name)] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise NotImplementedError
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        raise NotImplementedError
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False] * self.num_envs
+
+
+def make_envs(task: str, count: int, seed: int) -> VecEnv:
+    env: VecEnv = Games(count) if task == "bets" else DummyVecEnv([make_lander] * count)
+    env.seed(int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1))
+    return env
+
+
+def make_lander() -> gym.Env[Any, Any]:
+    return ReturnSoFar(gym.make("ordergrad/WindfallLander-v0"), scale=256.0)
+
+
+# Peers --------------------------------------------------------------------------------------------------------------
+
+
+class CappingBuffer(OrderGradRolloutBuffer):
+    """Return Capping: f(R) = min(R, C). After every batch C moves a fifth of the way to the batch's quantile.
+
+    `minimum` is the user's number below which the cap never lies, and where it begins.
+    """
+
+    def __init__(self, *args: Any, minimum: float, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.minimum = self.cap = minimum
+        rank = self.ranking.advantages
+
+        def advantages(returns: np.ndarray, weight: Any = None) -> np.ndarray:
+            a = rank(returns, weight)
+            if len(returns):
+                self.cap = max(self.minimum, self.cap + 0.2 * (float(np.quantile(returns, LEVEL)) - self.cap))
+            return a
+
+        def telescoped(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+            return (np.minimum(after, self.cap) - np.minimum(before, self.cap)) / self.ranking.unit
+
+        self.ranking.advantages, self.ranking.telescoped = advantages, telescoped  # type: ignore[method-assign]
+
+
+class DiscardBuffer(OrderGradRolloutBuffer):
+    """CVaR-PPO: the steps of the worst fifth of the episodes, with their own rewards. The others are not trained on."""
+
+    def _choose(self, chosen: np.ndarray, a: np.ndarray, critic: np.ndarray) -> None:
+        worst = self._queue["total"] <= np.quantile(self._queue["total"], LEVEL)
+        super()._choose(chosen & np.isin(self._stretch["episode"], self._queue["episode"][worst]), a, critic)
+
+
+class ReinforceBuffer(OrderGradRolloutBuffer):
+    """CVaR-PG: every step of an episode of the worst fifth has R less the quantile as its advantage, others 0."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+
+        def ranked(returns: np.ndarray, weight: Any) -> np.ndarray:
+            return np.minimum(returns - np.quantile(returns, LEVEL), 0.0) / LEVEL
+
+        self.ranking._ranked = ranked  # type: ignore[method-assign]
+
+
+PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
+    "ours": lambda _: {"credit": "telescoped"},
+    "mean": lambda _: {"credit": "telescoped"},
+    "direct": lambda _: {"credit": "telescoped", "mean_first": False},
+    "capping": lambda task: {
+        "credit": "telescoped",
+        "objective": "mean",
+        "rollout_buffer_class": CappingBuffer,
+        "rollout_buffer_kwargs": {"minimum": task.cap},
+    },
+    "discard": lambda _: {"credit": "telescoped", "objective": "mean", "rollout_buffer_class": DiscardBuffer},
+    "reinforce": lambda _: {"credit": "episode", "rollout_buffer_class": ReinforceBuffer, "unit_scale": True},
+}
+
+
+# Runs ---------------------------------------------------------------------------------------------------------------
+
+
+def build(task: Task, env: VecEnv, method: str, objective: str, seed: int) -> OrderGradPPO:
+    own = {"objective": objective} | PEERS[method](task)
+    model = OrderGradPPO(
+        "MlpPolicy",
+        env,
+        min_episodes=24,
+        n_steps=task.rollout,
+        batch_size=task.batch_size,
+        n_epochs=1 if method == "reinforce" else task.epochs,
+        gamma=0.999,
+        gae_lambda=0.95,
+        learning_rate=lambda left: task.learning_rate * left,
+        seed=seed,
+        device="cpu",
+        **own,
+    )
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    return model
+
+
+def play(env: str, method: str, objective: str, seed: int, shorten: int = 1) -> study.Record:
+    """Train one policy and return its learning curve and what fresh episodes of it return."""
+    torch.set_num_threads(1)
+    task = TASKS[env]
+    steps, recent = task.steps // shorten, list[float]()
+    model = build(task, make_envs(env, task.envs, seed), method, objective, seed)
+    curve: list[list[float]] = []
+
+    def watch(see: dict[str, Any], _: Any) -> bool:
+        if see["n_steps"] == 0:  # the last rollout has been ranked
+            recent.extend(model.rollout_buffer.ended.tolist())  # type: ignore[attr-defined]
+            del recent[: -task.recent]
+            if len(recent) > 20 and model.num_timesteps >= (len(curve) + 1) * steps / POINTS:
+                level = model.rollout_buffer.stats.get("level", np.nan)  # type: ignore[attr-defined]
+                curve.append([model.num_timesteps, *measures(np.array(recent), objective).values(), level])
+        return True
+
+    model.learn(steps, watch)
+    returns, right = fresh(model, env, max(100, task.fresh // shorten), seed)
+    columns = zip(*curve, strict=True) if curve else iter(())
+    names = ("steps", *measures(np.ones(50), objective), "level")
+    return {
+        **measures(returns, objective),
+        "right": right,
+        "curve": {name: [round(float(x), 3) for x in column] for name, column in zip(names, columns, strict=False)},
+        "quantiles": [round(float(x), 3) for x in np.quantile(returns, QUANTILES)],
+    }
+
+
+def measures(returns: np.ndarray, objective: str) -> dict[str, float]:
+    watched = dict.fromkeys(("mean", TAIL, "cvar:0.05", objective))
+    return {("own" if o not in ("mean", TAIL, "cvar:0.05") else o): float(og.value(returns, o)) for o in watched}
+
+
+def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.ndarray, float]:
+    """Return the returns of fresh episodes, equally many of every environment, and the share that ended right."""
+    count = 50
+    each = -(-episodes // count)
+    envs = make_envs(env, count, 10_000 + seed)
+    found: list[list[float]] = [[] for _ in range(count)]
+    total, right, obs = np.zeros(count), 0, envs.reset()
+    while min(map(len, found)) < each:
+        actions, _ = model.predict(obs, deterministic=False)
+        obs, rewards, over, infos = envs.step(actions)
+        total += rewards
+        for i in np.flatnonzero(over):
+            if len(found[i]) < each:
+                found[i].append(float(total[i]))
+                right += bool(infos[i].get("right"))
+            total[i] = 0.0
+    return np.concatenate(found), right / (count * each)
+
+
+def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
+    """Yield the runs, the most telling first: seed by seed, and of each the contenders in their order."""
+    for seed in range(options.first or options.seeds):
+        for env in options.tasks:
+            for method, objective in TASKS[env].contenders:
+                yield {"env": env, "method": method, "objective": objective, "seed": seed, "shorten": options.shorten}
+
+
+# Results ------------------------------------------------------------------------------------------------------------
+
+
+def table(records: Sequence[study.Record]) -> list[study.Record]:
+    """Return a row for every contender: means over seeds with intervals."""
+    rows: list[study.Record] = []
+    for env, task in TASKS.items():
+        for method, objective in task.contenders:
+            mine = [r for r in records if (r["env"], r["method"], r["objective"]) == (env, method, objective)]
+            if not mine:
+                continue
+            row: study.Record = {"env": env, "method": method, "objective": objective, "seeds": len(mine)}
+            for name in ("mean", TAIL, "cvar:0.05", "right"):
+                row[name], low, high = study.over_seeds([r[name] for r in mine])
+                if name == TAIL:
+                    row |= {"low": low, "high": high, "median seed": float(np.median([r[name] for r in mine]))}
+            name = "own" if "own" in mine[0] else objective
+            row["own objective"] = float(np.mean([r[name] for r in mine]))
+            row["best possible"] = best_value(objective) if env == "bets" else float("nan")
+            rows.append(row)
+    return rows
+
+
+def draw(records: Sequence[study.Record], path: Path) -> None:
+    envs = [env for env in TASKS if any(r["env"] == env for r in records)]
+    figure, axes = plt.subplots(2, len(envs), figsize=(5.5 * len(envs), 7), squeeze=False)
+    for (upper, lower), env in zip(axes.T, envs, strict=True):
+        for method, objective in TASKS[env].contenders:
+            mine = [r for r in records if (r["env"], r["method"], r["objective"]) == (env, method, objective)]
+            if not mine or objective not in (TAIL, "mean"):
+                continue
+            length = min(len(r["curve"].get("steps", ())) for r in mine)
+            curves = np.array([r["curve"][TAIL][:length] for r in mine])
+            steps = mine[0]["curve"]["steps"][:length]
+            bands = [study.over_seeds(curves[:, i]) for i in range(length)]
+            (line,) = upper.plot(steps, [b.value for b in bands], label=f"{method} ({len(mine)})")
+            upper.fill_between(steps, [b.low for b in bands], [b.high for b in bands], alpha=0.15, lw=0)
+            lower.plot(QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0), color=line.get_color())
+        if env == "bets":
+            upper.axhline(best_value(TAIL), color="black", lw=0.8, ls=":")
+        upper.set(title=env, xlabel="environment steps", ylabel=f"{TAIL} of recent training episodes")
+        upper.legend(fontsize=8)
+        lower.set(xlabel="quantile level", ylabel="return of the final policy", xlim=(0, 1))
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = study.parse(Options, "Return Capping's benchmark.", argv)
+    with study.Study(__file__, options, argv) as s:
+        s.open({"shorten": options.shorten})
+        records = s.computed("runs.jsonl", list(tasks_of(options)), play)
+    rows = table(records)
+    s.write_table("contenders.csv", rows)
+    s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))
+    draw(records, s.images / "return_capping.png")
+    s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, contenders=rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""How a log is to be read."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ordergrad.runs.errors import UserError
+from ordergrad.score.columns import Columns
+
+__all__ = ["NoLogError", "Plan", "Reader", "number", "text_table"]
+
+
+class NoLogError(UserError):
+    """A file that is recognised, and holds no rewards of samples."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a log is to be read.
+
+    Attributes:
+        tool: What wrote it.
+        columns: Its columns.
+        load: Makes a table of a file that is none.
+        apart: Whether each file is a log of its own.
+        parts: Conditions that each make a log of its own, such as ``filter=strict-match``.
+        note: What else the reader of its numbers must know.
+    """
+
+    tool: str
+    columns: Columns
+    load: Callable[[Path], pl.DataFrame] | None = None
+    apart: bool = False
+    parts: tuple[str, ...] = ()
+    note: str = ""
+
+
+Reader = Callable[[Any], Plan | None]
+"""From the `Head` of a file to the plan, None if another tool wrote it."""
+
+
+def number(value: Any) -> float | None:
+    """Return a value as a number, if it is one."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def text_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Return objects as a table of text; lists and objects in them as JSON.
+
+    Example:
+        >>> text_table([{"id": 1, "scores": [0, 1]}, {"id": "b"}]).rows()
+        [('1', '[0, 1]'), ('b', None)]
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+
+    def text(value: Any) -> str | None:
+        return value if value is None or isinstance(value, str) else json.dumps(value)
+
+    return pl.DataFrame({n: [text(row.get(n)) for row in rows] for n in names}, schema=dict.fromkeys(names, pl.String))
