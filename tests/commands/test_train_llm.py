@@ -18,6 +18,7 @@ from ordergrad.evaluate.evaluation import Evaluation, write_evaluation
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import read_metrics, run_folder
 from ordergrad.runs.statistics import pass_at, pass_at_k, read_successes
+from ordergrad.spec import parse
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm import check, prepare, run, train
 from ordergrad.train.llm_settings import LLMSettings
@@ -160,7 +161,8 @@ def test_a_pair_of_objectives_is_annealed_and_length_has_a_price(tmp_path, monke
     monkeypatch.setattr("ordergrad.adapters.trl.advantages", spy)
     folder = run_folder(tmp_path, "max@2..mean", 0)
     assert run(settings, "max@2..mean", 0, folder, lambda: False, lambda row: None)
-    assert objectives == ["max@2", "0.75*max@2+0.25*mean", "0.5*max@2+0.5*mean", "0.25*max@2+0.75*mean"]
+    mixed = ["max@2", "0.75*max@2+0.25*mean", "0.5*max@2+0.5*mean", "0.25*max@2+0.75*mean"]
+    assert list(map(parse, objectives)) == list(map(parse, mixed))
     priced = np.concatenate(rewards).ravel()
     assert (priced < 0).any()
     assert set(np.round(priced * 4) / 4) == set(priced)
