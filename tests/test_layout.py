@@ -101,7 +101,7 @@ def test_what_stands_alone_imports_nothing_of_the_package(name):
 @pytest.mark.parametrize("path", sorted((SOURCE / "adapters").glob("*.py")), ids=lambda path: path.stem)
 def test_adapters_import_one_another_only_for_what_they_share(path):
     own = {".".join(module.split(".")[:3]) for module in imports(path) if module.startswith("ordergrad.adapters.")}
-    assert own <= {f"ordergrad.adapters.{name}" for name in ("episodes", "recipes", "trl_config")}
+    assert own <= {f"ordergrad.adapters.{name}" for name in ("episodes", "recipes", "trl_config", "trl_refill")}
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name != "backends"])
@@ -145,6 +145,7 @@ OPTIONAL = {
     "adapters.torchrl": "torchrl",
     "adapters.trl": "llm",
     "adapters.trl_config": "llm",
+    "adapters.trl_refill": "llm",
     "adapters.verl": "verl",
     "envs": "envs",
     "score.logs": "score",

@@ -46,6 +46,7 @@ from ordergrad.adapters.trl import (
     batch_advantages,
     departures,
 )
+from ordergrad.adapters.trl_refill import exchanged, fresh_prompts, idle_groups
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*will be removed in v6:FutureWarning"),  # TRL 1.16 on Transformers 5.23
@@ -746,3 +747,65 @@ def test_ranks_among_the_batch_are_consistent_for_the_mixture_over_prompts():
         biases.append(np.abs(gradient - exact).max() / np.abs(exact).max())
     assert biases[1] < 0.7 * biases[0]
     assert biases[0] < 1
+
+
+# Dynamic sampling
+
+
+def rarely(completion_ids, **_):
+    """Return 1 for completions that begin with one of two tokens: many groups of six are without a signal for max@5."""
+    return [float(ids[0] in (5, 6)) for ids in completion_ids]
+
+
+@pytest.mark.parametrize("loss", ["luspo", "dapo"])
+def test_groups_without_a_signal_are_refilled(loss, tmp_path):
+    trainer = make("grpo", tmp_path, "max@5", reward_funcs=rarely, loss_type=loss, options={"refill": 8})
+    _, batches, _ = one_step(trainer)
+    (idle,), (after,) = (
+        log_of(trainer, "ordergrad/no_signal_after_refill"),
+        log_of(trainer, "ordergrad/generated_batches"),
+    )
+    rows = samples(batches)
+    rewards = {}
+    for prompt, completion, a in rows:
+        rewards.setdefault(prompt, []).append((rarely([completion])[0], a))
+    assert len(rows) == 24
+    assert idle < 0.5
+    assert after > 1
+    for group in rewards.values():
+        values, found = zip(*group, strict=True)
+        for begin in range(0, len(group), 6):
+            np.testing.assert_allclose(
+                sorted(found[begin : begin + 6]), sorted(og.advantages(values[begin : begin + 6], "max@5")), atol=1e-6
+            )
+
+
+def test_a_group_with_different_rewards_may_be_without_a_signal():
+    a = torch.as_tensor(og.advantages(np.array([[1, 1, 1, 0.0], [1, 0, 0, 0]]), "max@2").ravel())
+    assert idle_groups(a, 4).tolist() == [True, False]
+
+
+def test_rows_are_exchanged_whatever_their_padding():
+    def batch(prompt, completion, a):
+        return {
+            "prompt_ids": torch.tensor(prompt),
+            "completion_ids": torch.tensor(completion),
+            "advantages": torch.tensor(a),
+            "num_items_in_batch": torch.tensor(4),
+        }
+
+    ours, theirs = batch([[0, 7], [8, 9]], [[1, 2], [3, 0]], [0.0, 1.0]), batch([[5, 5, 5]], [[4]], [2.0])
+    found = exchanged(ours, theirs, torch.tensor([0]), torch.tensor([0]), 0)
+    assert found["prompt_ids"].tolist() == [[5, 5, 5], [0, 8, 9]]
+    assert found["completion_ids"].tolist() == [[4, 0], [3, 0]]
+    assert found["advantages"].tolist() == [2.0, 1.0]
+    with pytest.raises(ValueError, match="refill takes text only; the batch holds pixel_values"):
+        exchanged({**ours, "pixel_values": 0}, theirs, torch.tensor([0]), torch.tensor([0]), 0)
+
+
+def test_fresh_prompts_are_whole_groups_and_reproducible():
+    rows = fresh_prompts(PROMPTS, 3, 2, (0, 1, 0, 0))
+    assert rows[::2] == rows[1::2]
+    assert len(set(rows)) == 3
+    assert rows == fresh_prompts(PROMPTS, 3, 2, (0, 1, 0, 0)) != fresh_prompts(PROMPTS, 3, 2, (0, 1, 1, 0))
+    assert len(fresh_prompts(PROMPTS[:2], 5, 2, (0,))) == 10

@@ -59,6 +59,7 @@ with extra("llm"):
         leaks,
         write_settings,
     )
+    from ordergrad.adapters.trl_refill import exchanged, fresh_prompts, idle_groups
 
 __all__ = [
     "ObjectiveSchedule",
@@ -153,6 +154,9 @@ class OrderGradMixin:
             ``pass@k`` is not logged then.
         group: What a completion is ranked among: those of its ``prompt``, the default, or of the whole ``batch``; see
             `batch_advantages`.
+        refill: The most further batches that are generated in a step to replace groups whose advantages are all zero;
+            0, none, by default. The groups of a process must be whole. Training then follows the objective of the
+            prompts that have a signal, the more so the rarer their signal is.
         **named: What TRL's trainer takes.
 
     Raises:
@@ -186,16 +190,20 @@ class OrderGradMixin:
         success: float | None = None,
         success_reward: str | None = None,
         group: Group | None = None,
+        refill: int | None = None,
         **named: Any,
     ) -> None:
         config = named.get("args", positional[2] if len(positional) > 2 else None)
         given = {"objective": objective, "scale": scale, "small": small, "success": success}
-        given |= {"success_reward": success_reward, "group": group}
+        given |= {"success_reward": success_reward, "group": group, "refill": refill}
         chosen = _chosen(config, given, self._config)
         check_options(chosen["scale"], chosen["small"])
         if chosen["group"] not in get_args(Group):
             raise ValueError(f"group must be one of {', '.join(get_args(Group))}; got {chosen['group']!r}")
+        if not (isinstance(chosen["refill"], int) and chosen["refill"] >= 0):
+            raise ValueError(f"refill must be a whole number >= 0; got {chosen['refill']!r}")
         self.schedule = _scheduled(chosen["objective"])
+        self.refill = chosen["refill"]
         self.scale, self.small, self.group = chosen["scale"], chosen["small"], chosen["group"]
         self.success, self.success_reward = real_number("success", chosen["success"]), chosen["success_reward"]
         if self.group == "prompt":
@@ -292,6 +300,40 @@ class OrderGradMixin:
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = cast("Any", super())._generate_and_score_completions(inputs)
         self._replace_advantages(output, "train" if self.model.training else "eval")
+        return self._refilled(output) if self.refill and self.model.training else output
+
+    def _refilled(self, output: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch with groups of further prompts in place of those without a signal, as far as found."""
+        trainer, n = cast("Any", self), self.num_generations
+        if len(output["advantages"]) % n:
+            raise ValueError(
+                f"refill needs whole groups in every process; got {len(output['advantages'])} completions with "
+                f"num_generations={n}"
+            )
+        rank, step = self.accelerator.process_index, trainer.state.global_step
+        pad = trainer.pad_token_id if hasattr(trainer, "pad_token_id") else trainer.processing_class.pad_token_id
+        groups, batches = len(output["advantages"]) // n, 1
+        for attempt in range(self.refill):
+            idle = idle_groups(output["advantages"], n)
+            if not int(cast("torch.Tensor", gather(idle.sum())).sum()):
+                break
+            key = (self.args.seed, step, attempt, rank)
+            more = cast("Any", super())._generate_and_score_completions(
+                fresh_prompts(trainer.train_dataset, groups, n, key)
+            )
+            self._replace_advantages(more, "train")
+            batches += 1
+            places, sources = idle.nonzero()[:, 0], (~idle_groups(more["advantages"], n)).nonzero()[:, 0]
+            count = min(len(places), len(sources))
+            rows = torch.arange(n, device=places.device)
+            at, source = ((x[:count, None] * n + rows).flatten() for x in (places, sources))
+            output = exchanged(output, more, at, source, pad)
+        if "num_items_in_batch" in output:
+            mask = output["completion_mask"] * output.get("tool_mask", 1)
+            output["num_items_in_batch"] = cast("torch.Tensor", gather(mask.sum())).sum()
+        left = cast("torch.Tensor", gather(idle_groups(output["advantages"], n).float())).mean()
+        self._metrics["train"]["ordergrad/no_signal_after_refill"].append(float(left))
+        self._metrics["train"]["ordergrad/generated_batches"].append(float(batches))
         return output
 
     def _replace_advantages(self, output: dict[str, Any], mode: str) -> None:

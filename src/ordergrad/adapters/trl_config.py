@@ -60,6 +60,7 @@ class _Settings:
         success: A completion passes, for ``pass@k``, if its reward is at least this.
         success_reward: The reward function whose reward counts for that; needed if there are several.
         group: What a completion is ranked among: those of its ``prompt``, or of the whole ``batch``.
+        refill: The most further batches that are generated in a step to replace groups without a signal.
     """
 
     objective: str = field(default="mean", metadata={"help": "What to optimise, such as top:2@4 or max@4..mean."})
@@ -68,6 +69,7 @@ class _Settings:
     success: float = field(default=1.0, metadata={"help": "Smallest reward that is a success, for pass@k."})
     success_reward: str | None = field(default=None, metadata={"help": "The reward function that decides it."})
     group: Group = field(default="prompt", metadata={"help": "What a completion is ranked among."})
+    refill: int = field(default=0, metadata={"help": "Most further batches to replace groups without a signal."})
 
 
 @dataclass
