@@ -1,7 +1,7 @@
 """A pretrained model: what GRPO, MaxRL, max@4, top:2@4 and a reliability objective do to SmolLM2-135M on arithmetic.
 
-The prompt shows three solved problems, the completion has five tokens, the reward is 1 for the right number. Products
-are solved most of the time at the start, differences sometimes and sums rarely, so the prompts cover the success rates
+The prompt shows three solved problems, the completion has five tokens, the reward is 1 for the right number. At the
+start products are solved in 43% of the tries, sums in 16% and differences in 5%, so the prompts cover the success rates
 at which the objectives differ. Everything is equal but the advantages: TRL, LoRA on the last ten layers, one on-policy
 step per batch, the loss type `dr_grpo`, one learning rate.
 
@@ -51,6 +51,7 @@ class Options(study.Options):
     out: Path = Path("runs/pretrained")
     contenders: tuple[str, ...] = field(default=CONTENDERS, metadata={"help": "train only these"})
     seeds: tuple[int, ...] = field(default=(0, 1), metadata={"help": "train only these"})
+    report: bool = field(default=False, metadata={"help": "train nothing, write the tables of what has finished"})
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,8 @@ def report(s: study.Study, settings: Settings, records: Sequence[Mapping[str, An
         signal={c: signal_of([r for r in records if r["contender"] == c]) for c in contenders},
         cpu_minutes=round(sum(sum(r["cpu_seconds"].values()) for r in records) / 60, 1),
     )
-    draw(s.images / "pretrained.png", records, base, found, contenders)
+    if found:
+        draw(s.images / "pretrained.png", records, base, found, contenders)
 
 
 def paired_over_problems(
@@ -315,7 +317,7 @@ def paired_over_problems(
         [found[contender, seed][name] - (base if against == BASE else found[against, seed])[name] for seed in seeds],
         axis=0,
     )
-    half = 1.96 * float(apart.std(ddof=1)) / len(apart) ** 0.5
+    half = 1.96 * float(apart.std(ddof=1)) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
     lead = float(apart.mean())
     return {"lead": lead, "low": lead - half, "high": lead + half, "seeds": len(seeds)}
 
@@ -365,11 +367,12 @@ def draw(
 def main(argv: list[str] | None = None, settings: Settings = Settings()) -> None:
     options = study.parse(Options, "Post-train SmolLM2-135M on rank objectives of arithmetic.", argv)
     with study.Study(__file__, options, argv) as s:
-        s.open(settings)
         path = s.results / "runs.jsonl"
-        start = pretrained(settings, s.out)
         tasks = [(BASE, 0), *((c, seed) for seed in options.seeds for c in options.contenders)]
-        for contender, seed in tasks:
+        if not options.report:
+            s.open(settings)
+            start = pretrained(settings, s.out)
+        for contender, seed in () if options.report else tasks:
             known = {(r["contender"], r["seed"]) for r in study.read_records(path) if r["steps"] == settings.steps}
             if (contender, seed) not in known:
                 s.console.print(f"{contender}, seed {seed}: {settings.steps} steps")
