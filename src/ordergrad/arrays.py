@@ -132,7 +132,10 @@ def _magnitude(ops: Backend, array: Array) -> float | None:
 
 
 def _check_finite(ops: Backend, x: Array) -> None:
-    """Check that rewards are finite, and that sums of their differences are in their dtype."""
+    """Check that rewards are finite, and that sums of their differences fit their dtype.
+
+    Those are at most 2 n times the range, in all that is computed here; a kernel checks the same.
+    """
     magnitude = _magnitude(ops, x)
     if magnitude is None or magnitude < 1e18:  # no sum overflows in any dtype below that
         return

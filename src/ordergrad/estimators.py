@@ -100,8 +100,8 @@ def advantages(
         An array of the shape, dtype and device of `rewards` (integers: the default floating dtype), detached.
 
     Raises:
-        ValueError: K does not fit N, shapes do not match, or the rewards are NaN or infinite (checked for arrays in
-            host memory outside compiled code).
+        ValueError: K does not fit N, shapes do not match, or the rewards are NaN, infinite or so large that 2 N times
+            their range overflows (checked for arrays in host memory outside compiled code).
         TypeError: The rewards are not real numbers, or `objective` is neither a string nor an objective.
 
     Example:
@@ -364,7 +364,7 @@ def ragged_advantages(
     baseline: Baseline,
     small: Small,
 ) -> Array | None:
-    """Return the advantages of groups of any sizes from a fused kernel, or None without one or if a value is bad.
+    """Return the advantages of groups of any sizes from a fused kernel, or None without one or if a sum may overflow.
 
     Args:
         ops: The backend of `flat`.
@@ -512,7 +512,7 @@ def _stacked_scans(k: int, n: int, quantity: Quantity) -> tuple[NDArray[np.float
 
 
 def _fused(r: Rewards, scans: _Scans | _ByCount) -> Array | None:
-    """Return the scan of every group from a fused kernel; None without one, or where the host meets a bad sum."""
+    """Return the scan of every group from a fused kernel; None without one, or where a sum may overflow."""
     if isinstance(scans, _Scans):
         return r.ops.fused(r.x, r.mask, *scans)
     mask = r.ops.on_host(r.mask) if r.sizes is None and r.ops.on_host(r.x) is not None else None

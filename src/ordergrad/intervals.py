@@ -280,7 +280,7 @@ def _by_influence(x: Floats, asked: _Asked) -> tuple[Floats, Floats]:
                     "whose error cannot be estimated; it needs a larger N"
                 )
     weights = rank_weights(asked.objective, k=n)
-    value, influence = x @ weights, influence_values(x, asked.objective)
+    value, influence = np.einsum("gm,m->g", x, weights), influence_values(x, asked.objective)
     low, high = influence_interval(value, influence, asked.level)
     flat = ~influence.any(axis=-1)
     if flat.any():

@@ -215,3 +215,12 @@ def test_the_mean_first_learns_where_the_tail_is_all_ties():
     ranking = EpisodeRanking("cvar:0.2", "telescoped", mean_first=True)
     ranking.advantages(rng.choice([-1.0, 1.0], size=100))
     assert ranking.telescoped(-1.0, 1.0) > 0
+
+
+def test_a_schedule_of_ones_own_takes_the_place_of_the_mean_first():
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", mean_first=True)
+    ranking.objective = "cvar:0.2"
+    assert ranking.mean_first
+    ranking.objective = og.anneal("mean", "cvar:0.2", 0.5)
+    ranking.advantages(np.random.default_rng(0).normal(size=100))
+    assert "level" not in ranking.stats

@@ -1,4 +1,4 @@
-"""The recipes: each called as its framework calls it, with stand-ins of what the framework passes."""
+"""The recipes: each called as its trainer calls it, with stand-ins of what the trainer passes."""
 
 from types import SimpleNamespace
 
@@ -9,10 +9,8 @@ import torch
 import ordergrad as og
 from ordergrad.adapters.recipes import (
     art_rewards,
-    check_fits,
-    completion_advantages,
     rllm_estimator,
-    sessions,
+    slime_filter,
     slime_rewards,
     swift_advantages,
     tinker_advantages,
@@ -25,76 +23,7 @@ IDS = np.repeat(np.arange(3), SIZES)
 EXPECTED = og.group_advantages(FLAT, IDS, "top:2@4")
 
 
-# -------------------------------------------------------------------------------------------- completion_advantages
-
-
-@pytest.mark.parametrize("objective", ["top:2@4", "mean", "cvar:0.25", "maxrl"])
-def test_completion_advantages_are_group_advantages(objective: str) -> None:
-    order = np.random.default_rng(0).permutation(len(FLAT))
-    found = completion_advantages(FLAT[order], IDS[order], objective)
-    np.testing.assert_allclose(found, og.group_advantages(FLAT[order], IDS[order], objective), rtol=1e-12)
-
-
-def test_group_ids_may_be_anything_hashable() -> None:
-    for ids in ([("prompt", i) for i in IDS], [str(i) for i in IDS], np.array([f"u{i}" for i in IDS], dtype=object)):
-        np.testing.assert_allclose(completion_advantages(FLAT, ids, "top:2@4"), EXPECTED, rtol=1e-12)
-
-
-def test_unscorable_rewards_are_left_out_of_the_ranks() -> None:
-    rewards = [*FLAT[:-3].tolist(), None, float("nan"), float("inf")]
-    found = completion_advantages(rewards, IDS, "top:2@4")
-    np.testing.assert_allclose(found[:-3], og.group_advantages(FLAT[:-3], IDS[:-3], "top:2@4"), rtol=1e-12)
-    assert not found[-3:].any()
-
-
-def test_small_groups() -> None:
-    rewards, ids = [1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 1.0, 9.0], [0, 0, 0, 0, 0, 1, 1, 2]
-    found = completion_advantages(rewards, ids, "top:2@4")
-    assert found[:5].any()
-    assert not found[5:].any()
-    np.testing.assert_allclose(completion_advantages(rewards, ids, "top:2@4", small="shrink")[5:], 0)
-    np.testing.assert_allclose(completion_advantages(rewards, ids, "cvar:0.5@4", small="shrink")[5:], [-1, 1, 0])
-    assert not completion_advantages([1.0, 2.0], ["a", "b"], "max@1", small="shrink").any()
-    assert len(completion_advantages([], [], "top:2@4")) == 0
-
-
-def test_scale_divides_by_the_standard_deviation() -> None:
-    grouped = completion_advantages(FLAT, IDS, "mean", scale="group")
-    grpo = np.concatenate([(g - g.mean()) / (g.std(ddof=1) + 1e-6) for g in GROUPS])
-    np.testing.assert_allclose(grouped, grpo, rtol=1e-5)
-    batched = completion_advantages(FLAT, IDS, "top:2@4", scale="batch")
-    np.testing.assert_allclose(batched, EXPECTED / np.sqrt((EXPECTED**2).sum() / (len(FLAT) - 3)), rtol=1e-5)
-    assert not completion_advantages([1.0, 1.0, 1.0], [0, 0, 0], "mean", scale="group").any()
-    with_nan = completion_advantages([*GROUPS[0], np.nan], [0] * 7, "mean", scale="group")
-    np.testing.assert_allclose(with_nan[:6], grpo[:6], rtol=1e-5)
-
-
-def test_errors() -> None:
-    with pytest.raises(ValueError, match="k < the group size; got k=8, the group size=8 for max@8"):
-        completion_advantages(FLAT, IDS, "max@8")
-    with pytest.raises(ValueError, match="small must be one of zero, shrink"):
-        completion_advantages(FLAT, IDS, "mean", small="error")
-    with pytest.raises(ValueError, match="scale must be one of"):
-        completion_advantages(FLAT, IDS, "mean", scale="std")
-    with pytest.raises(ValueError, match="no known objective"):
-        completion_advantages(FLAT, IDS, "avg")
-    with pytest.raises(ValueError, match="objective must have a nonzero term"):
-        completion_advantages(FLAT, IDS, "max@2-max@2")
-    check_fits("max@7", 8, "n")
-
-
-def test_sessions_take_the_last_row() -> None:
-    ranked, row_of = sessions(["b", "a", "b", "c", "a"], [1, 0, 0, 5, 1])
-    assert ranked.tolist() == [0, 4, 3]
-    assert row_of.tolist() == [0, 1, 0, 2, 1]
-    ranked, row_of = sessions(["x", "y"])
-    assert (ranked.tolist(), row_of.tolist()) == ([0, 1], [0, 1])
-
-
-# ---------------------------------------------------------------------------------------------------------- recipes
-
-
-def slime_sample(reward: float, group: int, rollout: int | None = None) -> SimpleNamespace:
+def slime_sample(reward: float, group: int | None, rollout: int | None = None) -> SimpleNamespace:
     return SimpleNamespace(get_reward_value=lambda args: reward, group_index=group, rollout_id=rollout)
 
 
@@ -120,6 +49,20 @@ def test_slime_counts_a_rollout_of_several_samples_once() -> None:
     ]
     _, advantages = slime_rewards(SimpleNamespace(ordergrad_objective="top:2@4"), samples)
     np.testing.assert_allclose(advantages, np.repeat(EXPECTED, [1 + i % 3 for i in range(len(FLAT))]), rtol=1e-12)
+
+
+def test_slime_filter_keeps_groups_with_a_signal_under_the_objective() -> None:
+    args = SimpleNamespace(ordergrad_objective="max@2", n_samples_per_prompt=4)
+    assert not slime_filter(args, [slime_sample(r, 0) for r in (1.0, 1.0, 1.0, 0.0)])
+    assert slime_filter(args, [slime_sample(r, 0) for r in (1.0, 1.0, 0.0, 0.0)])
+    assert not slime_filter(args, [slime_sample(r, 0) for r in (0.1 + 0.2, 0.3, 0.3, 0.3)])
+    nested = [[slime_sample(0.0, 0, 1), slime_sample(1.0, 0, 1)], *(slime_sample(1.0, 0, i) for i in (2, 3, 4))]
+    assert not slime_filter(args, nested, evaluation=False)  # the last samples of the rollouts are all 1
+
+
+def test_slime_samples_without_a_group_are_an_error() -> None:
+    with pytest.raises(ValueError, match="must have a group_index; got None for 2 of 2"):
+        slime_rewards(SimpleNamespace(ordergrad_objective="mean"), [slime_sample(1.0, None), slime_sample(0.0, None)])
 
 
 def test_tinker() -> None:

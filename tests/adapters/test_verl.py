@@ -285,7 +285,7 @@ def test_found_by_entry_point(tmp_path: Path) -> None:
     assert found.stdout.strip().endswith("ordergrad.adapters.verl"), found.stderr
 
 
-@pytest.mark.parametrize("missing", ["ordergrad.estimators", "ordergrad.adapters.recipes"])
+@pytest.mark.parametrize("missing", ["ordergrad.estimators", "ordergrad.adapters.completions"])
 def test_a_failure_to_load_is_reported_and_raised(missing: str, tmp_path: Path) -> None:
     code = f"""
 import sys

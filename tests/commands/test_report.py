@@ -303,7 +303,7 @@ def test_values_at_different_comparison_sizes_are_not_ranked(tmp_path) -> None:
     page = Page(text)
     assert [row[:2] for row in page.tables["Comparisons"][1:]] == [
         ["n8.jsonl − n4.jsonl", "mean"],
-        ["n8.jsonl − n4.jsonl", "cvar:0.3@3"],
+        ["n8.jsonl − n4.jsonl", "cvar:0.3@4"],
     ]
     assert "Not marked: cvar:0.3, at K = N of each group" in page.words
     assert "n8.jsonl: cvar:0.3: averaged over groups at K = N of their own, 6 to 8" in page.words

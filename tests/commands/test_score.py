@@ -15,14 +15,15 @@ from typer.testing import CliRunner
 
 import ordergrad as og
 from ordergrad.commands.cli import app
+from ordergrad.intervals import influence_interval
 from ordergrad.runs.errors import UserError
-from ordergrad.score import distribution, grouping, logs, parsing
+from ordergrad.score import distribution, folder, grouping, logs, means, opening, parsing
 from ordergrad.score.columns import Columns, resolve
 from ordergrad.score.comparison import compare
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.files import head
 from ordergrad.score.groups import GRPO, advantages_of, score_groups
-from ordergrad.score.logs import RowStore, score_log, write_advantages
+from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
 from ordergrad.score.opening import log_files, open_log, open_logs
 from ordergrad.score.reading import BrokenRows, read
 from ordergrad.score.settings import LogSettings
@@ -115,6 +116,9 @@ def test_pass_at_k_is_the_closed_form():
     passed = score_groups(rewards, np.array([4, 4]), ["mean"]).passed
     expected = [[1 - math.comb(4 - c, k) / math.comb(4, k) for k in (1, 2, 4)] for c in (1, 3)]
     np.testing.assert_allclose(passed, expected, atol=1e-14)
+    every = score_groups(rewards, np.array([4, 4]), ["mean"]).reliable
+    expected = [[math.comb(c, k) / math.comb(4, k) for k in (1, 2, 4)] for c in (1, 3)]
+    np.testing.assert_allclose(every, expected, atol=1e-14)
 
 
 def test_advantages_of_ragged_groups():
@@ -139,8 +143,8 @@ def test_the_error_respects_groups():
         assert row["too_small"] == 200 - len(values)
         assert row["value"] == pytest.approx(np.mean(values))
         assert row["error"] == pytest.approx(stats.sem(values))
-        low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-        assert (row["low"], row["high"]) == pytest.approx((low, high))
+        low, high = influence_interval(np.mean(values), np.array(values) - np.mean(values))
+        assert (row["low"], row["high"]) == pytest.approx((float(low), float(high)))
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -154,10 +158,87 @@ def test_one_group_has_the_jackknife_error(weighted):
     assert (row["value"], row["error"]) == pytest.approx((float(v), float(error)))
     curves = {(row["curve"], row["k"]): row["error"] for row in summary.tables()["curves"]}
     for k in (1, 2, 4, 8, 16, 32):
-        best, passed = (og.value_and_error(y, f"max@{k}", sample_weight=w)[1] for y in (x, (x >= 1) * 1.0))
-        assert (curves["max", k], curves["pass", k]) == pytest.approx((float(best), float(passed)))
+        assert curves["max", k] == pytest.approx(float(og.value_and_error(x, f"max@{k}", sample_weight=w)[1]))
     summary.add(x, np.array([50]), weights=w)
     assert summary.tables()["curves"][0]["error"] == pytest.approx(0)  # two equal groups
+
+
+def test_the_interval_of_one_group_is_that_of_the_library():
+    x = np.random.default_rng(0).normal(size=200)
+    summary = Summary(["median", "cvar:0.2", "max@8"])
+    summary.add(x, np.array([200]))
+    for row in summary.tables()["values"]:
+        assert (row["low"], row["high"]) == pytest.approx(og.interval(x, row["objective"]))
+
+
+def passes(prompts=40, steps=1, each=8, seed=0, a=0.4, b=1.1):
+    """Return successes of the same prompts at several steps, the steps and the prompts, and sizes of groups."""
+    rng = np.random.default_rng(seed)
+    rate = rng.beta(a, b, size=prompts)
+    x = (rng.random((steps, prompts, each)) < rate[:, None]).astype(float)
+    at, prompt = np.divmod(np.arange(steps * prompts), prompts)
+    return x, at.astype(float), prompt.astype(np.uint64), np.full(steps * prompts, each)
+
+
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_errors_are_clustered_by_prompt_over_steps(monkeypatch, pieces):
+    """The same prompts at 20 steps are 40 prompts, not 800 independent groups."""
+    monkeypatch.setattr(means, "_KEPT", 100)
+    x, steps, prompts, sizes = passes(steps=20)
+    flat, summary = x.reshape(-1, 8), Summary(["mean", "max@4"])
+    for part in np.array_split(np.arange(len(flat)), pieces):
+        summary.add(flat[part].ravel(), sizes[part], steps=steps[part], units=prompts[part])
+    for row in summary.tables()["values"]:
+        by_prompt = og.value(x, row["objective"]).mean(axis=0)
+        assert (row["groups"], row["units"]) == (800, 40)
+        assert row["error"] == pytest.approx(stats.sem(by_prompt))
+        half = (row["high"] - row["low"]) / 2
+        assert half == pytest.approx(stats.t.ppf(0.975, 39) * stats.sem(by_prompt), rel=0.08)
+    alone = Summary(["mean"])
+    alone.add(flat.ravel(), sizes, steps=steps)
+    assert alone.tables()["values"][0]["error"] < 0.3 * row["error"]  # what groups of their own would have given
+
+
+def test_intervals_where_successes_are_rare():
+    """Student's interval covers 91% here with one success rate for all prompts, and 87% where rates differ."""
+    for a, b in ((0.1, 3.2), (3000.0, 97000.0)):
+        hits = []
+        for seed in range(400):
+            x, _, _, sizes = passes(seed=seed, a=a, b=b)
+            summary = Summary(["mean"])
+            summary.add(x.ravel(), sizes)
+            row = summary.tables()["values"][0]
+            assert row["low"] < row["high"]
+            hits.append(row["low"] <= a / (a + b) <= row["high"])
+        assert np.mean(hits) > 0.9
+
+
+def test_no_success_is_not_certainty():
+    summary = Summary(["mean", "max@4", "gini"])
+    summary.add(np.zeros(320), np.full(40, 8))
+    rows = summary.tables()["values"]
+    assert (rows[0]["low"], rows[1]["low"]) == (0, 0)
+    assert rows[0]["high"] == pytest.approx(1 - 0.025 ** (1 / 40))
+    assert math.isnan(rows[2]["high"])  # weights of both signs: no bounds
+    constant = Summary(["mean"])
+    constant.add(np.full(320, 0.37), np.full(40, 8))
+    assert math.isnan(constant.tables()["values"][0]["high"])  # nothing is known of other rewards
+
+
+def test_pass_curves_are_of_successes_only():
+    x, _, _, sizes = passes()
+    summary = Summary(["mean"], ks=[1, 3, 8, 50])
+    summary.add(x.ravel(), sizes)
+    rows = {(row["curve"], row["k"]): row for row in summary.tables()["curves"]}
+    assert {k for _, k in rows} == {1, 3, 8}
+    flat = x.reshape(-1, 8)
+    for k in (1, 3, 8):
+        assert rows["pass", k]["value"] == pytest.approx(og.value(flat, f"max@{k}").mean())
+        assert rows["all", k]["value"] == pytest.approx(og.value(flat, f"min@{k}").mean())
+        assert 0 <= rows["all", k]["low"] <= rows["all", k]["value"] <= rows["all", k]["high"] <= 1
+    graded = Summary(["mean"])
+    graded.add(np.random.default_rng(0).normal(size=320), sizes)
+    assert {row["curve"] for row in graded.tables()["curves"]} == {"max"}
 
 
 def test_signal_table():
@@ -473,6 +554,21 @@ def test_logs_with_the_same_groups_are_paired():
     assert row["difference"] == pytest.approx((b - a).mean())
 
 
+def test_prompts_are_paired_over_their_steps():
+    logs, by_prompt = [], []
+    for seed, steps in ((0, 4), (1, 3)):
+        x, at, prompts, sizes = passes(seed=5, steps=steps)
+        x = np.maximum(x, np.random.default_rng(seed).random(x.shape) < 0.1 * seed)
+        log = Summary(["mean"], keep=True)
+        log.add(x.ravel(), sizes, steps=at + 10 * seed, units=prompts, keys=np.zeros((len(sizes), 2), np.uint64))
+        logs.append(log)
+        by_prompt.append(x.mean(axis=(0, 2)))
+    [row] = compare(*logs)
+    test = stats.ttest_rel(by_prompt[1], by_prompt[0])
+    assert (row["method"], row["pairs"]) == ("paired", 40)
+    assert (row["low"], row["high"]) == pytest.approx(test.confidence_interval())
+
+
 def test_logs_with_other_groups_are_compared_by_welch():
     rng = np.random.default_rng(0)
     logs = []
@@ -611,7 +707,93 @@ def test_rows_without_an_advantage_stay(tmp_path):
     assert "line 3: not JSON" in output
 
 
+# Findings, prompts
+
+
+def results(*summaries, objectives=("mean", "max@4")):
+    """Return the content of results.json of logs named a, b, ..."""
+    log = opening.Log("", [], Columns(), [])
+    pairs = [(Reading(replace(log, name=name), BrokenRows()), s) for name, s in zip("ab", summaries, strict=False)]
+    return folder.results_of(pairs, objectives, 1.0, [])
+
+
+def kinds(summary, **options):
+    return {finding["kind"]: finding for finding in results(summary, **options)["findings"]}
+
+
+def test_findings_are_made_of_what_is_true():
+    x, _, _, sizes = passes(prompts=200, a=0.3, b=0.6)
+    summary = Summary(["mean", "max@4"])
+    summary.add(x.ravel(), sizes)
+    found = kinds(summary)
+    assert {"never", "always", "tries", "reliability"} <= set(found)
+    share = (x[0].max(axis=1) == 0).mean()
+    assert found["never"]["text"].startswith(f"{share:.0%} (")
+    assert "in 8 tries" in found["never"]["text"]
+
+
+def test_no_finding_within_the_interval():
+    """One prompt of eight that never passes, steps that differ by chance: nothing to say."""
+    x = np.tile([0.0, 1, 0, 1, 0, 1, 1, 0], (8, 1))
+    x[0] = 0
+    summary = Summary(["mean"])
+    summary.add(x.ravel(), np.full(8, 8))
+    assert "never" not in kinds(summary, objectives=("mean",))
+    x, steps, prompts, sizes = passes(steps=5)
+    summary = Summary(["mean"])
+    summary.add(x.ravel(), sizes, steps=steps, units=prompts)
+    assert "steps" not in kinds(summary, objectives=("mean",))
+    x[4] = np.maximum(x[4], np.random.default_rng(0).random(x[4].shape) < 0.5)
+    later = Summary(["mean"])
+    later.add(x.ravel(), sizes, steps=steps, units=prompts)
+    text = kinds(later, objectives=("mean",))["steps"]["text"]
+    assert text.startswith("mean rose from 0.")
+    assert "at step 4 (change +0." in text
+
+
+def test_groups_of_one_are_found():
+    summary = Summary(["mean"])
+    summary.add(np.arange(10.0), np.ones(10, int))
+    assert "--group names the wrong column" in kinds(summary, objectives=("mean",))["groups"]["advice"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_prompts_to_keep_drop_and_resample(tmp_path, suffix):
+    rewards = {"hard": [0] * 8, "easy": [1] * 8, "mixed": [0, 1] * 4, "few": [1, 1]}
+    rows = [(prompt, step, r) for step in (1, 2) for prompt, values in rewards.items() for r in values]
+    path = write_log(tmp_path / "log.csv", dict(zip(("group", "step", "reward"), zip(*rows, strict=True), strict=True)))
+    out = tmp_path / f"prompts{suffix}"
+    code, output = command(path, "--prompts", out)
+    assert code == 0, output
+    assert "2 to keep, 1 to resample, 1 to drop" in output
+    read_ = pl.read_csv if suffix == ".csv" else pl.read_ndjson
+    table = {row["prompt"]: row for row in read_(out).to_dicts()}
+    assert {prompt: row["action"] for prompt, row in table.items()} == {
+        "hard": "resample",
+        "easy": "drop",
+        "mixed": "keep",
+        "few": "keep",
+    }
+    assert (table["hard"]["samples"], table["hard"]["group_size"], table["mixed"]["group_size"]) == (16, 64, 8)
+    assert command(path, "--prompts", out)[0] == 2  # it exists
+    assert command(path, "--ungrouped", "--prompts", out, "--overwrite")[0] == 2
+
+
 # The command
+
+
+def test_json_is_all_that_is_printed(two_logs):
+    result = CliRunner().invoke(app, ["score", str(two_logs / "before.jsonl"), "--json", "-k", "1,3"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert set(content) == {"objectives", "success", "logs", "comparisons", "broken", "findings"}
+    assert {row["k"] for row in content["logs"][0]["curves"]} == {1, 3}
+    assert content["logs"][0]["read_as"] == "read as a table: group = group, reward = reward"
+    result = CliRunner().invoke(app, ["score", str(two_logs / "before.jsonl"), "--quiet"])
+    assert (result.exit_code, result.output) == (0, "")
+    result = CliRunner().invoke(app, ["score", "nowhere.jsonl", "--json"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert command(two_logs / "before.jsonl", "-k", "1,x")[0] == 2
 
 
 @pytest.fixture(scope="module")
@@ -633,7 +815,7 @@ def test_the_command_from_start_to_end(two_logs, tmp_path):
     for text in ("640 rows, 80 groups of 8", "no signal", "pass@k", "paired, 80", "grpo", "cvar:0.05"):
         assert text in output
     names = {path.name for path in out.iterdir()}
-    tables = {"values", "signal", "curves", "tails", "quantiles", "comparisons"}
+    tables = {"values", "signal", "outcomes", "curves", "tails", "quantiles", "comparisons", "findings"}
     assert names == {"config.json", "results.json", *(f"{name}.csv" for name in tables)}
     config = json.loads((out / "config.json").read_text())
     assert config["kind"] == "score"

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -82,6 +83,27 @@ def address(site):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+CROPPED = """[...document.querySelectorAll("pre > code")].filter(
+    code => code.offsetParent !== null && code.scrollWidth > code.clientWidth + 1).map(code => code.textContent)"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_line_of_code_is_cropped(site, address, width) -> None:
+    pages = sorted(page for page in site.rglob("*.html") if "source" not in page.parts)
+    with launched() as browser:
+        tab = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+        for page in pages:
+            tab.goto(f"{address}/{page.relative_to(site).as_posix()}")
+            assert tab.evaluate(CROPPED) == [], page
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
+
+
+def test_the_search_finds_pages_before_sources(site) -> None:
+    index = json.loads((site / "search/search_index.json").read_text())
+    assert not [entry["location"] for entry in index["docs"] if entry["location"].startswith("source/")]
 
 
 @needs_chromium

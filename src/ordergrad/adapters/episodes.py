@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -87,7 +88,7 @@ class EpisodeRanking:
         for name, number in (("min_episodes", min_episodes), ("patience", patience), ("pool", pool)):
             if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
-        self.objective = objective
+        self._objective = parse(objective)
         check_nonzero(self.objective)
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
@@ -100,11 +101,12 @@ class EpisodeRanking:
 
     @property
     def objective(self) -> Objective:
-        """What is optimised. May be assigned, an objective or its string."""
+        """What is optimised. May be assigned, an objective or its string: a schedule, which ends `mean_first`."""
         return self._objective
 
     @objective.setter
     def objective(self, objective: str | Objective) -> None:
+        self.mean_first = self.mean_first and parse(objective) == self._objective
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
@@ -146,6 +148,8 @@ class EpisodeRanking:
             weight = None
         self._recent = np.concatenate([self._recent, returns])[-max(self.pool, len(returns)) :]
         group = self._recent if self.credit == "telescoped" else returns
+        if weight is None:
+            note_levels(self.objective, max(len(group), self.pool) if self.credit == "telescoped" else len(group))
         self.stats["shrunk"] += weight is None and len(group) < self._least
         self.stats["value"] = float(value(group, self.objective, sample_weight=weight, small="shrink"))
         a = self._ranked(returns, weight) if len(returns) > 1 else np.zeros(len(returns))
@@ -329,7 +333,7 @@ def steepest_slope(objective: Objective) -> float:
 
     Example:
         >>> [round(steepest_slope(parse(text)), 3) for text in ("mean", "cvar:0.2", "0.5*mean+0.5*cvar:0.2", "median")]
-        [1.0, 5.0, 3.0, 4.406]
+        [1.0, 5.0, 3.0, 4.478]
     """
     return float(np.abs(spectrum(objective, np.linspace(0.0, 1.0, 129), k=_LEVELS)).max())
 

@@ -1,167 +1,255 @@
-"""A few lines for trainers that need no adapter of their own, and what the adapters of verl and SkyRL share.
+"""A few lines for each trainer that needs no adapter of its own.
 
-Each recipe is a plain function with the signature that its framework calls or replaces; `docs/adapters/recipes.md` says
-where it goes. None of them imports its framework.
+Each recipe is a plain function with the signature that its trainer calls or replaces; `docs/adapters/recipes.md` shows
+where it goes. None of them imports its trainer.
 """
 
-import logging
+# pyright: reportUnknownMemberType=false
+# (torch leaves the type of unique open)
+
+import functools
 import os
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.completions import check_fits, completion_advantages, groups_with_signal, sessions
 from ordergrad.extras import extra
-from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
-from ordergrad.spec import parse
-from ordergrad.weights import check_nonzero
 
 with extra("torch"):
     import torch
 
 __all__ = [
-    "Scale",
-    "Small",
+    "areal_rewards",
     "art_rewards",
-    "check_fits",
-    "check_options",
-    "check_size",
-    "completion_advantages",
+    "nemo_rl_estimator",
+    "openrlhf_advantages",
+    "prime_rl_advantages",
+    "rlinf_advantages",
     "rllm_estimator",
-    "scaled",
-    "sessions",
+    "roll_rewards",
+    "slime_filter",
     "slime_rewards",
     "swift_advantages",
     "tinker_advantages",
 ]
 
-Scale = Literal["none", "group", "batch"]
-Small = Literal["zero", "shrink"]
-_logger = logging.getLogger(__name__)
 
+def slime_rewards(args: Any, samples: Sequence[Any], **_: Any) -> tuple[list[float], list[float]]:
+    """Return the raw rewards and the advantages of samples of slime or miles: ``--custom-reward-post-process-path``.
 
-def completion_advantages(
-    rewards: Iterable[float | None] | NDArray[Any],
-    group_ids: Sequence[Hashable] | NDArray[Any],
-    objective: str | Objective,
-    *,
-    small: Small = "zero",
-    scale: Scale = "none",
-    size_name: str = "the group size",
-) -> NDArray[np.float64]:
-    """Return the advantages of a batch of completions as trainers hand them over: ragged, some of them unscorable.
-
-    A reward that is None, NaN or infinite is unscorable: it gets advantage 0, the others of its group are ranked
-    without it, and a warning counts it. A group of one gets 0, whatever its reward.
+    The objective is ``args.ordergrad_objective`` (a line of the ``--custom-config-path`` file), or the environment
+    variable ``ORDERGRAD_OBJECTIVE``. Samples with the same `rollout_id` are parts of one rollout: its last sample is
+    ranked, and all of them get its advantage.
 
     Args:
-        rewards: One reward per completion, shape (M,).
-        group_ids: The group of every completion: M hashable ids.
-        objective: What to optimise.
-        small: What becomes of a group with too few scorable completions for K: advantage ``zero``, or ``shrink``, the
-            same objective at the largest K it allows.
-        scale: Divide the advantages by their standard deviation in the ``group`` or the whole ``batch``; ``group`` with
-            the objective ``mean`` is GRPO. ``none`` keeps the exact gradient.
-        size_name: What the framework calls the group size, for the error.
-
-    Returns:
-        An array of shape (M,), float64.
-
-    Raises:
-        ValueError: K is not below the size of any group, or an option is unknown.
-
-    Example:
-        >>> completion_advantages([0, 2, 5, 7, None], ["a", "a", "b", "b", "b"], "mean")
-        array([-2.,  2., -2.,  2.,  0.])
-    """
-    check_options(scale, small)
-    flat = np.array([np.nan if r is None else r for r in rewards], dtype=np.float64)
-    codes = _codes(group_ids)
-    if len(codes) and small == "zero":
-        check_fits(objective, int(np.bincount(codes).max()), size_name)
-    valid = np.isfinite(flat)
-    if not valid.all():
-        _logger.warning("%d of %d rewards are NaN or infinite: advantage 0", np.sum(~valid), len(flat))
-    a = group_advantages(flat, codes, objective, where=None if valid.all() else valid, small=small)
-    return scaled(a, codes, valid, scale)
-
-
-def check_fits(objective: str | Objective, n: int, size_name: str) -> None:
-    """Raise ValueError if an objective has no weight, or its K is not below the group size `n`.
-
-    Example:
-        >>> check_fits("max@8", 8, "rollout.n")
-        Traceback (most recent call last):
-        ValueError: k must satisfy 1 <= k < rollout.n; got k=8, rollout.n=8 for max@8
-    """
-    objective = parse(objective)
-    check_nonzero(objective)
-    check_size(objective, n, size_name)
-
-
-def check_size(objective: Objective, n: int, size_name: str) -> None:
-    """Raise ValueError if the K of an objective is not below the group size `n`."""
-    k = objective.largest_size
-    if n <= k:
-        raise ValueError(f"k must satisfy 1 <= k < {size_name}; got k={k}, {size_name}={n} for {objective}")
-
-
-def check_options(scale: str, small: str, prefix: str = "") -> None:
-    """Raise ValueError if an option of `completion_advantages` is unknown; its name has a prefix in some frameworks."""
-    for name, got, choices in (("scale", scale, get_args(Scale)), ("small", small, get_args(Small))):
-        if got not in choices:
-            raise ValueError(f"{prefix}{name} must be one of {', '.join(choices)}; got {got!r}")
-
-
-def sessions(
-    ids: Sequence[Hashable], order: Sequence[int] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the row to rank for every session, its last one, and for every row its session's place among them.
-
-    Args:
-        ids: The session of every row.
-        order: The place of every row in its session; by default that in `ids`.
-
-    Example:
-        >>> sessions(["s", "t", "s"])
-        (array([2, 1]), array([0, 1, 0]))
-    """
-    codes = _codes(ids)
-    rows = np.lexsort((np.arange(len(codes)) if order is None else np.asarray(order), codes))
-    last = np.flatnonzero(np.diff(codes[rows], append=-1))
-    return rows[last], codes
-
-
-def slime_rewards(args: Any, samples: Sequence[Any]) -> tuple[list[float], list[float]]:
-    """Return raw rewards and advantages of slime's samples: ``--custom-reward-post-process-path``.
-
-    The objective is ``args.ordergrad_objective`` (a line of slime's ``--custom-config-path`` file), or else the
-    environment variable ``ORDERGRAD_OBJECTIVE``.
-
-    Samples with the same `rollout_id` are parts of one rollout: its last one is ranked, and all get that advantage.
-
-    Args:
-        args: slime's arguments.
+        args: The trainer's arguments.
         samples: Samples with `group_index` and `get_reward_value`, and perhaps `rollout_id`.
 
     Raises:
-        ValueError: No objective is given, or its K is not below ``n_samples_per_prompt``.
+        ValueError: There is no objective, its K is not below ``n_samples_per_prompt``, or a sample has no group.
     """
+    raw, ranked, row_of = _rollouts(args, samples)
+    groups = [samples[i].group_index for i in ranked]
+    if None in groups:
+        raise ValueError(f"samples must have a group_index; got None for {groups.count(None)} of {len(groups)}")
+    a = completion_advantages(
+        raw[ranked],
+        groups,
+        _slime_objective(args),
+        group_size=getattr(args, "n_samples_per_prompt", None),
+        size_name="n_samples_per_prompt",
+    )
+    return raw.tolist(), a[row_of].tolist()
+
+
+def slime_filter(args: Any, samples: Sequence[Any], **_: Any) -> bool:
+    """Return whether to keep a group of slime's or miles' samples: ``--dynamic-sampling-filter-path``.
+
+    Kept are groups with a nonzero advantage under the objective of `slime_rewards`.
+
+    Args:
+        args: The trainer's arguments.
+        samples: The samples of one prompt; a rollout of several samples may be a list of them.
+    """
+    flat: list[Any] = []
+    for item in samples:
+        flat += item if isinstance(item, list) else [item]
+    raw, ranked, _all = _rollouts(args, flat)
+    return any(groups_with_signal(raw[ranked], [0] * len(ranked), _slime_objective(args)).values())
+
+
+def _slime_objective(args: Any) -> str:
     objective = getattr(args, "ordergrad_objective", None) or os.environ.get("ORDERGRAD_OBJECTIVE")
     if not objective:
         raise ValueError("set ordergrad_objective in --custom-config-path, or the variable ORDERGRAD_OBJECTIVE")
-    raw = [sample.get_reward_value(args) for sample in samples]
-    rollouts = [getattr(sample, "rollout_id", None) for sample in samples]
-    ranked, row_of = sessions([("row", i) if rollout is None else rollout for i, rollout in enumerate(rollouts)])
-    a = completion_advantages(
-        [raw[i] for i in ranked],
-        [samples[i].group_index for i in ranked],
-        objective,
-        size_name="n_samples_per_prompt",
-    )
-    return raw, a[row_of].tolist()
+    return objective
+
+
+def _rollouts(args: Any, samples: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rewards of samples, the last sample of every rollout, and for every sample its rollout's index."""
+    ids = [getattr(sample, "rollout_id", None) for sample in samples]
+    ranked, row_of = sessions([("row", i) if rollout is None else rollout for i, rollout in enumerate(ids)])
+    return np.array([sample.get_reward_value(args) for sample in samples], dtype=np.float64), ranked, row_of
+
+
+def openrlhf_advantages(objective: str | Objective) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator for OpenRLHF's `RemoteExperienceMaker.compute_advantages_and_returns`.
+
+    OpenRLHF's own function runs first, with its length penalties and metrics; then its advantages are replaced. A KL
+    penalty in the reward stays a term of every token and is not ranked. ``reward.clip_range``, which OpenRLHF applies
+    to rewards after it has subtracted their baseline, has no effect.
+
+    Args:
+        objective: What to optimise.
+    """
+
+    def decorate(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def compute_advantages_and_returns(self: Any, experiences: list[Any]) -> list[Any]:
+            n = self.strategy.args.rollout.n_samples_per_prompt
+            divergences: list[torch.Tensor] = [experience.kl for experience in experiences]
+            experiences = original(self, experiences)
+            rewards = torch.cat([experience.rewards for experience in experiences])
+            prompts = [i // n for experience in experiences for i in experience.index]
+            a = completion_advantages(
+                _on_host(rewards), prompts, objective, group_size=n, size_name="n_samples_per_prompt"
+            )
+            parts = np.split(a, np.cumsum([len(experience.index) for experience in experiences])[:-1])
+            for experience, part, kl in zip(experiences, parts, divergences, strict=True):
+                column = torch.as_tensor(part, dtype=kl.dtype, device=kl.device)[:, None]
+                penalties = -max(self.kl_ctl.value, 0.0) * kl
+                penalties = self.get_cumulative_returns(penalties, experience.action_mask, 1.0)
+                experience.advantages = (column + penalties) * experience.action_mask
+                experience.returns = experience.advantages.clone()
+            return experiences
+
+        return compute_advantages_and_returns
+
+    return decorate
+
+
+def nemo_rl_estimator(objective: str | Objective) -> Callable[[Any], Any]:
+    """Return a function to replace `_create_advantage_estimator` of NeMo-RL's GRPO.
+
+    Groups are the rows with equal prompts, as for NeMo-RL's own estimators.
+
+    Args:
+        objective: What to optimise.
+
+    Returns:
+        A function from NeMo-RL's configuration, whose ``grpo.num_generations_per_prompt`` K is checked against, to an
+        object with `compute_advantage`.
+    """
+
+    class Estimator:
+        def __init__(self, master_config: Any) -> None:
+            self.group_size = int(master_config.grpo["num_generations_per_prompt"])
+            check_fits(objective, self.group_size, "grpo.num_generations_per_prompt")
+
+        def compute_advantage(
+            self, prompt_ids: torch.Tensor, rewards: torch.Tensor, mask: torch.Tensor, **_: Any
+        ) -> torch.Tensor:
+            rows = prompt_ids.reshape(len(rewards), -1)
+            prompts = cast("torch.Tensor", torch.unique(rows, dim=0, return_inverse=True)[1]).cpu().numpy()
+            a = completion_advantages(_on_host(rewards), prompts, objective, group_size=self.group_size)
+            return torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device)[:, None].expand(mask.shape)
+
+    return Estimator
+
+
+def prime_rl_advantages(objective: str | Objective, group_size: int) -> Callable[[Sequence[Any]], list[float]]:
+    """Return the advantages of one group of prime-rl, for the method `score_group` of an algorithm.
+
+    Args:
+        objective: What to optimise.
+        group_size: prime-rl's ``group_size``, which K is checked against. A group that lost so many rollouts to errors
+            that K no longer fits gets 0.
+
+    Returns:
+        A function from traces (or, before prime-rl 0.8.1, rollouts) with a `reward` to their advantages.
+    """
+    check_fits(objective, group_size, "group_size")
+
+    def score(traces: Sequence[Any]) -> list[float]:
+        rewards = [trace.reward for trace in traces]
+        return completion_advantages(rewards, [0] * len(rewards), objective, group_size=group_size).tolist()
+
+    return score
+
+
+def areal_rewards(objective: str | Objective, group_size: int) -> Callable[..., torch.Tensor]:
+    """Return a function for the attribute `reward_norm` of AReaL's `PPOActor`.
+
+    Args:
+        objective: What to optimise.
+        group_size: ``gconfig.n_samples``. AReaL keeps the completions of one prompt together.
+
+    Returns:
+        A function from the rewards of whole groups, shape (M,), to their advantages, float32.
+    """
+    check_fits(objective, group_size, "gconfig.n_samples")
+
+    def reward_norm(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        a = completion_advantages(_on_host(x), np.arange(len(x)) // group_size, objective, group_size=group_size)
+        return torch.as_tensor(a, dtype=torch.float32, device=x.device)
+
+    return reward_norm
+
+
+def roll_rewards(objective: str | Objective) -> Callable[[Any, Any, Any], tuple[Any, dict[str, float]]]:
+    """Return a function to replace `reward_postprocess` in ROLL's RLVR pipelines.
+
+    Args:
+        objective: What to optimise.
+
+    Returns:
+        A function that puts the advantages of a batch into ``response_level_rewards``. It raises ValueError for
+        settings with which ROLL would change them afterwards.
+    """
+
+    def reward_postprocess(data: Any, pipeline_config: Any, running_ctrl: Any) -> tuple[Any, dict[str, float]]:
+        needed = {"adv_estimator": "reinforce", "whiten_advantages": False, "whiten_rewards": False}
+        needed |= {"advantage_clip": None, "gamma": 1}
+        wrong = {name: getattr(pipeline_config, name, need) for name, need in needed.items()}
+        wrong = {name: got for name, got in wrong.items() if got != needed[name]}
+        for name, got in wrong.items():
+            raise ValueError(f"{name} must be {needed[name]}; got {got}")
+        n = pipeline_config.actor_infer.generating_args.num_return_sequences
+        rewards = data.batch["response_level_rewards"]
+        groups = np.arange(len(rewards)) // n
+        a = completion_advantages(_on_host(rewards), groups, objective, group_size=n, size_name="num_return_sequences")
+        data.batch["response_level_rewards"] = torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device)
+        return data, {}
+
+    return reward_postprocess
+
+
+def rlinf_advantages(objective: str | Objective) -> Callable[..., tuple[torch.Tensor, None]]:
+    """Return a function to register with RLinf's `register_advantage`, under the name ``grpo``.
+
+    Args:
+        objective: What to optimise.
+
+    Returns:
+        A function from the scores of whole groups, shape (groups, group size), and the mask, shape (steps, M), to
+        advantages of the mask's shape.
+    """
+
+    def compute_advantages(
+        rewards: torch.Tensor, loss_mask: torch.Tensor, group_size: int, **_: Any
+    ) -> tuple[torch.Tensor, None]:
+        scores = rewards.reshape(-1)
+        groups = np.arange(len(scores)) // group_size
+        a = completion_advantages(
+            _on_host(scores), groups, objective, group_size=group_size, size_name="algorithm.group_size"
+        )
+        return torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device)[None] * loss_mask, None
+
+    return compute_advantages
 
 
 def tinker_advantages(objective: str | Objective) -> Callable[[Sequence[Any]], list[torch.Tensor]]:
@@ -182,7 +270,7 @@ def tinker_advantages(objective: str | Objective) -> Callable[[Sequence[Any]], l
 
 
 def art_rewards(trajectory_groups: Sequence[Any], objective: str | Objective) -> None:
-    """Put the advantages of an objective in the place of the rewards of ART's trajectories.
+    """Replace the rewards of ART's trajectories by the advantages of an objective.
 
     Advantages sum to zero in each group, so ART's own centring changes nothing; its scaling has to be off. The true
     rewards are kept in ``trajectory.metrics["reward"]``.
@@ -261,18 +349,6 @@ def _by_group(groups: Sequence[NDArray[Any]], objective: str | Objective) -> lis
     return np.split(a, np.cumsum(sizes)[:-1])
 
 
-def _codes(group_ids: Sequence[Hashable] | NDArray[Any]) -> NDArray[np.int64]:
-    known: dict[Hashable, int] = {}
-    return np.array([known.setdefault(i, len(known)) for i in group_ids], dtype=np.int64)
-
-
-def scaled(
-    a: NDArray[np.float64], codes: NDArray[np.int64], valid: NDArray[np.bool_], scale: Scale, constant: float = 1e-6
-) -> NDArray[np.float64]:
-    """Return advantages divided by their standard deviation plus a small constant, by default verl's and SkyRL's."""
-    if scale == "none" or not len(a):
-        return a
-    squares, freedom = np.bincount(codes, a * a), np.maximum(np.bincount(codes, valid) - 1, 0)
-    if scale == "batch":
-        squares, freedom, codes = squares.sum(), freedom.sum(), np.zeros_like(codes)
-    return a / (np.atleast_1d(np.sqrt(squares / np.maximum(freedom, 1))) + constant)[codes]
+def _on_host(rewards: torch.Tensor) -> NDArray[Any]:
+    """Return rewards as an array; its dtype says how finely they can differ."""
+    return rewards.detach().to(torch.promote_types(rewards.dtype, torch.float32)).cpu().numpy()

@@ -424,7 +424,7 @@ class _Ranked(OnPolicyAlgorithm):
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
         buffer: Any = self.rollout_buffer
-        self.rollout_buffer_kwargs["objective"] = buffer.objective
+        self.rollout_buffer_kwargs |= {"objective": buffer.objective, "mean_first": buffer.ranking.mean_first}
         self._ranking = buffer.ranking.state()
         super().save(path, *args, **kwargs)
 

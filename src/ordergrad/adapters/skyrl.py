@@ -37,7 +37,7 @@ with extra("skyrl"):
     from skyrl.backends.skyrl_train.utils.ppo_utils import register_advantage_estimator
     from skyrl.train.config.config import AlgorithmConfig, BaseConfig, SkyRLTrainConfig, TrainerConfig
 
-    from ordergrad.adapters.recipes import Scale, Small, check_fits, check_options, completion_advantages
+    from ordergrad.adapters.completions import Scale, SmallGroups, check_fits, check_options, completion_advantages
 
 __all__ = [
     "OrderGradAlgorithmConfig",
@@ -59,8 +59,8 @@ class OrderGradConfig(BaseConfig):
 
     Attributes:
         objective: What to optimise, such as ``top:2@4``.
-        scale: As in `ordergrad.adapters.recipes.completion_advantages`.
-        small: As in `ordergrad.adapters.recipes.completion_advantages`.
+        scale: As in `ordergrad.adapters.completions.completion_advantages`.
+        small: As in `ordergrad.adapters.completions.completion_advantages`.
     """
 
     objective: str = ""
@@ -121,10 +121,10 @@ def advantages(
     """
     chosen = _settings(config)
     a = completion_advantages(
-        token_level_rewards.detach().sum(-1).double().cpu().numpy(),
+        token_level_rewards.detach().sum(-1, dtype=torch.float32).cpu().numpy(),
         np.asarray(index),
         chosen.objective,
-        small=cast("Small", chosen.small),
+        small=cast("SmallGroups", chosen.small),
         scale=cast("Scale", chosen.scale),
         size_name=_N,
     )

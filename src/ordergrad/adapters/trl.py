@@ -33,6 +33,7 @@ from typing import Any, ClassVar, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective, real_number
@@ -48,7 +49,7 @@ with extra("llm"):
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
-    from ordergrad.adapters.recipes import Scale, Small, check_options, check_size, scaled
+    from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled
     from ordergrad.adapters.trl_config import (
         SETTINGS,
         Group,
@@ -172,7 +173,7 @@ class OrderGradMixin:
     args: Any
     model: Any
     scale: Scale
-    small: Small
+    small: SmallGroups
     group: Group
     num_generations: int
     num_generations_eval: int
@@ -186,7 +187,7 @@ class OrderGradMixin:
         *positional: Any,
         objective: str | Objective | ObjectiveSchedule | Callable[[float], str | Objective] | None = None,
         scale: Scale | None = None,
-        small: Small | None = None,
+        small: SmallGroups | None = None,
         success: float | None = None,
         success_reward: str | None = None,
         group: Group | None = None,
@@ -218,6 +219,9 @@ class OrderGradMixin:
         _record(self.args, self._config, self.settings)
         self._success_column = self._column_of_success()
         if self.accelerator.is_main_process:
+            if self.group == "prompt":
+                for t in (0.0, 0.5, 1.0):
+                    note_levels(self.schedule.at(t), (config or self._config).num_generations)
             for sentence in self._departures():
                 warnings.warn(sentence, stacklevel=2)
 
@@ -422,7 +426,7 @@ class OrderGradRLOOTrainer(OrderGradMixin, RLOOTrainer):
 
 
 def batch_advantages(
-    rewards: Array, objective: str | Objective, *, where: Array | None = None, small: Small = "zero"
+    rewards: Array, objective: str | Objective, *, where: Array | None = None, small: SmallGroups = "zero"
 ) -> Array:
     r"""Rank every completion among those of all prompts, and centre its advantage within its prompt.
 

@@ -14,7 +14,7 @@ from ordergrad.extras import extra
 with extra("llm"):
     from trl import GRPOConfig, RLOOConfig
 
-    from ordergrad.adapters.recipes import Scale, Small
+    from ordergrad.adapters.completions import Scale, SmallGroups
 
 __all__ = [
     "SETTINGS",
@@ -65,7 +65,7 @@ class _Settings:
 
     objective: str = field(default="mean", metadata={"help": "What to optimise, such as top:2@4 or max@4..mean."})
     scale: Scale = field(default="none", metadata={"help": "Divide the advantages by their standard deviation."})
-    small: Small = field(default="zero", metadata={"help": "Advantages of a group that is too small for K."})
+    small: SmallGroups = field(default="zero", metadata={"help": "Advantages of a group that is too small for K."})
     success: float = field(default=1.0, metadata={"help": "Smallest reward that is a success, for pass@k."})
     success_reward: str | None = field(default=None, metadata={"help": "The reward function that decides it."})
     group: Group = field(default="prompt", metadata={"help": "What a completion is ranked among."})

@@ -7,7 +7,7 @@ verl's `token_level_rewards`, and each response's advantage stands at every one 
 losses, logging, checkpoints and placement are verl's own.
 
 Under the keys of ``algorithm.ordergrad``: `objective`, and `scale` and `small` as in
-`ordergrad.adapters.recipes.completion_advantages`.
+`ordergrad.adapters.completions.completion_advantages`.
 
 verl finds this module by the entry point group ``verl.plugins`` when it is imported; ``ordergrad_verl`` is what it
 loads, so that a failure is not passed over in silence. Settings are checked where verl checks its own, before Ray
@@ -40,7 +40,14 @@ with extra("verl"):
     import verl.utils.config
     from verl.trainer.ppo.core_algos import register_adv_est
 
-    from ordergrad.adapters.recipes import Scale, Small, check_fits, check_options, completion_advantages, sessions
+    from ordergrad.adapters.completions import (
+        Scale,
+        SmallGroups,
+        check_fits,
+        check_options,
+        completion_advantages,
+        sessions,
+    )
 
 __all__ = ["Settings", "advantages", "check", "departures", "settings"]
 
@@ -52,7 +59,7 @@ class Settings(NamedTuple):
 
     objective: Objective
     scale: Scale = "none"
-    small: Small = "zero"
+    small: SmallGroups = "zero"
 
 
 def settings(algorithm: Any) -> Settings:
@@ -108,7 +115,7 @@ def advantages(
     chosen = settings(config)
     if index is None:
         raise ValueError("adv_estimator=ordergrad needs the uid of every row to form groups; got none")
-    rewards = token_level_rewards.detach().sum(-1).double().cpu().numpy()
+    rewards = token_level_rewards.detach().sum(-1, dtype=torch.float32).cpu().numpy()
     ranked, row_of = _sessions(batch_keys or _batch_keys(), len(rewards))
     a = completion_advantages(
         rewards[ranked],

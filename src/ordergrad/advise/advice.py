@@ -154,7 +154,7 @@ def _weighed(
     for x, estimates, chance in samples:
         for i, (objective, (_, baseline)) in enumerate(zip(objectives, pairs, strict=True)):
             estimate = estimates(advantages(x, objective, baseline=baseline))
-            first[i] += np.vdot(chance, estimate)
+            first[i] += (chance * estimate).sum()
             squares = chance * estimate**2
             second[i] += squares.sum()
             largest[i] = max(largest[i], squares.max())
@@ -194,13 +194,13 @@ def _advantages(group: Prompts, objective: Objective) -> Array:
 
 def _value(rewards: Rewards, objective: Objective) -> float:
     values = [np.asarray(exact.value(group.x, group.p, objective)) for group in rewards.prompts]
-    return float(sum(group.share @ value for group, value in zip(rewards.prompts, values, strict=True)))
+    return float(sum((group.share * value).sum() for group, value in zip(rewards.prompts, values, strict=True)))
 
 
 def _mean(rewards: Rewards, tables: Sequence[Array]) -> float:
     """Return the mean of a number of every outcome, over prompts and outcomes."""
-    means = [group.share @ (group.p * table).sum(axis=1) for group, table in zip(rewards.prompts, tables, strict=True)]
-    return float(sum(means))
+    pairs = zip(rewards.prompts, tables, strict=True)
+    return float(sum(np.einsum("g,go,go->", group.share, group.p, table) for group, table in pairs))
 
 
 def _mass(objective: Objective) -> float:

@@ -167,14 +167,15 @@ def _reservoir(groups: "Iterator[Groups]", rng: np.random.Generator) -> list[tup
 def _shaped(groups: list[tuple[Array, Array]]) -> Prompts:
     """Return prompts whose rewards have the shape of all groups' standardised rewards."""
     shares = [weights / weights.sum() for _, weights in groups]
-    means = np.array([share @ x for share, (x, _) in zip(shares, groups, strict=True)])
-    squares = [share @ (x - mean) ** 2 for share, (x, _), mean in zip(shares, groups, means, strict=True)]
+    means = np.array([(share * x).sum() for share, (x, _) in zip(shares, groups, strict=True)])
+    squares = [(share * (x - mean) ** 2).sum() for share, (x, _), mean in zip(shares, groups, means, strict=True)]
     sizes = np.array([len(x) for x, _ in groups])
     spread = np.sqrt(np.array(squares) * sizes / np.maximum(sizes - 1, 1))
     wide = np.flatnonzero((spread > 0) & (sizes > 1))
     standard = [((groups[i][0] - means[i]) / spread[i], shares[i]) for i in wide.tolist()]
     x, p = _thinned(np.concatenate([z for z, _ in standard]), np.concatenate([share for _, share in standard]), _SHAPE)
-    x = (x - p @ x) / np.sqrt(p @ (x - p @ x) ** 2)
+    x = x - (p * x).sum()
+    x = x / np.sqrt((p * x**2).sum())
     some = np.linspace(0, len(groups) - 1, min(len(groups), _PROMPTS)).round().astype(int)
     count = len(some)
     return Prompts(means[some, None] + spread[some, None] * x, np.tile(p, (count, 1)), np.full(count, 1 / count))

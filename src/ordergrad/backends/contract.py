@@ -100,7 +100,7 @@ class Backend(Protocol):
     def fused(self, x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, /) -> Array | None:
         """Return the scan of every group from a fused kernel.
 
-        None where there is no kernel for such arrays or, on the host, a sum is not finite. Without a mask one scan
+        None where there is no kernel for such arrays or, on the host, a sum may overflow. Without a mask one scan
         serves all groups; with one there are those of 0..n valid samples, one after the other.
         """
         ...

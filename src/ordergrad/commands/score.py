@@ -1,5 +1,6 @@
 """The command `ordergrad score`: objectives measured on reward logs, as tables and files."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from ordergrad.runs.tables import number_text
 from ordergrad.runs.terminal import show_table
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.score.settings import ScoreSettings
-from ordergrad.score.tables import comparison_table, curve_table, objective_table, tail_table
+from ordergrad.score.tables import comparison_table, curve_table, objective_table, step_table, tail_table
 from ordergrad.spec import parse
 
 if TYPE_CHECKING:
@@ -39,16 +40,25 @@ def score(
         list[str] | None,
         typer.Option("--objective", "-o", help="What to measure (repeatable).", show_default=" ".join(_OBJECTIVES)),
     ] = None,
+    k: Annotated[str | None, typer.Option("-k", help="Numbers of tries: 1,5,10.", show_default="powers of two")] = None,
     *,
     settings: dict[str, Any],
     out: Annotated[Path | None, typer.Option(help="Folder for all tables.", show_default="printed only")] = None,
     advantages: Annotated[Path | None, typer.Option(help="File for the rows with their advantages.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --out and --advantages hold.")] = False,
+    prompts: Annotated[
+        Path | None, typer.Option(help="File (.csv, .jsonl) for the prompts: keep, drop or resample, and a group size.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files and folders that are named.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Measure objectives on logs of rewards, and find the groups that carry a gradient."""
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False, quiet=quiet or as_json)
     with handling_errors(console):
         objectives = _parsed(objective or _OBJECTIVES)
+        ks = None if k is None else _tries(k)
         asked = ScoreSettings(**settings)
         check_settings(asked)
         if asked.weight is not None and asked.baseline != "leave_one_out":
@@ -60,6 +70,8 @@ def score(
         logs = open_logs(file, asked)
         if advantages is not None:
             _check_advantages(advantages, logs, objectives, overwrite)
+        if prompts is not None:
+            _check_prompts(prompts, logs, overwrite)
 
         from ordergrad.score.comparison import compare_logs
         from ordergrad.score.folder import check_folder, results_of, write_score
@@ -78,6 +90,7 @@ def score(
                             success=asked.success,
                             skip_broken=asked.skip_broken,
                             keep=len(logs) > 1,
+                            ks=ks,
                             store=store,
                             baseline=asked.baseline,
                             report=report,
@@ -98,6 +111,12 @@ def score(
                 with console.status(f"writing {advantages}"):
                     count = write_advantages(logs[0], objectives, store, advantages)
                 console.print(f"{count:,} rows with advantages written to {plain(str(advantages))}")
+        if prompts is not None:
+            from ordergrad.score.prompts import write_prompts
+
+            counts = write_prompts(logs[0], asked.success, scored[0][1].passes, prompts)
+            shown = ", ".join(f"{count:,} to {action}" for action, count in counts.items())
+            console.print(f"prompts written to {plain(str(prompts))}: {shown}")
         if out is not None:
             settings = {
                 "logs": list(file),
@@ -108,6 +127,8 @@ def score(
             }
             write_score(out, settings, results)
             console.print(f"tables written to {plain(str(out))}")
+        if as_json:
+            typer.echo(json.dumps(results))
 
 
 def _parsed(objectives: Sequence[str]) -> list[str]:
@@ -116,6 +137,14 @@ def _parsed(objectives: Sequence[str]) -> list[str]:
         return list(dict.fromkeys(str(parse(objective)) for objective in objectives))
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _tries(text: str) -> list[int]:
+    """Return the numbers of tries that a list such as 1,5,10 names."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"-k must be whole numbers from 1 on, such as 1,5,10; got {text}")
+    return sorted(set(map(int, parts)))
 
 
 def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str], overwrite: bool) -> None:
@@ -140,24 +169,49 @@ def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str
         raise UserError(f"the log already has the column {min(taken)}")
 
 
+def _check_prompts(out: Path, logs: "Sequence[Log]", overwrite: bool) -> None:
+    """Check that the prompts can be written."""
+    if len(logs) != 1:
+        raise UserError(f"--prompts needs exactly one log; got {len(logs)}")
+    if out.suffix.lower() not in (".csv", ".jsonl"):
+        raise UserError(f"--prompts must end in .csv or .jsonl; got {out}")
+    if not out.parent.is_dir():
+        raise UserError(f"--prompts must lie in an existing folder; got {out}")
+    if logs[0].columns.group is None:
+        raise UserError("--prompts needs groups; this log has none")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists; add --overwrite to replace it")
+
+
 def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> None:
-    table = objective_table(results)
-    for last, log in zip([*[False] * (len(results["logs"]) - 1), True], results["logs"], strict=True):
+    for log in results["logs"]:
         console.print(f"\n[bold]{plain(log['log'])}[/]: {plain(_about(log))}")
         console.print(plain(log["read_as"]), style="dim")
+        _show_findings(console, results, log["log"])
+    table = objective_table(results)
+    for last, log in zip([*[False] * (len(results["logs"]) - 1), True], results["logs"], strict=True):
+        console.print(f"\n[bold]{plain(log['log'])}[/]" if len(results["logs"]) > 1 else "")
         show_table(console, table.where("log", log["log"]).without("log"), notes=last)
         mixed = mixed_sizes(log, results["objectives"])
         if mixed:
             console.print(plain(mixed), style="yellow")
-    for table in (curve_table(results), tail_table(results), comparison_table(results)):
-        console.print()
-        show_table(console, table)
+    tables = [step_table(results, 8, 3), curve_table(results), tail_table(results), comparison_table(results)]
+    for table in tables:
+        if table.rows:
+            console.print()
+            show_table(console, table)
     count = sum(log["broken"] for log in results["logs"])
     if skip_broken and count:
         shown = results["broken"][:10]
         console.print(f"\n[yellow]{count:,} rows could not be used and were left out; the first {len(shown)}:[/]")
         for row in shown:
             console.print(f"  {plain(row['file'])}, {row['place']} {row['number']}: {plain(row['reason'])}")
+
+
+def _show_findings(console: Console, results: Mapping[str, Any], log: str) -> None:
+    for finding in results["findings"]:
+        if finding["log"] == log:
+            console.print(f"- [bold]{plain(finding['text'])}[/] {plain(finding['advice'])}")
 
 
 def _about(log: Mapping[str, Any]) -> str:

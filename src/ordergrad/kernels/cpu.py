@@ -21,7 +21,7 @@ import os
 from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
 from queue import SimpleQueue
 from typing import Any, NamedTuple, cast
 
@@ -119,7 +119,7 @@ def default_threads() -> int:
 
 
 def scan_groups(x: Array, scans: Scans, threads: int) -> Array | None:
-    """Return the scan of every row of a (groups, n) array, or None where a sum is not finite.
+    """Return the scan of every row of a (groups, n) array, or None where a sum may overflow.
 
     Args:
         x: Rewards, float32 or float64, contiguous, n >= 2.
@@ -141,7 +141,7 @@ def scan_groups(x: Array, scans: Scans, threads: int) -> Array | None:
 
 
 def scan_ragged(x: Array, layout: Layout, scans: Scans, threads: int) -> Array | None:
-    """Return the scan of every group of a flat array, 0 where no group has a reward; None where a sum is not finite.
+    """Return the scan of every group of a flat array, 0 where no group has a reward; None where a sum may overflow.
 
     Args:
         x: All rewards, float32 or float64, contiguous, one axis.
@@ -374,7 +374,9 @@ def _transpose(typing: Any, x: Any, start: Any, stride: Any, y: Any, at: Any, st
 
 
 def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, sizes: Any) -> Any:
-    """Turn sorted keys into the scan, centred or with the common part, and return a sum that is 0 if all is finite.
+    """Turn sorted keys into the scan, centred or with the common part; return a sum that is 0 if no sum overflows.
+
+    That is the rule of `ordergrad.arrays`: 2 n times the range of the rewards must fit their dtype.
 
     The rows of `slopes` and `offset` are numbers from `at` on, the same in all lanes; or, where `sizes` is an array
     of the group size in each lane, rows of lanes.
@@ -386,7 +388,7 @@ def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, si
         keys, n, slopes, offset, at, sizes = arguments
         kind, _, kind_slopes, kind_offset, _, kind_sizes = signature.args
         narrow = ir.VectorType(context.get_value_type(kind.dtype), LANES)
-        zero = ir.Constant(wide, [0.0] * LANES)
+        zero, two = (ir.Constant(wide, [number] * LANES) for number in (0.0, 2.0))
 
         def widen(value: Any) -> Any:
             target = wide if isinstance(value.type, ir.VectorType) else ir.DoubleType()
@@ -418,13 +420,13 @@ def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, si
         with cgutils.for_range(builder, builder.sub(n, _size(1))) as loop:
             pointer = row(builder.add(loop.index, _size(1)))
             key = widen(_load(builder, pointer))
-            gap = builder.fsub(key, builder.load(before))
-            builder.store(key, before)
             inside = None
             if ragged:
                 rank = builder.uitofp(builder.add(loop.index, _size(1)), ir.DoubleType())
                 inside = builder.fcmp_ordered("<", _splat(builder, rank), size)
-                gap = builder.select(inside, gap, zero)
+                key = builder.select(inside, key, builder.load(before))
+            gap = builder.fsub(key, builder.load(before))
+            builder.store(key, before)
             here = builder.fadd(builder.load(climb), builder.fmul(weight(kind_slopes, slopes, loop.index), gap))
             builder.store(here, climb)
             counted = here if inside is None else builder.select(inside, here, zero)
@@ -436,8 +438,9 @@ def _climb(typing: Any, keys: Any, n: Any, slopes: Any, offset: Any, at: Any, si
         with cgutils.for_range(builder, n) as loop:
             pointer = row(loop.index)
             _store(builder, rounded(builder.fadd(widen(_load(builder, pointer)), shift)), pointer)
-        ends = [widen(rounded(end)) for end in (shift, builder.load(climb))]
-        finite = builder.fadd(*(builder.fsub(end, end) for end in ends))
+        spread = builder.fmul(builder.fmul(builder.fsub(builder.load(before), lowest), size), two)
+        ends = [widen(rounded(end)) for end in (shift, builder.load(climb), spread)]
+        finite = reduce(builder.fadd, (builder.fsub(end, end) for end in ends))
         result = ir.Constant(ir.DoubleType(), 0.0)
         for lane in range(LANES):
             result = builder.fadd(result, builder.extract_element(finite, ir.Constant(ir.IntType(32), lane)))
@@ -694,14 +697,15 @@ def _place(
     total: Array,
     out: Array,
 ) -> float:
-    """Scan sorted groups and put the results in their places; return a sum that is 0 if all is finite."""
+    """Scan sorted groups and put the results in their places; return a sum that is 0 if no sum overflows."""
     mask = (np.int64(1) << np.int64(bits)) - np.int64(1)
     finite = 0.0
+    limit = np.finfo(out.dtype).max
     for r in range(len(groups)):
         group = groups[r]
         start, size, begin = np.uintp(starts[group]), np.uintp(sizes[group]), np.uintp(at[group])
-        before = np.float64(values[r, 0])
-        climb, sums, common = 0.0, 0.0, float(total[row[group]]) * before
+        lowest = np.float64(values[r, 0])
+        before, climb, sums, common = lowest, 0.0, 0.0, float(total[row[group]]) * lowest
         for i in range(size):
             value = np.float64(values[r, i])
             if i > 0:
@@ -713,7 +717,7 @@ def _place(
             place = start + np.uintp(keys[r, i] & mask)
             out[place if positions is None else np.uintp(positions[place])] = climb
         shift = common - sums / size
-        finite += shift - shift
+        finite += shift - shift if 2.0 * size * (before - lowest) <= limit else np.nan
         for i in range(size):
             out[start + i if positions is None else np.uintp(positions[start + i])] += shift
         for i in (np.uintp(0), size - np.uintp(1)):

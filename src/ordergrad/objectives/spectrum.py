@@ -78,8 +78,8 @@ class Spectrum(Level):
             densities = np.column_stack([spectrum_of(increments[:, None], nodes), densities])
             shapes = np.column_stack([increments, *(subset_weights(shape, k) for shape in shapes.T)])
         root, firm = np.sqrt(mass), 1e4  # one more equation, of great weight: the mass of φ
-        design = np.vstack([root[:, None] * densities, firm * shapes.sum(axis=0)])
-        fitted = _least_squares(design, np.append(root * self.density(nodes), firm * increments.sum()), signed)
+        design = np.vstack([firm * shapes.sum(axis=0), root[:, None] * densities])
+        fitted = _least_squares(design, np.append(firm * increments.sum(), root * self.density(nodes)), signed)
         return np.einsum("kc,c->k", shapes, fitted)
 
     def cumulative(self, u: Array) -> Array:
@@ -123,7 +123,24 @@ def _least_squares(design: Array, values: Array, signed: bool) -> Array:
     """Return the coefficients that fit best, nonnegative ones unless they may be `signed`."""
     from scipy.optimize import nnls
 
-    scale = np.linalg.norm(design, axis=0)
+    scale = np.sqrt((design**2).sum(axis=0))
     scale[scale == 0] = 1
-    solve: Any = np.linalg.lstsq if signed else partial(nnls, maxiter=100 * len(scale))
-    return np.asarray(solve(design / scale, values)[0], dtype=np.float64) / scale
+    design, values = _triangular(design / scale, values)
+    solve: Any = partial(np.linalg.lstsq, rcond=2e-13) if signed else partial(nnls, maxiter=100 * len(scale))
+    return np.asarray(solve(design, values)[0], dtype=np.float64) / scale
+
+
+def _triangular(design: Array, values: Array) -> tuple[Array, Array]:
+    """Return as many equations as unknowns with the same least-squares solutions, by Householder's reflections.
+
+    So few that BLAS solves them without threads, which would not survive a fork.
+    """
+    table, columns = np.column_stack([design, values]), design.shape[1]
+    for j in range(columns):
+        mirror = table[j:, j].copy()
+        mirror[0] += np.copysign(np.sqrt((mirror**2).sum()), mirror[0])
+        length = (mirror**2).sum()
+        if length > 0:
+            share = np.einsum("i,ij->j", mirror, table[j:, j:]) * (2 / length)
+            table[j:, j:] -= mirror[:, None] * share
+    return table[:columns, :columns], table[:columns, columns]

@@ -265,15 +265,21 @@ def number_text(value: float | None, digits: int = 4, sign: str = "") -> str:
 
 
 def estimate_text(middle: float, low: float | None, high: float | None, digits: int = 4) -> str:
-    """Return a value with half of its interval, if it is known; a half that is rounding alone is 0.
+    """Return a value with half of its interval, or with both ends if they lie at different distances, if it is known.
+
+    A half that is rounding alone is 0.
 
     Example:
         >>> estimate_text(497.21, 491.2, 503.2), estimate_text(500.0, 499.9999999999997, 500.0000000000003)
         ('497.2 ± 6', '500 ± 0')
+        >>> estimate_text(0.025, 0.001, 0.139)
+        '0.025 [0.001, 0.14]'
     """
     if low is None or high is None or math.isnan(high - low):
         return number_text(middle, digits)
     half = (high - low) / 2
+    if max(high - middle, middle - low) > 1.5 * min(high - middle, middle - low) and half >= 1e-9 * abs(middle):
+        return f"{number_text(middle, digits)} [{number_text(low, 2)}, {number_text(high, 2)}]"
     return f"{number_text(middle, digits)} ± {number_text(0.0 if half < 1e-9 * abs(middle) else half, 2)}"
 
 

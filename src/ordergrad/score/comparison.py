@@ -106,14 +106,23 @@ def _matched(first: Summary, other: Summary) -> tuple[Array, Array]:
     import polars as pl
 
     sides = [_joined(summary) for summary in (first, other)]
-    frames = [pl.DataFrame({"key0": keys[:, 0], "key1": keys[:, 1]}).with_row_index("at") for keys, _ in sides]
-    pairs = frames[0].join(frames[1], on=["key0", "key1"])
+    frames = [pl.DataFrame({"key": keys}).with_row_index("at") for keys, _ in sides]
+    pairs = frames[0].join(frames[1], on="key")
     return sides[0][1][pairs["at"].to_numpy()], sides[1][1][pairs["at_right"].to_numpy()]
 
 
 def _joined(summary: Summary) -> tuple[Array, Array]:
-    kept = summary.kept or [(np.zeros((0, 2), np.uint64), np.zeros((0, len(summary.objectives))))]
-    return np.concatenate([keys for keys, _ in kept]), np.concatenate([values for _, values in kept])
+    """Return the prompts of a log, or its groups without steps, and the mean of the values of each over its steps."""
+    kept = summary.kept or [(np.zeros(0, np.uint64), np.zeros((0, len(summary.objectives))))]
+    keys, values = np.concatenate([keys for keys, _ in kept]), np.concatenate([values for _, values in kept])
+    distinct, at = np.unique(keys, return_inverse=True)
+    if len(distinct) == len(keys):
+        return keys, values
+    known = ~np.isnan(values)
+    columns = zip(np.where(known, values, 0.0).T, known.T, strict=True)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(at, v, len(distinct)) / np.bincount(at, some, len(distinct)) for v, some in columns]
+    return distinct, np.stack(means, axis=1)
 
 
 def _paired(apart: Array) -> dict[str, Any]:
@@ -129,7 +138,8 @@ def _paired(apart: Array) -> dict[str, Any]:
 def _unpaired(first: Summary, other: Summary, column: int) -> dict[str, Any]:
     from scipy.stats import norm, t
 
-    (v0, e0, n0), (v1, e1, n1) = first.estimate(column), other.estimate(column)
+    one, two = first.estimate(column), other.estimate(column)
+    (v0, e0, n0), (v1, e1, n1) = ((found.value, found.error, found.units) for found in (one, two))
     if not min(n0, n1):
         return {"method": "none"} | dict.fromkeys(("difference", "error", "low", "high", "p_value"), math.nan)
     difference, error = v1 - v0, math.hypot(e0, e1)

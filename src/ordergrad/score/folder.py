@@ -4,18 +4,21 @@
 OUT/
   config.json        kind "score", the exact command, settings and package versions
   results.json       everything below as one object
-  values.csv         log, objective, value, error, low, high, groups, too_small
-  signal.csv         log, objective, groups, too_small, no_signal, effective, effective_share, rows
-  curves.csv         log, curve, k, value, error, low, high, groups
+  findings.csv       log, kind, text, advice (where there are any)
+  values.csv         log, objective, value, error, low, high, groups, units, too_small
+  signal.csv         log, objective, groups, too_small, no_signal, low, high, effective, effective_share, rows
+  outcomes.csv       log, outcome, value, error, low, high, groups, units (where rewards are successes)
+  curves.csv         log, curve, k, value, error, low, high, groups, units
   tails.csv          log, statistic, value
   quantiles.csv      log, u, reward
-  steps.csv          log, step, objective, value, error, groups (where the logs have steps)
+  steps.csv          log, step, objective, value, error, low, high, groups (where the logs have steps)
   comparisons.csv    log, against, objective, difference, error, low, high, p_value, method, pairs
   broken.csv         log, file, place, number, reason (the first broken rows, where any were skipped)
 ```
 
-``log`` is the name of a log, unique in the folder. ``low`` and ``high`` are the ends of the 95% interval, Student's
-over groups. A number that is not known (the error of a value without groups) is null in JSON and empty in CSV.
+``log`` is the name of a log, unique in the folder. ``low`` and ``high`` are the ends of the 95% interval, over
+``units``: prompts, where groups are of the same prompts at several steps (see `ordergrad.score.means`). A number that
+is not known (the error of a value without groups) is null in JSON and empty in CSV.
 
 - ``values``: the mean over groups of the unbiased estimate of each group; ``groups`` is how many were large enough,
   ``too_small`` how many were not. Objectives without @K take K = N of each group. With one group the error is
@@ -23,41 +26,46 @@ over groups. A number that is not known (the error of a value without groups) is
 - ``signal``: the gradient under each objective, and under ``grpo``. ``no_signal`` is the share of groups with all
   advantages zero, ``effective`` the mean over the other groups of (Σ|A|)² / ΣA², ``effective_share`` the same ratio
   over all rows together, divided by their number ``rows``.
-- ``curves``: ``curve`` is ``pass`` (pass@k) or ``max`` (max@k); k = 1, 2, 4, ... up to the largest group's size, and
-  to 1024.
+- ``outcomes``: the shares of groups that ``never`` and ``always`` pass.
+- ``curves``: ``curve`` is ``pass`` (pass@k, one of k tries passes), ``all`` (pass^k, all of them do) or ``max``
+  (max@k); k = 1, 2, 4, ... up to the largest group's size, and to 1024, or those of ``-k``. The first two only where
+  rewards have two values, success and failure.
 - ``tails``: statistics of all rewards pooled, groups aside, by their objective string (``cvar:0.05``, ``var:0.05``,
   ``median``, ``uppercvar:0.05``, ...).
 - ``quantiles``: the quantile function of all rewards pooled, ascending u from 0 (smallest) to 1 (largest); the levels
   are dense at both ends.
 - ``comparisons``: each log against the first, ``difference`` = log - against. Both logs at the same K, which
   ``objective`` names: without @K it is the largest that the usual (median) group of every log allows. ``method`` is
-  ``paired`` (over the ``pairs`` of groups with the same id), ``welch`` (no ids in common), ``jackknife`` (a log of one
-  group) or ``none`` (a log has no group that is large enough).
+  ``paired`` (over the ``pairs`` of prompts in both, each the mean over its steps), ``welch`` (no ids in common),
+  ``jackknife`` (a log of one group) or ``none`` (a log has no group that is large enough).
 
-``results.json`` is one object: ``objectives``, ``success`` (the threshold of pass@k), ``logs``, ``comparisons`` and
-``broken``. Each of ``logs`` has ``log`` (its name), ``files``, the numbers of ``rows`` that were read, ``used``
-(ranked), ``masked`` and ``broken`` ones, ``groups``, their ``smallest`` and ``largest`` size, the ``mean``, ``sd``,
-``min`` and ``max`` of all used rewards, ``exact_quantiles`` (whether the pooled distribution was kept whole),
-``scattered`` (whether groups were not contiguous), and the rows of the tables as objects: ``values``, ``signal``,
-``curves``, ``tails``, ``quantiles``, ``steps``.
+``results.json`` is one object, which ``--json`` prints: ``objectives``, ``success`` (the threshold of pass@k),
+``logs``, ``comparisons``, ``broken`` and ``findings``. Each of ``logs`` has ``log`` (its name), ``files``, ``read_as``
+(in words), the numbers of ``rows`` that were read, ``used`` (ranked), ``masked`` (by --mask or --where) and ``broken``
+ones, ``groups``, their ``smallest`` and ``largest`` size, the ``mean``, ``sd``, ``min`` and ``max`` of all used
+rewards, ``exact_quantiles`` (whether the pooled distribution was kept whole), ``scattered`` (whether groups were not
+contiguous), and the rows of the tables as objects: ``values``, ``signal``, ``outcomes``, ``curves``, ``tails``,
+``quantiles``, ``steps``.
 """
 
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, write_json, write_rows
 from ordergrad.runs.tables import json_values
+from ordergrad.score.findings import findings
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
 
 __all__ = ["check_folder", "results_of", "write_score"]
 
 _FILES = ("results.json", *(f"{name}.csv" for name in ("values", "signal", "curves", "tails", "quantiles")))
-_OPTIONAL = ("steps.csv", "comparisons.csv", "broken.csv")
+_OPTIONAL = ("steps.csv", "outcomes.csv", "comparisons.csv", "findings.csv", "broken.csv")
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
@@ -102,7 +110,7 @@ def results_of(
         }
         for reading, summary in logs
     ]
-    return json_values(
+    content = json_values(
         {
             "objectives": list(objectives),
             "success": success,
@@ -111,6 +119,7 @@ def results_of(
             "broken": broken,
         }
     )
+    return content | {"findings": [asdict(finding) for finding in findings(content)]}
 
 
 def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
@@ -124,9 +133,10 @@ def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, An
     if out.exists():
         shutil.rmtree(out)
     open_folder(out, settings, kind="score", resume=False)
-    for name in ("values", "signal", "curves", "tails", "quantiles", "steps"):
+    for name in ("values", "signal", "outcomes", "curves", "tails", "quantiles", "steps"):
         rows = [{"log": log["log"]} | row for log in results["logs"] for row in log[name]]
         write_rows(out / f"{name}.csv", rows)
     write_rows(out / "comparisons.csv", results["comparisons"])
+    write_rows(out / "findings.csv", results["findings"])
     write_rows(out / "broken.csv", results["broken"])
     write_json(out / "results.json", results)

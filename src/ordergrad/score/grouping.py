@@ -23,7 +23,7 @@ __all__ = ["Groups", "ScatteredError", "contiguous", "fingerprints", "partitione
 
 Array = NDArray[Any]
 _PARTS = 64
-_OPTIONAL = ("weight", "step", "position")
+_OPTIONAL = ("weight", "step", "unit", "position")
 
 
 class ScatteredError(Exception):
@@ -56,7 +56,9 @@ def fingerprints(frame: pl.DataFrame) -> pl.DataFrame:
     if "group" not in frame.columns and "step" not in frame.columns:
         return frame.with_columns(key0=pl.lit(0, pl.UInt64), key1=pl.lit(0, pl.UInt64))
     name = frame.select(column for column in ("group", "step") if column in frame.columns)
-    keys = name.hash_rows(1).alias("key0"), name.hash_rows(2).alias("key1")
+    keys = [name.hash_rows(1).alias("key0"), name.hash_rows(2).alias("key1")]
+    if {"group", "step"} <= set(frame.columns):
+        keys.append(frame.select("group").hash_rows(1).alias("unit"))
     return frame.with_columns(keys).drop("group", strict=False)
 
 

@@ -50,6 +50,7 @@ class GroupScores:
         squares: ΣA² likewise.
         best: max@k for k = 1, 2, 4, ..., (G, C).
         passed: pass@k, (G, C).
+        reliable: pass^k, the chance that all of k tries pass, (G, C).
     """
 
     sizes: Array
@@ -58,6 +59,7 @@ class GroupScores:
     squares: Array
     best: Array
     passed: Array
+    reliable: Array
 
 
 def powers(largest: int) -> list[int]:
@@ -98,7 +100,7 @@ def score_groups(
     parsed = tuple(map(parse, objectives))
     counts = tuple(powers(int(sizes.max(initial=1))) if ks is None else ks)
     g, o, c = len(sizes), len(parsed), len(counts)
-    scores = GroupScores(sizes, *(np.full((g, width), np.nan) for width in (o, o + 1, o + 1, c, c)))
+    scores = GroupScores(sizes, *(np.full((g, width), np.nan) for width in (o, o + 1, o + 1, c, c, c)))
     for members, rows in by_size(sizes):
         x = rewards[rows]
         if weights is None:
@@ -171,15 +173,16 @@ def _score_sorted(
     for column, objective in enumerate(objectives):
         if n >= smallest_group(objective, "value"):
             weights = _weights(objective, "value", n)
-            out.values[at, column] = weights.total * lowest + gaps @ weights.offset
+            out.values[at, column] = weights.total * lowest + np.einsum("gm,m->g", gaps, weights.offset)
         if n >= smallest_group(objective, "leave_one_out"):
             _add_signal(_climb(_weights(objective, "leave_one_out", n).slopes * gaps), column, out, at)
     passes = np.count_nonzero(ordered >= success, axis=1)
     for column, k in enumerate(ks):
         if k <= n:
             upper = _weights(parse(f"max@{k}"), "value", n).offset
-            out.best[at, column] = lowest + gaps @ upper
-            out.passed[at, column] = np.concatenate([[0.0], upper[::-1], [1.0]])[passes]
+            out.best[at, column] = lowest + np.einsum("gm,m->g", gaps, upper)
+            one = np.concatenate([[0.0], upper[::-1], [1.0]])
+            out.passed[at, column], out.reliable[at, column] = one[passes], 1 - one[n - passes]
     if n > 1:
         centred = ordered - ordered.mean(axis=1, keepdims=True)
         centred[gaps.max(axis=1) == 0] = 0
@@ -226,4 +229,6 @@ def _score_weighted(
     for column, k in enumerate(ks):
         if k <= n:
             out.best[at, column] = value(x, f"max@{k}", sample_weight=weights)
-            out.passed[at, column] = value((x >= success).astype(float), f"max@{k}", sample_weight=weights)
+            passes = (x >= success).astype(float)
+            out.passed[at, column] = value(passes, f"max@{k}", sample_weight=weights)
+            out.reliable[at, column] = value(passes, f"min@{k}", sample_weight=weights)

@@ -135,6 +135,7 @@ def score_log(
     success: float = 1.0,
     skip_broken: bool = False,
     keep: bool = False,
+    ks: Sequence[int] | None = None,
     store: "RowStore | None" = None,
     baseline: Baseline = "leave_one_out",
     report: Callable[[int, float], None] = lambda rows, done: None,
@@ -147,6 +148,7 @@ def score_log(
         success: A reward of at least this much counts as a success in pass@k.
         skip_broken: Whether to leave out rows that cannot be used.
         keep: Whether to keep the values of every group, to compare logs.
+        ks: The comparison sizes of pass@k, pass^k and max@k; default powers of two.
         store: Takes the advantages of every row under every objective.
         baseline: Of those advantages.
         report: Called with the number of rows read so far and the share of the log.
@@ -156,12 +158,12 @@ def score_log(
     """
 
     def use(reading: Reading, groups: Iterator[Groups]) -> Summary:
-        summary = Summary(objectives, success, keep)
+        summary = Summary(objectives, success, keep, ks)
         for some in groups:
-            weights, steps = some.extra.get("weight"), some.extra.get("step")
+            weights, steps, units = (some.extra.get(name) for name in ("weight", "step", "unit"))
             first = np.cumsum(some.sizes) - some.sizes
-            step = None if steps is None else steps[first]
-            summary.add(some.rewards, some.sizes, weights=weights, steps=step, keys=some.keys)
+            step, unit = (None if column is None else column[first] for column in (steps, units))
+            summary.add(some.rewards, some.sizes, weights=weights, steps=step, keys=some.keys, units=unit)
             if store is not None:
                 table = advantages_of(some.rewards, some.sizes, objectives, weights=weights, baseline=baseline)
                 store.put(some.extra["position"], table)

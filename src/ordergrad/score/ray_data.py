@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from ordergrad.score.columns import Roles
 from ordergrad.score.distribution import Distribution
 from ordergrad.score.groups import GRPO, GroupScores, powers, score_groups
-from ordergrad.score.summary import Moments, Summary
+from ordergrad.score.means import Moments
+from ordergrad.score.summary import Summary
 from ordergrad.score.values import usable
 
 __all__ = ["advantage_rows", "group_row", "score_dataset"]
@@ -62,7 +63,7 @@ def group_row(
     Returns:
         Arrays of length 1: ``size``, ``masked``, ``broken``; ``mean``, ``squares``, ``lowest``, ``highest`` of the
         rewards; ``value/OBJECTIVE``, ``sums/OBJECTIVE``, ``squares/OBJECTIVE`` (also for grpo) and ``max@K``,
-        ``pass@K`` as in `ordergrad.score.groups.GroupScores`. NaN where the group is too small.
+        ``pass@K``, ``pass^K`` as in `ordergrad.score.groups.GroupScores`. NaN where the group is too small.
 
     Raises:
         ValueError: A row cannot be used.
@@ -84,6 +85,7 @@ def group_row(
     row |= _named("sums", [*objectives, GRPO], scores.sums) | _named("squares", [*objectives, GRPO], scores.squares)
     row |= {f"max@{k}": number for k, number in zip(ks, scores.best[0], strict=True)}
     row |= {f"pass@{k}": number for k, number in zip(ks, scores.passed[0], strict=True)}
+    row |= {f"pass^{k}": number for k, number in zip(ks, scores.reliable[0], strict=True)}
     return {name: np.array([number]) for name, number in row.items()}
 
 
@@ -215,6 +217,7 @@ def _scores(batch: Mapping[str, Array], objectives: Sequence[str], ks: Sequence[
         table([f"squares/{name}" for name in with_grpo]),
         table([f"max@{k}" for k in ks]),
         table([f"pass@{k}" for k in ks]),
+        table([f"pass^{k}" for k in ks]),
     )
 
 

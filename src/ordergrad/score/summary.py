@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -10,59 +11,24 @@ from numpy.typing import NDArray
 
 from ordergrad.estimators import value_and_error
 from ordergrad.exact import value
+from ordergrad.intervals import interval
 from ordergrad.runs.statistics import confidence_interval
 from ordergrad.score.distribution import Distribution, levels
 from ordergrad.score.groups import GRPO, GroupScores, score_groups
+from ordergrad.score.means import Estimate, Means, Moments, bounded_interval
+from ordergrad.spec import parse
+from ordergrad.weights import sample_weights, smallest_group
 
-__all__ = ["Moments", "Summary"]
+__all__ = ["CURVES", "Summary"]
 
 Array = NDArray[Any]
 _WIDEST = 32
+CURVES = ("pass", "all", "max")
+"""pass@k, the chance that one of k tries passes; pass^k, that all do; max@k, the expected best reward."""
 _TAILS = (
     *("var:0.01", "cvar:0.01", "var:0.05", "cvar:0.05", "var:0.1", "cvar:0.1", "var:0.25", "median"),
     *("var:0.75", "uppercvar:0.1", "var:0.9", "uppercvar:0.05", "var:0.95", "uppercvar:0.01", "var:0.99"),
 )
-
-
-class Moments:
-    """Running means and variances of several columns; NaN entries do not count.
-
-    Attributes:
-        count: The number of entries of each column.
-        mean: Their mean.
-        squares: The sum of their squared distances from the mean.
-
-    Example:
-        >>> moments = Moments(1)
-        >>> moments.add(np.array([[1.0], [3.0]]))
-        >>> moments.mean, moments.error()
-        (array([2.]), array([1.]))
-    """
-
-    def __init__(self, width: int) -> None:
-        self.count, self.mean, self.squares = (np.zeros(width) for _ in range(3))
-
-    def add(self, table: Array) -> None:
-        """Add rows; a table of fewer columns fills the first ones."""
-        known = ~np.isnan(table)
-        count = known.sum(axis=0).astype(np.float64)
-        mean = np.where(known, table, 0).sum(axis=0) / np.maximum(count, 1)
-        self.join(count, mean, (np.where(known, table - mean, 0) ** 2).sum(axis=0))
-
-    def join(self, count: Array, mean: Array, squares: Array) -> None:
-        """Add the moments of other rows."""
-        first = slice(0, len(count))
-        total = np.maximum(self.count[first] + count, 1)
-        apart = mean - self.mean[first]
-        self.squares[first] += squares + apart**2 * self.count[first] * count / total
-        self.mean[first] += apart * count / total
-        self.count[first] += count
-
-    def error(self) -> Array:
-        """Return the standard errors of the means, NaN for fewer than two rows."""
-        enough = self.count > 1
-        spread = self.squares / np.where(enough, self.count * (self.count - 1), np.nan)
-        return np.sqrt(spread)
 
 
 class Summary:
@@ -84,13 +50,19 @@ class Summary:
         (0.75, 0.25, 2)
     """
 
-    def __init__(self, objectives: Sequence[str], success: float = 1.0, keep: bool = False) -> None:
+    def __init__(
+        self, objectives: Sequence[str], success: float = 1.0, keep: bool = False, ks: Sequence[int] | None = None
+    ) -> None:
         self.objectives, self.success = list(objectives), success
+        self.ks = tuple(ks or (1 << i for i in range(_WIDEST)))
+        self._chosen_ks = None if ks is None else tuple(ks)
         self.groups = self.used = 0
         self.kept: list[tuple[Array, Array]] | None = [] if keep else None
         self.sizes: Counter[int] = Counter()
         width = len(self.objectives)
-        self._values, self._best, self._passed = Moments(width), Moments(_WIDEST), Moments(_WIDEST)
+        self._values = Means(width)
+        self._silent, self._outcomes = Means(width + 1), Means(2)
+        self._curves = {name: Means(len(self.ks)) for name in CURVES}
         self._signal = {name: np.zeros(width + 1) for name in ("groups", "none", "number", "sums", "squares", "rows")}
         self._rewards, self._lowest, self._highest = Moments(1), math.inf, -math.inf
         self._distribution = Distribution()
@@ -106,6 +78,7 @@ class Summary:
         weights: Array | None = None,
         steps: Array | None = None,
         keys: Array | None = None,
+        units: Array | None = None,
     ) -> None:
         """Add whole groups.
 
@@ -115,22 +88,36 @@ class Summary:
             weights: Importance weights of the rewards.
             steps: The step of each group.
             keys: The fingerprints of the groups, needed where they are kept.
+            units: What each group is of, as a number, where several are of the same: the prompt, at its steps.
         """
         self._alone = (rewards, weights) if self.groups == 0 and len(sizes) == 1 else None
-        scores = score_groups(rewards, sizes, self.objectives, success=self.success, weights=weights)
-        self.add_scores(scores, weighted=weights is not None, steps=steps)
+        scores = score_groups(
+            rewards, sizes, self.objectives, success=self.success, weights=weights, ks=self._chosen_ks
+        )
+        self.add_scores(scores, weighted=weights is not None, steps=steps, units=units)
         self.add_rewards(rewards, weights)
+        some = sizes > 0
+        passed = np.add.reduceat(rewards >= self.success, (np.cumsum(sizes) - sizes)[some]) if some.any() else sizes[:0]
+        ends = np.stack([passed == 0, passed == sizes[some]], axis=1).astype(np.float64)
+        self._outcomes.add(ends, None if units is None else units[some])
         if self.kept is not None and keys is not None:
-            self.kept.append((keys, scores.values))
+            self.kept.append((keys[:, 0] if units is None else units, scores.values))
 
-    def add_scores(self, scores: GroupScores, *, weighted: bool = False, steps: Array | None = None) -> None:
+    def add_scores(
+        self,
+        scores: GroupScores,
+        *,
+        weighted: bool = False,
+        steps: Array | None = None,
+        units: Array | None = None,
+    ) -> None:
         """Add the scores of groups."""
         self.groups += len(scores.sizes)
         self._weighted |= weighted
         self.sizes.update(scores.sizes.tolist())
-        self._values.add(scores.values)
-        self._best.add(scores.best)
-        self._passed.add(scores.passed)
+        self._values.add(scores.values, units)
+        for name, table in (("pass", scores.passed), ("all", scores.reliable), ("max", scores.best)):
+            self._curves[name].add(table, units)
         known, loud = ~np.isnan(scores.sums), scores.squares > 0
         number = np.divide(scores.sums**2, scores.squares, out=np.zeros_like(scores.sums), where=loud)
         found = {
@@ -141,6 +128,7 @@ class Summary:
             "squares": np.where(known, scores.squares, 0),
             "rows": known * scores.sizes[:, None],
         }
+        self._silent.add(np.where(known, ~loud, np.nan).astype(np.float64), units)
         for name, table in found.items():
             self._signal[name] += table.sum(axis=0)
         if steps is not None:
@@ -162,18 +150,52 @@ class Summary:
         x, _ = distribution.points()
         self._lowest, self._highest = min(self._lowest, float(x[0])), max(self._highest, float(x[-1]))
 
-    def estimate(self, column: int) -> tuple[float, float, int]:
-        """Return the value of an objective, its standard error and the number of groups behind it.
+    def estimate(self, column: int) -> Estimate:
+        """Return the value of an objective with its error and interval; with one group, those within that group."""
+        found = self._values.estimate(column, self.used, self._bounds(self.objectives[column]))
+        if found.groups != 1:
+            return found
+        return self._within(found, self.objectives[column])
 
-        With one group, the error is the jackknife's of that group.
-        """
-        count = int(self._values.count[column])
-        value_, error = float(self._values.mean[column]), float(self._values.error()[column])
-        if count == 1 and self._signal["groups"][column] == 1:
-            n = self._signal["rows"][column]
-            squares = self._signal["squares"][column]
-            error = math.sqrt(squares / n**2 if self._weighted else (n - 1) / n**3 * squares)
-        return (value_ if count else math.nan), (error if count else math.nan), count
+    def _within(self, found: Estimate, objective: str, passes: bool = False) -> Estimate:
+        """Return an estimate from one group, with the error and interval that its rewards give."""
+        if self._alone is None or self.groups != 1:
+            return found
+        x, weights = self._alone
+        x = (x >= self.success).astype(np.float64) if passes else x
+        if smallest_group(parse(objective), "leave_one_out") > len(x):
+            return found
+        error = float(value_and_error(x, objective, sample_weight=weights)[1])
+        low, high = found.value - 1.959964 * error, found.value + 1.959964 * error
+        if weights is None:
+            bounds = (0.0, 1.0) if passes else self._ends()
+            try:
+                low, high = map(float, interval(x, objective, bounds=bounds))
+            except ValueError:
+                low = high = math.nan
+        return replace(found, error=error, low=low, high=high)
+
+    def _ends(self) -> tuple[float, float] | None:
+        """Return the two values that rewards have, None if there are others."""
+        x, _ = self._distribution.points()
+        if len(x) == 1 and x[0] in (0.0, 1.0):
+            return 0.0, 1.0
+        return (float(x[0]), float(x[-1])) if len(x) == 2 and self._distribution.exact else None
+
+    def _bounds(self, objective: str) -> tuple[float, float] | None:
+        """Return the lowest and the highest value that a group can have where rewards have two values."""
+        ends = self._ends() if self.used and not self._weighted else None
+        if ends is None or not self.sizes:
+            return None
+        parsed = parse(objective)
+        need = smallest_group(parsed, "value")
+        sizes = [n for n in (min(self.sizes), max(self.sizes)) if n >= need] or [max(need, 2)]
+        weights = [sample_weights(parsed, n) for n in sizes]
+        masses = {round(float(w.sum()), 9) for w in weights}
+        if len(masses) > 1 or any((w < 0).any() for w in weights):
+            return None
+        [mass] = masses
+        return mass * ends[0], mass * ends[1]
 
     @property
     def usual_size(self) -> int:
@@ -201,56 +223,76 @@ class Summary:
         return {
             "values": list(map(self._value_row, range(len(self.objectives)))),
             "signal": list(map(self._signal_row, range(len(self.objectives) + 1))),
-            "curves": [*self._curve("pass", self._passed), *self._curve("max", self._best)],
+            "outcomes": list(self._outcome_rows()),
+            "curves": [row for name in CURVES for row in self._curve(name)],
             "tails": [{"statistic": name, "value": number} for name, number in self._tails()],
             "quantiles": [{"u": u, "reward": reward} for u, reward in self._quantiles()],
-            "steps": [
-                {"step": step, "objective": objective, "value": v, "error": error, "groups": int(count)}
-                for step, moments in sorted(self._steps.items())
-                for objective, v, error, count in zip(
-                    self.objectives, moments.mean.tolist(), moments.error().tolist(), moments.count, strict=True
-                )
-                if count
-            ],
+            "steps": list(self._step_rows()),
         }
 
+    @property
+    def passes(self) -> bool:
+        """Whether rewards are successes and failures, or some reach the threshold of a success."""
+        ends = self._ends() if self.used else None
+        return ends is not None and ends[0] < self.success <= ends[1]
+
+    def _outcome_rows(self) -> Iterable[dict[str, Any]]:
+        """Yield the shares of groups without any success, and of nothing else, where rewards are successes."""
+        if self.passes and self.groups > 1:
+            for column, name in enumerate(("never", "always")):
+                yield {"outcome": name} | asdict(self._outcomes.estimate(column, self.groups, (0.0, 1.0)))
+
     def _value_row(self, column: int) -> dict[str, Any]:
-        v, error, count = self.estimate(column)
-        low, high = confidence_interval(v, error, count)
-        row = {"objective": self.objectives[column], "value": v, "error": error, "low": low, "high": high}
-        return row | {"groups": count, "too_small": self.groups - count}
+        found = self.estimate(column)
+        row = {"objective": self.objectives[column]} | asdict(found)
+        return row | {"too_small": self.groups - found.groups}
+
+    def _step_rows(self) -> Iterable[dict[str, Any]]:
+        bounds = [self._bounds(objective) for objective in self.objectives]
+        for step, moments in sorted(self._steps.items()):
+            errors = moments.error()
+            for column, objective in enumerate(self.objectives):
+                v, error, count = float(moments.mean[column]), float(errors[column]), int(moments.count[column])
+                ends = bounds[column]
+                if not count:
+                    continue
+                if ends is None or count == 1:
+                    low, high = confidence_interval(v, error, count)
+                else:
+                    low, high = bounded_interval(v, error, count, count * self.usual_size, ends)
+                row = {"step": step, "objective": objective, "value": v, "error": error, "low": low, "high": high}
+                yield row | {"groups": count}
 
     def _signal_row(self, column: int) -> dict[str, Any]:
         count, none, number, sums, squares, rows = (
             float(self._signal[name][column]) for name in ("groups", "none", "number", "sums", "squares", "rows")
         )
+        silent = self._silent.estimate(column, int(count), (0.0, 1.0))
         return {
             "objective": (*self.objectives, GRPO)[column],
             "groups": int(count),
             "too_small": self.groups - int(count),
             "no_signal": none / count if count else math.nan,
+            "low": silent.low,
+            "high": silent.high,
             "effective": number / (count - none) if count > none else math.nan,
             "effective_share": sums**2 / (squares * rows) if squares > 0 else (0.0 if count else math.nan),
             "rows": int(rows),
         }
 
-    def _curve(self, name: str, moments: Moments) -> Iterable[dict[str, Any]]:
-        errors = moments.error()
-        for column in np.flatnonzero(moments.count).tolist():
-            k, mean, count = 1 << column, float(moments.mean[column]), int(moments.count[column])
-            error = self._jackknife(name, k) if self._alone else float(errors[column])
-            low, high = confidence_interval(mean, error, count)
-            row = {"curve": name, "k": k, "value": mean, "error": error, "low": low, "high": high}
-            yield row | {"groups": count}
-
-    def _jackknife(self, name: str, k: int) -> float:
-        """Return the error of max@k or pass@k in the only group."""
-        assert self._alone is not None
-        x, weights = self._alone
-        if k >= len(x):
-            return math.nan
-        x = (x >= self.success).astype(np.float64) if name == "pass" else x
-        return float(value_and_error(x, f"max@{k}", sample_weight=weights)[1])
+    def _curve(self, name: str) -> Iterable[dict[str, Any]]:
+        """Yield the rows of a curve; those of passes only where rewards are successes or failures."""
+        means = self._curves[name]
+        if name != "max" and not self.passes:
+            return
+        ends = self._ends() if name == "max" and self.used and not self._weighted else (0.0, 1.0)
+        for column in np.flatnonzero(means.count).tolist():
+            k = self.ks[column]
+            found = means.estimate(column, self.used, ends)
+            if found.groups == 1:
+                within = f"min@{k}" if name == "all" else f"max@{k}"
+                found = self._within(found, within, passes=name != "max")
+            yield {"curve": name, "k": k} | asdict(found)
 
     def _tails(self) -> Iterable[tuple[str, float]]:
         if self.used:

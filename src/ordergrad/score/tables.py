@@ -10,14 +10,17 @@ from ordergrad.spec import parse
 __all__ = [
     "comparison_table",
     "curve_table",
+    "findings_table",
     "log_table",
     "notes_of",
     "objective_table",
+    "step_table",
     "tail_table",
     "value_table",
 ]
 
 Results = Mapping[str, Any]
+CURVE_NAMES = {"pass": "pass@k", "all": "pass^k", "max": "max@k"}
 
 
 def objective_table(results: Results) -> Table:
@@ -25,12 +28,13 @@ def objective_table(results: Results) -> Table:
     rows: list[Row] = []
     for log in results["logs"]:
         values = {row["objective"]: row for row in log["values"]}
-        rows += [{"log": log["log"]} | row | values.get(row["objective"], {}) for row in log["signal"]]
+        unknown = {"low": None, "high": None}
+        rows += [{"log": log["log"]} | row | unknown | values.get(row["objective"], {}) for row in log["signal"]]
     small = any(row["too_small"] for row in rows)
     columns = (
         text("log"),
         text("objective"),
-        estimate("value", note="mean over groups of the unbiased estimate, ± half of its 95% interval over groups"),
+        estimate("value", note="mean over groups of the unbiased estimate, ± half of its 95% interval over prompts"),
         count("groups"),
         *((count("too_small", "too small", "groups smaller than K"),) if small else ()),
         percent("no_signal", "no signal", "share of groups in which all advantages are zero"),
@@ -61,15 +65,50 @@ def value_table(results: Results) -> Table:
 
 
 def curve_table(results: Results) -> Table:
-    """Return max@k and pass@k of every log, one column each."""
+    """Return pass@k, pass^k and max@k of every log, one column each."""
     several = len(results["logs"]) > 1
     rows = tuple(
-        row | {"column": f"{row['curve']}@k" + f" {log['log']}" * several}
+        row | {"column": CURVE_NAMES[row["curve"]] + f" {log['log']}" * several}
         for log in results["logs"]
-        for row in sorted(log["curves"], key=lambda row: row["curve"], reverse=True)
+        for row in log["curves"]
     )
-    title = f"pass@k (reward ≥ {results['success']:g}) and max@k, ± half of the 95% interval"
+    passes = any(row["curve"] == "pass" for row in rows)
+    title = "max@k, the expected best reward of k tries, ± half of the 95% interval"
+    if passes:
+        title = (
+            f"One of k tries passes (pass@k), all of k pass (pass^k; reward ≥ {results['success']:g}), and max@k, "
+            "± half of the 95% interval"
+        )
     return Table(title, (count("k"), text("column"), estimate("value")), rows).pivot("k", "column", "value")
+
+
+def findings_table(results: Results) -> Table:
+    """Return the findings on the logs."""
+    columns = (text("log"), text("text", "finding"), text("advice", "what to do"))
+    return Table("Findings", columns, tuple(results.get("findings", ())))
+
+
+def step_table(results: Results, last: int | None = None, objectives: int | None = None) -> Table:
+    """Return the values by step, the last step first.
+
+    Args:
+        results: The content of ``results.json``.
+        last: How many of the last steps of each log.
+        objectives: How many of the objectives.
+    """
+    shown = results["objectives"][:objectives]
+    several = len(results["logs"]) > 1
+    rows: list[Row] = []
+    for log in results["logs"]:
+        steps = sorted({row["step"] for row in log["steps"]}, reverse=True)[:last]
+        name = f"{log['log']}, " if several else ""
+        for step in steps if len(steps) > 1 else []:
+            found = (row for row in log["steps"] if row["step"] == step and row["objective"] in shown)
+            rows += [row | {"at": f"{name}{step:g}"} for row in found]
+    title = "By step, the last first: values ± half of the 95% interval over the groups of the step"
+    return Table(title, (text("at", "step"), text("objective"), estimate("value")), tuple(rows)).pivot(
+        "at", "objective", "value"
+    )
 
 
 def tail_table(results: Results) -> Table:

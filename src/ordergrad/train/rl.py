@@ -151,7 +151,6 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         "discount": settings.discount,
         "min_episodes": settings.min_episodes,
         "unit_scale": True,
-        "mean_first": settings.anneal == 0,
         "n_steps": settings.rollout,
         "gamma": settings.gamma,
         "gae_lambda": settings.gae_lambda,

@@ -22,8 +22,13 @@ class RLSettings:
     steps: Annotated[int, Setting("Environment steps of each policy.", at_least(1))] = 500_000
     env_args: dict[str, Any] = field(default_factory=dict[str, Any])
     anneal: Annotated[
-        float, Setting("Share of the steps over which the objective moves from the mean to itself.", within("[0, 1]"))
-    ] = 1.0
+        float,
+        Setting(
+            "Share of the steps over which the objective moves from the mean to itself; 0: the mean while it raises an "
+            "objective of the lower tail, then the objective.",
+            within("[0, 1]"),
+        ),
+    ] = 0.0
     algo: Annotated[Literal["ppo", "a2c"], Setting("The algorithm.")] = "ppo"
     credit: Annotated[
         Literal["episode", "terminal", "telescoped"], Setting("How a rank reaches the steps of an episode.")

@@ -1,0 +1,117 @@
+"""Coverage of the intervals of `ordergrad score` on logs of 0/1 rewards: how often they hold the expectation.
+
+Logs are drawn from prompts whose success rates are beta distributed (or all the same). Three intervals of the mean,
+pass@4 and the mean of the worst tenth:
+
+* `ordergrad score`'s;
+* Student's over prompts, the steps of each averaged;
+* Student's over groups, as if the groups of a prompt at several steps were of different prompts.
+
+    python experiments/score_coverage.py --results experiments/results/score_coverage
+    python experiments/score_coverage.py --repetitions 100
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import t
+
+import ordergrad as og
+from ordergrad.runs.folder import provenance, write_csv, write_json
+from ordergrad.score.summary import Summary
+
+OBJECTIVES = ("mean", "max@4", "cvar:0.1@8")
+
+
+class Law(NamedTuple):
+    """A law of logs: prompts, tries of each at a step, steps, and the beta distribution of success rates."""
+
+    name: str
+    prompts: int
+    tries: int
+    steps: int
+    a: float
+    b: float
+
+
+LAWS = (
+    Law("3%, one rate", 40, 8, 1, 3e5, 97e5),
+    Law("3%, rates differ", 40, 8, 1, 0.3, 9.7),
+    Law("3%, rates differ much", 40, 8, 1, 0.1, 3.2),
+    Law("1%, rates differ", 40, 8, 1, 0.1, 9.9),
+    Law("27%", 40, 8, 1, 0.4, 1.1),
+    Law("27%, 20 steps", 40, 8, 20, 0.4, 1.1),
+    Law("3%, 20 steps", 40, 8, 20, 0.3, 9.7),
+    Law("97%", 40, 8, 1, 9.7, 0.3),
+    Law("20%, 10 prompts", 10, 8, 1, 0.4, 1.6),
+    Law("20%, 300 prompts", 300, 16, 1, 0.4, 1.6),
+)
+
+
+def expectations(law: Law) -> list[float]:
+    """Return the exact value of every objective over prompts."""
+    rates = np.random.default_rng(0).beta(law.a, law.b, size=200_000)
+    p = np.stack([1 - rates, rates], axis=-1)
+    return [float(np.mean(og.exact.value(np.array([0.0, 1.0]), p, objective))) for objective in OBJECTIVES]
+
+
+def student(values: Any) -> tuple[float, float]:
+    """Return the 95% interval of a mean."""
+    half = float(t.ppf(0.975, len(values) - 1)) * values.std(ddof=1) / math.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
+def coverage(law: Law, repetitions: int) -> list[list[Any]]:
+    """Return law, objective, interval, coverage and mean half-length."""
+    truth = expectations(law)
+    hits = np.zeros((len(OBJECTIVES), 3))
+    lengths = np.zeros((len(OBJECTIVES), 3))
+    at, prompt = np.divmod(np.arange(law.steps * law.prompts), law.prompts)
+    sizes = np.full(len(at), law.tries)
+    for seed in range(repetitions):
+        rng = np.random.default_rng([seed, LAWS.index(law)])
+        rate = rng.beta(law.a, law.b, size=law.prompts)
+        x = (rng.random((law.steps, law.prompts, law.tries)) < rate[:, None]).astype(float)
+        summary = Summary(OBJECTIVES)
+        summary.add(x.ravel(), sizes, steps=at.astype(float), units=prompt.astype(np.uint64))
+        for j, row in enumerate(summary.tables()["values"]):
+            values = og.value(x, row["objective"])
+            ends = (row["low"], row["high"]), student(values.mean(axis=0)), student(values.ravel())
+            for i, (low, high) in enumerate(ends):
+                hits[j, i] += low <= truth[j] <= high
+                lengths[j, i] += (high - low) / 2
+    names = ("ordergrad score", "Student over prompts", "Student over groups")
+    return [
+        [law.name, objective, name, round(hits[j, i] / repetitions, 3), round(lengths[j, i] / repetitions, 4)]
+        for j, objective in enumerate(OBJECTIVES)
+        for i, name in enumerate(names)
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Coverage of the intervals of ordergrad score.")
+    parser.add_argument("--repetitions", type=int, default=1000, help="logs of each law")
+    parser.add_argument("--results", type=Path, default=Path("runs/score_coverage"), help="folder of the table")
+    options = parser.parse_args(argv)
+    clock = time.perf_counter()
+    rows = [row for law in LAWS for row in coverage(law, options.repetitions)]
+    folder: Path = options.results
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(folder / "coverage.csv", ["log", "objective", "interval", "covered", "half"], rows)
+    summary = {
+        **provenance(f"python experiments/score_coverage.py --repetitions {options.repetitions}"),
+        "laws": [law._asdict() for law in LAWS],
+        "repetitions": options.repetitions,
+        "seconds": round(time.perf_counter() - clock),
+    }
+    write_json(folder / "summary.json", summary)
+    for row in rows:
+        print(*row, sep="\t")
+
+
+if __name__ == "__main__":
+    main()

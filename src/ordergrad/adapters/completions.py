@@ -1,0 +1,214 @@
+"""Batches of completions as trainers hand them over: the settings, the advantages and the groups without a signal.
+
+What the adapters of TRL, verl and SkyRL and the recipes share. Nothing here imports a framework.
+"""
+
+import logging
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordergrad.adapters.notes import note_levels
+from ordergrad.groups import group_advantages
+from ordergrad.objectives import Objective
+from ordergrad.spec import parse
+from ordergrad.weights import check_nonzero
+
+__all__ = [
+    "Scale",
+    "SmallGroups",
+    "check_fits",
+    "check_options",
+    "check_size",
+    "completion_advantages",
+    "group_codes",
+    "groups_with_signal",
+    "scaled",
+    "sessions",
+    "with_ties",
+]
+
+Scale = Literal["none", "group", "batch"]
+SmallGroups = Literal["zero", "shrink"]
+_logger = logging.getLogger(__name__)
+
+
+def check_options(scale: str, small: str, prefix: str = "") -> None:
+    """Raise ValueError if an option of `completion_advantages` is unknown; some trainers prefix its name."""
+    for name, got, choices in (("scale", scale, get_args(Scale)), ("small", small, get_args(SmallGroups))):
+        if got not in choices:
+            raise ValueError(f"{prefix}{name} must be one of {', '.join(choices)}; got {got!r}")
+
+
+def check_fits(objective: str | Objective, n: int, size_name: str) -> None:
+    """Raise ValueError if an objective has no nonzero term, or its K is not below the group size `n`.
+
+    Example:
+        >>> check_fits("max@8", 8, "rollout.n")
+        Traceback (most recent call last):
+        ValueError: k must satisfy 1 <= k < rollout.n; got k=8, rollout.n=8 for max@8
+    """
+    objective = parse(objective)
+    check_nonzero(objective)
+    check_size(objective, n, size_name)
+
+
+def check_size(objective: Objective, n: int, size_name: str) -> None:
+    """Raise ValueError if the K of an objective is not below the group size `n`."""
+    k = objective.largest_size
+    if n <= k:
+        raise ValueError(f"k must satisfy 1 <= k < {size_name}; got k={k}, {size_name}={n} for {objective}")
+
+
+def completion_advantages(
+    rewards: Iterable[float | None] | NDArray[Any],
+    group_ids: Sequence[Hashable] | NDArray[Any],
+    objective: str | Objective,
+    *,
+    small: SmallGroups = "zero",
+    scale: Scale = "none",
+    group_size: int | None = None,
+    size_name: str = "the group size",
+) -> NDArray[np.float64]:
+    """Return the advantages of a batch of completions: ragged groups, some completions unscorable.
+
+    A reward that is None, NaN or infinite is unscorable: its advantage is 0, the rest of its group is ranked without
+    it, and a warning reports how many there were. Rewards of one group that differ only by rounding are ties. A group
+    of one gets 0.
+
+    Args:
+        rewards: One reward per completion, shape (M,).
+        group_ids: The group of every completion: M hashable ids.
+        objective: What to optimise.
+        small: A group with too few scorable completions for K gets advantage ``zero``, or, with ``shrink``, the same
+            objective at the largest K it allows.
+        scale: Divide the advantages by their standard deviation in the ``group`` or the whole ``batch``; ``group`` with
+            the objective ``mean`` is GRPO. ``none`` keeps the exact gradient.
+        group_size: How many completions a whole group has, which K is checked against. By default the size of the
+            largest group here.
+        size_name: What the trainer calls the group size, for the error.
+
+    Returns:
+        An array of shape (M,), float64.
+
+    Raises:
+        ValueError: K is not below the group size, or an option is unknown.
+
+    Example:
+        >>> completion_advantages([0, 2, 5, 7, None], ["a", "a", "b", "b", "b"], "mean")
+        array([-2.,  2., -2.,  2.,  0.])
+    """
+    check_options(scale, small)
+    flat, epsilon = _floats(rewards)
+    codes = group_codes(group_ids)
+    if len(codes):
+        n = group_size or int(np.bincount(codes).max())
+        if small == "zero":
+            check_fits(objective, n, size_name)
+        note_levels(objective, n)
+    valid = np.isfinite(flat)
+    if not valid.all():
+        _logger.warning("%d of %d rewards are NaN or infinite: advantage 0", np.sum(~valid), len(flat))
+    flat = with_ties(flat, codes, epsilon)
+    a = group_advantages(flat, codes, objective, where=None if valid.all() else valid, small=small)
+    return scaled(a, codes, valid, scale)
+
+
+def groups_with_signal(
+    rewards: Iterable[float | None] | NDArray[Any],
+    group_ids: Sequence[Hashable] | NDArray[Any],
+    objective: str | Objective,
+    *,
+    small: SmallGroups = "zero",
+) -> dict[Hashable, bool]:
+    """Return whether each group has a nonzero advantage: what dynamic sampling keeps.
+
+    The standard deviation of the rewards is not enough: under ``max@2`` the group [1, 1, 1, 0] varies, but every
+    completion has at least two others that reach 1, so none of them changes the objective's estimate.
+
+    Args:
+        rewards: As in `completion_advantages`.
+        group_ids: As in `completion_advantages`.
+        objective: What to optimise.
+        small: As in `completion_advantages`.
+
+    Example:
+        >>> groups_with_signal([1, 1, 1, 0, 0, 0, 0, 1], ["a"] * 4 + ["b"] * 4, "max@2")
+        {'a': False, 'b': True}
+    """
+    flat, epsilon = _floats(rewards)
+    codes = group_codes(group_ids)
+    valid = np.isfinite(flat)
+    a = group_advantages(with_ties(flat, codes, epsilon), codes, objective, where=valid, small=small)
+    nonzero = np.bincount(codes, a != 0) > 0
+    return {group: bool(nonzero[code]) for group, code in zip(group_ids, codes.tolist(), strict=True)}
+
+
+def with_ties(rewards: NDArray[np.float64], codes: NDArray[np.int64], epsilon: float) -> NDArray[np.float64]:
+    """Return rewards in which those of one group that differ only by rounding are equal.
+
+    Sorted neighbours are tied if they differ by at most 4 `epsilon` times the larger of their magnitudes. All others
+    stay as they are.
+
+    Example:
+        >>> with_ties(np.array([0.1 + 0.2, 0.3, 0.4]), np.zeros(3, int), np.finfo(float).eps).tolist()
+        [0.3, 0.3, 0.4]
+    """
+    order = np.lexsort((rewards, codes))
+    x, group = rewards[order], codes[order]
+    with np.errstate(invalid="ignore", over="ignore"):
+        gaps = np.diff(x)
+        close = np.isfinite(gaps) & (gaps <= 4 * epsilon * np.maximum(np.abs(x[1:]), np.abs(x[:-1])))
+    starts = np.ones(len(x), dtype=bool)
+    starts[1:] = ~(close & (group[1:] == group[:-1]))
+    result = np.empty_like(x)
+    result[order] = x[np.maximum.accumulate(np.where(starts, np.arange(len(x)), 0))]
+    return result
+
+
+def scaled(
+    a: NDArray[np.float64], codes: NDArray[np.int64], valid: NDArray[np.bool_], scale: Scale, constant: float = 1e-6
+) -> NDArray[np.float64]:
+    """Return advantages divided by their standard deviation plus a constant, by default that of verl and SkyRL."""
+    if scale == "none" or not len(a):
+        return a
+    squares, freedom = np.bincount(codes, a * a), np.maximum(np.bincount(codes, valid) - 1, 0)
+    if scale == "batch":
+        squares, freedom, codes = squares.sum(), freedom.sum(), np.zeros_like(codes)
+    return a / (np.atleast_1d(np.sqrt(squares / np.maximum(freedom, 1))) + constant)[codes]
+
+
+def sessions(
+    ids: Sequence[Hashable], order: Sequence[int] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the last row of every session, which is the one to rank, and for every row the index of its session.
+
+    Args:
+        ids: The session of every row.
+        order: The position of every row in its session; by default the order of `ids`.
+
+    Example:
+        >>> sessions(["s", "t", "s"])
+        (array([2, 1]), array([0, 1, 0]))
+    """
+    codes = group_codes(ids)
+    rows = np.lexsort((np.arange(len(codes)) if order is None else np.asarray(order), codes))
+    last = np.flatnonzero(np.diff(codes[rows], append=-1))
+    return rows[last], codes
+
+
+def group_codes(group_ids: Sequence[Hashable] | NDArray[Any]) -> NDArray[np.int64]:
+    """Return one whole number per id, counted from 0 in the order of first appearance."""
+    known: dict[Hashable, int] = {}
+    return np.array([known.setdefault(i, len(known)) for i in group_ids], dtype=np.int64)
+
+
+def _floats(rewards: Iterable[float | None] | NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    """Return rewards as float64, NaN for None, and the relative spacing of the numbers they came as."""
+    array = cast("NDArray[Any]", rewards)
+    if hasattr(rewards, "dtype") and array.dtype.kind == "f":
+        return array.astype(np.float64), float(np.finfo(array.dtype).eps)
+    flat = np.array([np.nan if r is None else r for r in rewards], dtype=np.float64)
+    return flat, float(np.finfo(np.float64).eps)

@@ -1,0 +1,175 @@
+"""What a colleague would say after reading a log: findings in words, each with its numbers and what to do.
+
+A finding is made only where it holds beyond the 95% interval of its number.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ordergrad.runs.tables import number_text
+
+__all__ = ["Finding", "findings"]
+
+Row = Mapping[str, Any]
+_NOTABLE, _WASTED, _GAP = 0.05, 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a log shows.
+
+    Attributes:
+        log: The log.
+        kind: What sort of finding: ``groups``, ``never``, ``always``, ``signal``, ``tries``, ``reliability``,
+            ``steps`` or ``comparison``.
+        text: What it shows, with the numbers.
+        advice: What to do.
+    """
+
+    log: str
+    kind: str
+    text: str
+    advice: str
+
+
+def findings(results: Mapping[str, Any]) -> list[Finding]:
+    """Return the findings on every log of ``results.json``, and on their differences."""
+    found = [finding for log in results["logs"] for finding in _of_log(log, results["objectives"])]
+    return found + [finding for row in results["comparisons"] for finding in _of_comparison(row)]
+
+
+def _of_log(log: Row, objectives: Sequence[str]) -> list[Finding]:
+    found = [_single(log), _never(log), _always(log), *_signal(log, objectives), _tries(log), _reliability(log)]
+    return [finding for finding in [*found, *_steps(log, objectives)] if finding is not None]
+
+
+def _single(log: Row) -> Finding | None:
+    if log["groups"] < 2 or log["largest"] != 1:
+        return None
+    text = f"Each of the {log['groups']:,} groups has one reward, so nothing is known of several tries."
+    advice = (
+        "Objectives compare the rewards of a group: sample each prompt several times. If prompts do come several "
+        "times, --group names the wrong column; if all rows are of one policy, use --ungrouped."
+    )
+    return Finding(log["log"], "groups", text, advice)
+
+
+def _never(log: Row) -> Finding | None:
+    row = _share(log, "never")
+    if row is None:
+        return None
+    text = f"{_percent(row)} of the groups have no success in {_tried(log)}."
+    advice = (
+        "They teach nothing whatever the objective. More tries for these prompts (--prompts lists them with a group "
+        "size), easier prompts first, or partial credit would."
+    )
+    return Finding(log["log"], "never", text, advice)
+
+
+def _always(log: Row) -> Finding | None:
+    row = _share(log, "always")
+    if row is None:
+        return None
+    text = f"{_percent(row)} of the groups pass every one of {_tried(log)}."
+    advice = "They teach nothing any more: drop these prompts (--prompts lists them)."
+    return Finding(log["log"], "always", text, advice)
+
+
+def _share(log: Row, name: str) -> Row | None:
+    """Return the row of a share of groups, if it is notable and groups are large enough to say so."""
+    row = next((row for row in log.get("outcomes", ()) if row["outcome"] == name), None)
+    return row if row and row["low"] is not None and row["low"] > _NOTABLE and log["smallest"] > 1 else None
+
+
+def _tried(log: Row) -> str:
+    least, most = log["smallest"], log["largest"]
+    return f"{least} tries" if least == most else f"{least} to {most} tries"
+
+
+def _signal(log: Row, objectives: Sequence[str]) -> list[Finding]:
+    """Return how much of the log has no gradient under the objectives, where it is most of it."""
+    rows = {row["objective"]: row for row in log["signal"] if row["objective"] in objectives and row["groups"] > 1}
+    silent = [row for row in rows.values() if row.get("low") is not None and row["low"] > _WASTED]
+    if not silent:
+        return []
+    worst = max(silent, key=lambda row: row["no_signal"])
+    names = ", ".join(f"{row['objective']} {row['no_signal']:.0%}" for row in silent)
+    text = f"Most groups have no gradient under {names} (95% interval of {worst['objective']} {_interval(worst)})."
+    heard = [row for row in rows.values() if row not in silent and row["no_signal"] is not None]
+    advice = "Larger groups show more of the tail."
+    if heard:
+        best = min(heard, key=lambda row: row["no_signal"])
+        advice += f" Under {best['objective']} it is {best['no_signal']:.0%}."
+    return [Finding(log["log"], "signal", text, advice)]
+
+
+def _tries(log: Row) -> Finding | None:
+    """Return how much better the best of several tries is, where that is much."""
+    one, most = _ends(log, "pass")
+    if one is None or most is None or most["low"] is None or most["low"] < one["high"] + _GAP:
+        return None
+    text = f"One try passes {_percent(one)}, one of {most['k']} tries {_percent(most)}."
+    advice = f"There is room between them: max@{max(2, min(most['k'] // 2, 8))} trains for it, mean for the first."
+    return Finding(log["log"], "tries", text, advice)
+
+
+def _reliability(log: Row) -> Finding | None:
+    """Return how much rarer it is that all of several tries pass, where that is much."""
+    one, most = _ends(log, "all")
+    if one is None or most is None or most["high"] is None or most["high"] > one["low"] - _GAP or one["low"] < 0.2:
+        return None
+    text = f"One try passes {_percent(one)}, and all of {most['k']} tries {_percent(most)}."
+    advice = f"For reliability train on min@{max(2, min(most['k'] // 2, 8))}, whose gradient looks at the worst tries."
+    return Finding(log["log"], "reliability", text, advice)
+
+
+def _ends(log: Row, curve: str) -> tuple[Row | None, Row | None]:
+    """Return the rows of one try and of the most tries that all groups have."""
+    rows = [row for row in log["curves"] if row["curve"] == curve and row["groups"] == log["groups"]]
+    first = next((row for row in rows if row["k"] == 1 and row["low"] is not None), None)
+    return first, rows[-1] if len(rows) > 1 else None
+
+
+def _steps(log: Row, objectives: Sequence[str]) -> list[Finding]:
+    """Return how values changed from the first steps to the last, where they did."""
+    found: list[Finding] = []
+    for objective in objectives:
+        rows = [row for row in log["steps"] if row["objective"] == objective and row["error"] is not None]
+        if len(rows) < 2:
+            continue
+        first, last = rows[0], rows[-1]
+        change = last["value"] - first["value"]
+        error = (first["error"] ** 2 + last["error"] ** 2) ** 0.5
+        if error == 0 or abs(change) < 2.2 * error:
+            continue
+        word = "rose" if change > 0 else "fell"
+        text = (
+            f"{objective} {word} from {number_text(first['value'], 3)} at step {first['step']:g} to "
+            f"{number_text(last['value'], 3)} at step {last['step']:g} (change {number_text(change, 2, '+')} ± "
+            f"{number_text(1.96 * error, 2)})."
+        )
+        advice = "The values of the whole log mix policies: read those of the last step, or use --where step=..."
+        found.append(Finding(log["log"], "steps", text, advice))
+    return found[:2]
+
+
+def _of_comparison(row: Row) -> list[Finding]:
+    if row["low"] is None or row["low"] <= 0 <= row["high"]:
+        return []
+    word = "higher" if row["difference"] > 0 else "lower"
+    text = (
+        f"{row['objective']} is {number_text(abs(row['difference']), 3)} {word} than in {row['against']} (95% interval "
+        f"of the difference {_interval(row, share=False)}; p = {number_text(row['p_value'], 2)})."
+    )
+    pairs = f"Over {row['pairs']:,} prompts that both have." if row["method"] == "paired" else "No prompts in common."
+    return [Finding(row["log"], "comparison", text, pairs)]
+
+
+def _percent(row: Row) -> str:
+    return f"{row['value']:.0%} ({_interval(row)})"
+
+
+def _interval(row: Row, share: bool = True) -> str:
+    form = "{:.0%} to {:.0%}" if share else "{:.3g} to {:.3g}"
+    return form.format(row["low"], row["high"])

@@ -1,0 +1,228 @@
+r"""Means over the groups of a log, with errors that hold where groups come from the same prompts.
+
+A prompt that comes again at later steps gives values that resemble each other. The unit that varies independently is
+the prompt: with $G$ groups of values $v_g$ of mean $\bar v$, and $I_c = \frac{C}{G} \sum_{g \in c} (v_g - \bar v)$ for
+each of the C prompts, the squared error is $\sum_c I_c^2 / (C (C - 1))$.
+
+Where values lie between two bounds a and b, such as success rates, the interval is that of Clopper and Pearson for
+$p = (\bar v - a) / (b - a)$ at the number of independent tries that has this error,
+$n = \frac{p (1 - p)}{\text{error}^2} (t_{R-1} / t_{C-1})^2$, R the number of rewards (Korn and Graubard): never of
+length zero, and right where successes are rare. Without any success (or failure) each prompt counts as one try.
+Otherwise it is that of `ordergrad.intervals.influence_interval`.
+
+References:
+    Korn and Graubard (1998). Confidence intervals for proportions with small expected number of positive counts
+        estimated from survey data. Survey Methodology 24(2).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ordergrad.intervals import influence_interval
+
+__all__ = ["Estimate", "Means", "Moments", "bounded_interval"]
+
+Array = NDArray[Any]
+_KEPT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over groups; NaN where a number is not known.
+
+    Attributes:
+        value: The mean.
+        error: Its standard error.
+        low: The lower end of its 95% interval.
+        high: The upper end.
+        groups: The number of groups.
+        units: The number of independent units, prompts where groups come from the same ones.
+    """
+
+    value: float
+    error: float
+    low: float
+    high: float
+    groups: int
+    units: int
+
+
+class Moments:
+    """Running means and variances of several columns; NaN entries do not count.
+
+    Attributes:
+        count: The number of entries of each column.
+        mean: Their mean.
+        squares: The sum of their squared distances from the mean.
+
+    Example:
+        >>> moments = Moments(1)
+        >>> moments.add(np.array([[1.0], [3.0]]))
+        >>> moments.mean, moments.error()
+        (array([2.]), array([1.]))
+    """
+
+    def __init__(self, width: int) -> None:
+        self.count, self.mean, self.squares = (np.zeros(width) for _ in range(3))
+
+    def add(self, table: Array) -> None:
+        """Take in rows; a table of fewer columns fills the first ones."""
+        known = ~np.isnan(table)
+        count = known.sum(axis=0).astype(np.float64)
+        mean = np.where(known, table, 0).sum(axis=0) / np.maximum(count, 1)
+        self.join(count, mean, (np.where(known, table - mean, 0) ** 2).sum(axis=0))
+
+    def join(self, count: Array, mean: Array, squares: Array) -> None:
+        """Take in the moments of other rows."""
+        first = slice(0, len(count))
+        total = np.maximum(self.count[first] + count, 1)
+        apart = mean - self.mean[first]
+        self.squares[first] += squares + apart**2 * self.count[first] * count / total
+        self.mean[first] += apart * count / total
+        self.count[first] += count
+
+    def error(self) -> Array:
+        """Return the standard errors of the means, NaN for fewer than two rows."""
+        enough = self.count > 1
+        spread = self.squares / np.where(enough, self.count * (self.count - 1), np.nan)
+        return np.sqrt(spread)
+
+
+class Means:
+    """Running means of several columns over groups; NaN entries do not count.
+
+    Groups of one unit are kept as one sum. Without units each group is one; the values of the first 65,536 are kept
+    for the skewness of their distribution, which no longer matters beyond.
+
+    Example:
+        >>> means = Means(1)
+        >>> means.add(np.array([[0.0], [1.0], [1.0], [0.5]]), np.array([7, 7, 8, 8]))
+        >>> means.estimate(0).value, means.estimate(0).units
+        (0.625, 2)
+    """
+
+    def __init__(self, width: int) -> None:
+        self._moments = Moments(width)
+        self._kept: list[Array] | None = []
+        self._units: tuple[Array, Array, Array] | None = None
+        self._waiting: list[tuple[Array, Array, Array]] = []
+
+    @property
+    def count(self) -> Array:
+        """The number of groups of each column."""
+        return self._moments.count
+
+    @property
+    def mean(self) -> Array:
+        """The means."""
+        return self._moments.mean
+
+    def add(self, table: Array, units: Array | None = None) -> None:
+        """Take in the values of groups, shape (groups, columns), and the unit of each as a number."""
+        self._moments.add(table)
+        if units is None:
+            if self._kept is not None:
+                self._kept.append(table)
+                self._kept = self._kept if sum(map(len, self._kept)) <= _KEPT else None
+            return
+        known = ~np.isnan(table)
+        self._waiting.append((units, np.where(known, table, 0.0), known.astype(np.float64)))
+        held = 0 if self._units is None else len(self._units[0])
+        if sum(len(some) for some, _, _ in self._waiting) > max(_KEPT, held):
+            self._settle()
+
+    def estimate(self, column: int, rewards: int = 0, bounds: tuple[float, float] | None = None) -> Estimate:
+        """Return a mean with its error and interval.
+
+        Args:
+            column: Which.
+            rewards: The number of rewards behind it.
+            bounds: The lowest and the highest value that a group can have.
+        """
+        count, value = int(self.count[column]), float(self.mean[column])
+        if count == 0:
+            return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)
+        influence = self._influence(column)
+        units = count if influence is None else len(influence)
+        if influence is None:
+            error = float(self._moments.error()[column])
+        else:
+            error = math.sqrt((influence**2).mean() / (units - 1)) if units > 1 else math.nan
+        if bounds is not None and bounds[0] < bounds[1] and not math.isnan(error):
+            low, high = bounded_interval(value, error, units, max(rewards, units), bounds)
+        elif influence is not None and units > 1 and error > 1e-12 * abs(value):
+            low, high = map(float, influence_interval(value, influence))
+        elif influence is None:
+            low, high = value - 1.959964 * error, value + 1.959964 * error
+        else:
+            low = high = math.nan
+        return Estimate(value, error, low, high, count, units)
+
+    def _influence(self, column: int) -> Array | None:
+        """Return the influence values of the units, None if they are not kept."""
+        mean, count = self.mean[column], self.count[column]
+        if self._waiting or self._units is not None:
+            self._settle()
+            assert self._units is not None
+            _, sums, counts = self._units
+            some = counts[:, column] > 0
+            return (sums[some, column] - mean * counts[some, column]) * some.sum() / count
+        if self._kept is None:
+            return None
+        values = np.concatenate([table[:, column] for table in self._kept if table.shape[1] > column])
+        return values[~np.isnan(values)] - mean
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        width = len(self.count)
+        parts = [*([] if self._units is None else [self._units]), *self._waiting]
+        units, places = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
+        sums, counts = np.zeros((len(units), width)), np.zeros((len(units), width))
+        start = 0
+        for some, values, known in parts:
+            at = places[start : start + len(some)]
+            start += len(some)
+            for column in range(values.shape[1]):
+                sums[:, column] += np.bincount(at, values[:, column], len(units))
+                counts[:, column] += np.bincount(at, known[:, column], len(units))
+        self._units, self._waiting = (units, sums, counts), []
+
+
+def bounded_interval(
+    value: float, error: float, units: int, rewards: int, bounds: tuple[float, float], level: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of a mean of values that lie between two bounds.
+
+    Args:
+        value: The mean.
+        error: Its standard error.
+        units: The number of independent units behind it.
+        rewards: The number of rewards behind it: more independent tries there cannot be.
+        bounds: The lowest and the highest value.
+        level: The confidence level.
+
+    Example:
+        >>> low, high = bounded_interval(0.0, 0.0, 40, 320, (0.0, 1.0))
+        >>> low, round(high, 3)
+        (0.0, 0.088)
+    """
+    from scipy.special import betaincinv, stdtrit
+
+    a, b = bounds
+    p, side = min(max((value - a) / (b - a), 0.0), 1.0), (1 - level) / 2
+    if p in (0.0, 1.0):
+        n = float(units)
+    elif error > 0 and units > 1:
+        ratio = float(stdtrit(max(rewards - 1, 1), 1 - side) / stdtrit(units - 1, 1 - side))
+        n = min(p * (1 - p) * ((b - a) / error) ** 2 * ratio**2, rewards)
+    else:
+        n = float(rewards)
+    k = n * p
+    low = float(betaincinv(k, n - k + 1, side)) if k > 0 else 0.0
+    high = float(betaincinv(k + 1, n - k, 1 - side)) if k < n else 1.0
+    return a + (b - a) * low, a + (b - a) * high

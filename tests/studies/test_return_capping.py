@@ -1,0 +1,102 @@
+"""The benchmark of Return Capping: its peers, and a small run from start to end."""
+
+import json
+
+import numpy as np
+import pytest
+import studies
+import torch
+
+
+@pytest.fixture(scope="module")
+def study():
+    return studies.load("return_capping")
+
+
+def trained(study, method, objective="cvar:0.2", steps=8192 * 3):
+    """Return a model with the batches that it was trained on: kept buffers of one update each."""
+    torch.set_num_threads(1)
+    model, kept = study.build(study.BETS, study.make_envs("bets", 256, 0), method, objective, 0), []
+    train = model.train
+
+    def keep():
+        buffer = model.rollout_buffer
+        kept.append((buffer.observations.copy(), buffer.advantages.copy(), buffer.returns.copy(), buffer.ended.copy()))
+        train()
+
+    model.train = keep
+    model.learn(steps)
+    return model, kept
+
+
+def test_games_are_played_as_stable_baselines3_wants_them(study):
+    env = study.make_envs("bets", 64, 0)
+    obs = env.reset()
+    total, rng = np.zeros(64), np.random.default_rng(0)
+    for _ in range(60):
+        obs, rewards, over, infos = env.step(rng.integers(9, size=64))
+        total += rewards
+        for i in range(64):
+            assert ("terminal_observation" in infos[i]) == over[i]
+            wealth = infos[i]["terminal_observation"][0] if over[i] else obs[i, 0]
+            assert wealth * 256 - 16 == pytest.approx(total[i], abs=1e-4)
+        total[over] = 0.0
+        assert (obs[over] == [16 / 256, 0]).all()
+
+
+def test_discarding_trains_on_the_worst_fifth_of_the_episodes(study):
+    _, kept = trained(study, "discard", steps=8192)
+    (obs, _, _, ended), full = kept[0], 8192
+    worst = int(np.sum(ended <= np.quantile(ended, 0.2)))
+    starts = int(np.sum(obs[:, 1] == 0))
+    assert starts == worst
+    assert len(obs) < 0.6 * full
+
+
+def test_the_policy_gradient_of_the_worst_fifth_has_returns_less_the_quantile(study):
+    model, kept = trained(study, "reinforce", steps=8192)
+    _, a, _, ended = kept[0]
+    a = a * model.rollout_buffer.ranking.unit
+    expected = np.minimum(ended - np.quantile(ended, 0.2), 0) / 0.2
+    assert np.unique(a.round(2)) == pytest.approx(np.unique(expected.round(2)), abs=0.02)
+    assert model.n_epochs == 1
+
+
+def test_capping_follows_the_quantile_and_pays_nothing_above_the_cap(study):
+    model, kept = trained(study, "capping")
+    buffer, cap = model.rollout_buffer, -16.0
+    for *_, ended in kept:
+        cap = max(-16.0, cap + 0.2 * (np.quantile(ended, 0.2) - cap))
+    assert buffer.cap == pytest.approx(cap)
+    unit = buffer.ranking.unit
+    assert unit == buffer.stats["scale"]  # the slope is 1
+    x = np.array([-16.0, cap - 1, cap, cap + 1, 240.0])
+    got = buffer.ranking.telescoped(np.full(5, -16.0), x) * unit
+    np.testing.assert_allclose(got, np.minimum(x, cap) + 16)
+
+
+def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "POINTS", 2)
+    arguments = ["--out", str(tmp_path), "--shorten", "50", "--jobs", "1", "--tasks", "bets"]
+    study.main([*arguments, "--seeds", "1", "--objectives", "cvar:0.2"])
+    study.main(
+        [*arguments, "--seeds", "2", "--methods", "ours", "mean", "--objectives", "cvar:0.2", "mean", "--resume"]
+    )
+    records = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    runs = [(r["method"], r["objective"], r["seed"]) for r in records]
+    assert len(runs) == len(set(runs)) == 5 + 3
+    rows = studies.read(tmp_path / "contenders.csv")
+    by_method = {r["method"]: r for r in rows}
+    assert by_method["ours"]["seeds"] == "2"
+    assert float(by_method["ours"]["best possible"]) == pytest.approx(23.883, abs=1e-3)
+    ours = [r for r in records if r["method"] == "ours"]
+    assert float(by_method["ours"]["cvar:0.2"]) == pytest.approx(np.mean([r["cvar:0.2"] for r in ours]), abs=1e-3)
+    assert (tmp_path / "return_capping.png").stat().st_size > 10_000
+    study.main([*arguments, "--resume", "--finished"])
+
+
+def test_the_lander_shows_the_return_so_far(study):
+    env = study.make_envs("lander", 2, 0)
+    env.reset()
+    obs, rewards, _, _ = env.step(np.array([0, 2]))
+    np.testing.assert_allclose(obs[:, -1] * 256, rewards, rtol=1e-4)
