@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 VERL := .venv-verl
 
 .PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study study-pretrained clean
-EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib botorch studies docs
+EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
 run: $(VENV)/rl.stamp

@@ -16,7 +16,7 @@ CORE = [
     *("exact", "estimators", "intervals", "groups"),
 ]
 LAYERS = [
-    *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "adapters"),
+    *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "wrappers", "adapters"),
     *("runs", "evaluate", "score", "train", "advise", "report", "commands", "__main__"),
 ]
 """Every module and package, from the bottom: each imports only what stands before it."""
@@ -101,7 +101,7 @@ def test_what_stands_alone_imports_nothing_of_the_package(name):
 @pytest.mark.parametrize("path", sorted((SOURCE / "adapters").glob("*.py")), ids=lambda path: path.stem)
 def test_adapters_import_one_another_only_for_what_they_share(path):
     own = {".".join(module.split(".")[:3]) for module in imports(path) if module.startswith("ordergrad.adapters.")}
-    shared = ("completions", "episodes", "notes", "trl_config", "trl_refill")
+    shared = ("completions", "episodes", "notes", "rollouts", "trl_config", "trl_refill")
     assert own <= {f"ordergrad.adapters.{name}" for name in shared}
 
 
@@ -141,7 +141,10 @@ OPTIONAL = {
     "adapters.botorch": "botorch",
     "adapters.recipes": "torch",
     "adapters.rllib": "rllib",
+    "adapters.rollouts": "torch",
+    "adapters.rsl_rl": "rsl",
     "adapters.sb3": "rl",
+    "adapters.skrl": "skrl",
     "adapters.skyrl": "skyrl",
     "adapters.torchrl": "torchrl",
     "adapters.trl": "llm",
@@ -150,6 +153,8 @@ OPTIONAL = {
     "adapters.verl": "verl",
     "envs": "envs",
     "score.logs": "score",
+    "wrappers.gymnasium": "envs",
+    "wrappers.sb3": "rl",
 }
 """Modules that need an extra, and which."""
 

@@ -95,6 +95,18 @@ def rllib() -> None:
     use(PPOConfig().environment("CartPole-v1"), "cvar:0.1")
 
 
+def rsl() -> None:
+    from ordergrad.adapters.rsl_rl import OrderGradPPO
+
+    assert OrderGradPPO
+
+
+def skrl() -> None:
+    from ordergrad.adapters.skrl import OrderGradPPO
+
+    assert OrderGradPPO
+
+
 def botorch() -> None:
     import torch
 
