@@ -17,7 +17,7 @@ CORE = [
 ]
 LAYERS = [
     *("extras", "conditions", "kernels", *CORE, "__init__", "envs", "wrappers", "adapters"),
-    *("runs", "score", "train", "advise", "report", "commands", "__main__"),
+    *("runs", "evaluate", "score", "train", "advise", "report", "commands", "__main__"),
 ]
 """Every module and package, from the bottom: each imports only what stands before it."""
 
@@ -148,6 +148,8 @@ OPTIONAL = {
     "adapters.skyrl": "skyrl",
     "adapters.torchrl": "torchrl",
     "adapters.trl": "llm",
+    "adapters.trl_config": "llm",
+    "adapters.trl_refill": "llm",
     "adapters.verl": "verl",
     "adapters.verl_sampling": "verl",
     "envs": "envs",
