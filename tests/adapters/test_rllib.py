@@ -318,7 +318,10 @@ def test_nothing_is_trained_while_episodes_are_too_few():
 def test_episodes_that_never_end_are_reported_not_fatal():
     config = make_config(env_config={"mean_length": 1e9}, patience=2)
     learner, runner, kept = make_learner(config)
-    with pytest.warns(UserWarning, match=r"only 0 episodes ended in 2 training iterations.*train_batch_size"):
+    with (
+        pytest.warns(UserWarning, match=r"only 0 episodes ended in 2 training iterations.*train_batch_size"),
+        pytest.warns(UserWarning, match="favours short episodes"),
+    ):
         train(learner, runner, 5, 50)
     assert stats_of(learner)["abandoned"] == 2
     assert stats_of(learner)["open"] == 0
