@@ -42,7 +42,7 @@ FRESH = 4096
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/objective_rewards")
-    steps: int = field(default=60_000, metadata={"help": "steps of training"})
+    steps: int = field(default=20_000, metadata={"help": "steps of training"})
     seeds: int = field(default=3, metadata={"help": "seeds of each contender"})
 
 
