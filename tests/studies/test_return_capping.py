@@ -95,6 +95,16 @@ def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
     study.main([*arguments, "--resume", "--finished"])
 
 
+def test_a_cap_above_the_quantile_costs_little_and_a_slope_above_it_much(study):
+    rows = study.caps()
+    cap = {r["number"]: r["cvar:0.2"] for r in rows if r["utility"] == "cap"}
+    floor = {r["number"]: r["cvar:0.2"] for r in rows if r["utility"] == "floor"}
+    assert cap[34] == pytest.approx(23.88, abs=0.01)
+    assert min(cap[c] for c in (34, 48, 64, 80)) > 20
+    assert cap[240] == -16.0
+    assert max(v for s, v in floor.items() if s >= 0.05) < 17
+
+
 def test_the_lander_shows_the_return_so_far(study):
     env = study.make_envs("lander", 2, 0)
     env.reset()

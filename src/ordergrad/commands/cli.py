@@ -10,6 +10,7 @@ except ImportError as error:  # pragma: no cover
 
 from ordergrad import __version__
 from ordergrad.commands.advise import advise
+from ordergrad.commands.eval import evaluate
 from ordergrad.commands.explain import explain
 from ordergrad.commands.report import report
 from ordergrad.commands.score import score
@@ -42,6 +43,7 @@ app = typer.Typer(no_args_is_help=True, context_settings=_HELP, add_completion=F
 app.callback()(_main)
 for command in (explain, score, advise, report):
     app.command()(command)
+app.command("eval")(evaluate)
 for command in (rl, llm):
     train.command()(command)
 app.add_typer(train, name="train")

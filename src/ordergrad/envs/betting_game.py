@@ -11,6 +11,7 @@ References:
         ICML, arXiv 2504.20887.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from gymnasium.vector.utils import batch_space
 from ordergrad.objectives import CVaR, Max, Mean, Median, Objective, VaR
 from ordergrad.spec import parse
 
-__all__ = ["BettingGame", "BettingGameVector", "best_value"]
+__all__ = ["BettingGame", "BettingGameVector", "best_value", "returns_of_best"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -189,6 +190,22 @@ def _best_mean(utility: Floats) -> tuple[float, Floats]:
     return float(values[0]), chances
 
 
+def returns_of_best(utility: Callable[[Floats], Floats]) -> tuple[Floats, Floats]:
+    """Return the returns and their probabilities under the policy of the largest expected utility of the return.
+
+    Args:
+        utility: A function of an array of returns, ascending; of the same shape.
+
+    Example:
+        >>> returns, chances = returns_of_best(lambda r: np.minimum(r, 34.0))  # a cap on the return
+        >>> round(float(chances @ returns), 1)
+        33.0
+    """
+    returns = _tree()[-1][0] - WEALTH
+    chances = _best_mean(utility(returns))[1]
+    return returns[chances > 0], chances[chances > 0]
+
+
 def best_value(objective: str | Objective) -> float:
     r"""Return the largest value of an objective that any policy of the betting game reaches, by dynamic programming.
 
@@ -236,7 +253,7 @@ def _best_cvar(q: float, returns: Floats, points: int = 81) -> float:
         i = int(np.argmax(values))
         best = max(best, values[i])
         low, high = grid[max(i - 2, 0)], grid[min(i + 2, points - 1)]
-    return best
+    return float(best)
 
 
 def _best_max(k: float, returns: Floats, iterations: int = 200) -> float:
@@ -253,4 +270,4 @@ def _best_max(k: float, returns: Floats, iterations: int = 200) -> float:
         towards = _best_mean(np.concatenate([[0.0], np.cumsum(slopes * gaps)]))[1]
         chances = chances + (towards - chances) * 2 / (i + 3)
         best = max(best, value(chances), value(towards))
-    return best
+    return float(best)
