@@ -50,7 +50,8 @@ TINY = RLSettings(
     "CartPole-v1", ("cvar:0.1", "mean"), seeds=2, steps=1024, envs=4, rollout=64, min_episodes=4, episodes=20
 )
 ARGUMENTS = (
-    "CartPole-v1 -o cvar:0.1 -a mean --seeds 2 --steps 1024 --envs 4 --rollout 64 --min-episodes 4 --episodes 20 --jobs 1"
+    "CartPole-v1 -o cvar:0.1 -a mean --seeds 2 --steps 1024 --envs 4 --rollout 64 --min-episodes 4 --episodes 20 "
+    "--jobs 1"
 )
 app = typer.Typer()
 app.command("rl")(rl)
@@ -237,7 +238,9 @@ def test_a_folder_that_is_none_of_this_command_says_so(tmp_path, resume):
 
 def test_a_run_is_that_of_the_newest_version_of_its_environment(tmp_path):
     with pytest.warns(UserWarning, match="latest versioned environment") as warned:
-        result = invoke(tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole").replace("-a mean --seeds 2", "--seeds 1"))
+        result = invoke(
+            tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole").replace("-a mean --seeds 2", "--seeds 1")
+        )
     assert result.exit_code == 0, result.output
     assert len(warned) == 1
     assert "CartPole-v1, 1 objectives" in result.output
