@@ -27,7 +27,7 @@ test-browser: $(VENV)/dev.stamp
 
 # The tests of the adapters for verl and SkyRL, whose pins clash with those of the others, in their own environment.
 test-verl: $(VERL)/stamp
-	$(VERL)/bin/python -m pytest tests/adapters/test_verl.py tests/adapters/test_skyrl.py tests/adapters/test_recipes.py
+	$(VERL)/bin/python -m pytest $(addprefix tests/adapters/test_,verl.py skyrl.py completions.py recipes.py seams.py)
 
 # Each extra alone, in an empty environment that is removed afterwards.
 test-extras: $(EXTRAS:%=test-extra-%)

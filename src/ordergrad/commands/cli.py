@@ -1,5 +1,6 @@
 """The ``ordergrad`` command."""
 
+import sys
 from typing import Annotated
 
 try:
@@ -16,6 +17,7 @@ from ordergrad.commands.report import report
 from ordergrad.commands.score import score
 from ordergrad.commands.train_llm import llm
 from ordergrad.commands.train_rl import rl
+from ordergrad.runs.encoding import spell_out
 
 __all__ = ["app"]
 
@@ -34,12 +36,13 @@ def _main(
     ] = False,
 ) -> None:
     """Optimise beyond the mean: order-statistic objectives for policy gradients."""
+    spell_out(sys.stdout, sys.stderr)
 
 
 train = typer.Typer(
     no_args_is_help=True, context_settings=_HELP, help="Train on an objective, and compare with others."
 )
-app = typer.Typer(no_args_is_help=True, context_settings=_HELP, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, context_settings=_HELP, pretty_exceptions_enable=False)
 app.callback()(_main)
 for command in (explain, score, advise, report):
     app.command()(command)
