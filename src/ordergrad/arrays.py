@@ -128,7 +128,9 @@ def _magnitude(ops: Backend, array: Array) -> float | None:
     host: Any = ops.on_host(ops.detach(array))
     if host is None:
         return None
-    return max(abs(float(host.min())), abs(float(host.max()))) if host.size else 0.0
+    if not host.size:
+        return 0.0
+    return max(abs(float(np.minimum.reduce(host, axis=None))), abs(float(np.maximum.reduce(host, axis=None))))
 
 
 def _check_finite(ops: Backend, x: Array) -> None:

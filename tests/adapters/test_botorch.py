@@ -1,20 +1,15 @@
 """The BoTorch adapter, against BoTorch's own risk measures and in its acquisition functions."""
 
+import doctest
+import importlib
 import math
 
 import pytest
 import torch
-from botorch.acquisition import qLogNoisyExpectedImprovement, qNoisyExpectedImprovement, qSimpleRegret
-from botorch.acquisition.objective import LinearMCObjective
-from botorch.acquisition.risk_measures import CVaR, Expectation, VaR, WorstCase
-from botorch.models import SingleTaskGP
-from botorch.models.transforms.input import AppendFeatures, InputPerturbation
-from botorch.sampling import SobolQMCNormalSampler
 from torch.testing import assert_close
 
 import ordergrad as og
 from ordergrad import objectives as o
-from ordergrad.adapters.botorch import OrderGradRiskMeasure
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*has known numerical issues:botorch.exceptions.warnings.NumericsWarning"),
@@ -22,6 +17,31 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def framework():
+    """Import the framework with the first test: it takes seconds that collecting need not cost."""
+    global botorch, qSimpleRegret, LinearMCObjective, CVaR, Expectation, VaR, WorstCase, SingleTaskGP
+    global AppendFeatures, InputPerturbation, SobolQMCNormalSampler, OrderGradRiskMeasure
+
+    import botorch
+    from botorch.acquisition import qSimpleRegret
+    from botorch.acquisition.objective import LinearMCObjective
+    from botorch.acquisition.risk_measures import CVaR, Expectation, VaR, WorstCase
+    from botorch.models import SingleTaskGP
+    from botorch.models.transforms.input import AppendFeatures, InputPerturbation
+    from botorch.sampling import SobolQMCNormalSampler
+
+    from ordergrad.adapters.botorch import OrderGradRiskMeasure
+
+
+def test_doctests():
+    found = doctest.testmod(
+        importlib.import_module("ordergrad.adapters.botorch"), optionflags=doctest.NORMALIZE_WHITESPACE
+    )
+    assert found.attempted
+    assert not found.failed
 
 
 def samples(*shape, seed=0):
@@ -110,12 +130,12 @@ def model_with(transform):
     return model.eval(), x
 
 
-@pytest.mark.parametrize("kind", [qNoisyExpectedImprovement, qLogNoisyExpectedImprovement])
+@pytest.mark.parametrize("kind", ["qNoisyExpectedImprovement", "qLogNoisyExpectedImprovement"])
 @pytest.mark.parametrize("objective", ["cvar:0.3@6", "median", "mean-0.5*gini"])
 def test_gradients_reach_the_candidates(kind, objective):
     """In noisy expected improvement, for two candidates at once; by finite differences."""
     model, x = model_with(InputPerturbation(0.1 * samples(6, 2), bounds=torch.tensor([[0.0, 0.0], [1.0, 1.0]])))
-    acquisition = kind(
+    acquisition = getattr(botorch.acquisition, kind)(
         model,
         x,
         sampler=SobolQMCNormalSampler(torch.Size([32]), seed=0),
@@ -141,7 +161,7 @@ def test_an_acquisition_function_agrees_with_botorchs():
     candidates = torch.rand(4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     for theirs, ours in ((CVaR(0.7, 8), "bottom:3@8"), (VaR(0.7, 8), "rank:6@8"), (Expectation(8), "mean")):
         values = [
-            qNoisyExpectedImprovement(
+            botorch.acquisition.qNoisyExpectedImprovement(
                 model, sampler=SobolQMCNormalSampler(torch.Size([64]), seed=0), objective=objective, **options
             )(candidates)
             for objective in (theirs, OrderGradRiskMeasure(ours, 8))

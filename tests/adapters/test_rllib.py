@@ -1,28 +1,17 @@
 """The RLlib adapter against the reference gradient, on one learner, on a local Ray, and through a checkpoint."""
 
+import doctest
+import importlib
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 import walk
-from ray import cloudpickle
-from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.impala import IMPALAConfig
-from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.policy.sample_batch import MultiAgentBatch
-from ray.tune.registry import register_env
 from walk import Gamble, Walk
 
 import ordergrad as og
 from ordergrad.adapters.episodes import EpisodeRanking
-from ordergrad.adapters.rllib import OrderGradPPOLearner, RanksEpisodes, WholeEpisodes, use
 
 torch.set_num_threads(1)
 pytestmark = [
@@ -33,6 +22,39 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env:UserWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def framework():
+    """Import the framework with the first test: it takes seconds that collecting need not cost."""
+    global ray, cloudpickle, Algorithm, IMPALAConfig, PPOConfig, PPOTorchLearner, Columns, TrainingData
+    global SingleAgentEnvRunner, SingleAgentEpisode, MultiAgentBatch, register_env, OrderGradPPOLearner
+    global RanksEpisodes, WholeEpisodes, use
+
+    import ray
+    from ray import cloudpickle
+    from ray.rllib.algorithms.algorithm import Algorithm
+    from ray.rllib.algorithms.impala import IMPALAConfig
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+    from ray.rllib.core.columns import Columns
+    from ray.rllib.core.learner.training_data import TrainingData
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+    from ray.rllib.policy.sample_batch import MultiAgentBatch
+    from ray.tune.registry import register_env
+
+    from ordergrad.adapters.rllib import OrderGradPPOLearner, RanksEpisodes, WholeEpisodes, use
+
+
+def test_doctests():
+    found = doctest.testmod(
+        importlib.import_module("ordergrad.adapters.rllib"), optionflags=doctest.NORMALIZE_WHITESPACE
+    )
+    assert found.attempted
+    assert not found.failed
+
+
 MODULE = "default_policy"
 
 
@@ -296,7 +318,10 @@ def test_nothing_is_trained_while_episodes_are_too_few():
 def test_episodes_that_never_end_are_reported_not_fatal():
     config = make_config(env_config={"mean_length": 1e9}, patience=2)
     learner, runner, kept = make_learner(config)
-    with pytest.warns(UserWarning, match=r"only 0 episodes ended in 2 training iterations.*train_batch_size"):
+    with (
+        pytest.warns(UserWarning, match=r"only 0 episodes ended in 2 training iterations.*train_batch_size"),
+        pytest.warns(UserWarning, match="favours short episodes"),
+    ):
         train(learner, runner, 5, 50)
     assert stats_of(learner)["abandoned"] == 2
     assert stats_of(learner)["open"] == 0

@@ -1,4 +1,4 @@
-"""SkyRL 0.3: its own functions with the registered estimator. It shares the environment of verl."""
+"""SkyRL 0.3 and 0.4: its own functions with the registered estimator. It shares the environment of verl."""
 
 import importlib.util
 import re
@@ -35,7 +35,7 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*:DeprecationWarning", r"ignore:.*:FutureWarning")
 QUIET = {
     "trainer.algorithm.ordergrad.objective": "top:2@4",
-    "trainer.algorithm.use_kl_loss": "false",
+    "trainer.algorithm.use_kl_loss": False,
     "trainer.train_batch_size": 64,
     "trainer.policy_mini_batch_size": 64,
     "generator.n_samples_per_prompt": 8,
@@ -217,11 +217,11 @@ def test_wrong_settings_are_errors_before_training() -> None:
         ("trainer__algorithm__policy_loss_type", "gspo", "was not compared"),
         ("trainer__policy_mini_batch_size", 32, "several steps on one batch"),
         ("trainer__update_epochs_per_batch", 2, "several steps on one batch"),
-        ("trainer__algorithm__advantage_batch_normalize", "true", "shifts and scales"),
-        ("trainer__algorithm__use_kl_in_reward", "true", "ranks the rewards less the KL penalty"),
-        ("trainer__algorithm__use_kl_loss", "true", "subtracts the KL divergence"),
-        ("trainer__algorithm__use_entropy_loss", "true", "adds the entropy"),
-        ("generator__apply_overlong_filtering", "true", "leaves them out of the loss"),
+        ("trainer__algorithm__advantage_batch_normalize", True, "shifts and scales"),
+        ("trainer__algorithm__use_kl_in_reward", True, "ranks the rewards less the KL penalty"),
+        ("trainer__algorithm__use_kl_loss", True, "subtracts the KL divergence"),
+        ("trainer__algorithm__use_entropy_loss", True, "adds the entropy"),
+        ("generator__apply_overlong_filtering", True, "leaves them out of the loss"),
         ("generator__sampling_params__top_p", 0.9, "top_p=0.9"),
     ],
 )

@@ -1,5 +1,7 @@
 """The TorchRL adapter against the reference gradient, through real collectors and losses."""
 
+import doctest
+import importlib
 import warnings
 from functools import cache
 from typing import Any
@@ -7,26 +9,44 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
-from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
-from torchrl.envs import GymWrapper, SerialEnv
-from torchrl.modules import ProbabilisticActor
-from torchrl.modules.llm import TransformersWrapper
-from torchrl.objectives import ClipPPOLoss, ReinforceLoss
-from torchrl.objectives.llm import GRPOLoss, MCAdvantage
-from torchrl.objectives.value import GAE
-from trl_toy import language_model, score, tokenizer
 from walk import Gamble, Walk
 
 import ordergrad as og
-from ordergrad.adapters.torchrl import OrderGradAdvantage, OrderGradMCAdvantage
-
-with warnings.catch_warnings():  # one of its own classes inherits from a deprecated one
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from torchrl.collectors import Collector
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*VanillaWeightUpdater.*:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def framework():
+    """Import the framework with the first test: it takes seconds that collecting need not cost."""
+    global TensorDict, TensorDictModule, LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement, GymWrapper
+    global SerialEnv, ProbabilisticActor, TransformersWrapper, ClipPPOLoss, ReinforceLoss, GRPOLoss, MCAdvantage
+    global GAE, language_model, score, tokenizer, OrderGradAdvantage, OrderGradMCAdvantage, Collector
+
+    from tensordict import TensorDict
+    from tensordict.nn import TensorDictModule
+    from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
+    from torchrl.envs import GymWrapper, SerialEnv
+    from torchrl.modules import ProbabilisticActor
+    from torchrl.modules.llm import TransformersWrapper
+    from torchrl.objectives import ClipPPOLoss, ReinforceLoss
+    from torchrl.objectives.llm import GRPOLoss, MCAdvantage
+    from torchrl.objectives.value import GAE
+    from trl_toy import language_model, score, tokenizer
+
+    from ordergrad.adapters.torchrl import OrderGradAdvantage, OrderGradMCAdvantage
+
+    with warnings.catch_warnings():  # one of its own classes inherits from a deprecated one
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torchrl.collectors import Collector
+
+
+def test_doctests():
+    found = doctest.testmod(
+        importlib.import_module("ordergrad.adapters.torchrl"), optionflags=doctest.NORMALIZE_WHITESPACE
+    )
+    assert found.attempted
+    assert not found.failed
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The TRL trainers against the library's own advantages, reference gradients, and TRL itself."""
 
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, TrlParser
 from trl_toy import (
     PROMPTS,
     compare,
@@ -36,7 +37,16 @@ from trl_toy import (
 )
 
 import ordergrad as og
-from ordergrad.adapters.trl import ObjectiveSchedule, OrderGradGRPOTrainer, OrderGradRLOOTrainer, departures
+from ordergrad.adapters.trl import (
+    ObjectiveSchedule,
+    OrderGradGRPOConfig,
+    OrderGradGRPOTrainer,
+    OrderGradRLOOConfig,
+    OrderGradRLOOTrainer,
+    batch_advantages,
+    departures,
+)
+from ordergrad.adapters.trl_refill import exchanged, fresh_prompts, idle_groups
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*will be removed in v6:FutureWarning"),  # TRL 1.16 on Transformers 5.23
@@ -492,7 +502,7 @@ QUIET = {"bf16": False, "use_cpu": True, "report_to": "none", "num_generations":
         ({"top_entropy_quantile": 0.2}, "top_entropy_quantile=0.2"),
         ({"off_policy_mask_threshold": 0.5}, "off_policy_mask_threshold"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "standardised within each group"),
-        ({"scale_rewards": "batch"}, "pass scale='batch'"),
+        ({"scale_rewards": "batch"}, "set scale='batch'"),
     ],
 )
 def test_departures(settings, fragment, tmp_path):
@@ -545,7 +555,6 @@ def test_bad_options_are_refused(tmp_path):
         make("rloo", tmp_path, "mean", options={"small": "error"})
     for success, error, message in (
         ("1", TypeError, "success must be a real number; got '1'"),
-        (None, TypeError, "success must be a real number; got None"),
         (math.nan, ValueError, "success must be finite; got success=nan"),
     ):
         with pytest.raises(error, match=message):
@@ -577,3 +586,226 @@ def test_bad_rewards_are_refused_by_name(kind, tmp_path):
         trainer = make(kind, tmp_path, "mean", reward_funcs=[reward, function])
         with pytest.raises(ValueError, match=message):
             trainer.train()
+
+
+# Settings in the configuration, in checkpoints, in the model card
+
+
+def config(folder, **settings):
+    return OrderGradGRPOConfig(str(folder), **{**TINY, **settings})
+
+
+TINY = {
+    "per_device_train_batch_size": 24,
+    "num_generations": 6,
+    "max_completion_length": 7,
+    "max_steps": 2,
+    "loss_type": "luspo",
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "use_cpu": True,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 1,
+}
+
+
+def from_config(args, reward_funcs=reward, **options):
+    prompts = Dataset.from_dict({"prompt": PROMPTS})
+    return OrderGradGRPOTrainer(language_model(), reward_funcs, args, prompts, processing_class=tokenizer(), **options)
+
+
+def test_yaml_sets_the_objective(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        f"output_dir: {tmp_path}/run\nobjective: top:2@4\nscale: batch\nsmall: shrink\nsuccess: 0.5\nuse_cpu: true\n"
+    )
+    parser = TrlParser((OrderGradGRPOConfig,))
+    (args,) = parser.parse_args_and_config(["--config", str(tmp_path / "run.yaml"), "--scale", "group"])
+    assert (args.objective, args.scale, args.small, args.success) == ("top:2@4", "group", "shrink", 0.5)
+    assert OrderGradRLOOConfig(str(tmp_path), objective="min@3", use_cpu=True).objective == "min@3"
+
+
+def test_the_configuration_is_enough(tmp_path):
+    trainer = from_config(config(tmp_path, objective="top:2@4", scale="batch"))
+    assert (str(trainer.objective), trainer.scale) == ("top:2@4", "batch")
+    trainer = from_config(config(tmp_path, objective="top:2@4"), objective="max@3..mean")
+    assert str(trainer.objective) == "max@3"
+    assert trainer.args.objective == "max@3..mean"
+    assert trainer.schedule.at(0.5) == og.parse("0.5*max@3+0.5*mean")
+    with pytest.raises(ValueError, match="objective must be given"):
+        from_config(GRPOConfig(str(tmp_path), **TINY))
+    with pytest.raises(ValueError, match="group must be one of prompt, batch; got 'all'"):
+        from_config(config(tmp_path, group="all"))
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_trackers_see_the_settings(kind, tmp_path):
+    trainer = make(kind, tmp_path, "cvar:0.25", options={"small": "shrink"})
+    shown = trainer.args.to_sanitized_dict()
+    assert (shown["objective"], shown["small"], shown["group"]) == ("cvar:0.25", "shrink", "prompt")
+
+
+def test_a_checkpoint_is_resumed_with_its_own_settings_only(tmp_path):
+    make("grpo", tmp_path, "max@3", max_steps=2, save_strategy="steps", save_steps=1).train()
+    folder = tmp_path / "checkpoint-1"
+    assert json.loads((folder / "ordergrad.json").read_text())["objective"] == "max@3"
+    other = make("grpo", tmp_path, "cvar:0.25", max_steps=2)
+    for resumed in (str(folder), True):
+        with pytest.raises(ValueError, match=r"was trained with objective='max@3', now 'cvar:0.25'"):
+            other.train(resume_from_checkpoint=resumed)
+    make("grpo", tmp_path, "1*max@3", max_steps=2, save_strategy="no").train(resume_from_checkpoint=str(folder))
+
+
+def test_the_model_card_names_the_objective_and_the_paper(tmp_path):
+    trainer = make("grpo", tmp_path, "top:2@4")
+    trainer.create_model_card("model")
+    card = (tmp_path / "README.md").read_text()
+    assert "- objective: `top:2@4`" in card
+    assert "2606.06096" in card
+    assert "OrderGrad: Optimizing Beyond the Mean" in card
+    assert card.index("## Objective") < card.index("## Citations")
+
+
+# Several reward functions
+
+
+def formatted(completions, **_):
+    return [1.0 for _ in completions]
+
+
+def correct(completion_ids, **_):
+    return [float(ids[0] > 6) for ids in completion_ids]
+
+
+def test_pass_at_k_follows_the_reward_function_that_is_named(tmp_path):
+    trainer = make("grpo", tmp_path, "mean", reward_funcs=[formatted, correct], options={"success_reward": "correct"})
+    trainer.train()
+    assert log_of(trainer, "ordergrad/pass@1") == pytest.approx(log_of(trainer, "rewards/correct/mean"), abs=1e-6)
+    with pytest.warns(UserWarning, match="pass@k is not logged, because any of formatted, correct may decide"):
+        trainer = make("grpo", tmp_path, "mean", reward_funcs=[formatted, correct], options={"success_reward": None})
+    trainer.train()
+    assert not log_of(trainer, "ordergrad/pass@1")
+    with pytest.raises(ValueError, match="success_reward must be one of formatted, correct; got 'right'"):
+        make("grpo", tmp_path, "mean", reward_funcs=[formatted, correct], options={"success_reward": "right"})
+
+
+def test_rounding_is_no_signal(tmp_path):
+    def tenths(completions, **_):
+        return [(0.1, 0.3)[i % 2] for i in range(len(completions))]
+
+    def rest(completions, **_):
+        return [(0.2, 0.0)[i % 2] for i in range(len(completions))]
+
+    trainer = make("grpo", tmp_path, "max@2", reward_funcs=[tenths, rest], options={"success_reward": "rest"})
+    trainer.train()
+    assert log_of(trainer, "ordergrad/no_signal") == [1.0]
+    assert set(trainer._logs["advantages"]) == {0.0}
+
+
+def test_settings_of_the_model_that_leak_are_named(tmp_path):
+    model = language_model()
+    model.generation_config.no_repeat_ngram_size = 2
+    model.generation_config.repetition_penalty = 1.1  # which TRL overrides
+    with pytest.warns(UserWarning, match="^no_repeat_ngram_size=2 in the model's generation_config.json act on TRL's"):
+        make("grpo", tmp_path, "mean", model=model)
+
+
+# Ranks among all of the batch
+
+
+def test_ranks_among_all_of_the_batch(tmp_path):
+    trainer = make("grpo", tmp_path, "cvar:0.25", options={"group": "batch"})
+    _, batches, _ = one_step(trainer)
+    rows = samples(batches)
+    order = sorted(range(24), key=lambda i: rows[i][0])
+    rewards = np.array([score(rows[i][1]) for i in order]).reshape(4, 6)
+    ranked = og.advantages(rewards.ravel(), "cvar:0.25").reshape(4, 6)
+    others = (ranked.sum(1, keepdims=True) - ranked) / 5
+    np.testing.assert_allclose(np.array([rows[i][2] for i in order]).reshape(4, 6), ranked - others, atol=1e-6)
+    for metric, objective in (("value", "cvar:0.25"), ("batch_cvar:0.1", "cvar:0.1")):
+        measured = log_of(trainer, f"ordergrad/{metric}")
+        assert measured == pytest.approx([og.value(rewards.ravel(), objective)], abs=1e-6)
+
+
+def test_ranks_among_the_batch_are_consistent_for_the_mixture_over_prompts():
+    """Every batch of a small case is enumerated: the bias against the exact gradient falls with the prompts."""
+    rates = np.array([0.2, 0.9])  # two prompts that are equally likely, rewards 0 and 1, one logit each
+    objective, n = "min@3", 3
+    mixture = rates.mean()
+    exact = 3 * mixture**2 * 0.5 * rates * (1 - rates)
+    biases = []
+    for prompts in (2, 3):
+        gradient = np.zeros(2)
+        for drawn in itertools.product((0, 1), repeat=prompts):
+            for outcome in itertools.product((0.0, 1.0), repeat=prompts * n):
+                rewards = np.array(outcome).reshape(prompts, n)
+                p = rates[list(drawn)][:, None]
+                chance = 0.5**prompts * np.where(rewards == 1, p, 1 - p).prod()
+                a = batch_advantages(rewards, objective)
+                terms = (a * (rewards - p)).sum(1) / (prompts * n)
+                np.add.at(gradient, list(drawn), chance * terms)
+        biases.append(np.abs(gradient - exact).max() / np.abs(exact).max())
+    assert biases[1] < 0.7 * biases[0]
+    assert biases[0] < 1
+
+
+# Dynamic sampling
+
+
+def rarely(completion_ids, **_):
+    """Return 1 for completions that begin with one of two tokens: many groups of six are without a signal for max@5."""
+    return [float(ids[0] in (5, 6)) for ids in completion_ids]
+
+
+@pytest.mark.parametrize("loss", ["luspo", "dapo"])
+def test_groups_without_a_signal_are_refilled(loss, tmp_path):
+    trainer = make("grpo", tmp_path, "max@5", reward_funcs=rarely, loss_type=loss, options={"refill": 8})
+    _, batches, _ = one_step(trainer)
+    (idle,), (after,) = (
+        log_of(trainer, "ordergrad/no_signal_after_refill"),
+        log_of(trainer, "ordergrad/generated_batches"),
+    )
+    rows = samples(batches)
+    rewards = {}
+    for prompt, completion, a in rows:
+        rewards.setdefault(prompt, []).append((rarely([completion])[0], a))
+    assert len(rows) == 24
+    assert idle < 0.5
+    assert after > 1
+    for group in rewards.values():
+        values, found = zip(*group, strict=True)
+        for begin in range(0, len(group), 6):
+            np.testing.assert_allclose(
+                sorted(found[begin : begin + 6]), sorted(og.advantages(values[begin : begin + 6], "max@5")), atol=1e-6
+            )
+
+
+def test_a_group_with_different_rewards_may_be_without_a_signal():
+    a = torch.as_tensor(og.advantages(np.array([[1, 1, 1, 0.0], [1, 0, 0, 0]]), "max@2").ravel())
+    assert idle_groups(a, 4).tolist() == [True, False]
+
+
+def test_rows_are_exchanged_whatever_their_padding():
+    def batch(prompt, completion, a):
+        return {
+            "prompt_ids": torch.tensor(prompt),
+            "completion_ids": torch.tensor(completion),
+            "advantages": torch.tensor(a),
+            "num_items_in_batch": torch.tensor(4),
+        }
+
+    ours, theirs = batch([[0, 7], [8, 9]], [[1, 2], [3, 0]], [0.0, 1.0]), batch([[5, 5, 5]], [[4]], [2.0])
+    found = exchanged(ours, theirs, torch.tensor([0]), torch.tensor([0]), 0)
+    assert found["prompt_ids"].tolist() == [[5, 5, 5], [0, 8, 9]]
+    assert found["completion_ids"].tolist() == [[4, 0], [3, 0]]
+    assert found["advantages"].tolist() == [2.0, 1.0]
+    with pytest.raises(ValueError, match="refill takes text only; the batch holds pixel_values"):
+        exchanged({**ours, "pixel_values": 0}, theirs, torch.tensor([0]), torch.tensor([0]), 0)
+
+
+def test_fresh_prompts_are_whole_groups_and_reproducible():
+    rows = fresh_prompts(PROMPTS, 3, 2, (0, 1, 0, 0))
+    assert rows[::2] == rows[1::2]
+    assert len(set(rows)) == 3
+    assert rows == fresh_prompts(PROMPTS, 3, 2, (0, 1, 0, 0)) != fresh_prompts(PROMPTS, 3, 2, (0, 1, 1, 0))
+    assert len(fresh_prompts(PROMPTS[:2], 5, 2, (0,))) == 10

@@ -8,6 +8,7 @@ import sys
 import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,6 +79,65 @@ def dispatched(rewards, mask, uids, config, keys=None, estimator="ordergrad") ->
             data, batch_keys=keys, adv_estimator=estimator, config=config, norm_adv_by_std_in_grpo=False
         )
     return data.batch["advantages"], data.batch["returns"]
+
+
+# ------------------------------------------------------------------------------------------------- dynamic sampling
+
+
+def sampler(*overrides: str, mode: str = "sync"):
+    """Return the replay buffer that verl's trainer builds from a configuration that was checked."""
+    config = configuration("algorithm.filter_groups.enable=true", f"trainer.v1.trainer_mode={mode}", *overrides)
+    check(config)
+    self = SimpleNamespace(config=config, trainer_mode=mode, _add_prompts_to_generate=lambda n: None)
+    self._resolve_filter_groups_metric = lambda: trainer_base.PPOTrainer._resolve_filter_groups_metric(self)
+    return trainer_base.PPOTrainer._build_replay_buffer(self)
+
+
+def filtered(buffer, rewards: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the groups that a buffer drops, given the reward of every row by its key ``uid_session_output``."""
+    module = sys.modules["ordergrad.adapters.verl_sampling" if "ordergrad" in type(buffer).__module__ else REPLAY]
+    store = SimpleNamespace(
+        kv_batch_get=lambda keys, partition_id, select_fields: {
+            "rm_scores": [torch.tensor([0.0, rewards[key]]) for key in keys]
+        }
+    )
+    monkeypatch.setattr(module, "transfer_queue" if "ordergrad" in module.__name__ else "tq", store)
+    buffer.partitions["train"] = {key: {} for key in rewards}
+    buffer.finished_keys["train"] = {key.split("_")[0] for key in rewards}
+    dropped, counts = buffer._dapo_filtered_keys("train")
+    assert sum(counts.values()) == len(dropped)
+    assert buffer._dapo_filtered_keys("train")[0] == dropped  # from the cache
+    assert buffer._dapo_filtered_keys("val")[0] == set()
+    return dropped
+
+
+REPLAY = "verl.trainer.ppo.v1.replay_buffer"
+GROUPS = {"solved": [1, 1, 1, 0], "half": [1, 1, 0, 0], "one": [0, 0, 0, 1], "all": [1, 1, 1, 1], "none": [0, 0, 0, 0]}
+ROWS = {f"{uid}_{i}_0": float(r) for uid, rewards in GROUPS.items() for i, r in enumerate(rewards)}
+
+
+@pytest.mark.parametrize("mode", ["sync", "colocate_async"])
+def test_dynamic_sampling_goes_by_the_advantages_of_the_objective(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["actor_rollout_ref.rollout.n=4", "algorithm.ordergrad.objective=max@2"]
+    assert filtered(sampler(*small, mode=mode), ROWS, monkeypatch) == {"solved", "all", "none"}
+    small[1] = "algorithm.ordergrad.objective=mean"
+    assert filtered(sampler(*small, mode=mode), ROWS, monkeypatch) == {"all", "none"}
+    rounded = {"a_0_0": 0.1 + 0.2, "a_1_0": 0.3, "a_2_0": float(np.float32(0.7) - np.float32(0.4)), "a_3_0": 0.3}
+    assert filtered(sampler(*small, mode=mode), rounded, monkeypatch) == {"a"}
+    sessions = {"b_0_0": 5.0, "b_0_1": 1.0, "b_1_0": 1.0, "b_2_0": 1.0, "b_3_0": 1.0}  # the last output counts
+    assert filtered(sampler(*small, mode=mode), sessions, monkeypatch) == {"b"}
+
+
+def test_the_sampler_is_verls_own_without_the_filter_and_for_other_metrics() -> None:
+    config = configuration()
+    check(config)
+    assert config.trainer.v1.sampler.custom_sampler.path is None
+    assert type(sampler("algorithm.adv_estimator=grpo")).__module__ == REPLAY
+    with pytest.warns(UserWarning, match="metric=acc drops groups by the standard deviation"):
+        assert type(sampler("algorithm.filter_groups.metric=acc")).__module__ == REPLAY
+    buffer = sampler("algorithm.filter_groups.max_inflight_gen_batches=3")
+    assert (buffer.max_inflight_gen_batches, buffer.gen_batch_size, buffer.train_batch_size) == (3, 1, 64)
+    assert buffer.filter_groups_metric == "reward"
 
 
 # ------------------------------------------------------------------------------------------------------- advantages

@@ -20,8 +20,9 @@ import ordergrad as og
 from ordergrad.advise import advice as advice_module
 from ordergrad.advise import rewards as rewards_module
 from ordergrad.advise.advice import advise
-from ordergrad.advise.goals import candidates, read_goal
+from ordergrad.advise.goals import candidates
 from ordergrad.advise.rewards import Prompts, Rewards, named, sampled
+from ordergrad.advise.words import UnservedError, read_goal
 from ordergrad.commands.advise import lines_for
 from ordergrad.commands.cli import app
 from ordergrad.score.columns import Columns
@@ -81,6 +82,78 @@ def test_goals(text, target, first):
 def law():
     prompts = named("normal").prompts[0]
     return prompts.x, prompts.p
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "passes"),
+    [
+        ("CVaR 5%", "cvar:0.05", False),
+        ("CVaR at 5%", "cvar:0.05", False),
+        ("95% CVaR", "cvar:0.05", False),
+        ("value at risk 99%", "var:0.01", False),
+        ("expected shortfall 2.5%", "cvar:0.025", False),
+        ("5th percentile", "var:0.05", False),
+        ("improve the 10th percentile", "var:0.1", False),
+        ("p95", "var:0.95", False),
+        ("value at risk 5%", "var:0.05", False),
+        ("worst 1 percent", "cvar:0.01", False),
+        ("maximise the worst 5% of returns", "cvar:0.05", False),
+        ("bottom decile", "cvar:0.1", False),
+        ("worst-case performance", "cvar:0.1", False),
+        ("minimise risk", "cvar:0.1", False),
+        ("Risk-averse", "cvar:0.1", False),
+        ("maximise pass@8", "max@8", True),
+        ("solve in 8 attempts", "max@8", True),
+        ("optimise best of 16", "max@16", False),
+        ("reliability over 8 runs", "min@8", True),
+        ("pass^8", "min@8", True),
+        ("all 8 runs succeed", "min@8", True),
+        ("majority vote of 8", "rank:5@8", True),
+        ("maj@7", "rank:4@7", True),
+        ("top 10 percent", "uppercvar:0.1", False),
+        ("less variance", "mean-0.5*gini", False),
+        ("success rate", "mean", True),
+        ("the average reward", "mean", False),
+        ("typical outcome", "median", False),
+        ("optimise cvar:0.1", "cvar:0.1", False),
+    ],
+)
+def test_goals_in_peoples_own_words(text, target, passes):
+    goal = read_goal(text)
+    assert (goal.target, goal.passes) == (target, passes)
+
+
+@pytest.mark.parametrize("text", ["reward >= 200", "probability that the return is at least 200", "returns above 200"])
+def test_goals_that_name_a_threshold(text):
+    goal = read_goal(text if text != "returns above 200" else "return above 200")
+    assert (goal.target, goal.passes, goal.threshold) == ("mean", True, 200)
+
+
+@pytest.mark.parametrize(
+    ("text", "instead"),
+    [
+        ("Sharpe", "a ratio of two statistics"),
+        ("maximise the Sharpe ratio", "less spread"),
+        ("drawdown", "Make it the reward"),
+        ("max drawdown below 10%", "property of the path"),
+        ("diversity", "max@8 or pass@8 keeps rare good answers alive"),
+        ("shorter answers", "subtract a price per token"),
+        ("exploration", "entropy bonus"),
+    ],
+)
+def test_goals_that_no_objective_of_ranks_serves(text, instead):
+    with pytest.raises(UnservedError, match=instead):
+        read_goal(text)
+    code, output = command("normal", "--goal", text)
+    assert code == 2
+    assert "no objective of ranks serves" in output
+
+
+def test_a_vote_of_the_majority_is_a_rank():
+    """The chance that most of 7 tries pass."""
+    p = 0.6
+    value = float(og.exact.value([0.0, 1.0], [1 - p, p], read_goal("majority vote of 7").target))
+    assert value == pytest.approx(stats.binom.sf(3, 7, p))
 
 
 @pytest.mark.parametrize("text", ["be good", "worst 200%", "mox@3", "maxrl", "pass@0", "worst of 0", "0*mean"])
@@ -369,13 +442,13 @@ def test_the_mean_is_recommended_where_it_is_the_goal(tmp_path):
         code, output = command(path, "--goal", goal)
         assert code == 0
         assert "Recommended: mean in groups of 4, baseline leave_one_out, direction 1.000" in output
-        assert 'objective="mean"' in output
+        assert 'og.advantages(rewards, "mean")' in output
 
 
 def test_the_line_for_sb3_runs():
     from ordergrad.adapters.sb3 import OrderGradPPO
 
-    model = eval(lines_for("cvar:0.1@15", 16)["SB3"], {"OrderGradPPO": OrderGradPPO, "env": "CartPole-v1"})
+    model = eval(lines_for("cvar:0.1@15", 16)["sb3"], {"OrderGradPPO": OrderGradPPO, "env": "CartPole-v1"})
     assert str(model.rollout_buffer.objective) == "cvar:0.1@15"
     assert model.rollout_buffer.ranking.min_episodes == 16
 
@@ -385,7 +458,7 @@ def test_the_line_for_trl_names_what_there_is():
 
     from ordergrad.adapters.trl import OrderGradGRPOTrainer
 
-    call = ast.parse(lines_for("top:2@4", 8)["TRL"]).body[0].value
+    call = ast.parse(lines_for("top:2@4", 8)["trl"]).body[0].value
     assert call.func.id == OrderGradGRPOTrainer.__name__
     config = {keyword.arg: keyword.value for keyword in call.keywords}
     assert ast.literal_eval(config["objective"]) == "top:2@4"
@@ -401,7 +474,7 @@ def test_the_line_for_trl_names_what_there_is():
 def test_the_configuration_for_trl_can_be_made(n):
     import trl
 
-    config = ast.parse(lines_for("mean", n)["TRL"]).body[0].value.keywords[-1].value
+    config = ast.parse(lines_for("mean", n)["trl"]).body[0].value.keywords[-1].value
     made = eval(ast.unparse(config), {"GRPOConfig": partial(trl.GRPOConfig, use_cpu=True, bf16=False)})
     assert made.num_generations == n
     assert made.generation_batch_size % n == 0
@@ -419,6 +492,91 @@ def test_the_lines_are_those_of_the_guides():
     lines = lines_for("top:2@4", 8)
     verl = (guides / "verl.md").read_text()
     assert all(word in verl for word in lines["verl"].split() if word != "\\")
+    skyrl = (guides / "skyrl.md").read_text()
+    assert all(word in skyrl for word in lines["skyrl"].split() if word != "\\")
     trl = (guides / "trl.md").read_text()
     assert all(word in trl for word in ("OrderGradGRPOTrainer", 'loss_type="dr_grpo"', 'objective="top:2@4"'))
     assert 'OrderGradPPO("MlpPolicy"' in (guides / "sb3.md").read_text()
+
+
+def graded_log(path, groups=60, each=16, seed=0):
+    """Write graded rewards of which about a fifth reaches 1."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(rng.normal(0, 0.7, size=(groups, 1)), 1, size=(groups, each))
+    return write_log(path, x.tolist())
+
+
+def test_a_success_rate_of_graded_rewards_needs_rewards_of_0_and_1(tmp_path):
+    path = graded_log(tmp_path / "log.jsonl")
+    code, output = command(path, "--goal", "pass@8", "--trainer", "trl")
+    assert code == 0
+    found = re.search(r"Train on rewards of 0 and 1, .*: on the graded ones max@8 has a direction of (0\.\d+)", output)
+    assert found
+    assert 0.4 < float(found[1]) < 0.8
+    assert "# on the reward float(r >= 1)" in output
+    code, output = command(path, "--goal", "best of 8")
+    assert "Train on rewards of 0 and 1" not in output
+    code, output = command(path, "--goal", "reward >= 0.5")
+    assert "whether the reward is at least 0.5" in output
+
+
+def test_the_direction_on_graded_rewards_is_the_cosine_of_the_two_gradients():
+    x, p = np.array([-1.0, 0.0, 1.0, 3.0]), np.array([0.1, 0.4, 0.3, 0.2])
+    a = np.asarray(og.exact.advantages(x, p, "max@4"))
+    b = np.asarray(og.exact.advantages((x >= 1).astype(float), p, "max@8"))
+    expected = p @ (a * b) / np.sqrt((p @ a**2) * (p @ b**2))
+    assert advice_module.direction_on(discrete(x, p), 1.0, "max@4", read_goal("pass@8")) == pytest.approx(expected)
+
+
+def test_the_group_that_would_be_large_enough():
+    goal, rewards = read_goal("worst 5%"), named("normal")
+    n = advice_module.enough(goal, rewards, 8)
+    assert advise(goal, rewards, n).table[0].direction >= 0.95
+    assert advise(goal, rewards, n // 2).table[0].direction < 0.95
+    _, output = command("normal", "--goal", "worst 5%", "--n", "8")
+    assert f"groups of {n} would be at 0.95" in output
+
+
+@pytest.mark.parametrize(("p", "word"), [("0.005", "Easier"), ("0.995", "Harder")])
+def test_other_prompts_where_groups_hold_one_outcome(p, word):
+    code, output = command(f"bernoulli:{p}", "--goal", "pass@8", "--n", "8")
+    assert code == 0
+    assert "Only 4% of the groups of 8 hold both outcomes" in output
+    assert f"{word} prompts would teach more" in output
+    assert "hold both outcomes" not in command("bernoulli:0.3", "--goal", "pass@8", "--n", "8")[1]
+
+
+def test_the_lines_are_for_the_trainer_of_the_log(tmp_path):
+    code, output = command(write_log(tmp_path / "a.jsonl", [[0, 1, 1, 0], [0, 0, 0, 1]]), "--goal", "pass@2")
+    assert code == 0
+    assert "In a loop of your own" in output
+    assert "--trainer trl, verl, skyrl or sb3" in output
+    code, output = command("betabernoulli:1:2", "--goal", "pass@4", "--trainer", "verl")
+    assert "algorithm.adv_estimator=ordergrad" in output
+    assert "OrderGradPPO" not in output
+    assert "--trainer trl" not in output
+
+
+def test_a_log_of_verl_gets_the_lines_of_verl(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"input": f"Q{i}", "output": "o", "score": float(r), "step": 1} for i in range(9) for r in rng.random(4) < 0.5
+    ]
+    path = tmp_path / "1.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, output = command(path, "--goal", "pass@2")
+    assert code == 0, output
+    assert "read as verl" in output
+    assert "algorithm.adv_estimator=ordergrad" in output
+    assert "OrderGradGRPOTrainer" not in output
+
+
+def test_json_and_quiet():
+    result = CliRunner().invoke(app, ["advise", "betabernoulli:1:2", "--goal", "pass@4", "--n", "8", "--json"])
+    assert result.exit_code == 0
+    content = json.loads(result.stdout)
+    keys = {"goal", "rewards", "n", "candidates", "recommended", "notes", "trainer", "trainer_known", "lines"}
+    assert set(content) == keys
+    assert content["recommended"]["objective"] == content["candidates"][0]["objective"] == "max@4"
+    result = CliRunner().invoke(app, ["advise", "betabernoulli:1:2", "--goal", "pass@4", "--n", "8", "--quiet"])
+    assert result.stdout == "max@4\n"

@@ -1,8 +1,11 @@
 """The command line, as a user runs it."""
 
+import json
+import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -154,3 +157,42 @@ def test_every_command_has_short_help(command: str) -> None:
     assert code == 0
     assert (code, output) == run(*command.split(), "--help")
     assert "Usage: " in output
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_any_encoding(encoding: str, tmp_path: Path) -> None:
+    """Characters that a terminal cannot show are spelled out, not a traceback."""
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(f'{{"group": {i // 4}, "reward": {i % 3 // 2}}}\n' for i in range(40)))
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "90"}
+    for arguments in (
+        ["score", str(log)],
+        ["advise", "normal", "--goal", "worst 5%"],
+        ["explain", "max@4", "cvar:0.1"],
+    ):
+        run = subprocess.run([sys.executable, "-m", "ordergrad", *arguments], env=env, capture_output=True, check=False)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.decode(encoding)
+
+
+def test_explain_as_json() -> None:
+    result = CliRunner().invoke(app, ["explain", "max@4", "cvar:0.1", "--n", "8", "--json"])
+    assert result.exit_code == 0
+    first, second = json.loads(result.stdout)["objectives"]
+    assert (first["objective"], first["n"], first["k"], second["k"]) == ("max@4", 8, 4, 7)
+    assert first["rank_weights"] == [0, 0, 0, 1]
+    assert sum(first["sample_weights"]) == pytest.approx(1)
+    assert set(first) == {"objective", "n", "k", "note", "terms", "rank_weights", "sample_weights", "risks"}
+
+
+@pytest.mark.parametrize("width", ["40", "60", "100"])
+def test_no_table_breaks_an_objective_into_another(width: str, tmp_path: Path) -> None:
+    objectives = ["0.25*mean+0.75*cvar:0.05@100", "top:2@4", "trimmed:0.125@64"]
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(f'{{"group": {i // 128}, "reward": {i % 7}}}\n' for i in range(512)))
+    options = [part for objective in objectives for part in ("-o", objective)]
+    for arguments in (["score", str(log), *options], ["explain", *objectives, "--n", "128"]):
+        result = CliRunner().invoke(app, arguments, env={"COLUMNS": width, "TERM": "dumb"})
+        assert result.exit_code == 0, result.output
+        for term in ("0.75*cvar:0.05@100", "top:2@4", "trimmed:0.125@64"):
+            assert term in result.output

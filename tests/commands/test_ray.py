@@ -96,11 +96,25 @@ def test_broken_rows_of_a_group():
     assert (row["broken"][0], row["size"][0], row["value/mean"][0]) == (1, 2, 0.5)
 
 
+def test_the_prompt_of_a_group_at_several_steps():
+    """The error is over prompts where the group is a prompt at a step: the first column names it."""
+    rng = np.random.default_rng(0)
+    rows = {}
+    for prompt in ("a", "b", "c"):
+        level = rng.random()
+        for step in range(4):
+            group = {"reward": (rng.random(8) < level) * 1.0, "id": np.array([prompt] * 8), "step": np.full(8, step)}
+            rows[prompt, step] = group_row(group, ["mean"], prompt="id", largest=1)
+    units = [rows[key]["unit"][0] for key in rows]
+    assert len(set(units)) == 3
+    assert units[:4] == [units[0]] * 4
+
+
 @pytest.mark.parametrize(
     ("mask", "size", "masked", "broken"),
     [
         (["true", "False", "1"], 2, 1, 0),
-        (["0", "yes", "1"], 1, 1, 1),
+        (["0", "maybe", "1"], 1, 1, 1),
         (np.array([True, None, False], object), 1, 1, 1),
         ([1.0, np.nan, 2.0], 1, 0, 2),
         ([False, False, False], 0, 3, 0),

@@ -14,13 +14,17 @@ from typer.testing import CliRunner
 
 from ordergrad import advantages
 from ordergrad.commands.cli import app
+from ordergrad.evaluate.evaluation import Evaluation, write_evaluation
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import read_metrics, run_folder
 from ordergrad.runs.statistics import pass_at, pass_at_k, read_successes
+from ordergrad.spec import parse
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm import check, prepare, run, train
 from ordergrad.train.llm_settings import LLMSettings
-from ordergrad.train.tasks import load_task
+from ordergrad.train.llm_summary import collected, leads, nothing_learned, write_summary
+from ordergrad.train.llm_trainer import Recorder, make_trainer
+from ordergrad.train.tasks import load_task, math
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -65,12 +69,12 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
     asked = iter([False] * 12 + [True])
     assert not train(settings, "top:2@3", 0, folder, stop=lambda: next(asked))
     assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-13"]
-    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [10]
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(1, 14))
     assert run(replace(settings, micro_batch=2), "top:2@3", 0, folder, lambda: False, lambda row: None)
     successes, samples = read_successes(folder / "evaluation.csv")
     assert len(successes) == 4
     assert samples == 4
-    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [10, 24]
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(1, 25))
 
 
 def test_a_stopped_warm_start_goes_on_where_it_was(tmp_path):
@@ -157,7 +161,8 @@ def test_a_pair_of_objectives_is_annealed_and_length_has_a_price(tmp_path, monke
     monkeypatch.setattr("ordergrad.adapters.trl.advantages", spy)
     folder = run_folder(tmp_path, "max@2..mean", 0)
     assert run(settings, "max@2..mean", 0, folder, lambda: False, lambda row: None)
-    assert objectives == ["max@2", "0.25*mean+0.75*max@2", "0.5*mean+0.5*max@2", "0.75*mean+0.25*max@2"]
+    mixed = ["max@2", "0.75*max@2+0.25*mean", "0.5*max@2+0.5*mean", "0.25*max@2+0.75*mean"]
+    assert list(map(parse, objectives)) == list(map(parse, mixed))
     priced = np.concatenate(rewards).ravel()
     assert (priced < 0).any()
     assert set(np.round(priced * 4) / 4) == set(priced)
@@ -199,7 +204,7 @@ def write(path, rows):
 def test_tasks_from_files(tmp_path):
     rows = [{"prompt": f"{i}+1=", "answer": str(i + 1)} for i in range(6)]
     task = load_task(write(tmp_path / "data.jsonl", rows), "exact", 2)
-    assert (len(task.train), len(task.held_out)) == (4, 2)
+    assert (len(task.train), len(task.tests["held-out"])) == (4, 2)
     assert list(task.reward(prompts=["1+1="], completions=[" 2\n"], answer=["2"])) == [1.0]
     task = load_task(write(tmp_path / "data.jsonl", rows), "math", 2)
     assert list(task.reward(completions=["so $\\frac{1}{2}$", "$3$"], answer=["0.5", "2"])) == [1.0, 0.0]
@@ -243,6 +248,9 @@ def test_tasks_from_files(tmp_path):
         ({"reward": "nowhere:f"}, "must be task, exact, math or module:function"),
         ({"reward": "exact"}, "needs the column 'answer'"),
         ({"vllm": True}, "pip install vllm"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"system_prompt": "Hi"}, "need a --model with a chat template"),
+        ({"tracker": "nowhere"}, "--tracker must be one of those that are installed"),
     ],
 )
 def test_bad_settings_are_refused_before_any_work(changes, message):
@@ -306,3 +314,118 @@ def test_models_that_do_not_fit_are_refused_before_any_work(tmp_path):
         check(replace(settings, model=str(tmp_path / "model")))
     with pytest.raises(UserError, match="prompts must be at most 5, the rows that"):
         check(replace(settings, model=str(tmp_path / "model"), prompts=6))
+
+
+def own_model(folder, chat=False):
+    tokenizer = small_lm.character_tokenizer(countdown.ALPHABET)
+    if chat:
+        tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{{ end or ':' }}{% endfor %}"
+    tokenizer.save_pretrained(folder)
+    small_lm.small_model(tokenizer, seed=0, width=8, layers=1).save_pretrained(folder)
+    return str(folder)
+
+
+def test_the_base_model_is_measured_and_nothing_learned_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_model("model")
+    write(tmp_path / "data.jsonl", [{"prompt": f"{i}=", "answer": "right"} for i in range(12)])
+    own = ["--model", "model", "--data", "data.jsonl", "--reward", "exact", "--max-completion", "3"]
+    result = command("-o", "top:2@3", *own, *FLAGS, "--out", "run")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "Nothing was learned: no model is ahead of the base model" in text
+    assert "None of 4 completions of any held-out problem succeeds: take easier problems" in text
+    assert "top:2@3 seed 0 step 6 of 6" in text  # progress, though this is no terminal
+    rows = list(csv.DictReader((tmp_path / "run/measures.csv").open()))
+    assert {row["trained"] for row in rows} == {"base model", "top:2@3"}
+    assert [row["step"] for row in read_metrics(run_folder(tmp_path / "run", "top:2@3", 0) / "metrics.jsonl")] == [
+        *range(1, 7)
+    ]
+
+
+def test_what_was_learned_is_not_denied(tmp_path):
+    settings = replace(TINY, objectives=("mean",), model="m")
+    start = np.zeros((8, 4))
+    for folder, rewards in ((tmp_path / "base", start), (run_folder(tmp_path, "mean", 0), start + 1)):
+        groups = [["x"] * 4] * 8
+        write_evaluation(
+            folder / "completions/held-out.jsonl", Evaluation(["p"] * 8, groups, rewards, start + 1, start + 1)
+        )
+    found = collected(settings, tmp_path)
+    assert nothing_learned(settings, tmp_path, found) is None
+    assert leads(found["held-out"], "mean", "base model")["pass^4"] == (1, 1, 1)
+    write_summary(settings, tmp_path, found)
+    rows = list(csv.DictReader((tmp_path / "leads.csv").open()))
+    assert {row["over"] for row in rows} == {"base model"}
+
+
+def test_named_tests_stop_strings_a_template_and_quick_evaluations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_model("model", chat=True)
+    write(tmp_path / "data.jsonl", [{"prompt": f"{i}=", "answer": "1"} for i in range(6)])
+    write(tmp_path / "easy.jsonl", [{"prompt": f"{i}+", "answer": "1"} for i in range(3)])
+    write(tmp_path / "hard.jsonl", [{"prompt": f"{i}*", "answer": "1"} for i in range(3)])
+    (tmp_path / "slow_rewards.py").write_text(
+        "async def ones(prompts, completions, completion_ids, **_):\n"
+        "    assert prompts[0][0] == {'role': 'system', 'content': '7'}\n"
+        "    return [float(c[0]['content'].endswith('1')) for c in completions]\n"
+    )
+    result = command(
+        *("-o", "top:2@3", "-a", "grpo", "--model", "model", "--data", "data.jsonl", "--test", "easy.jsonl"),
+        *("--test", "difficult=hard.jsonl", "--reward", "slow_rewards:ones", "--stop", "1", "--temperature", "1.5"),
+        *("--system-prompt", "7", "--template", "end==", "--eval-every", "3", "--max-completion", "6", "--out", "run"),
+        *FLAGS,
+    )
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader((tmp_path / "run/measures.csv").open()))
+    assert {row["test"] for row in rows} == {"easy", "difficult"}
+    metrics = read_metrics(run_folder(tmp_path / "run", "grpo", 0) / "metrics.jsonl")
+    assert [row["step"] for row in metrics if "eval_difficult/pass^4" in row] == [0, 3, 6]
+    assert [row["step"] for row in metrics if "reward" in row] == [1, 2, 3, 4, 5, 6]
+    lines = (run_folder(tmp_path / "run", "grpo", 0) / "completions/easy.jsonl").read_text().splitlines()
+    for line in map(json.loads, lines):
+        text = line["completion"][0]["content"]
+        assert "1" not in text[:-1]
+        assert line["reward"] == text.endswith("1")
+
+
+def test_completions_end_at_a_stop_string_in_training(tmp_path):
+    settings = replace(TINY, model=own_model(tmp_path / "model"), stop=("1",), samples=16, max_completion=8)
+    recorder = Recorder(tmp_path / "metrics.jsonl", lambda: False, lambda row: None)
+    start = str(tmp_path / "model")
+    trainer = make_trainer(settings, "mean", 0, start, tmp_path / "c", load_task("countdown", "task", 4), recorder)
+    ids = trainer.processing_class(text=["1,2,3=9:"] * 64)["input_ids"]
+    completions, _ = trainer._generate_single_turn(ids, None, {}, 64)
+    one = trainer.processing_class("1")["input_ids"][0]
+    assert any(ids[-1] == one and len(ids) < 8 for ids in completions)
+    assert all(one not in ids[:-1] for ids in completions)
+
+
+@pytest.mark.parametrize(
+    ("answer", "completion", "reward"),
+    [
+        ("22", "... left the solution as 13 + 9, a", 0),
+        ("22", "13 + 9 = 22", 1),
+        ("22", "The answer is 22.", 1),
+        ("22", "$13+9$", 0),
+        ("22", "so $13+9=22$.", 1),
+        ("22", r"\boxed{13+9}", 0),
+        ("22", "", 0),
+        ("1/2", r"it is \boxed{\frac{1}{2}}", 1),
+        ("0.5", "it is 1/2", 1),
+        ("1,234", "in all 1234 apples", 1),
+        ("-5", "it's -5", 1),
+        ("x+1", "So $x + 1$", 1),
+        ("", "5", None),
+        ("???", "5", None),
+    ],
+)
+def test_math_takes_the_end_of_a_completion(answer, completion, reward):
+    assert math(completions=[completion], answer=[answer]) == [reward]
+
+
+def test_test_files_must_not_be_trained_on(tmp_path):
+    rows = [{"prompt": f"{i}=", "answer": "1"} for i in range(6)]
+    data, test = write(tmp_path / "data.jsonl", rows), write(tmp_path / "test.jsonl", rows[:2])
+    with pytest.raises(UserError, match="test set test must not be trained on; 2 of its prompts"):
+        load_task(data, "exact", 4, (test,))

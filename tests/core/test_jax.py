@@ -139,14 +139,14 @@ def test_sharded_groups_stay_sharded():
 
 def test_a_compiled_small_group_is_nan_and_an_eager_value_too():
     """Nothing is looked at under jit: the group that is too small for K becomes NaN, the others are right."""
-    mask = np.array([[True] * 6, [True, True, False, False, False, False]])
+    mask = np.array([[True] * 6, [True, True, True, False, False, False]])
     got = jax.jit(lambda r, m: og.advantages(r, "max@3", where=m))(REWARDS, mask)
     assert_allclose(got[0], og.advantages(REWARDS[0], "max@3"), atol=1e-13)
-    assert np.isnan(np.asarray(got)[1, :2]).all()
+    assert np.isnan(np.asarray(got)[1, :3]).all()
     zero = jax.jit(lambda r, m: og.advantages(r, "max@3", where=m, small="zero"))(REWARDS, mask)
     assert_allclose(zero[1], 0)
     shrunk = jax.jit(lambda r, m: og.advantages(r, "max@3", where=m, small="shrink"))(REWARDS, mask)
-    assert_allclose(shrunk[1, :2], og.advantages(REWARDS[1, :2], "mean"), atol=1e-13)
+    assert_allclose(shrunk[1, :3], og.advantages(REWARDS[1, :3], "max@2"), atol=1e-13)
 
 
 @pytest.mark.parametrize("valid", range(4))
@@ -175,12 +175,17 @@ def test_arrays_in_host_memory_are_checked():
     assert_allclose(og.advantages(jnp.full(4, 3e38, jnp.float32), "mean"), 0)  # finite, their sum is not
 
 
-@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, lambda f: lambda x: jax.value_and_grad(f)(x[1])[0]])
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, lambda f: jax.jit(lambda x: jax.value_and_grad(f)(x)[0])])
 def test_traced_arrays_are_not_looked_at(transform):
     x = REWARDS_J.at[1, 2].set(jnp.nan)
     assert np.isnan(transform(lambda r: og.value(r, "max@3").sum())(x)).any()
     transform(lambda r: og.value(r, "max@3", sample_weight=-r, where=r < jnp.inf).sum())(x)
     transform(lambda r: og.exact.value(r, r, "max@3").sum())(x)
+
+
+def test_gradients_outside_compiled_code_are_of_checked_rewards():
+    with pytest.raises(ValueError, match="rewards must be finite"):
+        jax.grad(lambda r: og.value(r, "max@3"))(REWARDS_J[1].at[2].set(jnp.nan))
 
 
 def test_whole_numbers_without_64_bits():

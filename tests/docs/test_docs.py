@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 RUN = ("python", "console")
-SHOWN = ("py", "sh", "bash", "diff", "spectrum", "")
+SHOWN = ("py", "sh", "bash", "diff", "spectrum", "yaml", "")
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:

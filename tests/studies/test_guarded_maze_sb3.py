@@ -11,6 +11,9 @@ from studies import load, read
 
 from ordergrad.envs import guarded_maze as maze
 
+# batches this small hold few whole episodes
+pytestmark = pytest.mark.filterwarnings("ignore:more steps wait for the end of their episodes:UserWarning")
+
 
 @pytest.fixture(scope="module")
 def script():

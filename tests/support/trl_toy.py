@@ -84,7 +84,7 @@ def make(kind, folder, objective, *, reward_funcs=reward, model=None, dataset=No
         train_dataset=dataset or prompts(),
         processing_class=tokenizer(),
         objective=objective,
-        **(options or {}),
+        **{"success_reward": reward_funcs[0].__name__ if isinstance(reward_funcs, list) else None, **(options or {})},
     )
 
 

@@ -213,7 +213,7 @@ def roll_rewards(objective: str | Objective) -> Callable[[Any, Any, Any], tuple[
 
     def reward_postprocess(data: Any, pipeline_config: Any, running_ctrl: Any) -> tuple[Any, dict[str, float]]:
         needed = {"adv_estimator": "reinforce", "whiten_advantages": False, "whiten_rewards": False}
-        needed |= {"advantage_clip": None, "gamma": 1}
+        needed |= {"reward_clip": None, "advantage_clip": None, "gamma": 1}
         wrong = {name: getattr(pipeline_config, name, need) for name, need in needed.items()}
         wrong = {name: got for name, got in wrong.items() if got != needed[name]}
         for name, got in wrong.items():

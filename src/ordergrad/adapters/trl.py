@@ -1,6 +1,7 @@
 r"""TRL: GRPO and RLOO for language models that optimise the ranks of the rewards of a prompt's completions.
 
-    trainer = OrderGradGRPOTrainer(model, reward_funcs, args, train_dataset, objective="top:2@4")
+    args = OrderGradGRPOConfig("run", objective="top:2@4", loss_type="dr_grpo")
+    trainer = OrderGradGRPOTrainer(model, reward_funcs, args, train_dataset)
     trainer.train()
 
 The group is the `num_generations` completions of one prompt, on however many processes. TRL generates, calls the
@@ -23,9 +24,11 @@ References:
 # (Accelerate, Transformers and TRL leave many of their types open)
 
 import math
+import textwrap
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,7 @@ from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value, value_and_error
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective, real_number
+from ordergrad.schedules import anneal
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero, smallest_group
 
@@ -41,14 +45,47 @@ with extra("llm"):
     import torch
     from accelerate.utils import gather
     from transformers import TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
     from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled
+    from ordergrad.adapters.trl_config import (
+        SETTINGS,
+        Group,
+        OrderGradGRPOConfig,
+        OrderGradRLOOConfig,
+        check_resumed,
+        departures,
+        leaks,
+        write_settings,
+    )
+    from ordergrad.adapters.trl_refill import exchanged, fresh_prompts, idle_groups
 
-__all__ = ["ObjectiveSchedule", "OrderGradGRPOTrainer", "OrderGradMixin", "OrderGradRLOOTrainer", "departures"]
+__all__ = [
+    "ObjectiveSchedule",
+    "OrderGradGRPOConfig",
+    "OrderGradGRPOTrainer",
+    "OrderGradMixin",
+    "OrderGradRLOOConfig",
+    "OrderGradRLOOTrainer",
+    "batch_advantages",
+    "departures",
+]
 
 Array = NDArray[Any]
+_PAPER = {
+    "title": "OrderGrad: Optimizing Beyond the Mean with Order-Statistic Policy Gradient Estimation",
+    "id": "2606.06096",
+    "citation": textwrap.dedent("""\
+        @article{parmas2026ordergrad,
+            title  = {{OrderGrad: Optimizing Beyond the Mean with Order-Statistic Policy Gradient Estimation}},
+            author = {Paavo Parmas and Yongmin Kim and Kohsei Matsutani and Shota Takashiro and
+                      Soichiro Nishimori and Takeshi Kojima and Yusuke Iwasawa and Yutaka Matsuo},
+            year   = 2026,
+            eprint = {arXiv:2606.06096},
+        }"""),
+}
 
 
 class ObjectiveSchedule(TrainerCallback):
@@ -59,6 +96,7 @@ class ObjectiveSchedule(TrainerCallback):
 
     Args:
         schedule: From the progress t, 0 at the first step and 1 at the end, to an objective or its string.
+        text: What names the schedule in checkpoints and trackers.
 
     Attributes:
         objective: The objective in force.
@@ -69,9 +107,15 @@ class ObjectiveSchedule(TrainerCallback):
         mean
     """
 
-    def __init__(self, schedule: Callable[[float], str | Objective]) -> None:
+    def __init__(self, schedule: Callable[[float], str | Objective], text: str | None = None) -> None:
         self.schedule = schedule
+        self.text = text
         self.objective = self.at(0.0)
+
+    def __str__(self) -> str:
+        """Return the objective, or the text of the schedule, without one the objectives of both ends and the middle."""
+        ends = list(dict.fromkeys(str(self.at(t)) for t in (0.0, 0.5, 1.0)))
+        return self.text or (ends[0] if len(ends) == 1 else f"schedule({', '.join(ends)})")
 
     def at(self, t: float) -> Objective:
         """Return the objective at progress `t`."""
@@ -90,24 +134,37 @@ class OrderGradMixin:
     ``ordergrad/max@k``, the expected best reward of k completions, and ``ordergrad/pass@k``, the probability that one
     of k succeeds, for k = 1, 2, 4, ... and the group size; ``ordergrad/no_signal``, the share of groups whose
     advantages are all zero; ``ordergrad/unscorable``, completions per generation batch for which every reward function
-    returned None or NaN. Groups with too few scorable completions for K (or k) are left out of the averages.
+    returned None or NaN; ``ordergrad/batch_cvar:0.1``, the mean of the worst tenth of all completions of a generation
+    batch, whatever their prompt. Groups with too few scorable completions for K (or k) are left out of the averages.
+
+    The settings below are fields of `OrderGradGRPOConfig` and `OrderGradRLOOConfig`; an argument of the trainer comes
+    before the field. Either way they end up in the trainer's configuration, so trackers show them, and in every
+    checkpoint, where they are compared on resuming.
 
     Args:
         *positional: What TRL's trainer takes.
-        objective: What to optimise: an objective, its string, or a function from the progress t in [0, 1] to one of
-            those (see `ObjectiveSchedule`). K must be below `num_generations`.
+        objective: What to optimise: an objective, its string, ``A..B``, which moves from A to B during training, or a
+            function from the progress t in [0, 1] (see `ObjectiveSchedule`). K must be below `num_generations`.
         scale: Divide the advantages by their standard deviation in the ``group`` or the whole ``batch``, for the
-            magnitudes of GRPO; ``group`` with the objective ``mean`` is GRPO. ``none`` keeps the exact gradient. It
-            replaces TRL's `scale_rewards` and `normalize_advantages`.
-        small: What becomes of a group with too few scorable completions for K: advantage ``zero``, or ``shrink``, the
-            same objective at the largest K it allows.
-        success: A completion passes, for ``pass@k``, if the first reward function gives it at least this much.
+            magnitudes of GRPO; ``group`` with the objective ``mean`` is GRPO. ``none``, the default, keeps the exact
+            gradient. It replaces TRL's `scale_rewards` and `normalize_advantages`.
+        small: What becomes of a group with too few scorable completions for K: advantage ``zero``, the default, or
+            ``shrink``, the same objective at the largest K it allows.
+        success: A completion passes, for ``pass@k``, if its reward is at least this; 1 by default.
+        success_reward: The name of the reward function that decides it. Needed if there are several; without it
+            ``pass@k`` is not logged then.
+        group: What a completion is ranked among: those of its ``prompt``, the default, or of the whole ``batch``; see
+            `batch_advantages`.
+        refill: The most further batches that are generated in a step to replace groups whose advantages are all zero;
+            0, none, by default. The groups of a process must be whole. Training then follows the objective of the
+            prompts that have a signal, the more so the rarer their signal is.
         **named: What TRL's trainer takes.
 
     Raises:
-        ValueError: The objective is unknown, has no weight (at the end of a schedule) or its K is not below
-            `num_generations` (all before the model is loaded), or, in training, a reward function returned infinities
-            or the wrong number of rewards.
+        ValueError: There is no objective, it is unknown, has no weight (at the end of a schedule) or its K is not below
+            `num_generations` (all before the model is loaded); there is no reward function `success_reward`; a
+            checkpoint to resume was made with other settings; or, in training, a reward function returned infinities or
+            the wrong number of rewards.
         TypeError: The objective is neither a string nor an objective, or `success` is no number.
     """
 
@@ -117,6 +174,7 @@ class OrderGradMixin:
     model: Any
     scale: Scale
     small: SmallGroups
+    group: Group
     num_generations: int
     num_generations_eval: int
     reward_func_names: list[str]
@@ -127,30 +185,97 @@ class OrderGradMixin:
     def __init__(
         self,
         *positional: Any,
-        objective: str | Objective | ObjectiveSchedule | Callable[[float], str | Objective],
-        scale: Scale = "none",
-        small: SmallGroups = "zero",
-        success: float = 1.0,
+        objective: str | Objective | ObjectiveSchedule | Callable[[float], str | Objective] | None = None,
+        scale: Scale | None = None,
+        small: SmallGroups | None = None,
+        success: float | None = None,
+        success_reward: str | None = None,
+        group: Group | None = None,
+        refill: int | None = None,
         **named: Any,
     ) -> None:
-        check_options(scale, small)
-        self.schedule = _scheduled(objective)
-        self.scale = scale
-        self.small = small
-        self.success = real_number("success", success)
-        config = named.get("args", positional[2] if len(positional) > 2 else None) or self._config
-        for t in (0.0, 0.25, 0.5, 0.75, 1.0):
-            check_size(self.schedule.at(t), config.num_generations, "num_generations")
+        config = named.get("args", positional[2] if len(positional) > 2 else None)
+        given = {"objective": objective, "scale": scale, "small": small, "success": success}
+        given |= {"success_reward": success_reward, "group": group, "refill": refill}
+        chosen = _chosen(config, given, self._config)
+        check_options(chosen["scale"], chosen["small"])
+        if chosen["group"] not in get_args(Group):
+            raise ValueError(f"group must be one of {', '.join(get_args(Group))}; got {chosen['group']!r}")
+        if not (isinstance(chosen["refill"], int) and chosen["refill"] >= 0):
+            raise ValueError(f"refill must be a whole number >= 0; got {chosen['refill']!r}")
+        self.schedule = _scheduled(chosen["objective"])
+        self.refill = chosen["refill"]
+        self.scale, self.small, self.group = chosen["scale"], chosen["small"], chosen["group"]
+        self.success, self.success_reward = real_number("success", chosen["success"]), chosen["success_reward"]
+        if self.group == "prompt":
+            for t in (0.0, 0.25, 0.5, 0.75, 1.0):
+                check_size(self.schedule.at(t), (config or self._config).num_generations, "num_generations")
         check_nonzero(self.schedule.at(1.0))
         cast("Any", super()).__init__(*positional, **named)
         cast("Any", self).add_callback(self.schedule)
         self.normalize_advantages = False  # of RLOO: `scale` stands for it
         self._rewards_per_func = torch.empty(0)
+        self.settings = {**chosen, "objective": str(self.schedule)}
+        _record(self.args, self._config, self.settings)
+        self._success_column = self._column_of_success()
         if self.accelerator.is_main_process:
-            for t in (0.0, 0.5, 1.0):
-                note_levels(self.schedule.at(t), config.num_generations)
-            for sentence in departures(self.args):
+            if self.group == "prompt":
+                for t in (0.0, 0.5, 1.0):
+                    note_levels(self.schedule.at(t), (config or self._config).num_generations)
+            for sentence in self._departures():
                 warnings.warn(sentence, stacklevel=2)
+
+    def _column_of_success(self) -> int | None:
+        """Return which reward function decides whether a completion passes; None if that is open."""
+        names = self.reward_func_names
+        if self.success_reward is not None and self.success_reward not in names:
+            raise ValueError(f"success_reward must be one of {', '.join(names)}; got {self.success_reward!r}")
+        if self.success_reward is None:
+            return 0 if len(names) == 1 else None
+        return names.index(self.success_reward)
+
+    def _departures(self) -> Iterator[str]:
+        yield from departures(self.args)
+        if self._success_column is None:
+            yield (
+                f"pass@k is not logged, because any of {', '.join(self.reward_func_names)} may decide whether a "
+                "completion passes: set success_reward to its name."
+            )
+        sampling = getattr(self, "generation_config", None)
+        found = leaks(self.model.generation_config, sampling) if sampling is not None else {}
+        if found:
+            text = ", ".join(f"{name}={setting}" for name, setting in found.items())
+            yield (
+                f"{text} in the model's generation_config.json act on TRL's sampling, so completions come from another "
+                "distribution than the one whose log-probabilities are trained and the gradient is biased: set them to "
+                "None in model.generation_config."
+            )
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as TRL does, after a check that a checkpoint to resume was made with the same settings."""
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(self.args.output_dir)
+        if folder:
+            check_resumed(folder, self.settings)
+        return cast("Any", super()).train(resume_from_checkpoint, *args, **kwargs)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        cast("Any", super())._save_checkpoint(*args, **kwargs)
+        folder = Path(cast("Any", self)._get_output_dir(args[1] if len(args) > 1 else kwargs.get("trial")))
+        folder /= f"checkpoint-{cast('Any', self).state.global_step}"
+        if self.accelerator.is_main_process and folder.is_dir():
+            write_settings(folder, self.settings)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write TRL's model card with the objective and the settings of its advantages."""
+        cast("Any", super()).create_model_card(*args, **kwargs)
+        card = Path(self.args.output_dir, "README.md")
+        if self.accelerator.is_main_process and card.is_file():
+            listed = "".join(f"- {name}: `{setting}`\n" for name, setting in self.settings.items())
+            text = f"## Objective\n\nTrained with [OrderGrad](https://arxiv.org/abs/2606.06096):\n\n{listed}\n"
+            before, heading, after = card.read_text().partition("## Citations")
+            card.write_text(before + text + heading + after)
 
     @property
     def objective(self) -> Objective:
@@ -179,22 +304,60 @@ class OrderGradMixin:
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = cast("Any", super())._generate_and_score_completions(inputs)
         self._replace_advantages(output, "train" if self.model.training else "eval")
+        return self._refilled(output) if self.refill and self.model.training else output
+
+    def _refilled(self, output: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch with groups of further prompts in place of those without a signal, as far as found."""
+        trainer, n = cast("Any", self), self.num_generations
+        if len(output["advantages"]) % n:
+            raise ValueError(
+                f"refill needs whole groups in every process; got {len(output['advantages'])} completions with "
+                f"num_generations={n}"
+            )
+        rank, step = self.accelerator.process_index, trainer.state.global_step
+        pad = trainer.pad_token_id if hasattr(trainer, "pad_token_id") else trainer.processing_class.pad_token_id
+        groups, batches = len(output["advantages"]) // n, 1
+        for attempt in range(self.refill):
+            idle = idle_groups(output["advantages"], n)
+            if not int(cast("torch.Tensor", gather(idle.sum())).sum()):
+                break
+            key = (self.args.seed, step, attempt, rank)
+            more = cast("Any", super())._generate_and_score_completions(
+                fresh_prompts(trainer.train_dataset, groups, n, key)
+            )
+            self._replace_advantages(more, "train")
+            batches += 1
+            places, sources = idle.nonzero()[:, 0], (~idle_groups(more["advantages"], n)).nonzero()[:, 0]
+            count = min(len(places), len(sources))
+            rows = torch.arange(n, device=places.device)
+            at, source = ((x[:count, None] * n + rows).flatten() for x in (places, sources))
+            output = exchanged(output, more, at, source, pad)
+        if "num_items_in_batch" in output:
+            mask = output["completion_mask"] * output.get("tool_mask", 1)
+            output["num_items_in_batch"] = cast("torch.Tensor", gather(mask.sum())).sum()
+        left = cast("torch.Tensor", gather(idle_groups(output["advantages"], n).float())).mean()
+        self._metrics["train"]["ordergrad/no_signal_after_refill"].append(float(left))
+        self._metrics["train"]["ordergrad/generated_batches"].append(float(batches))
         return output
 
     def _replace_advantages(self, output: dict[str, Any], mode: str) -> None:
         """Put the objective's advantages in the place of TRL's, in a batch and in the log of completions."""
         n = self.num_generations if mode == "train" else self.num_generations_eval
-        if mode == "train":
+        if mode == "train" and self.group == "prompt":
             check_size(self.objective, n, "num_generations")
         per_function = self._rewards_per_func.cpu().double()
         rewards = self._combined_rewards(per_function, n)
         valid = ~np.isnan(rewards)
-        a = advantages(rewards, self.objective, where=None if valid.all() else valid, small=self.small)
-        for name, number in _metrics(rewards, valid, self.objective, a):
+        if self.group == "batch":
+            a = batch_advantages(rewards, self.objective, where=valid, small=self.small)
+        else:
+            a = advantages(rewards, self.objective, where=None if valid.all() else valid, small=self.small)
+        for name, number in _metrics(rewards, valid, self.objective, a, self.group):
             self._metrics[mode]["ordergrad/" + name].append(number)
-        first = per_function[:, 0].reshape(-1, n).numpy()
-        for k, number in _best_of((first >= self.success).astype(np.float64), ~np.isnan(first)):
-            self._metrics[mode][f"ordergrad/pass@{k}"].append(number)
+        if self._success_column is not None:
+            deciding = per_function[:, self._success_column].reshape(-1, n).numpy()
+            for k, number in _best_of((deciding >= self.success).astype(np.float64), ~np.isnan(deciding)):
+                self._metrics[mode][f"ordergrad/pass@{k}"].append(number)
 
         theirs = output["advantages"]
         a = (a + self._penalty(theirs, rewards, valid)).ravel()
@@ -215,7 +378,11 @@ class OrderGradMixin:
             per_function = ((grouped - grouped.nanmean(1, keepdim=True)) / (spread + 1e-4)).view_as(per_function)
         rewards = (per_function * self.reward_weights.cpu()).nansum(1).masked_fill(unscorable, math.nan)
         clip = getattr(self, "reward_clip_range", None)
-        return (rewards.clamp(*clip) if clip else rewards).reshape(-1, n).numpy()
+        groups = (rewards.clamp(*clip) if clip else rewards).reshape(-1, n).numpy()
+        if per_function.shape[1] == 1:
+            return groups
+        size = (per_function * self.reward_weights.cpu()).abs().nansum(1).reshape(-1, n).numpy()
+        return _with_ties(groups, 4 * np.finfo(np.float32).eps * size.max(-1, keepdims=True))
 
     def _penalty(self, theirs: torch.Tensor, rewards: Array, valid: Array) -> Array | float:
         """Return what TRL's advantages hold beside the reward functions' rewards."""
@@ -226,14 +393,16 @@ class OrderGradGRPOTrainer(OrderGradMixin, GRPOTrainer):
     """TRL's `GRPOTrainer` with the advantages of an objective; the arguments are those of `OrderGradMixin`.
 
     Example:
-        >>> args = GRPOConfig("run", loss_type="dr_grpo", num_generations=8)         # doctest: +SKIP
-        >>> trainer = OrderGradGRPOTrainer(                                         # doctest: +SKIP
-        ...     "Qwen/Qwen3-0.6B", reward, args, dataset, objective="top:2@4"
+        >>> args = OrderGradGRPOConfig(                                             # doctest: +SKIP
+        ...     "run", objective="top:2@4", loss_type="dr_grpo", num_generations=8
         ... )
+        >>> trainer = OrderGradGRPOTrainer("Qwen/Qwen3-0.6B", reward, args, dataset)  # doctest: +SKIP
     """
 
-    _config = GRPOConfig
+    _config = OrderGradGRPOConfig
     _tag_names: ClassVar[list[str]] = ["trl", "grpo", "ordergrad"]
+    _name = "OrderGrad with GRPO"
+    _paper = _PAPER
 
 
 class OrderGradRLOOTrainer(OrderGradMixin, RLOOTrainer):
@@ -243,8 +412,10 @@ class OrderGradRLOOTrainer(OrderGradMixin, RLOOTrainer):
     divergence. The ranks are those of the rewards alone.
     """
 
-    _config = RLOOConfig
+    _config = OrderGradRLOOConfig
     _tag_names: ClassVar[list[str]] = ["trl", "rloo", "ordergrad"]
+    _name = "OrderGrad with RLOO"
+    _paper = _PAPER
     beta: float
 
     def _penalty(self, theirs: torch.Tensor, rewards: Array, valid: Array) -> Array | float:
@@ -254,94 +425,103 @@ class OrderGradRLOOTrainer(OrderGradMixin, RLOOTrainer):
         return everyone - advantages(rewards, "mean", where=valid, small="zero")
 
 
-def departures(args: Any) -> list[str]:
-    """Return one sentence for every setting of a TRL configuration that changes what is optimised.
+def batch_advantages(
+    rewards: Array, objective: str | Objective, *, where: Array | None = None, small: SmallGroups = "zero"
+) -> Array:
+    r"""Rank every completion among those of all prompts, and centre its advantage within its prompt.
+
+    The objective is then the tail (or the top) over prompts and completions together: the mean of the worst completions
+    of all, which may be those of a few hard prompts, and not the worst completion of each prompt. With the advantages
+    $\tilde A$ of the whole batch, the completion i of prompt p gets
+    $A_{pi} = \tilde A_{pi} - \frac1{n-1} \sum_{j \ne i} \tilde A_{pj}$, n the completions of a prompt: prompts are not
+    the policy's choice, so what they contribute is noise.
+
+    The gradient is consistent, not exactly unbiased: the completions of one prompt are not independent draws from the
+    mixture over prompts. The bias falls as one over the number of prompts; see the page on reliability for its size.
 
     Args:
-        args: A `GRPOConfig` or an `RLOOConfig`.
+        rewards: Shape (prompts, n).
+        objective: What to optimise. K must be below the number of all completions.
+        where: Mask of valid completions.
+        small: What becomes of a batch with too few valid completions for K.
+
+    Returns:
+        An array of the shape of `rewards`, float64.
 
     Example:
-        >>> departures(RLOOConfig("run", beta=0.05))                                # doctest: +SKIP
-        ['beta=0.05 subtracts so much times the KL divergence to the reference model from the objective.']
+        >>> batch_advantages(np.array([[1.0, 1.0], [0.0, 1.0]]), "min@2")
+        array([[ 0.        ,  0.        ],
+               [-2.66666667,  2.66666667]])
     """
-    return list(_departures(args))
+    valid = np.ones(rewards.shape, bool) if where is None else where
+    ranked = advantages(rewards.ravel(), objective, where=None if valid.all() else valid.ravel(), small=small)
+    ranked = np.where(valid, np.reshape(ranked, rewards.shape), 0.0)
+    count = valid.sum(-1, keepdims=True)
+    apart = ranked - ranked.sum(-1, keepdims=True) / np.maximum(count, 1)
+    return np.where(valid & (count > 1), apart * count / np.maximum(count - 1, 1), 0.0)
 
 
-def _departures(args: Any) -> Iterator[str]:
-    loss = getattr(args, "loss_type", "rloo")
-    if loss in ("grpo", "sapo"):
-        yield (
-            f"loss_type={loss!r} divides each completion's term by its length, so short completions count more than "
-            "the objective says; 'luspo' or 'dr_grpo' do not."
+def _with_ties(groups: Array, tolerance: Array) -> Array:
+    """Return groups whose rewards are equal where they differ by rounding only: 0.1 + 0.2 and 0.3."""
+    order = np.argsort(groups, axis=-1)
+    ascending = np.take_along_axis(groups, order, -1)
+    gaps = np.diff(ascending, axis=-1)
+    if not ((gaps > 0) & (gaps <= tolerance)).any():
+        return groups
+    gaps = np.where(gaps <= tolerance, 0.0, gaps)
+    tied = np.concatenate([ascending[..., :1], ascending[..., :1] + np.cumsum(gaps, axis=-1)], axis=-1)
+    found = np.empty_like(groups)
+    np.put_along_axis(found, order, tied, -1)
+    return found
+
+
+def _chosen(config: Any, given: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Return the settings of a trainer: its arguments before the fields of its configuration before their defaults."""
+    chosen: dict[str, Any] = {}
+    for name in SETTINGS:
+        field = getattr(config, name, None) if config is not None else None
+        chosen[name] = given[name] if given[name] is not None else field
+        if chosen[name] is None and name != "objective":
+            chosen[name] = getattr(kind, name)
+    if chosen["objective"] is None:
+        raise ValueError(
+            f"objective must be given: to the trainer, or by args={kind.__name__}(objective=...); got none"
         )
-    micro_batches = args.world_size * args.gradient_accumulation_steps
-    if loss == "bnpo" and micro_batches > 1:
-        yield (
-            f"loss_type='bnpo' divides each of the {micro_batches} micro-batches of a step by its own number of "
-            "tokens, so those with short completions count more; 'dapo' divides all by the same."
-        )
-    if args.gradient_accumulation_steps % (args.steps_per_generation * args.num_iterations):
-        yield (
-            f"num_iterations={args.num_iterations} and steps_per_generation={args.steps_per_generation} with "
-            f"gradient_accumulation_steps={args.gradient_accumulation_steps} train on completions of an older policy "
-            "with clipped ratios, so only the first step after each generation has the exact gradient."
-        )
-    if args.beta:
-        yield f"beta={args.beta} subtracts so much times the KL divergence to the reference model from the objective."
-    if getattr(args, "entropy_coef", 0.0) or getattr(args, "use_adaptive_entropy", False):
-        yield "entropy_coef or use_adaptive_entropy adds the entropy per token to the objective."
-    overrides = args.generation_kwargs or {}
-    if args.temperature != 1:
-        yield (
-            f"temperature={args.temperature} makes the policy at that temperature the one that is optimised, not the "
-            "one at temperature 1."
-        )
-    plain = {"top_p": (1.0,), "top_k": (0, None, -1), "min_p": (None, 0.0), "repetition_penalty": (1.0,)}
-    truncated = {name: overrides.get(name, getattr(args, name)) for name in plain}
-    changed = [f"{name}={got}" for name, got in truncated.items() if got not in plain[name]]
-    if "temperature" in overrides and overrides["temperature"] != args.temperature:
-        changed.append(f"generation_kwargs['temperature']={overrides['temperature']}")
-    if changed:
-        yield (
-            f"{', '.join(changed)} samples from another distribution than the one whose log-probabilities are trained, "
-            "so the gradient is biased."
-        )
-    if args.mask_truncated_completions:
-        yield (
-            "mask_truncated_completions=True ranks truncated completions but leaves them out of the loss, so the "
-            "advantages that count no longer sum to zero."
-        )
-    if getattr(args, "top_entropy_quantile", 1.0) < 1:
-        yield f"top_entropy_quantile={args.top_entropy_quantile} leaves tokens of low entropy out of the gradient."
-    if getattr(args, "off_policy_mask_threshold", None) is not None:
-        yield "off_policy_mask_threshold leaves completions with negative advantages out of the gradient."
-    if getattr(args, "multi_objective_aggregation", "sum_then_normalize") != "sum_then_normalize":
-        yield (
-            "multi_objective_aggregation='normalize_then_sum' ranks rewards that are standardised within each group, "
-            "so no reward has a fixed worth."
-        )
-    if getattr(args, "scale_rewards", "none") == "batch" or getattr(args, "normalize_advantages", False):
-        yield "scale_rewards and normalize_advantages are not used here: pass scale='batch' to the trainer instead."
+    return chosen
+
+
+def _record(args: Any, kind: Any, settings: Mapping[str, Any]) -> None:
+    """Make a configuration of TRL one of ours, which trackers and checkpoints write, and set its fields."""
+    if type(args) in (GRPOConfig, RLOOConfig):
+        args.__class__ = kind  # the same fields, and ours
+    for name, setting in settings.items():
+        setattr(args, name, setting)
 
 
 def _scheduled(objective: Any) -> ObjectiveSchedule:
     if isinstance(objective, ObjectiveSchedule):
         return objective
+    if isinstance(objective, str) and ".." in objective:
+        first, _, last = objective.partition("..")
+        return ObjectiveSchedule(lambda t: anneal(first, last, t), objective)
     if callable(objective):
         return ObjectiveSchedule(cast("Callable[[float], str | Objective]", objective))
     fixed = parse(objective)
     return ObjectiveSchedule(lambda t: fixed)
 
 
-def _metrics(rewards: Array, valid: Array, objective: Objective, a: Array) -> Iterator[tuple[str, float]]:
+def _metrics(rewards: Array, valid: Array, objective: Objective, a: Array, group: Group) -> Iterator[tuple[str, float]]:
     """Yield the names and numbers that describe a batch of groups, except those that it does not determine."""
     yield "unscorable", float((~valid).sum())
-    yield from (("value", number) for number in _mean_value(rewards, valid, objective))
-    rows = valid.sum(-1) >= smallest_group(objective, "leave_one_out")
+    if valid.any():
+        yield "batch_cvar:0.1", float(value(rewards[valid], "cvar:0.1"))
+    ranked, known = (rewards, valid) if group == "prompt" else (rewards.reshape(1, -1), valid.reshape(1, -1))
+    yield from (("value", number) for number in _mean_value(ranked, known, objective))
+    rows = known.sum(-1) >= smallest_group(objective, "leave_one_out")
     if rows.any():
-        yield "no_signal", float((a[rows] == 0).all(-1).mean())
-        where = None if valid.all() else valid[rows]
-        errors = value_and_error(rewards[rows], objective, where=where)[1]
+        yield "no_signal", float((a[rows if group == "prompt" else slice(None)] == 0).all(-1).mean())
+        where = None if valid.all() else known[rows]
+        errors = value_and_error(ranked[rows], objective, where=where)[1]
         yield "value_error", float(np.sqrt((errors**2).sum()) / len(errors))
     yield from ((f"max@{k}", number) for k, number in _best_of(rewards, valid))
 

@@ -38,6 +38,7 @@ from ordergrad.spec import parse
 with extra("verl"):
     import torch
     import verl.utils.config
+    from omegaconf import open_dict
     from verl.trainer.ppo.core_algos import register_adv_est
 
     from ordergrad.adapters.completions import (
@@ -49,7 +50,7 @@ with extra("verl"):
         sessions,
     )
 
-__all__ = ["Settings", "advantages", "check", "departures", "settings"]
+__all__ = ["Settings", "advantages", "check", "departures", "session_rows", "settings"]
 
 _N = "actor_rollout_ref.rollout.n"
 
@@ -116,7 +117,7 @@ def advantages(
     if index is None:
         raise ValueError("adv_estimator=ordergrad needs the uid of every row to form groups; got none")
     rewards = token_level_rewards.detach().sum(-1, dtype=torch.float32).cpu().numpy()
-    ranked, row_of = _sessions(batch_keys or _batch_keys(), len(rewards))
+    ranked, row_of = session_rows(batch_keys or _batch_keys(), len(rewards))
     a = completion_advantages(
         rewards[ranked],
         np.asarray(index)[ranked],
@@ -133,7 +134,9 @@ def advantages(
 def check(config: Any) -> None:
     """Raise ValueError for settings that cannot work, and warn of each that changes what is optimised.
 
-    Runs before Ray starts, as part of verl's own `validate_config`. Does nothing for other estimators.
+    Runs before Ray starts, as part of verl's own `validate_config`. Does nothing for other estimators. Where
+    ``algorithm.filter_groups`` is enabled for the metric ``reward``, it makes the samplers of
+    `ordergrad.adapters.verl_sampling` verl's custom sampler, so that groups are filtered by their advantages.
 
     Args:
         config: verl's whole configuration.
@@ -143,8 +146,47 @@ def check(config: Any) -> None:
     chosen = settings(config.algorithm)
     if chosen.small == "zero":
         check_fits(chosen.objective, config.actor_rollout_ref.rollout.n, _N)
+    _filter_by_objective(config, chosen)
     for sentence in departures(config):
         warnings.warn(sentence, stacklevel=2)
+
+
+def _filter_by_objective(config: Any, chosen: Settings) -> None:
+    groups, v1 = config.algorithm.get("filter_groups", None), config.trainer.get("v1", None)
+    if v1 is None or not groups or not groups.get("enable", False) or groups.get("metric", None) != "reward":
+        return
+    sampler, synchronous = v1.sampler, v1.trainer_mode == "sync"
+    if sampler.custom_sampler.get("path", None):
+        return
+    buffer: dict[str, Any] = {"sync_refill_failed_groups": bool(sampler.get("sync_refill_failed_groups", False))}
+    if synchronous:
+        buffer["train_batch_size"] = config.data.train_batch_size
+        buffer["gen_batch_size"] = 1  # what verl sets for filtered groups
+        buffer["max_inflight_gen_batches"] = groups.get("max_inflight_gen_batches", 1)
+    own = {"objective": str(chosen.objective), "small": chosen.small, "buffer": buffer}
+    with open_dict(sampler):
+        sampler.custom_sampler.path = "pkg://ordergrad.adapters.verl_sampling"
+        sampler.custom_sampler.name = "ObjectiveReplayBuffer" if synchronous else "ObjectiveReplayBufferAsync"
+        sampler.sampler_kwargs = {**(sampler.get("sampler_kwargs", None) or {}), "ordergrad": own}
+
+
+def session_rows(keys: Sequence[str] | None, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the last row of every session and, for every row, the index of its session.
+
+    Args:
+        keys: verl's keys ``uid_session_output`` of the rows. Without them every row is a session of its own.
+        rows: The number of rows.
+
+    Example:
+        >>> session_rows(["a_0_0", "a_1_0", "a_0_1"], 3)                            # doctest: +SKIP
+        (array([2, 1]), array([0, 1, 0]))
+    """
+    if keys is None:
+        return np.arange(rows), np.arange(rows)
+    if len(keys) != rows:
+        raise ValueError(f"batch_keys must have one key per row; got {len(keys)} keys for {rows} rows")
+    parts = [key.rpartition("_") for key in keys]
+    return sessions([session for session, _, _ in parts], [int(output) for _, _, output in parts])
 
 
 def departures(config: Any) -> list[str]:
@@ -184,6 +226,12 @@ def _departures(config: Any) -> Iterator[str]:
         yield "actor.use_kl_loss subtracts the KL divergence to the reference model from the objective."
     if actor.entropy_coeff:
         yield f"actor.entropy_coeff={actor.entropy_coeff} adds the entropy per token to the objective."
+    groups = algorithm.get("filter_groups", None) or {}
+    if groups.get("enable", False) and groups.get("metric", None) != "reward":
+        yield (
+            f"algorithm.filter_groups.metric={groups.get('metric', None)} drops groups by the standard deviation of "
+            "that metric; 'reward' drops those without a signal under the objective."
+        )
     correction = algorithm.get("rollout_correction", None) or {}
     if correction.get("rollout_rs", None):
         yield "algorithm.rollout_correction.rollout_rs leaves responses out of the loss that are ranked."
@@ -194,15 +242,6 @@ def _departures(config: Any) -> Iterator[str]:
             f"rollout {', '.join(changed)} samples from another distribution than the model's; temperature alone makes "
             "the policy at that temperature the one that is optimised, truncation biases the gradient."
         )
-
-
-def _sessions(keys: Sequence[str] | None, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if keys is None:
-        return np.arange(rows), np.arange(rows)
-    if len(keys) != rows:
-        raise ValueError(f"batch_keys must have one key per row; got {len(keys)} keys for {rows} rows")
-    parts = [key.rpartition("_") for key in keys]
-    return sessions([session for session, _, _ in parts], [int(output) for _, _, output in parts])
 
 
 def _batch_keys() -> list[str] | None:

@@ -35,7 +35,7 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, rank_weights
 
-__all__ = ["FAITHFUL", "LARGEST", "Advice", "Candidate", "advise"]
+__all__ = ["FAITHFUL", "LARGEST", "Advice", "Candidate", "advise", "direction_on", "enough", "mixed"]
 
 Array = NDArray[Any]
 FAITHFUL, LARGEST = 0.95, 4096
@@ -109,8 +109,8 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
         seed: Of the simulation.
 
     Example:
-        >>> from ordergrad.advise.goals import read_goal
         >>> from ordergrad.advise.rewards import named
+        >>> from ordergrad.advise.words import read_goal
         >>> advise(read_goal("best of 4"), named("normal"), 8).best.objective
         'max@4'
     """
@@ -139,6 +139,51 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
     scale = float(np.sqrt(_mean(rewards, [group.x**2 for group in rewards.prompts])))
     unsteady = count > 0 and any(few for _, few in found)
     return Advice(goal, rewards, n, _value(rewards, target), scale, tuple(table), best, count, unsteady)
+
+
+def enough(goal: Goal, rewards: Rewards, n: int) -> int | None:
+    """Return the smallest of the sizes 2n, 4n, ... at which the goal's own objective has a direction of 0.95.
+
+    Example:
+        >>> from ordergrad.advise.rewards import named
+        >>> from ordergrad.advise.words import read_goal
+        >>> enough(read_goal("worst 5%"), named("normal"), 8)
+        16
+    """
+    slopes = [_advantages(group, parse(goal.slope)) for group in rewards.prompts]
+    size = 2 * n
+    while size <= LARGEST:
+        own = parse(candidates(goal, size)[0])
+        if _cosine(rewards, [_advantages(group, own) for group in rewards.prompts], slopes) >= FAITHFUL:
+            return size
+        size *= 2
+    return None
+
+
+def direction_on(graded: Rewards, success: float, objective: str, goal: Goal) -> float:
+    """Return the direction of an objective on graded rewards, where the goal is about success alone."""
+    own = [_advantages(group, parse(objective)) for group in graded.prompts]
+    passed = [Prompts((group.x >= success).astype(np.float64), group.p, group.share) for group in graded.prompts]
+    return _cosine(graded, own, [_advantages(group, parse(goal.slope)) for group in passed])
+
+
+def mixed(rewards: Rewards, n: int) -> tuple[float, float, float]:
+    """Return the shares of groups of n whose rewards are all the lowest, differ, and are all the highest.
+
+    Args:
+        rewards: Of two outcomes: failure and success.
+        n: The size of a group.
+    """
+    p = np.concatenate([group.p[:, -1] for group in rewards.prompts])
+    share = rewards.share() / rewards.share().sum()
+    never, always = float(share @ (1 - p) ** n), float(share @ p**n)
+    return never, 1 - never - always, always
+
+
+def _cosine(rewards: Rewards, own: Sequence[Array], slopes: Sequence[Array]) -> float:
+    product = _mean(rewards, [a * b for a, b in zip(own, slopes, strict=True)])
+    sizes = [_mean(rewards, [a * a for a in table]) for table in (own, slopes)]
+    return float(product / np.sqrt(sizes[0] * sizes[1])) if min(sizes) > 0 else np.nan
 
 
 def _weighed(

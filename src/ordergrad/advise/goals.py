@@ -1,7 +1,6 @@
-"""Goals in plain terms, and the objectives that may serve them."""
+"""Goals, and the objectives that may serve them. `ordergrad.advise.words` reads them from plain words."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +8,25 @@ import numpy as np
 from ordergrad.objectives import Elementary, Objective, Winsorized, combine
 from ordergrad.smoothing import quantile_level
 from ordergrad.spec import parse
-from ordergrad.weights import check_nonzero, sample_weights, smallest_group
+from ordergrad.weights import sample_weights, smallest_group
 
-__all__ = ["UNDERSTOOD", "Goal", "candidates", "next_group", "read_goal"]
+__all__ = [
+    "Goal",
+    "best",
+    "best_of",
+    "candidates",
+    "mean_goal",
+    "median_goal",
+    "next_group",
+    "of_objective",
+    "quantile",
+    "rank_of",
+    "robust",
+    "spread",
+    "worst",
+    "worst_of",
+]
 
-UNDERSTOOD = (
-    '"pass@16" or "best of 16", "best 10%", "worst 5%", "worst of 8", "median", "5% quantile", "robust to outliers", '
-    '"less spread", "mean", or an objective such as cvar:0.1'
-)
 _QUANTILE_WIDTH = 0.1
 Family = Callable[[float], str | None]
 
@@ -33,6 +43,7 @@ class Goal:
         families: Objectives that may serve it: functions from K to a string, None if K does not fit.
         sizes: The comparison sizes that the goal names, whole or not; the others follow from the group.
         passes: Whether rewards count only as passed or not.
+        threshold: The smallest reward that passes, where the goal names it.
     """
 
     text: str
@@ -41,36 +52,14 @@ class Goal:
     families: tuple[Family, ...]
     sizes: tuple[float, ...] = ()
     passes: bool = False
-
-
-def read_goal(text: str) -> Goal:
-    """Parse a goal in plain words.
-
-    Raises:
-        ValueError: They are not understood; the message lists what is.
-
-    Example:
-        >>> read_goal("worst 5%").target, read_goal("pass@16").target
-        ('cvar:0.05', 'max@16')
-    """
-    words = " ".join(text.lower().replace("-", " ").split())
-    for pattern, make in _PATTERNS:
-        match = re.fullmatch(pattern, words)
-        if match:
-            return make(*match.groups())
-    try:
-        objective = parse(text.strip())
-        check_nonzero(objective)
-    except ValueError as error:
-        raise ValueError(f"goal must be one of {UNDERSTOOD}; got {text!r} ({error})") from error
-    return _of_objective(objective)
+    threshold: float | None = None
 
 
 def candidates(goal: Goal, n: int) -> list[str]:
     """Return the objectives to weigh up in groups of n, the goal's own first, the mean last, none twice.
 
     Example:
-        >>> candidates(read_goal("best of 16"), 8)
+        >>> candidates(best_of("best", "16"), 8)
         ['max@7', 'max@4', 'max@2', 'top:2@7', 'top:2@4', 'maxrl@7', 'maxrl@4', 'mean']
     """
     named = [size for size in goal.sizes if size < n] or [n - 1]
@@ -91,7 +80,7 @@ def next_group(goal: Goal, n: int) -> int | None:
     """Return the smallest group beyond n in which more than the mean can serve a goal, None if no group does.
 
     Example:
-        >>> next_group(read_goal("top:2@4"), 2), next_group(read_goal("pass@1"), 2)
+        >>> next_group(of_objective(parse("top:2@4")), 2), next_group(best_of("pass", "1"), 2)
         (4, None)
     """
     last = max(smallest_group(parse(goal.target), "leave_one_out"), 3)
@@ -117,50 +106,65 @@ def _largest_only(name: str) -> Family:
     return lambda k: f"{name}@{k}"
 
 
-def _best_of(word: str, k: str) -> Goal:
+def best_of(word: str, k: str) -> Goal:
+    """Return the goal of the best of k tries, or of a pass among them."""
     count, passes = _tries(k), word == "pass"
     text = f"the chance that one of {count} tries passes" if passes else f"the expected best of {count} tries"
     families = (_largest_only("max"), _counting("top", 2), _largest_only("maxrl"))
     return Goal(text, f"max@{count}", f"max@{count}", families, (count,), passes)
 
 
-def _worst_of(k: str) -> Goal:
+def worst_of(k: str) -> Goal:
+    """Return the goal of the worst of k tries."""
     count = _tries(k)
     families = (_largest_only("min"), _counting("bottom", 2))
     return Goal(f"the expected worst of {count} tries", f"min@{count}", f"min@{count}", families, (count,))
 
 
-def _worst(percent: str) -> Goal:
+def rank_of(j: int, k: int) -> Goal:
+    """Return the goal of the j-th best of k tries."""
+    own = f"rank:{j}@{k}"
+    family: Family = lambda n: f"rank:{max(1, round(j / k * n))}@{int(n)}" if n > 1 else None  # noqa: E731
+    return Goal(f"the expected {j}-th best of {k} tries", own, own, (family,), (k,))
+
+
+def worst(percent: str) -> Goal:
+    """Return the goal of the mean of the worst share."""
     q = _level(percent)
     own = f"cvar:{q:g}"
     mixed: Family = lambda k: f"0.5*mean+0.5*{own}@{k}"  # noqa: E731
     return Goal(f"the mean of the worst {percent}%", own, own, (_at(own), _share("bottom", q), mixed))
 
 
-def _best(percent: str) -> Goal:
+def best(percent: str) -> Goal:
+    """Return the goal of the mean of the best share."""
     q = _level(percent)
     own = f"uppercvar:{q:g}"
     return Goal(f"the mean of the best {percent}%", own, own, (_at(own), _share("top", q)))
 
 
-def _quantile(percent: str) -> Goal:
+def quantile(percent: str) -> Goal:
+    """Return the goal of a quantile."""
     q = _level(percent)
     half = min(_QUANTILE_WIDTH / 2, q, 1 - q)
     families = (_at(f"quantile:{q:g}"), _at(f"quantile:{q:g}:harrelldavis"), _at(f"range:{q - half:g}:{q + half:g}"))
     return Goal(f"the {percent}% quantile", f"var:{q:g}", f"range:{q - half:g}:{q + half:g}", families)
 
 
-def _median() -> Goal:
+def median_goal() -> Goal:
+    """Return the goal of the median."""
     families = (_at("median"), _at("quantile:0.5:harrelldavis"), _at("trimmed:0.25"))
     return Goal("the median", "median", "range:0.45:0.55", families)
 
 
-def _robust() -> Goal:
+def robust() -> Goal:
+    """Return the goal of a mean without outliers."""
     families = (_at("trimmed:0.1"), _at("trimmed:0.25"), _at("winsorized:0.1"), _at("median"))
     return Goal("the mean of the middle 80%", "trimmed:0.1", "trimmed:0.1", families)
 
 
-def _spread() -> Goal:
+def spread() -> Goal:
+    """Return the goal of a high mean and little spread."""
     families: tuple[Family, ...] = (
         lambda k: "mean-0.5*gini",
         lambda k: "mean-0.25*gini",
@@ -169,11 +173,12 @@ def _spread() -> Goal:
     return Goal("the mean less half the mean difference of two", "mean-0.5*gini", "mean-0.5*gini", families)
 
 
-def _mean() -> Goal:
+def mean_goal() -> Goal:
+    """Return the goal of the mean."""
     return Goal("the mean", "mean", "mean", (lambda k: "mean", _at("winsorized:0.1"), _at("trimmed:0.1")))
 
 
-def _of_objective(objective: Objective) -> Goal:
+def of_objective(objective: Objective) -> Goal:
     """Return the goal that an objective is, at the comparison sizes that it may have."""
     parts = [part for _, part in objective.terms()]
     for part in parts:
@@ -213,18 +218,3 @@ def _level(percent: str) -> float:
     if not 0 < q < 1:
         raise ValueError(f"a share must lie between 0% and 100%; got {percent}%")
     return q
-
-
-_NUMBER = r"(\d+(?:\.\d+)?)"
-_PATTERNS: Sequence[tuple[str, Callable[..., Goal]]] = (
-    (r"(pass) ?@ ?(\d+)", _best_of),
-    (r"(max|best) ?(?:@|of) ?(\d+)(?: tries)?", _best_of),
-    (r"(?:min|worst) ?(?:@|of) ?(\d+)(?: tries)?", _worst_of),
-    (rf"(?:the )?(?:worst|bottom|lower) {_NUMBER} ?%", _worst),
-    (rf"(?:the )?(?:best|top|upper) {_NUMBER} ?%", _best),
-    (rf"(?:the )?{_NUMBER} ?% quantile", _quantile),
-    (r"(?:the )?median|typical(?: outcome)?", _median),
-    (r"robust|robust to outliers|ignore outliers|outliers|noisy rewards?", _robust),
-    (r"less spread|low spread|consistent|little variation|low variance", _spread),
-    (r"(?:the )?(?:mean|average)(?: reward)?", _mean),
-)

@@ -72,6 +72,11 @@ class Rewards:
         rate = [(group.p * (group.x >= success)).sum(axis=1).clip(0, 1) for group in self.prompts]
         return Rewards(self.text, (_binary(np.concatenate(rate), self.share()),), self.size)
 
+    @property
+    def binary(self) -> bool:
+        """Whether all rewards are 0 or 1."""
+        return all(np.isin(group.x, (0.0, 1.0)).all() for group in self.prompts)
+
     def share(self) -> Array:
         """Return the shares of all prompts."""
         return np.concatenate([group.share for group in self.prompts])

@@ -191,7 +191,7 @@ def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Arr
             return None
         return cuda.scan_groups(x, mask, slopes, offset, total)
     values = on_host(x) if mask is None else None
-    if values is None:
+    if values is None or host.kernel() is None:
         return None
     out = host.fused(values, None, slopes.numpy(), offset.numpy(), total.numpy(), torch.get_num_threads())
     return None if out is None else _from_numpy(out)

@@ -1,5 +1,6 @@
 """The ``ordergrad`` command."""
 
+import sys
 from typing import Annotated
 
 try:
@@ -10,11 +11,13 @@ except ImportError as error:  # pragma: no cover
 
 from ordergrad import __version__
 from ordergrad.commands.advise import advise
+from ordergrad.commands.eval import evaluate
 from ordergrad.commands.explain import explain
 from ordergrad.commands.report import report
 from ordergrad.commands.score import score
 from ordergrad.commands.train_llm import llm
 from ordergrad.commands.train_rl import rl
+from ordergrad.runs.encoding import spell_out
 
 __all__ = ["app"]
 
@@ -33,15 +36,17 @@ def _main(
     ] = False,
 ) -> None:
     """Optimise beyond the mean: order-statistic objectives for policy gradients."""
+    spell_out(sys.stdout, sys.stderr)
 
 
 train = typer.Typer(
     no_args_is_help=True, context_settings=_HELP, help="Train on an objective, and compare with others."
 )
-app = typer.Typer(no_args_is_help=True, context_settings=_HELP, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, context_settings=_HELP, pretty_exceptions_enable=False)
 app.callback()(_main)
 for command in (explain, score, advise, report):
     app.command()(command)
+app.command("eval")(evaluate)
 for command in (rl, llm):
     train.command()(command)
 app.add_typer(train, name="train")

@@ -1,16 +1,17 @@
 """The command `ordergrad explain`: what objectives weigh."""
 
+import json
 import tempfile
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ordergrad.report.explain import Explanation, compare, draw, save_comparison, save_figure, shares, spark
 from ordergrad.report.explore import page, state
-from ordergrad.runs.tables import Column, Row, Table, count, decimals, number, percent, text
+from ordergrad.runs.tables import Column, Row, Table, count, decimals, json_values, number, percent, text
 from ordergrad.runs.terminal import show_table
 
 __all__ = ["explain"]
@@ -26,6 +27,7 @@ def explain(
     n: Annotated[int | None, typer.Option("--n", help="Group size N.", show_default="16, or twice K")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture to this file (PNG, SVG, PDF).")] = None,
     web: Annotated[bool, typer.Option("--web", help="Open the first objective as an interactive page.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Show what an objective weighs: ranks, samples, quantiles, and how far it is from the risk it is named after."""
     if plot is not None and plot.suffix.lower() not in _PICTURES:
@@ -36,8 +38,10 @@ def explain(
         results = compare(list(dict.fromkeys(objective)), n)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    console = Console(highlight=False)
-    if len(results) == 1:
+    console = Console(highlight=False, quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps({"objectives": [_content(result) for result in results]}))
+    elif len(results) == 1:
         _show_one(results[0], console)
     else:
         show_table(console, comparison_table(results, bar=20 if console.width >= 100 else 10))
@@ -51,6 +55,21 @@ def explain(
         console.print(f"picture written to {plot}")
     if web:
         _open_page(results[0], console)
+
+
+def _content(result: Explanation) -> dict[str, Any]:
+    """Return what is known of an objective as plain values: what ``--json`` prints."""
+    content = {
+        "objective": str(result.objective),
+        "n": result.n,
+        "k": result.k,
+        "note": result.note,
+        "terms": [{"coefficient": c, "term": str(term), "text": sentence} for c, term, sentence in result.terms],
+        "rank_weights": list(map(float, result.alpha)),
+        "sample_weights": list(map(float, result.w)),
+        "risks": [{"reward": name, "finite": v, "population": whole} for name, v, whole in result.risks],
+    }
+    return json_values(content)
 
 
 def _open_page(result: Explanation, console: Console) -> None:

@@ -2,14 +2,16 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import Setting, settings_of
 
-__all__ = ["options_from"]
+__all__ = ["named_values", "options_from"]
 
 Command = Callable[..., None]
 
@@ -45,6 +47,28 @@ def options_from(kind: type) -> Callable[[Command], Command]:
         return with_options
 
     return wrap
+
+
+def named_values(option: str, words: Sequence[str] | None) -> dict[str, Any]:
+    """Return the values of a repeatable option NAME=JSON; what is no JSON is text.
+
+    Raises:
+        UserError: A word has another form.
+
+    Example:
+        >>> named_values("template", ["enable_thinking=false", "style=short"])
+        {'enable_thinking': False, 'style': 'short'}
+    """
+    values: dict[str, Any] = {}
+    for word in words or ():
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(f"--{option} must be NAME=VALUE; got {word!r}")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
 
 
 def _option(name: str, kind: Any, setting: Setting, default: Any) -> inspect.Parameter:

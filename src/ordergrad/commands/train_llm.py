@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import options_from
+from ordergrad.commands.options import named_values, options_from
 from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
 from ordergrad.runs.folder import EVALUATION, open_folder, write_rows
 from ordergrad.runs.statistics import powers_of_two
@@ -17,6 +17,7 @@ from ordergrad.runs.terminal import show_table
 from ordergrad.train import countdown
 from ordergrad.train.llm_results import Models, load, pass_table
 from ordergrad.train.llm_settings import LLMSettings
+from ordergrad.train.llm_summary import collected, nothing_learned, reliability_tables, start_name, write_summary
 from ordergrad.train.tasks import countdown_level
 
 __all__ = ["llm"]
@@ -35,6 +36,14 @@ def llm(
     ] = None,
     *,
     settings: dict[str, Any],
+    test: Annotated[
+        list[str] | None,
+        typer.Option(help="File to measure on instead of rows of --data, FILE or NAME=FILE (repeatable)."),
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="Argument of the chat template, NAME=JSON (repeatable).")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/llm"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     jobs: Annotated[
@@ -45,7 +54,12 @@ def llm(
     console = Console(highlight=False, emoji=False)
     with handling_errors(console):
         need_packages("training", _NEEDED, "llm")
-        asked = LLMSettings((objective, *(against or ())), **_defaults(**settings) | settings)
+        lists: dict[str, Any] = {
+            "tests": tuple(test or ()),
+            "stop": tuple(stop or ()),
+            "template": named_values("template", template),
+        }
+        asked = LLMSettings((objective, *(against or ())), **_defaults(**settings) | settings | lists)
         if not _train(asked, out, resume, jobs, console):
             raise Stopped(out)
         _summarise(asked, out, console)
@@ -80,7 +94,7 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     )
     if not settings.model and not (out / "warm-start" / EVALUATION).exists():
         console.print(f"First {128 * settings.warm_steps:,} demonstrations are made, and a warm start on them.")
-    before = None if settings.model else ("warm start", settings.warm_steps, partial(prepare, settings, out))
+    before = (start_name(settings), 1 if settings.model else settings.warm_steps, partial(prepare, settings, out))
     every = (settings.objectives, settings.seeds, settings.steps)
     return train_under_progress(partial(run, settings), *every, out, jobs, console, _shown, before)
 
@@ -115,8 +129,15 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
     models = load(out, asdict(settings))
     write_rows(out / "results.csv", models.rows())
     show_table(console, pass_table(models))
+    found = collected(settings, out)
+    write_summary(settings, out, found)
+    for table in reliability_tables(found):
+        show_table(console, table)
+    reason = nothing_learned(settings, out, found)
+    if reason:
+        console.print(f"[yellow]Warning:[/] {reason}")
     _warn_of_cuts(settings, models, console)
     ks = powers_of_two(settings.eval_samples)
     curves = {name: curve for name, (_, curve) in models.pass_curves().items()}
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
-    console.print(f"Written: {plain(str(out))}/results.csv, pass_at_k.png")
+    console.print(f"Written: {plain(str(out))}/results.csv, measures.csv, leads.csv, pass_at_k.png")

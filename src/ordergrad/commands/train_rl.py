@@ -1,7 +1,6 @@
 """The command `ordergrad train rl`: checks, a progress bar, training in processes, a table and figures."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import options_from
+from ordergrad.commands.options import named_values, options_from
 from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
 from ordergrad.runs.contenders import pooled
 from ordergrad.runs.errors import UserError
@@ -50,24 +49,11 @@ def rl(
         from ordergrad.train.rl import check
 
         objectives = (objective, *(against or ()))
-        asked = check(RLSettings(env_id, objectives, env_args=_env_args(env_arg or ()), **settings))
+        asked = check(RLSettings(env_id, objectives, env_args=named_values("env-arg", env_arg), **settings))
         folder = out or Path("runs") / asked.env_id.replace("/", "-").replace(":", "-")
         if not _train(asked, folder, resume, jobs, console):
             raise Stopped(folder)
         _summarise(asked, folder, console)
-
-
-def _env_args(words: Sequence[str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not name.isidentifier():
-            raise UserError(f"--env-arg must be NAME=VALUE; got {word!r}")
-        try:
-            arguments[name] = json.loads(text)
-        except json.JSONDecodeError:
-            arguments[name] = text
-    return arguments
 
 
 def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, console: Console) -> bool:

@@ -1,7 +1,9 @@
 """Progress bars of commands, and how commands end."""
 
 import importlib.util
+import math
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -90,10 +92,32 @@ def train_under_progress(
                 label, done = f"{plain(name)} seed {seed}", row["step"] if row else 0
                 tasks[name, seed] = progress.add_task(label, total=steps, completed=done, shown="")
 
+        lines = None if console.is_terminal else _Lines(console)
+
         def update(objective: str, seed: int, row: dict[str, Any]) -> None:
-            progress.update(tasks[objective, seed], completed=row["step"], shown=shown(row, objective))
+            text = shown(row, objective)
+            progress.update(tasks[objective, seed], completed=row["step"], shown=text)
+            if lines is not None:
+                lines.add(f"{objective} seed {seed}", row["step"], steps, text)
 
         return train_all(run, objectives, seeds, out, jobs, update)
+
+
+class _Lines:
+    """Progress where bars cannot be drawn: one line per run every ten seconds, and at its end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.printed: dict[str, float] = {}
+
+    def add(self, run: str, step: int, steps: int, text: str) -> None:
+        now = time.monotonic()
+        if step == steps or now - self.printed.get(run, -math.inf) >= _SECONDS:
+            self.printed[run] = now
+            self.console.print(f"{plain(run)}  step {step:,} of {steps:,}  {plain(text)}", soft_wrap=True)
+
+
+_SECONDS = 10.0
 
 
 @contextmanager

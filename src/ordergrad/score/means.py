@@ -179,8 +179,8 @@ class Means:
     def _settle(self) -> None:
         if not self._waiting:
             return
-        width = len(self.count)
         parts = [*([] if self._units is None else [self._units]), *self._waiting]
+        width = max(values.shape[1] for _, values, _ in parts)
         units, places = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
         sums, counts = np.zeros((len(units), width)), np.zeros((len(units), width))
         start = 0

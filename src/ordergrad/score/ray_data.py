@@ -44,6 +44,7 @@ def group_row(
     reward: str = "reward",
     mask: str | None = None,
     weight: str | None = None,
+    prompt: str | None = None,
     success: float = 1.0,
     largest: int = _LARGEST,
     skip_broken: bool = False,
@@ -56,6 +57,7 @@ def group_row(
         reward: The column of the reward.
         mask: The column that says whether a row counts: true or false, 1 or 0, also as text.
         weight: The column of importance weights.
+        prompt: The column of the prompt, where a group is a prompt at a step.
         success: A reward of at least this much counts as a success in pass@k.
         largest: max@k and pass@k are for k = 1, 2, 4, ... up to this.
         skip_broken: Whether to count rows with a reward or weight that is not finite instead of raising an error.
@@ -86,6 +88,8 @@ def group_row(
     row |= {f"max@{k}": number for k, number in zip(ks, scores.best[0], strict=True)}
     row |= {f"pass@{k}": number for k, number in zip(ks, scores.passed[0], strict=True)}
     row |= {f"pass^{k}": number for k, number in zip(ks, scores.reliable[0], strict=True)}
+    if prompt is not None:
+        row["unit"] = np.uint64(pl.Series([str(np.asarray(group[prompt])[0])]).hash(1)[0])
     return {name: np.array([number]) for name, number in row.items()}
 
 
@@ -106,7 +110,7 @@ def score_dataset(
     Args:
         dataset: A ``ray.data.Dataset``, one row per sample.
         objectives: Strings of objectives.
-        group: The column of the group, or several such as the group and the step.
+        group: The column of the group, or several such as the prompt and the step: errors are then over the first.
         reward: The column of the reward.
         mask: The column that says whether a row counts: true or false, 1 or 0, also as text.
         weight: The column of importance weights.
@@ -128,7 +132,8 @@ def score_dataset(
         raise ValueError(f"the dataset has no column {missing[0]!r}; it has {', '.join(found)}")
     columns = {"reward": reward, "mask": mask, "weight": weight, "skip_broken": skip_broken}
     rows = dataset.select_columns(wanted)
-    make = partial(group_row, objectives=list(objectives), success=success, largest=largest, **columns)
+    prompt = keys[0] if len(keys) > 1 else None
+    make = partial(group_row, objectives=list(objectives), prompt=prompt, success=success, largest=largest, **columns)
     summary, left_out = Summary(objectives, success), {"masked": 0, "broken": 0}
     moments, pooled = Moments(1), Distribution()
     for batch in rows.groupby(keys).map_groups(make, batch_format="numpy").iter_batches(batch_format="numpy"):
@@ -136,7 +141,9 @@ def score_dataset(
         some = batch["size"] > 0
         taken = {name: column[some] for name, column in batch.items()}
         if some.any():
-            summary.add_scores(_scores(taken, objectives, powers(largest)), weighted=weight is not None)
+            summary.add_scores(
+                _scores(taken, objectives, powers(largest)), weighted=weight is not None, units=taken.get("unit")
+            )
             _join(moments, taken)
     for batch in rows.map_batches(partial(_points, **columns), batch_format="numpy").iter_batches(batch_format="numpy"):
         pooled.add(batch["x"], batch["mass"])

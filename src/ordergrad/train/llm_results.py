@@ -24,7 +24,8 @@ Array = NDArray[Any]
 SHARED = ("data", "reward", "samples", "eval_problems", "success")
 """The settings that runs must have in common to be compared."""
 
-WARM_START = "warm start"
+STARTS = {"warm start": "warm-start", "base model": "base"}
+"""What runs start from, by the folder of its evaluation."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Models:
 
 def load(folder: Path, settings: Mapping[str, Any]) -> Models:
     """Return what the folder of a run holds so far."""
-    warm = folder / "warm-start" / EVALUATION
-    contenders = {WARM_START: Contender("", (read_successes(warm),))} if warm.exists() else {}
+    starts = {name: folder / path / EVALUATION for name, path in STARTS.items()}
+    contenders = {name: Contender("", (read_successes(path),)) for name, path in starts.items() if path.exists()}
     contenders |= {name: read_contender(folder, name, settings, read_successes) for name in settings["objectives"]}
     return Models(settings, contenders, tuple(note for c in contenders.values() for note in c.missing))
 

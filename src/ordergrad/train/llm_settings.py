@@ -1,7 +1,8 @@
 """The settings of `ordergrad train llm`, apart from the training so that `--help` needs none of its packages."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
 
@@ -17,7 +18,8 @@ class LLMSettings:
 
     One model is trained for each of the `objectives` and each seed from 0 to `seeds` - 1. ``A..B`` moves from A to B
     during training (`ordergrad.anneal`); `GRPO` is TRL's own trainer. Without a `model`, a small one is built for the
-    task and first trained on demonstrations.
+    task and first trained on demonstrations. `template` holds arguments of the chat template, `stop` strings that end a
+    completion, `tests` the files to measure on instead of held-out rows of `data`, each ``FILE`` or ``NAME=FILE``.
     """
 
     objectives: tuple[str, ...]
@@ -51,8 +53,17 @@ class LLMSettings:
     warm_hits: Annotated[float, Setting("Share of correct demonstrations.", within("[0, 1]"))] = 0.25
     lora: Annotated[bool, Setting("Train low-rank adapters (peft).")] = False
     vllm: Annotated[bool, Setting("Generate with vLLM.")] = False
-    eval_problems: Annotated[int, Setting("Held-out problems.", at_least(1))] = 200
+    temperature: Annotated[float, Setting("Of the sampling, in training and evaluation.", POSITIVE)] = 1.0
+    system_prompt: Annotated[str, Setting("Before every prompt, which becomes a chat.")] = ""
+    template: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    stop: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    eval_problems: Annotated[int, Setting("Held-out problems; the most of each --test.", at_least(1))] = 200
     eval_samples: Annotated[int, Setting("Completions of each; pass@k for k up to this.", at_least(1))] = 64
+    eval_every: Annotated[
+        int, Setting("Steps between quick evaluations in training, of 8 completions each; 0: none.", at_least(0))
+    ] = 0
+    tracker: Annotated[str, Setting("Logs the metrics too: tensorboard, wandb, trackio, mlflow, ...")] = "none"
     success: Annotated[float, Setting("Smallest reward that is a success, for pass@k.", finite())] = 1.0
 
 

@@ -5,21 +5,33 @@
 
 import importlib
 import random
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from ordergrad.evaluate.rewards import Reward
 from ordergrad.runs.errors import UserError
 from ordergrad.train import countdown
 
-__all__ = ["COUNTDOWN", "Reward", "Task", "brevity", "countdown_level", "load_task"]
+__all__ = [
+    "COUNTDOWN",
+    "HELD_OUT",
+    "Reward",
+    "Task",
+    "brevity",
+    "countdown_level",
+    "load_problems",
+    "load_task",
+    "named_files",
+    "with_system_prompt",
+]
 
-COUNTDOWN = "countdown"
+COUNTDOWN, HELD_OUT = "countdown", "held-out"
 Row = dict[str, Any]
-Reward = Callable[..., Sequence[float | None]]
 _READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _TRAINING_PROBLEMS = 8_000
 
@@ -29,35 +41,39 @@ class Task:
     """What a language model is trained and measured on.
 
     Attributes:
-        train: Rows with a ``prompt`` and the other columns that the reward needs.
-        held_out: Rows to evaluate on.
-        reward: TRL's reward function: (prompts, completions, **columns) -> one number for each completion, 1 for a
-            success.
+        train: Rows with a ``prompt`` and whatever else the reward needs.
+        tests: Sets of rows that are not trained on, by name.
+        reward: A reward function of TRL: (prompts, completions, completion_ids, **columns) -> one number or None for
+            each completion; plain or async.
     """
 
     train: list[Row]
-    held_out: list[Row]
+    tests: dict[str, list[Row]]
     reward: Reward
 
 
-def load_task(data: str, reward: str, held_out: int) -> Task:
-    """Return the task that ``--data`` and ``--reward`` name.
+def load_task(data: str, reward: str, held_out: int, tests: Sequence[str] = (), system: str = "") -> Task:
+    """Return the task that ``--data``, ``--test`` and ``--reward`` name.
 
     Args:
         data: ``countdown``, ``countdown:NUMBERS:LARGEST:TARGET``, or a file with the column ``prompt`` (text, or a
             list of chat messages).
-        reward: ``task`` (of Countdown), ``exact`` (the completion is the column ``answer``), ``math`` (it is
-            equivalent to it, by math-verify), or ``module:function``, where the module may be in the working folder.
-        held_out: How many rows to hold out.
+        reward: ``task`` (of Countdown), ``exact`` (the completion is the column ``answer``), ``math`` (it ends in
+            something equivalent to it, by math-verify), or ``module:function``, where the module may be in the working
+            folder.
+        held_out: How many rows to hold out where no tests are given; of each test, how many rows to use.
+        tests: Files to measure on, each ``FILE`` or ``NAME=FILE``.
+        system: A system prompt for every row, which makes texts into chats.
 
     Raises:
-        UserError: The file, its columns, one of its rows or the reward are not what they must be.
+        UserError: A file, its columns, one of its rows or the reward are not what they must be.
 
     Example:
         >>> task = load_task("countdown", "task", 2)
-        >>> len(task.held_out), task.reward(["1,2,3=9:"], ["(1+2)*3"])
+        >>> len(task.tests["held-out"]), task.reward(["1,2,3=9:"], ["(1+2)*3"])
         (2, [1.0])
     """
+    named = named_files(tests)
     level = countdown_level(data)
     if level is not None:
         try:
@@ -67,16 +83,89 @@ def load_task(data: str, reward: str, held_out: int) -> Task:
                 f"--data {data} has too few problems to train on {_TRAINING_PROBLEMS} and hold out {held_out}: {error}"
             ) from error
         train, apart = ([{"prompt": problem.prompt} for problem in group] for group in (problems, apart))
-        return Task(train, apart, _countdown_reward if reward == "task" else _reward(reward, {"prompt"}, data))
+        function = _countdown_reward if reward == "task" else _reward(reward, {"prompt"}, data)
+    else:
+        train, function = _file(data, reward)
+        random.Random(0).shuffle(train)
+        apart = [] if named else train[:held_out]
+        train = train[len(apart) :]
+        if not train:
+            raise UserError(
+                f"{data} must have more than the {held_out} rows that are held out; it has {len(apart)}. Raise its "
+                "rows, lower --eval-problems, or give --test"
+            )
+    sets = {name: _file(file, reward)[0][:held_out] for name, file in named.items()} or {HELD_OUT: apart}
+    seen = {str(row["prompt"]) for row in train}
+    for name, rows in sets.items():
+        known = sum(str(row["prompt"]) in seen for row in rows)
+        if named and known:
+            raise UserError(f"the test set {name} must not be trained on; {known} of its prompts are in {data}")
+    return Task(_asked(train, system), {name: _asked(rows, system) for name, rows in sets.items()}, function)
+
+
+def load_problems(data: str, reward: str, most: int, system: str = "") -> tuple[list[Row], Reward]:
+    """Return problems to evaluate on and their reward function: the rows of a file, or Countdown's held-out problems.
+
+    Args:
+        data: As of `load_task`.
+        reward: As of `load_task`.
+        most: The most problems to take.
+        system: A system prompt for every row.
+
+    Raises:
+        UserError: As `load_task`.
+    """
+    if countdown_level(data) is not None:
+        task = load_task(data, reward, most, (), system)
+        return task.tests[HELD_OUT], task.reward
+    rows, function = _file(data, reward)
+    return _asked(rows[:most], system), function
+
+
+def named_files(files: Sequence[str]) -> dict[str, str]:
+    """Return files by their names, each given as ``FILE`` or ``NAME=FILE``.
+
+    Raises:
+        UserError: Two have the same name.
+
+    Example:
+        >>> named_files(["gsm8k=a/test.jsonl", "b/hard.csv"])
+        {'gsm8k': 'a/test.jsonl', 'hard': 'b/hard.csv'}
+    """
+    parts = [text.partition("=") for text in files]
+    pairs = [(name, file) if equals else (Path(name).stem, name) for name, equals, file in parts]
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        raise UserError(f"test sets must have different names, as NAME=FILE; got {', '.join(files)}")
+    return named
+
+
+def with_system_prompt(prompt: Any, system: str) -> Any:
+    """Return a prompt that begins with a system message, in place of its own; text becomes a chat.
+
+    Example:
+        >>> with_system_prompt("1 + 1?", "Be brief.")
+        [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': '1 + 1?'}]
+    """
+    if not system:
+        return prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    own = messages[0]["role"] == "system"
+    return [{"role": "system", "content": system}, *messages[own:]]
+
+
+def _asked(rows: Sequence[Row], system: str) -> list[Row]:
+    return [{**row, "prompt": with_system_prompt(row["prompt"], system)} for row in rows]
+
+
+def _file(data: str, reward: str) -> tuple[list[Row], Reward]:
+    """Return the checked rows of a file, and the reward function."""
     if reward == "task":
         raise UserError(f"--reward must be exact, math or module:function for a file; got {data} with reward 'task'")
     rows = _read(Path(data))
-    if len(rows) <= held_out:
-        raise UserError(f"{data} must have more than the {held_out} rows that are held out; it has {len(rows)}")
     function = _reward(reward, set(rows[0]), data)
     _check_rows(rows, data, answers=reward in _REWARDS)
-    random.Random(0).shuffle(rows)
-    return Task(rows[held_out:], rows[:held_out], function)
+    return rows, function
 
 
 @lru_cache(maxsize=1)
@@ -172,7 +261,7 @@ def _reward(name: str, columns: set[str], data: str) -> Reward:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"--reward must be task, exact, math or module:function; got {name!r} ({error})") from error
-    if not callable(found):
+    if not callable(found) or isinstance(found, type):
         raise UserError(f"--reward {name} is not a function")
     return cast("Reward", found)
 
@@ -193,14 +282,48 @@ def exact(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> list[f
 
 
 def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> list[float | None]:
-    """Return 1 for every completion whose last expression equals its answer; None where the answer cannot be read."""
+    r"""Return 1 for every completion that ends in its answer, by math-verify; None where the answer cannot be read.
+
+    The end of a completion is the content of its last ``\boxed{}``, else its last formula between dollars, else, for
+    an answer that is a number, its last number. A sum or product that has yet to be worked out is no number, so that
+    repeating the question does not pay.
+    """
+    return [_equivalent(_text(c), str(a)) for c, a in zip(completions, answer, strict=True)]
+
+
+_NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?%?")
+_FORMULAS = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_UNFINISHED = re.compile(r"(?<=[\w)}\s])\s*(?:[-+*×·÷]|\\times|\\cdot|\\div)\s*[\d(\\]")  # an operator between terms
+
+
+def _equivalent(completion: str, answer: str) -> float | None:
     from math_verify import parse, verify
 
-    rewards: list[float | None] = []
-    for completion, truth in zip(completions, answer, strict=True):
-        gold = parse(f"${truth}$")
-        rewards.append(float(verify(gold, parse(_text(completion)))) if gold else None)
-    return rewards
+    gold = parse(f"${answer}$", fallback_mode="no_fallback")
+    if not gold:
+        return None
+    numeric = _NUMBER.fullmatch(answer.strip().lstrip("+")) is not None
+    found = _boxed(completion) or next(
+        (next(filter(None, match.groups())) for match in reversed(list(_FORMULAS.finditer(completion)))), None
+    )
+    if numeric:
+        numbers = _NUMBER.findall(completion)
+        found = found.split("=")[-1].strip() if found else (numbers[-1] if numbers else None)
+        if found is None or _UNFINISHED.search(found):
+            return 0.0
+    ours = parse(f"${found}$" if found else completion, fallback_mode="no_fallback")
+    return float(bool(ours) and verify(gold, ours))
+
+
+def _boxed(text: str) -> str | None:
+    """Return what is in the last closed box of a text, by LaTeX's command."""
+    begin = text.rfind("\\boxed{")
+    depth = 0
+    for place in range(begin + 6, len(text)) if begin >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[begin + 7 : place]
+    return None
 
 
 _REWARDS: dict[str, Reward] = {"exact": exact, "math": math}

@@ -1,0 +1,194 @@
+"""The trainers of TRL that `ordergrad train llm` runs, and what is recorded of their steps."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, PrinterCallback, StoppingCriteriaList
+from trl import GRPOConfig, GRPOTrainer
+
+from ordergrad.adapters.trl import OrderGradGRPOTrainer
+from ordergrad.evaluate.callback import HeldOutEvaluation
+from ordergrad.evaluate.models import load_tokenizer
+from ordergrad.evaluate.rewards import reward_name
+from ordergrad.evaluate.sampling import Sampling, StopsAt, cut_at_stop
+from ordergrad.train import small_lm
+from ordergrad.train.llm_settings import GRPO, LLMSettings
+from ordergrad.train.tasks import Task, brevity
+
+__all__ = ["Recorder", "make_trainer", "sampling_of"]
+
+_QUICK = 8  # completions of a problem in an evaluation during training
+
+
+class StopStrings:
+    """A trainer of TRL whose completions end after a stop string; TRL itself would train on the padding behind it.
+
+    Attributes:
+        stop: The strings.
+    """
+
+    stop: Sequence[str] = ()
+    processing_class: Any
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[list[list[int]], Any]:
+        completions, log_probabilities = cast("Any", super())._generate_single_turn(*args, **kwargs)
+        cut = [cut_at_stop(self.processing_class, ids, self.stop) for ids in completions]
+        if log_probabilities is not None:
+            log_probabilities = [row[: len(ids)] for row, ids in zip(log_probabilities, cut, strict=True)]
+        return cut, log_probabilities
+
+
+class _GRPO(StopStrings, GRPOTrainer):
+    """TRL's own trainer."""
+
+
+class _OrderGrad(StopStrings, OrderGradGRPOTrainer):
+    """TRL's trainer with the advantages of an objective."""
+
+
+def make_trainer(
+    settings: LLMSettings, objective: str, seed: int, start: str, checkpoints: Path, task: Task, recorder: Any
+) -> Any:
+    """Return the trainer of one objective and seed.
+
+    Args:
+        settings: What to train.
+        objective: One of its objectives.
+        seed: One of its seeds.
+        start: The model to start from: a folder or a hub id.
+        checkpoints: Where checkpoints go.
+        task: What to train on.
+        recorder: A `Recorder`.
+    """
+    # To train all weights takes float32: bfloat16 rounds small updates away.
+    model: Any = AutoModelForCausalLM.from_pretrained(start, dtype="auto" if settings.lora else "float32")
+    tokenizer = load_tokenizer(start)
+    if settings.stop:
+        model.generate = partial(_generate, model.generate, tokenizer, settings.stop)
+    arguments = _arguments(settings, objective, seed, checkpoints)
+    shared: dict[str, Any] = {
+        "model": model,
+        "reward_funcs": [task.reward, brevity] if settings.length_penalty else [task.reward],
+        "args": arguments,
+        "train_dataset": Dataset.from_list(task.train),
+        "processing_class": tokenizer,
+        "callbacks": [recorder],
+        "peft_config": _lora() if settings.lora else None,
+    }
+    if objective == GRPO:
+        trainer = _GRPO(**shared)
+    else:
+        deciding = {"success": settings.success, "success_reward": reward_name(task.reward)}
+        trainer = _OrderGrad(objective=objective, **deciding, **shared)
+    trainer.stop = settings.stop
+    if settings.eval_every:
+        options: dict[str, Any] = {
+            "every": settings.eval_every,
+            "samples": min(_QUICK, settings.eval_samples),
+            "success": settings.success,
+            "sampling": sampling_of(settings),
+        }
+        trainer.add_callback(HeldOutEvaluation(trainer, task.tests, task.reward, **options))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(settings: LLMSettings, objective: str, seed: int, checkpoints: Path) -> GRPOConfig:
+    options: dict[str, Any] = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
+    if objective != GRPO:
+        options["loss_type"] = "dr_grpo"
+    completions = settings.prompts * settings.samples
+    micro_batch = settings.micro_batch or completions
+    return GRPOConfig(
+        str(checkpoints),
+        max_steps=settings.steps,
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=completions // micro_batch,
+        num_generations=settings.samples,
+        max_completion_length=settings.max_completion,
+        temperature=settings.temperature,
+        chat_template_kwargs=dict(settings.template) or None,
+        generation_kwargs=_vllm_stops(settings.stop) if settings.vllm and settings.stop else None,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=10,
+        use_vllm=settings.vllm,
+        gradient_checkpointing=False,
+        logging_steps=1,
+        save_steps=max(1, settings.steps // 5),
+        save_total_limit=1,
+        report_to=[] if settings.tracker == "none" else [settings.tracker],
+        run_name=f"{objective}-{seed}",
+        disable_tqdm=True,
+        seed=seed,
+        reward_weights=[1.0, settings.length_penalty] if settings.length_penalty else None,
+        **options,
+    )
+
+
+def _generate(generate: Callable[..., Any], tokenizer: Any, stop: Sequence[str], **options: Any) -> Any:
+    """Generate with Transformers up to a stop string, which TRL has no setting for."""
+    options.setdefault("stopping_criteria", StoppingCriteriaList([StopsAt(tokenizer, stop)]))
+    return generate(**options)
+
+
+def _vllm_stops(stop: Sequence[str]) -> dict[str, Any]:
+    return {"stop": list(stop), "include_stop_str_in_output": True}
+
+
+def sampling_of(settings: LLMSettings) -> Sampling:
+    """Return how completions are sampled, in evaluation as in training."""
+    return Sampling(
+        max_completion=settings.max_completion,
+        temperature=settings.temperature,
+        stop=settings.stop,
+        template=settings.template,
+    )
+
+
+def _lora() -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+class Recorder(small_lm.Stop):
+    """Writes the metrics of every step, and of evaluations during training.
+
+    Args:
+        path: The file, one JSON object a line.
+        stop: Asked after every step; true ends training with a checkpoint.
+        report: Given every row.
+    """
+
+    def __init__(self, path: Path, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(stop)
+        self.path, self.report = path, report
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Append a row."""
+        if logs is None or not any(name == "reward" or name.startswith("eval_") for name in logs):
+            return
+        numbers = {name: float(number) for name, number in logs.items() if _is_number(number)}
+        row = {"step": state.global_step, **{name: x for name, x in numbers.items() if np.isfinite(x)}}
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if "reward" in row:
+            self.report(row)
+
+
+def _is_number(x: Any) -> bool:
+    try:
+        float(x)
+    except (TypeError, ValueError):
+        return False
+    return True
