@@ -13,7 +13,11 @@ _NEEDS = {
     "skyrl": ["src/ordergrad/adapters/skyrl.py"],
     "torch": ["src/ordergrad/backends/torch.py"],
     "triton": ["src/ordergrad/kernels/cuda.py"],
-    "verl": ["src/ordergrad/adapters/verl.py", "src/ordergrad_verl.py"],
+    "verl": [
+        "src/ordergrad/adapters/verl.py",
+        "src/ordergrad/adapters/verl_sampling.py",
+        "src/ordergrad_verl.py",
+    ],
 }
 _SLOW = [f"src/ordergrad/adapters/{name}.py" for name in ("botorch", "rllib", "torchrl")]
 collect_ignore = _SLOW + [path for package, paths in _NEEDS.items() if find_spec(package) is None for path in paths]

@@ -15,6 +15,9 @@ PARAMETERS = {
     "trl.trainer.rloo_trainer:RLOOTrainer._generate_and_score_completions": "inputs",
     "trl.trainer.rloo_trainer:RLOOTrainer.log": "logs start_time",
     "trl.trainer.utils:nanstd": "tensor dim keepdim",
+    "trl.trainer.grpo_trainer:GRPOTrainer._save_checkpoint": "model trial",
+    "trl.trainer.rloo_trainer:RLOOTrainer._save_checkpoint": "model trial",
+    "trl.trainer.base_trainer:_BaseTrainer.create_model_card": "model_name dataset_name tags",
     # verl
     "verl.trainer.ppo.core_algos:register_adv_est": "name_or_enum",
     "verl.utils.config:validate_config": "config use_reference_policy use_critic",
@@ -76,6 +79,20 @@ PARAMETERS = {
     "botorch.acquisition.risk_measures:RiskMeasureMCObjective.__init__": "n_w preprocessing_function",
     "botorch.acquisition.risk_measures:RiskMeasureMCObjective._prepare_samples": "samples",
     "botorch.acquisition.risk_measures:RiskMeasureMCObjective.forward": "samples X",
+    # rsl_rl
+    "rsl_rl.algorithms.ppo:PPO.construct_algorithm": "obs env cfg device",
+    "rsl_rl.algorithms.ppo:PPO.act": "obs",
+    "rsl_rl.algorithms.ppo:PPO.process_env_step": "obs rewards dones extras",
+    "rsl_rl.algorithms.ppo:PPO.compute_returns": "obs",
+    "rsl_rl.algorithms.ppo:PPO.update": "",
+    "rsl_rl.algorithms.ppo:PPO.save": "",
+    "rsl_rl.algorithms.ppo:PPO.load": "loaded_dict load_cfg strict",
+    # skrl
+    "skrl.agents.torch.ppo.ppo:PPO.record_transition": (
+        "observations states actions rewards next_observations next_states terminated truncated infos timestep "
+        "timesteps"
+    ),
+    "skrl.agents.torch.ppo.ppo:PPO.update": "timestep timesteps",
     # the recipes
     "openrlhf.trainer.ppo_utils.experience_maker:RemoteExperienceMaker.compute_advantages_and_returns": "experiences",
     "openrlhf.trainer.ppo_utils.experience_maker:RemoteExperienceMaker.get_cumulative_returns": (
@@ -120,6 +137,13 @@ CONTAINS = {
         "self.reward_weights ",
         "self._metrics ",
     ),
+    "rsl_rl.algorithms.ppo:PPO.process_env_step": ('"time_outs" in extras', "self.storage."),
+    "rsl_rl.algorithms.ppo:PPO.compute_returns": ("st.rewards", "st.dones"),
+    "skrl.agents.torch.ppo.ppo:PPO.update": (
+        'self.memory.get_tensor_by_name("rewards")',
+        'self.memory.get_tensor_by_name("terminated")',
+    ),
+    "skrl.agents.torch.ppo.ppo:PPO.record_transition": ("self.cfg.time_limit_bootstrap", "self.cfg.rewards_shaper"),
     "verl.trainer.main_ppo:main": ("validate_config(",),
     "verl.trainer.ppo.v1.trainer_base:PPOTrainer._build_replay_buffer": (
         'custom_sampler.get("path")',

@@ -221,7 +221,11 @@ def test_rank_advantages_are_those_of_every_rank(baseline, axis):
     got = og.rank_advantages(rewards, 5, axis=axis, baseline=baseline)
     masked = og.rank_advantages(rewards, 5, axis=axis, baseline=baseline, where=np.ones_like(rewards, bool))
     assert got.shape == masked.shape == (7, 8, 9, 5)
+    some = np.random.default_rng(1).permuted(np.indices(rewards.shape)[axis] > 0, axis=axis)  # one less in each group
+    partly = og.rank_advantages(rewards, 5, axis=axis, baseline=baseline, where=some)
     for j in range(5):
+        expected = og.advantages(rewards, f"rank:{5 - j}@5", axis=axis, baseline=baseline, where=some)
+        assert_allclose(partly[..., j], expected, atol=1e-12)
         expected = og.advantages(rewards, f"rank:{5 - j}@5", axis=axis, baseline=baseline)
         assert_allclose(got[..., j], expected, atol=1e-12)
         assert_allclose(masked[..., j], expected, atol=1e-12)

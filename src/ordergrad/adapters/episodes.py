@@ -284,7 +284,7 @@ class MeanFirst:
     The cap is infinite until the objective has fallen, by more than two standard errors, or not risen by more than one
     for two pools of episodes. Then it is the mean return reached, and moves towards the value of the objective, at a
     speed that would take as many episodes as the mean was trained on. While the objective is worse than it was, again
-    by two standard errors, the cap moves back.
+    by two standard errors, the cap moves back, by a twentieth of the way at a time.
 
     Args:
         pool: The number of recent episodes.
@@ -312,7 +312,8 @@ class MeanFirst:
             self.value, self.error, self.since = estimate, deviation, 0
         fallen = change < -2 * noise
         if self.left:
-            self.share = min(max(self.share + (-count if fallen else count) / self.left, 0.0), 1.0)
+            step = count / self.left
+            self.share = max(self.share - min(step, 0.05), 0.0) if fallen else min(self.share + step, 1.0)
         elif fallen or self.since > self.patience:
             self.left, self.top = self.episodes, float(np.mean(recent))
 
