@@ -2,7 +2,7 @@
 
 The betting game of `ordergrad.envs`, CVaR of the worst fifth, whose optimum of 23.9 is known. Contenders:
 
-    adapter      OrderGradPPO: the episodes of each rollout are ranked (credit telescoped)
+    adapter      OrderGradPPO: f from the last 200 returns, a rollout at a time (telescoped, not mean first)
     wrapper      PPO on VecObjectiveReward: f from the last 1,000 returns, a step at a time
     mean         PPO on the rewards as they are
     dqn wrapper  DQN on VecObjectiveReward, whose replay buffer keeps rewards of older f
@@ -42,7 +42,7 @@ FRESH = 4096
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/objective_rewards")
-    steps: int = field(default=60_000, metadata={"help": "steps of training"})
+    steps: int = field(default=20_000, metadata={"help": "steps of training"})
     seeds: int = field(default=3, metadata={"help": "seeds of each contender"})
 
 
@@ -65,7 +65,8 @@ def train(contender: str, seed: int, steps: int) -> Any:
         return DQN("MlpPolicy", env, target_update_interval=1000, exploration_fraction=0.5, **shared).learn(steps)
     shared |= {"learning_rate": 5e-4, "n_steps": 512, "batch_size": 512}
     if contender == "adapter":
-        return OrderGradPPO("MlpPolicy", env, objective=OBJECTIVE, credit="telescoped", **shared).learn(steps)
+        ranked: dict[str, Any] = {"credit": "telescoped", "mean_first": False}
+        return OrderGradPPO("MlpPolicy", env, objective=OBJECTIVE, **ranked, **shared).learn(steps)
     return PPO("MlpPolicy", env, **shared).learn(steps)
 
 

@@ -396,6 +396,14 @@ def test_bad_input_is_an_error_before_training():
         use(PPOConfig(), min_episodes="4")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="learner class a RanksEpisodes; got IMPALATorchLearner"):
         use(IMPALAConfig(), "cvar:0.1")
+    with pytest.raises(ValueError, match="must use the new API stack"):
+        use(PPOConfig().api_stack(False, False), "cvar:0.1")
+    with pytest.raises(ValueError, match=r"framework must be 'torch'; got 'tf2'"):
+        use(PPOConfig().framework("tf2"), "cvar:0.1")
+    with pytest.raises(ValueError, match=r"num_learners must be 0 or 1.*got num_learners=3"):
+        use(PPOConfig().learners(num_learners=3), "cvar:0.1")
+    with pytest.raises(ValueError, match="single agent"):
+        use(PPOConfig().multi_agent(policies={"a"}, policy_mapping_fn=lambda *_: "a"), "cvar:0.1")
     with pytest.raises(ValueError, match=r"num_learners must be 0 or 1.*got num_learners=2"):
         make_learner(make_config().learners(num_learners=2))
     with pytest.raises(ValueError, match="add_default_connectors_to_learner_pipeline"):

@@ -611,7 +611,7 @@ def test_bad_input_is_an_error_before_training():
             make_model(discount=discount)
     box = spaces.Box(0, 1, (1,))
     with pytest.raises(ValueError, match="FlattenObservation"):
-        OrderGradRolloutBuffer(4, spaces.Dict({"a": box}), box)
+        OrderGradRolloutBuffer(4, spaces.Tuple((box, box)), box)
 
 
 # Steps that wait -----------------------------------------------------------------------------------------------------

@@ -49,7 +49,10 @@ torch.set_num_threads(1)
 TINY = RLSettings(
     "CartPole-v1", ("cvar:0.1", "mean"), seeds=2, steps=1024, envs=4, rollout=64, min_episodes=4, episodes=20
 )
-ARGUMENTS = "CartPole-v1 -o cvar:0.1 -a mean --steps 1024 --envs 4 --rollout 64 --min-episodes 4 --episodes 20 --jobs 1"
+ARGUMENTS = (
+    "CartPole-v1 -o cvar:0.1 -a mean --seeds 2 --steps 1024 --envs 4 --rollout 64 --min-episodes 4 --episodes 20 "
+    "--jobs 1"
+)
 app = typer.Typer()
 app.command("rl")(rl)
 
@@ -124,7 +127,7 @@ def test_a_run_writes_what_the_documentation_says(finished):
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     runs = [f"runs/{name}/seed-{seed}" for name in ("cvar-0.1", "mean") for seed in (0, 1)]
     each = [f"{run}/{file}" for run in runs for file in ("metrics.jsonl", "checkpoint.safetensors", "evaluation.csv")]
-    assert files == {"config.json", "results.csv", "results.json", "returns.png", "learning.png", *each}
+    assert files == {"config.json", ".lock", "results.csv", "results.json", "returns.png", "learning.png", *each}
     assert "trained on" in printed
     assert "2 seeds" in printed
     config = json.loads((out / "config.json").read_text())
@@ -235,7 +238,9 @@ def test_a_folder_that_is_none_of_this_command_says_so(tmp_path, resume):
 
 def test_a_run_is_that_of_the_newest_version_of_its_environment(tmp_path):
     with pytest.warns(UserWarning, match="latest versioned environment") as warned:
-        result = invoke(tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole").replace("-a mean", "--seeds 1"))
+        result = invoke(
+            tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole").replace("-a mean --seeds 2", "--seeds 1")
+        )
     assert result.exit_code == 0, result.output
     assert len(warned) == 1
     assert "CartPole-v1, 1 objectives" in result.output
@@ -246,7 +251,7 @@ def test_a_run_is_that_of_the_newest_version_of_its_environment(tmp_path):
 def test_an_outdated_environment_is_told_of_once(tmp_path):
     with pytest.warns(DeprecationWarning, match="out of date") as warned:
         result = invoke(
-            tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole-v0").replace("-a mean", "--seeds 1")
+            tmp_path / "out", ARGUMENTS.replace("CartPole-v1", "CartPole-v0").replace("-a mean --seeds 2", "--seeds 1")
         )
     assert result.exit_code == 0, result.output
     assert len(warned) == 1

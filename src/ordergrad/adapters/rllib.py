@@ -84,7 +84,9 @@ def use(
             with fewer than two episodes it is dropped. Episodes longer than this many iterations are left out.
 
     Raises:
-        ValueError: The objective string is wrong, a number is out of range, or the learner class is another one's.
+        ValueError: The objective string is wrong, a number is out of range, the learner class is another one's, or the
+            configuration is for the old API stack, several learners or several agents. What is set later is checked
+            when the algorithm is built.
 
     Example:
         >>> from ray.rllib.algorithms.ppo import PPOConfig
@@ -100,6 +102,7 @@ def use(
         "patience": patience,
     }
     EpisodeRanking(**settings)
+    _check(config)
     learner = config.learner_class
     if learner is PPOTorchLearner:
         learner = OrderGradPPOLearner
@@ -261,16 +264,7 @@ class RanksEpisodes(Learner):
             ValueError: The configuration splits the episodes over several learners or agents, or lacks a pipeline.
         """
         config: Any = self.config
-        if config.num_learners > 1:
-            raise ValueError(
-                f"num_learners must be 0 or 1: RLlib cuts episodes to share them out among learners, so that none "
-                f"sees a whole return; got num_learners={config.num_learners}. "
-                "Add env runners instead (num_env_runners)"
-            )
-        if config.is_multi_agent:
-            raise ValueError("config must be of a single agent: the returns of several agents are not comparable")
-        if not config.add_default_connectors_to_learner_pipeline:
-            raise ValueError("add_default_connectors_to_learner_pipeline must be True; got False")
+        _check(config)
         if config.batch_mode == "complete_episodes":
             self._warn_of_complete_episodes(config)
         super().build()
@@ -330,6 +324,32 @@ class RanksEpisodes(Learner):
         super().set_state(state)
         if "ordergrad" in state:
             self.ranking.set_state(state["ordergrad"])
+
+
+def _check(config: Any) -> None:
+    """Check that the learner will see whole episodes of one agent.
+
+    Raises:
+        ValueError: It will not.
+    """
+    if not config.enable_rl_module_and_learner or not config.enable_env_runner_and_connector_v2:
+        raise ValueError(
+            "config must use the new API stack, for the old one has no learner to rank episodes; got "
+            f"api_stack(enable_rl_module_and_learner={config.enable_rl_module_and_learner}, "
+            f"enable_env_runner_and_connector_v2={config.enable_env_runner_and_connector_v2})"
+        )
+    if config.framework_str != "torch":
+        raise ValueError(f"framework must be 'torch'; got {config.framework_str!r}")
+    if config.num_learners > 1:
+        raise ValueError(
+            f"num_learners must be 0 or 1: RLlib cuts episodes to share them out among learners, so that none "
+            f"sees a whole return; got num_learners={config.num_learners}. "
+            "Add env runners instead (num_env_runners)"
+        )
+    if config.is_multi_agent:
+        raise ValueError("config must be of a single agent: the returns of several agents are not comparable")
+    if not config.add_default_connectors_to_learner_pipeline:
+        raise ValueError("add_default_connectors_to_learner_pipeline must be True; got False")
 
 
 class OrderGradPPOLearner(RanksEpisodes, PPOTorchLearner):

@@ -33,6 +33,7 @@ References:
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # (Stable-Baselines3 leaves many of its types open)
 
+import io
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ with extra("rl"):
     from stable_baselines3.common.buffers import RolloutBuffer
     from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
     from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+    from stable_baselines3.common.preprocessing import get_obs_shape
+    from stable_baselines3.common.save_util import load_from_zip_file
+    from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 
 __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 
@@ -68,7 +72,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
 
     Args:
         buffer_size: Steps per environment and rollout (set by the algorithm, as the next five).
-        observation_space: Anything but dictionaries and tuples.
+        observation_space: Anything but tuples.
         action_space: The action space.
         device: Where batches go.
         gae_lambda: GAE parameter, for the critic.
@@ -90,7 +94,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             objective, and then by a falling cap on the objective: `ordergrad.adapters.episodes.MeanFirst`.
 
     Raises:
-        ValueError: The objective string is wrong, a number is out of range, or observations are dictionaries.
+        ValueError: The objective string is wrong, a number is out of range, or observations are tuples.
 
     Attributes:
         ready: Whether the last rollout led to a ranking, so that there is something to train on.
@@ -122,11 +126,13 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         pool: int = 200,
         mean_first: bool = True,
     ):
-        if isinstance(observation_space, spaces.Dict | spaces.Tuple):
+        if isinstance(observation_space, spaces.Tuple):
             raise ValueError(
-                f"observation_space must not be a {type(observation_space).__name__}; "
-                "wrap the environment in gymnasium.wrappers.FlattenObservation"
+                "observation_space must not be a Tuple; wrap the environment in gymnasium.wrappers.FlattenObservation"
             )
+        self._packed = _Packed(observation_space) if isinstance(observation_space, spaces.Dict) else None
+        if self._packed:
+            observation_space = spaces.Box(0, 255, (self._packed.size,), np.uint8)
         self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, unit_scale, patience, pool, mean_first)
         self.stats, self.discount = self.ranking.stats, discount
         self.gains, self.weights = np.zeros((buffer_size, n_envs)), np.ones((buffer_size, n_envs))
@@ -190,7 +196,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         if weights is not None:
             self.weights[self.pos] = weights
         self._observed = None
-        super().add(*args, **kwargs)
+        obs, *others = args
+        super().add(self._packed.pack(obs) if self._packed else obs, *others, **kwargs)
 
     def compute_returns_and_advantage(self, last_values: Any, dones: Array) -> None:
         """Rank the episodes that have ended and turn their ranks into advantages, or wait for more episodes.
@@ -234,6 +241,14 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         parts = 1 if batch_size is None else max(1, round(n / batch_size))
         for index in np.array_split(np.random.permutation(n), parts):  # noqa: NPY002 (the generator SB3 seeds)
             yield self._get_samples(index)
+
+    def _get_samples(self, batch_inds: Array, env: Any = None) -> Any:
+        samples = super()._get_samples(batch_inds, env)
+        if not self._packed:
+            return samples
+        observations = self._packed.unpack(self.observations[batch_inds])
+        tensors = {name: self.to_torch(array) for name, array in observations.items()}
+        return DictRolloutBufferSamples(tensors, *samples[1:])
 
     def _append(self, dones: Array) -> None:
         """Add the rollout to what is kept from earlier ones, with each step's return so far and episode."""
@@ -358,6 +373,30 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             self._stretch["usable"] &= ~(which & (self._stretch["episode"] // self.n_envs == self._episode))
 
 
+class _Packed:
+    """Dictionaries of observations as rows of bytes, so that they are kept, thinned and drawn like any array."""
+
+    def __init__(self, space: spaces.Dict):
+        shapes: Any = get_obs_shape(space)
+        self._parts = {name: (np.dtype(part.dtype), shapes[name]) for name, part in space.spaces.items()}
+        self.size = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in self._parts.values())
+
+    def pack(self, observations: dict[str, Array]) -> Array:
+        """Return one row for each environment."""
+        parts = [np.asarray(observations[name], dtype) for name, (dtype, _) in self._parts.items()]
+        return np.hstack([np.ascontiguousarray(x.reshape(len(x), -1)).view(np.uint8) for x in parts])
+
+    def unpack(self, rows: Array) -> dict[str, Array]:
+        """Return the dictionary of arrays, one entry for each row."""
+        found: dict[str, Array] = {}
+        start = 0
+        for name, (dtype, shape) in self._parts.items():
+            end = start + dtype.itemsize * int(np.prod(shape))
+            found[name] = np.ascontiguousarray(rows[:, start:end]).view(dtype).reshape(len(rows), *shape)
+            start = end
+        return found
+
+
 class RecordRewards(BaseCallback):
     """Tell an `OrderGradRolloutBuffer` the true rewards and weights, and log what it did under ``ordergrad/``.
 
@@ -432,11 +471,15 @@ class _Ranked(OnPolicyAlgorithm):
     def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load what `save` wrote, as `BaseAlgorithm.load`. Any argument of the class may be given anew.
 
-        The others stay as they were saved, except that a `credit` brings its own ``vf_coef`` and
-        ``normalize_advantage``, as in a new model, unless they are given too.
+        A model of plain PPO or A2C goes on with an objective, and gets the defaults of this class. The others stay as
+        they were saved, except that a `credit` brings its own ``vf_coef`` and ``normalize_advantage``, as in a new
+        model, unless they are given too.
         """
-        given = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
+        given: dict[str, Any] = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
         given = _joined(given, kwargs.pop("rollout_buffer_kwargs", None))
+        if _is_plain(path):
+            given = {"unit_scale": None, "credit": "episode", **given}
+            kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | kwargs
         if "credit" in given:
             kwargs = _of_credit(given["credit"]) | kwargs
         return super().load(path, *args, _given=given, **kwargs)
@@ -453,6 +496,15 @@ class _Ranked(OnPolicyAlgorithm):
         buffer: Any = self.rollout_buffer
         if buffer.ready:
             super().train()
+
+
+def _is_plain(path: Any) -> bool:
+    """Return whether a saved model has another rollout buffer than ours."""
+    data: Any = load_from_zip_file(path, load_data=True, device="cpu")[0]
+    if isinstance(path, io.IOBase):
+        path.seek(0)
+    buffer = (data or {}).get("rollout_buffer_class") or RolloutBuffer
+    return not issubclass(buffer, OrderGradRolloutBuffer)
 
 
 def _joined(settings: dict[str, Any], others: dict[str, Any] | None) -> dict[str, Any]:
@@ -489,7 +541,7 @@ class OrderGradPPO(_Ranked, PPO):
     r"""PPO on an order-statistic objective of episode returns.
 
     Args:
-        policy: ``"MlpPolicy"``, ``"CnnPolicy"`` or a policy class.
+        policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a policy class.
         env: An environment, its id, or a vectorised environment.
         objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.

@@ -3,6 +3,7 @@
 ```
 OUT/
   config.json                          kind of run, command, settings, package versions
+  .lock                                held by the process that writes to the folder
   runs/OBJECTIVE/seed-SEED/
     metrics.jsonl                      one JSON object per update
     checkpoint.safetensors             the latest state: tensors, and the rest as JSON in its metadata
@@ -24,7 +25,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,8 @@ __all__ = [
 
 Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
+_LOCK = ".lock"
+_held: dict[Path, IO[str]] = {}
 _PACKAGES = (
     *("ordergrad", "numpy", "scipy", "torch", "gymnasium", "stable-baselines3", "safetensors"),
     *("transformers", "trl", "polars", "jax", "optax", "mujoco", "box2d", "skfolio", "botorch", "sympy"),
@@ -66,7 +69,7 @@ def open_folder(
     may_change: Iterable[str] = (),
     may_grow: Iterable[str] = (),
 ) -> None:
-    """Create the folder of a run, or check that it can be resumed.
+    """Create the folder of a run, or check that it can be resumed, and keep it to this process until that ends.
 
     Args:
         out: The folder.
@@ -78,7 +81,7 @@ def open_folder(
 
     Raises:
         UserError: The folder holds a run but `resume` is false, holds something else, is damaged, was made with other
-            settings or by another command, or cannot be written.
+            settings or by another command, is in use by another process, or cannot be written.
     """
     config = out / "config.json"
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -88,12 +91,39 @@ def open_folder(
             if not resume:
                 raise UserError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
             _compare(out, before, json.loads(json.dumps(settings)), set(may_change), set(may_grow))
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        elif out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
             raise UserError(f"{out} exists and is not the folder of a run; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
+        _lock(out)
         write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
     except OSError as error:
         raise UserError(f"{out} cannot be the folder of a run ({error}); choose another --out") from error
+
+
+def _lock(out: Path) -> None:
+    """Keep other processes out of a folder until this one ends, however it does.
+
+    Raises:
+        UserError: Another process is in it.
+    """
+    if sys.platform == "win32":
+        return  # where files that are open cannot be replaced anyway
+    import fcntl
+
+    path = out.resolve() / _LOCK
+    if path in _held and path.exists():
+        return
+    file = path.open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UserError(
+            f"another process is writing to {out}: wait until it has finished, end it, or choose another --out"
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    _held[path] = file
 
 
 def _settings_of(config: Path, kind: str) -> dict[str, Any]:

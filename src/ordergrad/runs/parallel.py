@@ -1,4 +1,7 @@
-"""Train and evaluate the runs of a command in parallel processes, and stop them cleanly on Ctrl-C."""
+"""Train and evaluate the runs of a command in parallel processes, and stop them cleanly on Ctrl-C or SIGTERM.
+
+The workers leave both signals to the parent, and end at once when it has ended, however it did.
+"""
 
 import multiprocessing
 import os
@@ -17,6 +20,7 @@ __all__ = ["Run", "default_jobs", "interruptible", "train_all"]
 Run = Callable[[str, int, Path, Callable[[], bool], Callable[[dict[str, Any]], None]], bool]
 """Trains and evaluates (objective, seed, folder, stop, report) and returns whether it has finished; picklable."""
 Update = Callable[[str, int, dict[str, Any]], None]
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _stop: Any = None
 
 
@@ -28,8 +32,8 @@ def default_jobs(runs: int) -> int:
 def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: int, update: Update) -> bool:
     """Train and evaluate every objective with every seed.
 
-    The first Ctrl-C, or an error in one of several processes, lets every running process finish its update and write a
-    checkpoint.
+    The first Ctrl-C or SIGTERM, or an error in one of several processes, lets every running process finish its update
+    and write a checkpoint.
 
     Args:
         run: Trains and evaluates one objective with one seed.
@@ -64,13 +68,22 @@ def _train_here(run: Run, out: Path, task: tuple[str, int], stop: Any, update: U
 
 
 def _initialise(stop: Any, threads: int) -> None:
-    """Prepare a worker: leave Ctrl-C to the parent, and use a share of the processors."""
+    """Prepare a worker: leave signals to the parent, end with it, and use a share of the processors."""
     import torch
 
     global _stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _stop = stop
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # its sentinel is a pipe that the system closes, however the parent ends
+        os._exit(1)
 
 
 def _work(run: Run, objective: str, seed: int, out: Path) -> bool:
@@ -104,7 +117,7 @@ def _follow(futures: dict[Future[bool], tuple[str, int]], out: Path, update: Upd
 
 @contextmanager
 def interruptible(stop: Any) -> Generator[None]:
-    """Make the first Ctrl-C set `stop`; a second one raises KeyboardInterrupt."""
+    """Make the first Ctrl-C or SIGTERM set `stop`; a second one raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -114,8 +127,9 @@ def interruptible(stop: Any) -> Generator[None]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,6 +12,7 @@ step, so that resuming is reproducible.
 import difflib
 import json
 import random
+import sys
 import time
 import warnings
 from collections import deque
@@ -93,6 +94,9 @@ def check(settings: RLSettings) -> RLSettings:
             f"steps must be at least {settings.envs * settings.rollout} (one rollout: --envs x --rollout); got "
             f"{settings.steps}"
         )
+    folder = str(Path.cwd())
+    if ":" in settings.env_id and folder not in sys.path:  # my_envs:Name-v0, for the processes that train, too
+        sys.path.insert(0, folder)
     env = _make(settings)
     try:
         _check_spaces(env)
@@ -121,19 +125,45 @@ def _make(settings: RLSettings) -> gym.Env[Any, Any]:
 
 
 def _check_spaces(env: gym.Env[Any, Any]) -> None:
-    if not isinstance(env.observation_space, _SPACES):
+    observation, action = env.observation_space, env.action_space
+    if not isinstance(observation, _SPACES):
         raise UserError(
             f"observations must be arrays (Box, Discrete, MultiDiscrete, MultiBinary), not "
-            f"{type(env.observation_space).__name__}: register the environment with "
-            "gymnasium.wrappers.FlattenObservation"
+            f"{type(observation).__name__}: {_flattening(observation)}"
         )
-    action = env.action_space
     if not isinstance(action, _SPACES):
         raise UserError(
-            f"actions must be Box, Discrete, MultiDiscrete or MultiBinary for PPO and A2C, not {type(action).__name__}"
+            f"actions must be Box, Discrete, MultiDiscrete or MultiBinary for PPO and A2C, not "
+            f"{type(action).__name__}: register the environment with gymnasium.wrappers.TransformAction(env, "
+            "function, space), where function makes an action of the environment from one of the space"
         )
     if isinstance(action, spaces.Box) and not action.is_bounded():
-        raise UserError("continuous actions need finite bounds: wrap the environment in RescaleAction or ClipAction")
+        raise UserError(
+            "continuous actions need finite bounds: register the environment with gymnasium.wrappers.TransformAction("
+            f"env, lambda action: action, gymnasium.spaces.Box(-1, 1, {action.shape}))"
+        )
+
+
+def _flattening(observation: spaces.Space[Any]) -> str:
+    """Return how to make an array of observations that are none."""
+    if _holds_arrays(observation):
+        return "register the environment with gymnasium.wrappers.FlattenObservation"
+    if isinstance(observation, spaces.Dict):
+        arrays = [name for name, space in observation.spaces.items() if _holds_arrays(space)]
+        if arrays:
+            return (
+                "register the environment with gymnasium.wrappers.FlattenObservation("
+                f"gymnasium.wrappers.FilterObservation(env, {arrays}))"
+            )
+    return (
+        "register the environment with gymnasium.wrappers.TransformObservation(env, function, space), where function "
+        "makes an array of the space from an observation"
+    )
+
+
+def _holds_arrays(space: spaces.Space[Any]) -> bool:
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else getattr(space, "spaces", None)
+    return isinstance(space, _SPACES) if parts is None else all(_holds_arrays(part) for part in parts)
 
 
 def seed_of(seed: int, *purpose: int) -> int:

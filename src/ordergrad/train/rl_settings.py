@@ -18,7 +18,7 @@ class RLSettings:
 
     env_id: str
     objectives: tuple[str, ...]
-    seeds: Annotated[int, Setting("Policies per objective.", at_least(1))] = 2
+    seeds: Annotated[int, Setting("Policies per objective.", at_least(1))] = 5
     steps: Annotated[int, Setting("Environment steps of each policy.", at_least(1))] = 500_000
     env_args: dict[str, Any] = field(default_factory=dict[str, Any])
     anneal: Annotated[
