@@ -2,8 +2,9 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
+TRL := .venv-trl
 
-.PHONY: run test test-core test-browser test-verl test-extras dist docs bench bench-gpu study study-pretrained clean
+.PHONY: run test test-core test-browser test-verl test-trl test-extras dist docs bench bench-gpu study study-pretrained clean
 EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
@@ -45,6 +46,10 @@ dist: $(VENV)/dist.stamp
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
+# The tests of the adapter for TRL on the oldest version that it takes, the one that Axolotl pins.
+test-trl: $(TRL)/stamp
+	$(TRL)/bin/python -m pytest tests/adapters/test_trl.py
+
 # The documentation site, in site/.
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -72,7 +77,7 @@ study-pretrained: $(VENV)/llm.stamp
 	$(BIN)/python experiments/pretrained.py --resume --results experiments/results/pretrained --images docs/images
 
 clean:
-	rm -rf $(VENV) $(VERL) build dist site
+	rm -rf $(VENV) $(VERL) $(TRL) build dist site
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -84,4 +89,10 @@ $(VERL)/stamp: pyproject.toml constraints.txt
 	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[verl-test]'
 	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    'verl==0.9.*' 'skyrl>=0.3,<0.5' 'skyrl-gym==0.4.*' 'TransferQueue>=0.1.10'
+	touch $@
+
+$(TRL)/stamp: pyproject.toml constraints.txt
+	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llm]' \
+	    'trl==1.14.1' 'hypothesis>=6.100' pandas 'pytest>=8.3' 'pytest-benchmark>=5'
 	touch $@

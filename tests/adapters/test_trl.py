@@ -635,7 +635,9 @@ def test_the_configuration_is_enough(tmp_path):
     with pytest.raises(ValueError, match="objective must be given"):
         from_config(GRPOConfig(str(tmp_path), **TINY))
     with pytest.raises(ValueError, match="group must be one of prompt, batch; got 'all'"):
-        from_config(config(tmp_path, group="all"))
+        from_config(config(tmp_path, objective="mean", group="all"))
+    with pytest.raises(ValueError, match="objective must be given"):
+        from_config(config(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import ordergrad as og
 from ordergrad.commands.cli import app
 from ordergrad.intervals import influence_interval
+from ordergrad.report import score_section
 from ordergrad.runs.errors import UserError
 from ordergrad.score import distribution, folder, grouping, logs, means, opening, parsing
 from ordergrad.score.columns import Columns, resolve
@@ -897,3 +898,25 @@ def test_a_log_without_usable_rows(tmp_path):
     assert code == 0, output
     assert "no groups" in output
     assert json.loads((tmp_path / "out" / "results.json").read_text())["logs"][0]["mean"] is None
+
+
+def test_the_section_of_a_report(tmp_path):
+    """Findings first; one curve where pass@k and max@k are the same; bands over steps; no mark within the intervals."""
+    x, steps, prompts, _ = passes(prompts=60, steps=3, a=0.3, b=0.6)
+    rows = zip(np.repeat(steps, 8).tolist(), np.repeat(prompts, 8).tolist(), x.ravel().tolist(), strict=True)
+    columns = dict(zip(("step", "group", "reward"), map(list, zip(*rows, strict=True)), strict=True))
+    path = write_log(tmp_path / "a.jsonl", columns)
+    other = write_log(tmp_path / "b.jsonl", columns | {"reward": list(reversed(columns["reward"]))})
+    code, output = command(path, other, "-o", "mean", "-o", "max@4", "--out", tmp_path / "out")
+    assert code == 0, output
+    scored_ = score_section.load(tmp_path / "out", {})
+    section = score_section.section("a", scored_, None)
+    assert section.notes[0].startswith("a.jsonl: ")
+    assert "have no success in 8 tries" in section.notes[0]
+    names = [chart.name for chart in section.charts]
+    assert {"pass-at-k", "all-at-k", "steps-0", "steps-1"} <= set(names)
+    assert "max-at-k" not in names
+    chart = section.charts[names.index("steps-0")]
+    assert chart.header == ("contender", "step", "value", "low", "high")
+    assert all(low < value < high for _, _, value, low, high in chart.rows)
+    assert not any(cell.marked for row in section.tables[0].cells() for cell in row)

@@ -483,7 +483,7 @@ def _chosen(config: Any, given: Mapping[str, Any], kind: Any) -> dict[str, Any]:
         chosen[name] = given[name] if given[name] is not None else field
         if chosen[name] is None and name != "objective":
             chosen[name] = getattr(kind, name)
-    if chosen["objective"] is None:
+    if chosen["objective"] is None or (isinstance(chosen["objective"], str) and not chosen["objective"]):
         raise ValueError(
             f"objective must be given: to the trainer, or by args={kind.__name__}(objective=...); got none"
         )

@@ -54,7 +54,8 @@ class _Settings:
     """What `OrderGradMixin` takes, as fields of a configuration.
 
     Attributes:
-        objective: An objective's string, or ``A..B``, which moves from A to B during training.
+        objective: An objective's string, or ``A..B``, which moves from A to B during training. There is no default: the
+            trainer refuses an empty one.
         scale: Divide the advantages by their standard deviation: ``none``, ``group`` or ``batch``.
         small: What becomes of a group with too few scorable completions for K: ``zero`` or ``shrink``.
         success: A completion passes, for ``pass@k``, if its reward is at least this.
@@ -63,7 +64,7 @@ class _Settings:
         refill: The most further batches that are generated in a step to replace groups without a signal.
     """
 
-    objective: str = field(default="mean", metadata={"help": "What to optimise, such as top:2@4 or max@4..mean."})
+    objective: str = field(default="", metadata={"help": "What to optimise, such as top:2@4 or max@4..mean."})
     scale: Scale = field(default="none", metadata={"help": "Divide the advantages by their standard deviation."})
     small: SmallGroups = field(default="zero", metadata={"help": "Advantages of a group that is too small for K."})
     success: float = field(default=1.0, metadata={"help": "Smallest reward that is a success, for pass@k."})
@@ -105,7 +106,9 @@ def check_resumed(folder: str | Path, settings: Mapping[str, Any]) -> None:
     if not path.is_file():
         return
     before = json.loads(path.read_text())
-    changes = [f"{name}={before[name]!r}, now {settings[name]!r}" for name in before if before[name] != settings[name]]
+    changes = [
+        f"{name}={before[name]!r}, now {now!r}" for name, now in settings.items() if before.get(name, now) != now
+    ]
     if changes:
         raise ValueError(
             f"{folder} was trained with {'; '.join(changes)}. Resume with the same settings; for others, begin a new "

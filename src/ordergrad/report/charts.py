@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Weighed", "distribution", "k_curves", "metric_curves", "quantiles", "quantiles_of", "resampled"]
+__all__ = [
+    "Weighed",
+    "distribution",
+    "k_curves",
+    "metric_curves",
+    "quantiles",
+    "quantiles_of",
+    "resampled",
+    "step_curves",
+]
 
 Array = NDArray[Any]
 Weighed = tuple[Objective, int]
@@ -155,6 +164,26 @@ def k_curves(
         (label, k, *map(float, row)) for label, (ks, curve) in curves.items() for k, row in zip(ks, curve, strict=True)
     ]
     return Chart(name, title, caption, figure, ("contender", "k", "value", "low", "high"), tuple(rows))
+
+
+def step_curves(name: str, title: str, curves: Mapping[str, Array], what: str, caption: str) -> Chart:
+    """Return curves over steps with bands, the 95% intervals.
+
+    Args:
+        name: Of the chart's files.
+        title: Above it.
+        curves: For each contender the steps, the values and the ends of their intervals, shape (steps, 4).
+        what: What a value is.
+        caption: A sentence below it.
+    """
+    figure, (axis,) = _figure(1)
+    for index, (label, table) in enumerate(curves.items()):
+        steps, middle, low, high = table.T
+        draw_curve(axis, index, label, steps, middle, (low, high), "o" if len(steps) < 12 else "")
+    axis.set(xlabel="step", ylabel=what)
+    _legend(figure, axis)
+    rows = [(label, *map(float, row)) for label, table in curves.items() for row in table]
+    return Chart(name, title, caption, figure, ("contender", "step", "value", "low", "high"), tuple(rows))
 
 
 def _figure(panels: int) -> "tuple[Figure, list[Axes]]":

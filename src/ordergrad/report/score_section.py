@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from ordergrad.report import charts
 from ordergrad.report.content import Section
 from ordergrad.runs.errors import UserError
-from ordergrad.score.tables import comparison_table, log_table, notes_of, objective_table, tail_table, value_table
+from ordergrad.score.tables import (
+    CURVE_NAMES,
+    comparison_table,
+    log_table,
+    notes_of,
+    objective_table,
+    step_table,
+    tail_table,
+    value_table,
+)
 from ordergrad.spec import parse
 from ordergrad.weights import open_k
 
@@ -20,6 +29,7 @@ __all__ = ["Logs", "load", "section", "together"]
 
 Array = NDArray[Any]
 Row = Mapping[str, Any]
+_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -31,12 +41,14 @@ class Logs:
         logs: What `results.json` says of each log, by name.
         comparisons: The rows of the comparisons.
         notes: What was left out.
+        findings: What the logs show, in words.
     """
 
     objectives: tuple[str, ...]
     logs: Mapping[str, Row]
     comparisons: tuple[Row, ...]
     notes: tuple[str, ...]
+    findings: tuple[str, ...] = ()
 
 
 def load(folder: Path, settings: Mapping[str, Any]) -> Logs:
@@ -53,7 +65,8 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Logs:
         results = json.loads(path.read_text())
         logs = {str(log["log"]): log for log in results["logs"]}
         notes = tuple(f"{name}: {note}" for name, log in logs.items() for note in notes_of(log, results["objectives"]))
-        return Logs(tuple(results["objectives"]), logs, tuple(results["comparisons"]), notes)
+        findings = tuple(f"{found['log']}: {found['text']} {found['advice']}" for found in results.get("findings", ()))
+        return Logs(tuple(results["objectives"]), logs, tuple(results["comparisons"]), notes, findings)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); score the logs again") from error
 
@@ -83,28 +96,34 @@ def section(title: str, scored: Logs, command: str | None) -> Section:
             charts.distribution("rewards", samples, "reward", "rows"),
             charts.quantiles("quantiles", functions, weighed, "reward"),
         ]
-    for curve, what in (("pass", "pass@k"), ("max", "max@k")):
+    shown: list[Any] = []
+    for curve, what in CURVE_NAMES.items():
         curves = {name: _k_curve(log["curves"], curve) for name, log in logs.items()}
-        if any(ks for ks, _ in curves.values()):
-            text = "The mean over groups, and its 95% interval over groups."
+        values = [(ks, table.round(9).tolist()) for ks, table in curves.values()]
+        if any(ks for ks, _ in curves.values()) and values not in shown:
+            text = "The mean over groups, and its 95% interval over prompts."
             drawn.append(charts.k_curves(f"{curve}-at-k", what, curves, what, text))
+            shown.append(values)
     for index, objective in enumerate(scored.objectives):
-        runs = {name: _over_steps(log.get("steps") or (), objective) for name, log in logs.items()}
-        text = "The mean over the groups of each step."
-        drawn.append(charts.metric_curves(f"steps-{index}", runs, objective, "step", text))
+        found = {name: _over_steps(log.get("steps") or (), objective) for name, log in logs.items()}
+        found = {name: table for name, table in found.items() if len(table) > 1}
+        if found:
+            text = "The mean over the groups of each step, and its 95% interval."
+            drawn.append(charts.step_curves(f"steps-{index}", f"{objective} by step", found, objective, text))
     results = {"objectives": scored.objectives, "logs": list(logs.values()), "comparisons": scored.comparisons}
     signal = objective_table(results).pick("log", "objective", "no_signal", "effective", "effective_share")
     tables = [
         value_table(results),
         replace(signal, title="What carries the gradient"),
         comparison_table(results),
+        step_table(results, _STEPS),
         tail_table(results),
         log_table(results),
     ]
     return Section(
         title=title,
         subtitle="score · " + ", ".join(logs),
-        notes=scored.notes,
+        notes=(*scored.findings, *scored.notes),
         contenders=(*logs, *scored.objectives),
         charts=tuple(chart for chart in drawn if chart is not None),
         tables=tuple(table for table in tables if table.rows),
@@ -129,6 +148,11 @@ def _k_curve(rows: Sequence[Row], curve: str) -> tuple[list[int], Array]:
     return [int(row["k"]) for row in kept], np.array(ends, dtype=float).reshape(-1, 3)
 
 
-def _over_steps(rows: Sequence[Row], objective: str) -> list[tuple[Array, dict[str, Array]]]:
+def _over_steps(rows: Sequence[Row], objective: str) -> Array:
+    """Return steps, values and the ends of their intervals, shape (steps, 4)."""
     kept = [row for row in rows if row["objective"] == objective]
-    return [(_column(kept, "step"), {objective: _column(kept, "value")})] if kept else []
+    ends = [
+        [row["step"], row["value"], *(row["value"] if row.get(end) is None else row[end] for end in ("low", "high"))]
+        for row in kept
+    ]
+    return np.array(ends, dtype=float).reshape(-1, 4)

@@ -52,16 +52,26 @@ def value_table(results: Results) -> Table:
     known = tuple(row for row in table.rows if "value" in row)
     sizes = {log[end] for log in results["logs"] for end in ("smallest", "largest") if log[end] is not None}
     open_ones = [name for name in results["objectives"] if parse(name).is_open] if len(sizes) > 1 else []
-    caption = "Mean over groups of the unbiased estimate of each group ± half of its 95% interval over groups."
+    near = [name for name in results["objectives"] if not _apart(known, name)]
+    caption = "Mean over groups of the unbiased estimate of each group ± half of its 95% interval over prompts."
     if len(results["logs"]) > 1:
-        caption += " The highest of each row is marked; where intervals overlap the order may be chance."
+        caption += " The highest of a row is marked if its interval lies above those of the others."
         if open_ones:
             caption += (
                 f" Not marked: {', '.join(open_ones)}, at K = N of each group; with groups of different size they "
                 "are other objectives. Comparisons are at one K."
             )
-    wide = Table("Every objective under every log", table.columns, known, caption, unmarked=tuple(open_ones))
+    wide = Table("Every objective under every log", table.columns, known, caption, unmarked=(*open_ones, *near))
     return wide.pivot("objective", "log", "value", marks="best of row")
+
+
+def _apart(rows: Sequence[Row], objective: str) -> bool:
+    """Return whether the interval of the highest value lies above those of the others."""
+    found = [row for row in rows if row["objective"] == objective and row["value"] is not None]
+    if any(row["low"] is None for row in found):
+        return False
+    best = max(found, key=lambda row: row["value"], default=None)
+    return best is not None and all(row is best or row["high"] < best["low"] for row in found)
 
 
 def curve_table(results: Results) -> Table:
