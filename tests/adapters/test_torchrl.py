@@ -256,7 +256,6 @@ def test_episodes_that_span_two_batches_are_left_out_counted_and_warned_of(track
     assert 0 < module.stats["left_out"] < 1
 
 
-@pytest.mark.filterwarnings("ignore:every advantage was zero")
 def test_batches_of_the_same_rewards_are_told_apart_by_their_episodes():
     """Where rewards are sparse, returns are all zero in one batch after the other."""
     module = OrderGradAdvantage("cvar:0.5")

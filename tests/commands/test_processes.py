@@ -5,22 +5,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.wrappers import FilterObservation, FlattenObservation, TransformAction
+from stable_baselines3 import PPO
 
+from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import open_folder
-from ordergrad.train.rl import _check_spaces, check
+from ordergrad.runs.folder import open_folder, run_folder
+from ordergrad.train.rl import _check_spaces, check, train, trained
 from ordergrad.train.rl_settings import RLSettings
 
 RUNS = """
 import os, signal, sys, time
 from pathlib import Path
-from ordergrad.runs.folder import open_folder
+from ordergrad.runs.folder import open_folder, run_folder
 from ordergrad.runs.parallel import train_all
 
 OUT = Path(sys.argv[1])
@@ -101,6 +106,22 @@ def test_environments_of_the_working_folder_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     assert check(RLSettings("my_envs_here:Mine-v0", ("mean",))).env_id == "my_envs_here:Mine-v0"
     assert str(tmp_path) in sys.path
+
+
+def test_a_trained_policy_is_loaded_and_exported(tmp_path):
+    settings = RLSettings("CartPole-v1", ("cvar:0.2",), steps=256, envs=2, rollout=64, min_episodes=4, episodes=20)
+    open_folder(tmp_path / "out", asdict(settings), kind="train rl", resume=False)
+    assert train(settings, "cvar:0.2", 0, run_folder(tmp_path / "out", "cvar:0.2", 0))
+    model = trained(tmp_path / "out", "cvar:0.2")
+    model.save(tmp_path / "policy.zip")
+    observation = np.array([[0.1, 0.0, -0.1, 0.2]], np.float32)
+    for again in (OrderGradPPO, PPO):
+        exported = again.load(tmp_path / "policy.zip", device="cpu")
+        for a, b in zip(model.policy.parameters(), exported.policy.parameters(), strict=True):
+            assert torch.equal(a, b)
+        assert exported.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
+    with pytest.raises(UserError, match=r"seed-7.*does not exist: objective and seed must be those of a run in"):
+        trained(tmp_path / "out", "cvar:0.2", 7)
 
 
 class Odd(gymnasium.Env):

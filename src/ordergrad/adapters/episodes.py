@@ -207,8 +207,8 @@ class EpisodeRanking:
         return self.mean_first and self.credit == "telescoped" and weighs_lower_tail(self.objective)
 
     def _watch(self, differs: bool) -> None:
-        """Warn when several rankings in a row have told no episode from another."""
-        self._idle = 0 if differs else self._idle + 1
+        """Warn when several rankings in a row have told no episode from another, although their returns differ."""
+        self._idle = 0 if differs or np.ptp(self._recent) == 0 else self._idle + 1
         if self._idle == _IDLE:
             self._warn_once(
                 "idle",

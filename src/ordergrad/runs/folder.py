@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ __all__ = [
 Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
 _LOCK = ".lock"
-_held: dict[Path, IO[str]] = {}
+_held: dict[Path, int] = {}
 _PACKAGES = (
     *("ordergrad", "numpy", "scipy", "torch", "gymnasium", "stable-baselines3", "safetensors"),
     *("transformers", "trl", "polars", "jax", "optax", "mujoco", "box2d", "skfolio", "botorch", "sympy"),
@@ -113,17 +113,17 @@ def _lock(out: Path) -> None:
     path = out.resolve() / _LOCK
     if path in _held and path.exists():
         return
-    file = path.open("a")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.close()
+        os.close(descriptor)
         raise UserError(
             f"another process is writing to {out}: wait until it has finished, end it, or choose another --out"
         ) from error
     except OSError:
         pass  # a file system without locks
-    _held[path] = file
+    _held[path] = descriptor
 
 
 def _settings_of(config: Path, kind: str) -> dict[str, Any]:

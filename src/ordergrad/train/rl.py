@@ -42,6 +42,7 @@ from ordergrad.runs.folder import (
     METRICS,
     read_checkpoint,
     read_metrics,
+    run_folder,
     trim_metrics,
     write_checkpoint,
 )
@@ -53,7 +54,7 @@ from ordergrad.train.evaluation import fresh_episodes, write_returns
 from ordergrad.train.rl_settings import RLSettings, watched
 from ordergrad.weights import check_nonzero, smallest_group
 
-__all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train"]
+__all__ = ["build", "check", "evaluate", "load_policy", "restore", "run", "save", "seed_of", "train", "trained"]
 
 gym.register_envs(ordergrad.envs)  # here and in every process that trains
 Array = NDArray[Any]
@@ -200,6 +201,27 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         model.batch_size = min(settings.batch_size, size)
     model.set_logger(Logger(folder=None, output_formats=[]))
     env.seed(seed_of(seed, 1, step))  # the algorithm's own seeding gives neighbouring seeds the same environments
+    return model
+
+
+def trained(out: Path, objective: str, seed: int = 0) -> OrderGradPPO | OrderGradA2C:
+    """Return the model of a run of `ordergrad train rl`, with the weights of its latest checkpoint.
+
+    Args:
+        out: The folder of the run.
+        objective: One of its objectives, as it was written.
+        seed: One of its seeds.
+
+    Raises:
+        UserError: There is no checkpoint of them, or it is damaged.
+    """
+    path = run_folder(out, objective, seed) / CHECKPOINT
+    if not path.exists():
+        raise UserError(f"{path} does not exist: objective and seed must be those of a run in {out}")
+    content = json.loads((out / "config.json").read_text())["settings"]
+    settings = RLSettings(**content | {"objectives": tuple(content["objectives"])})
+    model = build(settings, objective, seed)
+    load_policy(model, read_checkpoint(path)[0])
     return model
 
 
