@@ -815,7 +815,7 @@ def test_the_command_from_start_to_end(two_logs, tmp_path):
     assert code == 0, output
     for text in ("640 rows, 80 groups of 8", "no signal", "pass@k", "paired, 80", "grpo", "cvar:0.05"):
         assert text in output
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir()} - {".lock"}
     tables = {"values", "signal", "outcomes", "curves", "tails", "quantiles", "comparisons", "findings"}
     assert names == {"config.json", "results.json", *(f"{name}.csv" for name in tables)}
     config = json.loads((out / "config.json").read_text())

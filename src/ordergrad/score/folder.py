@@ -78,7 +78,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"{out} cannot be written: {above} is not a writable folder; choose another --out")
     held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if (out.exists() and not out.is_dir()) or held - {"config.json", *_FILES, *_OPTIONAL}:
+    if (out.exists() and not out.is_dir()) or held - {".lock", "config.json", *_FILES, *_OPTIONAL}:
         raise UserError(f"{out} exists and is not the folder of a score; choose another --out")
     if held and not overwrite:
         raise UserError(f"{out} already holds a score; add --overwrite to replace it, or choose another --out")
