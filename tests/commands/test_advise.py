@@ -391,9 +391,11 @@ def test_from_a_file_to_an_objective_in_two_commands(tmp_path):
     assert code == 0, output
     best = re.search(r"Recommended: (\S+) in groups of 16, baseline leave_one_out", output)
     assert best
-    for line in lines_for(best[1], 16).values():
-        assert line in output
     assert "exact" in output
+    for trainer, line in lines_for(best[1], 16).items():
+        code, output = command(path, "--goal", "pass@16", "--trainer", trainer)
+        assert code == 0, output
+        assert line in output
 
 
 @pytest.mark.parametrize(

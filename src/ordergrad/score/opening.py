@@ -176,7 +176,7 @@ def _asked(columns: Columns, table: Head, settings: LogSettings) -> Columns:
             names.remove(step)
         columns = replace(columns, group="+".join(names))
     if settings.reward is not None:
-        columns = replace(columns, reward=settings.reward, partial=False)
+        columns = replace(columns, reward=settings.reward)
     if settings.step is not None:
         columns = replace(columns, step=settings.step or None)
     lists = columns.lists if settings.lists == "recognised" else settings.lists
