@@ -2,7 +2,6 @@
 
 from typing import ClassVar
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -119,13 +118,6 @@ def test_an_episode_that_is_reset_in_the_middle_is_left_out():
     env.step(0)
     env.step(0)
     assert env.transform.returns.tolist() == [1]
-
-
-@pytest.mark.filterwarnings("ignore:.*WARN")
-def test_the_wrapped_environment_passes_gymnasiums_checks():
-    from gymnasium.utils.env_checker import check_env
-
-    check_env(ObjectiveReward(gym.make("CartPole-v1"), "cvar:0.2"), skip_render_check=True)
 
 
 # Stable-Baselines3 --------------------------------------------------------------------------------------------------
