@@ -144,6 +144,7 @@ OPTIONAL = {
     "adapters.rollouts": "torch",
     "adapters.rsl_rl": "rsl",
     "adapters.sb3": "rl",
+    "adapters.sb3_evaluation": "rl",
     "adapters.skrl": "skrl",
     "adapters.skyrl": "skyrl",
     "adapters.torchrl": "torchrl",
