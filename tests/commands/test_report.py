@@ -291,7 +291,7 @@ def test_values_of_different_numbers_of_episodes_are_not_ranked(tmp_path) -> Non
 def test_values_at_different_comparison_sizes_are_not_ranked(tmp_path) -> None:
     logs = []
     for n in (4, 8):
-        rewards = np.random.default_rng(n).random((20, n))
+        rewards = np.random.default_rng(n).random((20, n)) + (n == 8)  # better beyond the interval
         path = tmp_path / f"n{n}.jsonl"
         rows = [json.dumps({"group": g, "reward": r}) for g, row in enumerate(rewards.tolist()) for r in row]
         path.write_text("\n".join(rows[n // 4 :]))  # the first group is smaller

@@ -292,9 +292,8 @@ def test_results_that_overflow_the_dtype_of_the_rewards(name):
 
 def test_large_float32_rewards_always_have_the_same_outcome():
     x = np.array([3e37, -3e37, 0, 5], np.float32)
-    first = og.advantages(x, "max@2")
     for _ in range(50):
-        assert_array_equal(og.advantages(x, "max@2"), first)
+        fails(ValueError, "rewards must lie closer together", og.advantages, x, "max@2")
         fails(ValueError, "rewards must lie closer together", og.value, x, "max@2")
 
 

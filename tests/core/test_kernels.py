@@ -628,7 +628,12 @@ except KeyboardInterrupt:
 go_on.set()
 print(bits())
 """
-    assert run(program).split() == ["interrupted", "False", digest]
+    for _ in range(3):  # the interrupt may fall where Python ignores exceptions, in a callback of the collector
+        *interrupted, after = run(program).split()
+        assert after == digest
+        if interrupted:
+            break
+    assert interrupted == ["interrupted", "False"]
 
 
 @signals

@@ -79,7 +79,7 @@ def test_the_mean_leaves_everything_but_time_limits_as_it_was():
 
 
 def test_processes_of_their_own_share_one_sample():
-    envs = VectorObjectiveReward(AsyncVectorEnv([Gamble] * 2), "cvar:0.5")
+    envs = VectorObjectiveReward(AsyncVectorEnv([Gamble] * 2, context="spawn"), "cvar:0.5")
     try:
         envs.reset(seed=0)
         for _ in range(6):
