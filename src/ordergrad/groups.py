@@ -40,7 +40,7 @@ def group_advantages(
         where: Mask of valid samples, shape (M,).
         sample_weight: Importance weights, shape (M,).
         baseline: As in `ordergrad.advantages`.
-        small: What becomes of a group that is too small for K: ``error``, ``zero`` or ``shrink``.
+        small: How to treat a group that is too small for K: ``error``, ``zero`` or ``shrink``.
 
     Returns:
         An array of shape (M,), dtype and device of `rewards`, detached.

@@ -50,7 +50,7 @@ def slime_rewards(args: Any, samples: Sequence[Any], **_: Any) -> tuple[list[flo
         samples: Samples with `group_index` and `get_reward_value`, and perhaps `rollout_id`.
 
     Raises:
-        ValueError: There is no objective, its K is not below ``n_samples_per_prompt``, or a sample has no group.
+        ValueError: The objective is missing, its K is not below ``n_samples_per_prompt``, or a sample has no group.
     """
     raw, ranked, row_of = _rollouts(args, samples)
     groups = [samples[i].group_index for i in ranked]

@@ -148,7 +148,7 @@ class OrderGradMixin:
         scale: Divide the advantages by their standard deviation in the ``group`` or the whole ``batch``, for the
             magnitudes of GRPO; ``group`` with the objective ``mean`` is GRPO. ``none``, the default, keeps the exact
             gradient. It replaces TRL's `scale_rewards` and `normalize_advantages`.
-        small: What becomes of a group with too few scorable completions for K: advantage ``zero``, the default, or
+        small: How to treat a group with too few scorable completions for K: advantage ``zero``, the default, or
             ``shrink``, the same objective at the largest K it allows.
         success: A completion passes, for ``pass@k``, if its reward is at least this; 1 by default.
         success_reward: The name of the reward function that decides it. Needed if there are several; without it
@@ -161,8 +161,8 @@ class OrderGradMixin:
         **named: What TRL's trainer takes.
 
     Raises:
-        ValueError: There is no objective, it is unknown, has no weight (at the end of a schedule) or its K is not below
-            `num_generations` (all before the model is loaded); there is no reward function `success_reward`; a
+        ValueError: The objective is missing, unknown, without a nonzero term (at the end of a schedule), or K is not
+            below `num_generations` (all before the model is loaded); there is no reward function `success_reward`; a
             checkpoint to resume was made with other settings; or, in training, a reward function returned infinities or
             the wrong number of rewards.
         TypeError: The objective is neither a string nor an objective, or `success` is no number.
@@ -443,7 +443,7 @@ def batch_advantages(
         rewards: Shape (prompts, n).
         objective: What to optimise. K must be below the number of all completions.
         where: Mask of valid completions.
-        small: What becomes of a batch with too few valid completions for K.
+        small: How to treat a batch with too few valid completions for K.
 
     Returns:
         An array of the shape of `rewards`, float64.

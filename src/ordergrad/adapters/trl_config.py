@@ -57,7 +57,7 @@ class _Settings:
         objective: An objective's string, or ``A..B``, which moves from A to B during training. There is no default: the
             trainer refuses an empty one.
         scale: Divide the advantages by their standard deviation: ``none``, ``group`` or ``batch``.
-        small: What becomes of a group with too few scorable completions for K: ``zero`` or ``shrink``.
+        small: How to treat a group with too few scorable completions for K: ``zero`` or ``shrink``.
         success: A completion passes, for ``pass@k``, if its reward is at least this.
         success_reward: The reward function whose reward counts for that; needed if there are several.
         group: What a completion is ranked among: those of its ``prompt``, or of the whole ``batch``.

@@ -132,7 +132,7 @@ def _equals(values: pl.Series, wanted: Sequence[str]) -> pl.Series:
 
 
 def _numbers(values: pl.Series, source: str, roles: Roles, role: str) -> tuple[pl.Series, pl.Series]:
-    """Return a column as float64 or lists of it, null where it is no number, and where it is missing."""
+    """Return a column as float64 or lists of it, null where it is not a number, and a mask of what is missing."""
     missing = values.is_null()
     if isinstance(values.dtype, (pl.List, pl.Array)):
         values = values.cast(pl.List(pl.Float64), strict=False)
