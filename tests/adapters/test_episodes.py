@@ -134,11 +134,11 @@ def test_the_mean_is_left_when_it_lowers_the_objective_and_the_cap_falls_while_t
         ranking.advantages(rng.normal(mean, spread, size=100))
         return ranking.stats["level"]
 
-    for update in range(10):
+    for update in range(4):
         assert play(update, 1.0) == 1.0
-    play(10.0, 4.0)
-    level = play(10.0, 4.0)  # a better mean, a worse tail
-    assert level == pytest.approx(0.5, abs=0.1)  # the cap is the mean
+    assert play(10.0, 8.0) == play(10.0, 8.0) == 1.0  # a better mean, a worse tail, for a while
+    levels = [play(10.0, 8.0) for _ in range(3)]
+    assert next(level for level in levels if level < 1) == pytest.approx(0.5, abs=0.1)  # the cap is the mean
     falling = [play(10.0, 0.5) for _ in range(20)]
     assert ranking._approach.share == 1.0
     assert falling[-1] < 0.2
@@ -152,12 +152,12 @@ def test_the_mean_is_left_when_the_objective_no_longer_rises():
     rng = np.random.default_rng(0)
     ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
     left = None
-    for update in range(20):
+    for update in range(40):
         ranking.advantages(rng.normal(min(update, 10), 1, size=50))
         if left is None and ranking.stats["level"] < 1:
             left = update
     assert left is not None
-    assert 11 <= left <= 17
+    assert 19 <= left <= 38  # half of all episodes without a rise
 
 
 @pytest.mark.parametrize("objective", ["mean", "max@4", "median", "var:0.2"])

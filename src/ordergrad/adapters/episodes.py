@@ -281,10 +281,10 @@ class MeanFirst:
     returns min(R, C) where the cap C is above the q-quantile, and that of the mean where C is infinite. Such a cap has
     the gradient of ``cvar:p`` at the level p = F(C), which falls as fast as the policy improves.
 
-    The cap is infinite until the objective has fallen, by more than two standard errors, or not risen by more than one
-    for two pools of episodes. Then it is the mean return reached, and moves towards the value of the objective, at a
-    speed that would take as many episodes as the mean was trained on. While the objective is worse than it was, again
-    by two standard errors, the cap moves back, by a twentieth of the way at a time.
+    The cap is infinite until the objective has not risen, by more than a standard error, for half of all episodes and
+    at least two pools of them. Then it is the mean return reached, and moves towards the value of the objective, at a
+    speed that would take as many episodes as the mean was trained on. While the objective is worse than it was by two
+    standard errors, the cap moves back, by a twentieth of the way at a time.
 
     Args:
         pool: The number of recent episodes.
@@ -314,7 +314,7 @@ class MeanFirst:
         if self.left:
             step = count / self.left
             self.share = max(self.share - min(step, 0.05), 0.0) if fallen else min(self.share + step, 1.0)
-        elif fallen or self.since > self.patience:
+        elif self.since > max(self.patience, self.episodes // 2):
             self.left, self.top = self.episodes, float(np.mean(recent))
 
     @property

@@ -90,8 +90,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             ranked at the largest K it allows, with a warning.
         pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
             ones are of slightly older policies: an approximation.
-        mean_first: With ``telescoped`` and an objective of the lower tail, train on the mean while that raises the
-            objective, and then by a falling cap on the objective: `ordergrad.adapters.episodes.MeanFirst`.
+        mean_first: With ``telescoped`` and an objective of the lower tail, train on the mean until that no longer
+            raises the objective, and then by a falling cap: `ordergrad.adapters.episodes.MeanFirst`.
 
     Raises:
         ValueError: The objective string is wrong, a number is out of range, or observations are tuples.
@@ -551,7 +551,7 @@ class OrderGradPPO(_Ranked, PPO):
             Default: with a critic.
         patience: Rollouts to wait for enough episodes.
         pool: Number of recent episodes that f is taken from, with ``telescoped``.
-        mean_first: Train on the mean while that raises an objective of the lower tail, with ``telescoped``.
+        mean_first: Train on the mean until that no longer raises an objective of the lower tail, with ``telescoped``.
         *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and
             ``normalize_advantage=False`` (A is centred over episodes already, and exact only so).
