@@ -4,8 +4,8 @@ r"""The most return subject to a limit on an objective of the cost: a Lagrange m
     model = OrderGradPPO("MlpPolicy", env, objective="mean", constraint=constraint)
 
 The environment returns the cost of each step as ``info["cost"]``; higher is worse. $A$ are the advantages of the
-returns and $A^c$ those of the costs, each divided by the scale of its signal and the steepest slope of its objective.
-The policy is trained on $(A - \lambda A^c)/(1 + \lambda)$. After each group the multiplier $\lambda$ follows the error
+returns and $A^c$ those of the costs, each divided by the scale (the standard deviation) of its signal; $s$ and $s^c$ the
+steepest slopes of the objectives. The policy is trained on $(A - \lambda A^c)/(s + \lambda s^c)$. After each group the multiplier $\lambda$ follows the error
 $e = (\text{objective of the cost} - \text{limit}) / \text{scale of the costs}$:
 $\lambda = (k_p e + k_i I + k_d (e - e_{\text{last}})_+)_+$ with the integral $I \leftarrow (I + e)_+$.
 
@@ -53,7 +53,7 @@ class Constraint:
 
     objective: str | Objective
     limit: float
-    kp: float = 0.5
+    kp: float = 1.0
     ki: float = 0.05
     kd: float = 0.0
 
@@ -112,9 +112,16 @@ class Multiplier:
         self.value = max(c.kp * error + c.ki * self._integral + c.kd * rise, 0.0)
         return self.value
 
-    def combine(self, of_return: Any, of_cost: Any) -> Any:
-        """Return the advantages or rewards to train on, from those of the return and of the cost."""
-        return (of_return - self.value * of_cost) / (1.0 + self.value)
+    def combine(self, of_return: Any, of_cost: Any, steepness: float) -> Any:
+        """Return the advantages or rewards to train on.
+
+        Args:
+            of_return: Those of the return, divided by scale and steepest slope.
+            of_cost: Those of the cost, likewise.
+            steepness: The steepest slope of the cost's objective over that of the return's.
+        """
+        weight = self.value * steepness
+        return (of_return - weight * of_cost) / (1.0 + weight)
 
     def state(self) -> dict[str, Any]:
         """Return what to keep where training is to be resumed, as JSON values."""
@@ -145,4 +152,4 @@ def step_costs(infos: list[dict[str, Any]]) -> list[float]:
 
 
 def _is_finite(number: Any) -> bool:
-    return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+    return isinstance(number, Real) and math.isfinite(number)

@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
-from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
+from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking, steepest_slope
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -352,7 +352,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             rewards = self.ranking.telescoped(s["before"], s["total"])
             if self.multiplier and self.cost_ranking:
                 of_cost = self.cost_ranking.telescoped(s["cost_before"], s["cost_total"])
-                rewards = self.multiplier.combine(rewards, of_cost)
+                rewards = self.multiplier.combine(rewards, of_cost, self._steepness)
             rewards = rewards * s["usable"]
         gae, critic = self._gae(rewards, last_values)
         self._choose(np.ones(s["ends"].shape, bool), gae, critic)
@@ -366,7 +366,13 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         of_cost = self.cost_ranking.advantages(self._queue["cost_total"], weights)
         cost = self.cost_ranking.stats["value"]
         self.stats |= {"cost": cost, "lambda": self.multiplier.update(cost, self.cost_ranking.stats["scale"])}
-        return self.multiplier.combine(a, of_cost)
+        return self.multiplier.combine(a, of_cost, self._steepness)
+
+    @property
+    def _steepness(self) -> float:
+        """The steepest slope of the cost's objective over that of the return's."""
+        assert self.cost_ranking
+        return steepest_slope(self.cost_ranking.objective) / steepest_slope(self.objective)
 
     def _of_steps(self, a: Array) -> tuple[Array, Array]:
         """Return whether each step of the stretch belongs to a ranked episode, and that episode's advantage."""
