@@ -4,9 +4,9 @@ r"""The most return subject to a limit on an objective of the cost: a Lagrange m
     model = OrderGradPPO("MlpPolicy", env, objective="mean", constraint=constraint)
 
 The environment returns the cost of each step as ``info["cost"]``; higher is worse. $A$ are the advantages of the
-returns and $A^c$ those of the costs, each divided by the scale (the standard deviation) of its signal; $s$ and $s^c$ the
-steepest slopes of the objectives. The policy is trained on $(A - \lambda A^c)/(s + \lambda s^c)$. After each group the multiplier $\lambda$ follows the error
-$e = (\text{objective of the cost} - \text{limit}) / \text{scale of the costs}$:
+returns and $A^c$ those of the costs, each divided by the scale (the standard deviation) of its signal; $s$ and $s^c$
+are the steepest slopes of the objectives. The policy is trained on $(A - \lambda A^c)/(s + \lambda s^c)$. After each
+group the multiplier $\lambda$ follows the error $e = (\text{objective of the cost} - \text{limit}) / \text{scale}$:
 $\lambda = (k_p e + k_i I + k_d (e - e_{\text{last}})_+)_+$ with the integral $I \leftarrow (I + e)_+$.
 
 References:
