@@ -16,8 +16,10 @@ NUMBER = re.compile(r"(-?\d+(?:\.(\d+))?)")
 
 def printed(cell: NotebookNode) -> str:
     """The text that a cell prints; a picture counts as there or not."""
-    streams = [output.text if output.output_type == "stream" else " ".join(output.data) for output in cell.outputs]
-    return "".join(streams)
+    outputs = [
+        output.text if output.output_type == "stream" else " ".join(sorted(output.data)) for output in cell.outputs
+    ]
+    return "".join(outputs)
 
 
 def same(committed: str, now: str) -> bool:
