@@ -165,14 +165,14 @@ def _notebook(uri: str) -> list[tuple[str, Any]]:
         parts.append(f"```{language}\n{source.removeprefix('%%bash').strip()}\n```")
         for output in cell["outputs"]:
             if output["output_type"] == "stream":
-                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+                parts.append(f"```console\n{''.join(output['text']).rstrip()}\n```")
             elif "image/png" in output["data"]:
                 picture = f"{name}-{len(pictures) + 1}.png"
                 data = base64.b64decode("".join(output["data"]["image/png"]))
                 pictures.append((str(PurePosixPath(stem).with_name(picture)), data))
                 parts.append(f"![{cell['metadata']['alt']}]({picture})")
             else:
-                parts.append(f"```text\n{''.join(output['data']['text/plain'])}\n```")
+                parts.append(f"```console\n{''.join(output['data']['text/plain'])}\n```")
     parts.insert(1, f"[Download the notebook]({name}.ipynb){{ download }}")
     return [(f"{stem}.md", "\n\n".join(parts) + "\n"), *pictures]
 
