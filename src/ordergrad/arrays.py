@@ -204,9 +204,8 @@ def fill_masked(r: Rewards) -> Rewards:
     if mask is not None:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
-        x = ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero))
-    r = r._replace(x=x)
-    return r._replace(large=_check_finite(r))
+        r = r._replace(x=ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero)))
+    return r._replace(large=True) if _check_finite(r) else r
 
 
 def zero_masked(r: Rewards, a: Array) -> Array:
