@@ -23,7 +23,8 @@ def small(study):
     return replace(
         study.Settings(),
         days=4,
-        batches=(40,),
+        batches=(40, 60),
+        tested=(40,),
         steps=3,
         hidden=4,
         rates=(0.01, 0.03),
@@ -126,7 +127,7 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     assert all(float(run["cvar:0.01"]) <= float(run["cvar:0.05"]) <= float(run["mean"]) for run in runs)
     summary = json.loads((results / "summary.json").read_text())
     assert len(summary["chosen"]) == len(names)
-    assert len(read(results / "tuning.csv")) == 2 * sum(len(study.CONTENDERS[name]) for name in names)
+    assert len(read(results / "tuning.csv")) == 4 * sum(len(study.CONTENDERS[name]) for name in names)
     assert matplotlib.image.imread(images / "hedging.png").std() > 0.02
     before = (results / "leads.csv").read_text()
     study.main([*arguments, "--resume"], small)
@@ -149,6 +150,7 @@ def test_the_page_states_the_committed_measures(study):
     folder = FOLDER / "results" / "hedging"
     page = (FOLDER.parent / "docs" / "studies" / "hedging.md").read_text().splitlines()
     assert not set(study.page_rows(study.study.read_table(folder / "measures.csv"))) - set(page)
+    assert not set(study.page_leads(study.study.read_table(folder / "leads.csv"))) - set(page)
 
 
 def test_the_premium(study):
