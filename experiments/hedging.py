@@ -327,7 +327,7 @@ def page_leads(found: Sequence[study.Record]) -> list[str]:
 def draw(runs: Sequence[study.Record], known: Mapping[str, Mapping[str, float]], path: Path) -> None:
     """Draw the CVaR of every contender: seeds, mean and interval; the deltas as lines."""
     batches = list(dict.fromkeys(r["batch"] for r in runs))
-    figure, axes = new_figure(len(batches), "CVaR 5% of the hedged call after costs, percent of the spot")
+    figure, axes = new_figure(len(batches), "A hedged call after costs")
     names = list(dict.fromkeys(r["contender"] for r in runs))
     for axis, batch in zip(axes, batches, strict=True):
         for place, name in enumerate(names):
@@ -340,7 +340,7 @@ def draw(runs: Sequence[study.Record], known: Mapping[str, Mapping[str, float]],
             axis.axvline(known[name]["cvar:0.05"], color="#777777", linestyle=dash, label=f"{name}, not trained")
         axis.set_yticks(range(len(names)), names)
         axis.invert_yaxis()
-        axis.set(xlabel="CVaR 5% (right is better)", title=f"{batch} paths a step")
+        axis.set(xlabel="CVaR 5% of profits, percent of the spot", title=f"{batch} paths a step")
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     save(figure, path)
 
