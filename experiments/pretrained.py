@@ -38,7 +38,7 @@ import ordergrad as og
 from ordergrad.runs.errors import UserError
 
 GRPO, BASE = "grpo", "base"
-CONTENDERS = (GRPO, "max@4", "0.5*mean+0.5*min@4", "maxrl", "top:2@4")
+CONTENDERS = (GRPO, "mean", "max@4", "0.5*mean+0.5*min@4", "maxrl", "top:2@4")
 OPERATIONS = ("plus", "minus", "times")
 EXAMPLES = "2 plus 3 is 5\n9 minus 2 is 7\n4 times 2 is 8\n"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

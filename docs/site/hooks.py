@@ -3,9 +3,12 @@
 * A link from a page to a file outside ``docs`` (a test, a script, a result) leads to a page of the site that shows it.
 * Formulas are drawn when the site is built, in the text's colour and size: no script, no font from elsewhere.
 * A block ``spectrum`` with one objective becomes a picture of its spectrum.
+* A notebook becomes a page with its committed outputs; nothing is executed.
 """
 
+import base64
 import html
+import json
 import os
 import re
 from functools import cache
@@ -35,7 +38,10 @@ _PICTURES = (".png", ".svg", ".gif")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for every file of the repository that a page links to, and that such a file links to."""
+    """Add a page for every notebook, and for every file of the repository that a page or such a file links to."""
+    for uri in [uri for uri in files.src_uris if uri.endswith(".ipynb")]:
+        for own, content in _notebook(uri):
+            files.append(File.generated(config, own, content=content))
     texts = [(file.src_uri, file.content_string) for file in files if file.is_documentation_page()]
     found: set[Path] = set()
     while texts:
@@ -142,6 +148,33 @@ def _shown(path: Path) -> list[tuple[str, Any]]:
         return [(_uri(path), _NOT_SEARCHED + text)]
     block = f"````{_LANGUAGES.get(path.suffix, 'text')}\n{text.rstrip()}\n````\n"
     return [(_uri(path), f"{_NOT_SEARCHED}# {own}\n\n{block}")]
+
+
+def _notebook(uri: str) -> list[tuple[str, Any]]:
+    """Return the page that shows a notebook, and its pictures."""
+    stem = uri.removesuffix(".ipynb")
+    name = PurePosixPath(stem).name
+    parts: list[str] = []
+    pictures: list[tuple[str, Any]] = []
+    for cell in json.loads((DOCS / uri).read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(re.sub(r"(\]\([^)\s]+)\.ipynb\)", r"\1.md)", source))
+            continue
+        language = "bash" if source.startswith("%%bash") else "python"
+        parts.append(f"```{language}\n{source.removeprefix('%%bash').strip()}\n```")
+        for output in cell["outputs"]:
+            if output["output_type"] == "stream":
+                parts.append(f"```console\n{''.join(output['text']).rstrip()}\n```")
+            elif "image/png" in output["data"]:
+                picture = f"{name}-{len(pictures) + 1}.png"
+                data = base64.b64decode("".join(output["data"]["image/png"]))
+                pictures.append((str(PurePosixPath(stem).with_name(picture)), data))
+                parts.append(f"![{cell['metadata']['alt']}]({picture})")
+            else:
+                parts.append(f"```console\n{''.join(output['data']['text/plain'])}\n```")
+    parts.insert(1, f"[Download the notebook]({name}.ipynb){{ download }}")
+    return [(f"{stem}.md", "\n\n".join(parts) + "\n"), *pictures]
 
 
 def _spectrum(text: str) -> str:

@@ -13,6 +13,7 @@ __all__ = [
     "Rewards",
     "arrange",
     "check_choice",
+    "check_fits",
     "counts_on_host",
     "fill_empty",
     "fill_masked",
@@ -38,6 +39,7 @@ class Rewards(NamedTuple):
         sizes: The number of valid ones in each group, shape (...), if the host knows it already.
         given: What the user handed in.
         axis: The axis of the group in it.
+        large: Whether a result may overflow; False until `fill_masked` has looked, and where it cannot look.
     """
 
     ops: Backend
@@ -47,6 +49,7 @@ class Rewards(NamedTuple):
     sizes: NDArray[np.int64] | None
     given: Array
     axis: int
+    large: bool = False
 
 
 def arrange(rewards: Array, axis: int, where: Array | None, *, detach: bool = False) -> Rewards:
@@ -133,22 +136,37 @@ def _magnitude(ops: Backend, array: Array) -> float | None:
     return max(abs(float(np.minimum.reduce(host, axis=None))), abs(float(np.maximum.reduce(host, axis=None))))
 
 
-def _check_finite(ops: Backend, x: Array) -> None:
-    """Check that rewards are finite, and that sums of their differences fit their dtype.
+def _check_finite(r: Rewards) -> bool:
+    """Check that rewards are finite and sums of their differences fit their dtype; return whether they are large.
 
-    Those are at most 2 n times the range, in all that is computed here; a kernel checks the same.
+    Without a factor in the objective, those sums are at most 2 n times the range, n the number of valid samples of the
+    group; the kernel checks the same.
     """
+    ops, x = r.ops, r.x
     magnitude = _magnitude(ops, x)
     if magnitude is None or magnitude < 1e18:  # no sum overflows in any dtype below that
-        return
+        return False
     if not math.isfinite(magnitude):
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
     half = ops.xp.max(x / 2, axis=-1) - ops.xp.min(x / 2, axis=-1)
-    if not bool(ops.xp.all(half <= float(ops.xp.finfo(x.dtype).max) / x.shape[-1] / 4)):
+    n = r.n if r.mask is None else ops.xp.clip(ops.xp.astype(valid_counts(r), x.dtype), 1, r.n)
+    if not bool(ops.xp.all(half <= float(ops.xp.finfo(x.dtype).max) / n / 4)):
         raise ValueError(
             f"rewards must lie closer together, or sums of their differences overflow {x.dtype}; got rewards from "
             f"{float(ops.xp.min(x))} to {float(ops.xp.max(x))} (rewards shape {tuple(x.shape)})"
         )
+    return True
+
+
+def check_fits(r: Rewards, result: Array, total: Array) -> Array:
+    """Return a result of large rewards, checked not to overflow; where the scan's `total` is NaN it may be NaN."""
+    xp = r.ops.xp
+    if r.large and not bool(xp.all(xp.isfinite(result) | xp.isnan(xp.zeros_like(result) + total))):
+        raise ValueError(
+            f"the result must fit {result.dtype}; got a number above {float(xp.finfo(result.dtype).max):.6g} "
+            f"(rewards shape {tuple(r.x.shape)}): pass smaller rewards"
+        )
+    return result
 
 
 def _beside(name: str, array: Array, x: Array, ops: Backend, axis: int) -> Array:
@@ -186,9 +204,8 @@ def fill_masked(r: Rewards) -> Rewards:
     if mask is not None:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
-        x = ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero))
-    _check_finite(ops, x)
-    return r._replace(x=x)
+        r = r._replace(x=ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero)))
+    return r._replace(large=True) if _check_finite(r) else r
 
 
 def zero_masked(r: Rewards, a: Array) -> Array:

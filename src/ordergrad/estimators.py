@@ -25,6 +25,7 @@ from ordergrad.arrays import (
     Rewards,
     arrange,
     check_choice,
+    check_fits,
     counts_on_host,
     fill_empty,
     fill_masked,
@@ -100,8 +101,8 @@ def advantages(
         An array of the shape, dtype and device of `rewards` (integers: the default floating dtype), detached.
 
     Raises:
-        ValueError: K does not fit N, shapes do not match, or the rewards are NaN, infinite or so large that 2 N times
-            their range overflows (checked for arrays in host memory outside compiled code).
+        ValueError: K does not fit N, shapes do not match, or the rewards are NaN, infinite or so large that the result
+            or 2 N times their range overflows (checked for arrays in host memory outside compiled code).
         TypeError: The rewards are not real numbers, or `objective` is neither a string nor an objective.
 
     Example:
@@ -348,9 +349,11 @@ def rank_advantages(
         a = xp.stack([_scan_samples(r, rank, baseline, "error") for rank in every_rank(k)], axis=-1)
     else:
         scans = _rank_scans(r, k, baseline)
-        ordered, order = ops.sort_with_order(fill_masked(r).x)
+        r = fill_masked(r)
+        ordered, order = ops.sort_with_order(r.x)
         climb = ops.cumulate(scans.slopes * ops.gaps(ordered)[..., None, :])
         ascending = climb - ops.mean(climb) + _common(r, ordered[..., None, :], scans)[..., None]
+        ascending = check_fits(r, ascending, scans.total[..., None])
         a = xp.stack([ops.unsort(ascending[..., j, :], order) for j in range(k)], axis=-1)
     return finish(ops, a if r.axis == -1 else ops.moveaxis(a, -2, r.axis - 1 if r.axis < 0 else r.axis), rewards)
 
@@ -426,6 +429,8 @@ def _scan_samples(
         a = a + _common(r, ordered, scans)[..., None]
     elif r.mask is not None:
         a = a + _each(r, scans, "total")[..., None]  # 0, or NaN for a group that is too small, even without a gap
+    if r.large:
+        a = check_fits(r, a, _each(r, scans, "total")[..., None])
     return zero_masked(r, a)
 
 
@@ -438,7 +443,9 @@ def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective | Sc
 
 def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount") -> Array:
     """Return the part of a quantity that all samples of a group have in common."""
-    return _each(r, scans, "total") * ordered[..., 0] + r.ops.total(_each(r, scans, "offset") * r.ops.gaps(ordered))
+    total = _each(r, scans, "total")
+    common = total * ordered[..., 0] + r.ops.total(_each(r, scans, "offset") * r.ops.gaps(ordered))
+    return check_fits(r, common, total)
 
 
 def _root(ops: Backend, square: Array) -> Array:

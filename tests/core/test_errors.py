@@ -9,6 +9,7 @@ from libraries import library
 from numpy.testing import assert_allclose, assert_array_equal
 
 import ordergrad as og
+from ordergrad.backends import host
 
 R = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0]])
 EVERY = [og.advantages, og.value, og.value_and_error, og.include_one, og.leave_one_out]
@@ -87,6 +88,45 @@ def test_finite_rewards_whose_difference_overflows(name, function, n):
                     fails(ValueError, message, function, rewards, "mean", **options)
                 else:
                     function(rewards, "mean", **options)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_results_of_large_rewards_that_overflow(name, kernel, dtype, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr(host, "kernel", lambda: None)
+    top = float(np.finfo(dtype).max)
+    x = library(name).array([[0.90 * top, 0.91 * top, 0.92 * top, 0.95 * top], [0.0, 1.0, 2.0, 3.0]], dtype)
+    three = library(name).array([[True, True, True, False]] * 2, "bool")
+    text = "the result must fit "
+    for where in (None, three):
+        options = {} if where is None else {"where": where}
+        for baseline in ("leave_one_out", "k_minus_one"):
+            assert np.isfinite(library(name).numpy(og.advantages(x, "max@2", baseline=baseline, **options))).all()
+        fails(ValueError, text, og.advantages, x, "max@2", baseline="none", **options)
+        fails(ValueError, text, og.rank_advantages, x, 2, baseline="none", **options)
+        fails(ValueError, text, og.value, x, "2*max@2", **options)
+        fails(ValueError, text, og.include_one, x, "2*max@2", **options)
+        fails(ValueError, text, og.advantages, x, "1e9*mean", **options)
+    few = og.value(x, "max@4", where=three, small="nan")  # NaN on purpose, not by overflow
+    assert np.isnan(library(name).numpy(few)).all()
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_masked_samples_do_not_count_for_overflow(name, kernel, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr(host, "kernel", lambda: None)
+    top = float(np.finfo("float32").max)
+    valid = library(name).array([[True] * 2 + [False] * 62], "bool")
+    for share, fits in ((0.24, True), (0.26, False)):
+        x = library(name).array([[share * top, *[0.0] * 62, top]], "float32")
+        if fits:
+            assert_allclose(library(name).numpy(og.advantages(x, "mean", where=valid))[0, :2] / top, [share, -share])
+        else:
+            fails(ValueError, "rewards must lie closer together", og.advantages, x, "mean", where=valid)
 
 
 @pytest.mark.parametrize("function", EVERY)

@@ -32,7 +32,7 @@ def site(tmp_path_factory) -> Path:
 
 
 def test_every_page_is_there_and_fetches_nothing_from_elsewhere(site) -> None:
-    pages = list((ROOT / "docs").rglob("*.md"))
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
     assert len(pages) >= 20
     for page in pages:
         text = (site / page.relative_to(ROOT / "docs")).with_suffix(".html").read_text()
@@ -118,6 +118,7 @@ def test_pages_in_a_browser(address) -> None:
         "api/estimators",
         "adapters/trl",
         "start/quant",
+        "notebooks/risk_averse_agent",
     )
     with launched() as browser:
         wrong: list[str] = []

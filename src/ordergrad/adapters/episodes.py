@@ -224,8 +224,9 @@ class EpisodeRanking:
         if count:
             self._warn_once(
                 "nonfinite",
-                "an episode ended with a NaN or infinite return, or a weight that is not positive and finite, and is "
-                "left out, as others will be (see nonfinite in the metrics): check the rewards of the environment",
+                "an episode ended with a NaN or infinite return or cost, or a weight that is not positive and finite, "
+                "and is left out, as others will be (see nonfinite in the metrics): "
+                "check the rewards of the environment, and its costs",
             )
 
     def leave_out_long(self, limit: str, remedy: str) -> None:

@@ -39,7 +39,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
+from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
+from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking, steepest_slope
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -57,9 +58,19 @@ with extra("rl"):
 __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 
 Array = NDArray[Any]
-_SETTINGS = ("objective", "credit", "discount", "min_episodes", "unit_scale", "patience", "pool", "mean_first")
+_SETTINGS = (
+    "objective",
+    "credit",
+    "discount",
+    "min_episodes",
+    "unit_scale",
+    "patience",
+    "pool",
+    "mean_first",
+    "constraint",
+)
 _WAITING = 2  # rollouts whose steps may wait for the end of their episodes
-_FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "weights")
+_FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "costs", "weights")
 _TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
 
@@ -92,6 +103,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             ones are of slightly older policies: an approximation.
         mean_first: With ``telescoped`` and an objective of the lower tail, train on the mean until that no longer
             raises the objective, and then by a falling cap: `ordergrad.adapters.episodes.MeanFirst`.
+        constraint: A limit on an objective of the episode's cost, the sum of ``info["cost"]`` with the same discount;
+            see `ordergrad.adapters.constraint`. Advantages are then always in the unit of `unit_scale`.
 
     Raises:
         ValueError: The objective string is wrong, a number is out of range, or observations are tuples.
@@ -100,8 +113,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         ready: Whether the last rollout led to a ranking, so that there is something to train on.
         stats: Of the last rollout: ``episodes`` ranked, ``waiting`` for a ranking, ``steps`` to train on, ``open``
             steps kept back, ``stale`` share of steps from before the last update, the ``value`` of the objective;
-            and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns, or a weight that is
-            not positive and finite), ``abandoned`` (cut short), ``shrunk`` (rankings at a smaller K),
+            with a constraint, the ``cost`` (its objective) and the multiplier ``lambda``;
+            and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns or costs, or a weight
+            that is not positive and finite), ``abandoned`` (cut short), ``shrunk`` (rankings at a smaller K),
             ``total`` episodes ranked and the ``scale`` of their returns (root mean square deviation).
         ended: Returns of the episodes that ended in the last rollout, whether ranked or not.
         lengths: Their lengths.
@@ -125,6 +139,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         patience: int = 32,
         pool: int = 200,
         mean_first: bool = True,
+        constraint: Constraint | None = None,
     ):
         if isinstance(observation_space, spaces.Tuple):
             raise ValueError(
@@ -133,17 +148,26 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._packed = _Packed(observation_space) if isinstance(observation_space, spaces.Dict) else None
         if self._packed:
             observation_space = spaces.Box(0, 255, (self._packed.size,), np.uint8)
-        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, unit_scale, patience, pool, mean_first)
+        scaled = unit_scale if constraint is None else True
+        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, scaled, patience, pool, mean_first)
+        self.multiplier = self.cost_ranking = None
+        if constraint is not None:
+            self.multiplier = Multiplier(constraint)
+            self.cost_ranking = EpisodeRanking(
+                constraint.objective, credit, discount, min_episodes, scaled, patience, pool
+            )
         self.stats, self.discount = self.ranking.stats, discount
         self.gains, self.weights = np.zeros((buffer_size, n_envs)), np.ones((buffer_size, n_envs))
+        self.costs = np.zeros((buffer_size, n_envs))
         self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
         self.ready = False
-        self._observed: tuple[Array, Array | None] | None = None
+        self._observed: tuple[Array, Array | None, Array | None] | None = None
         self._pending = False
         self._stretch: dict[str, Array] = {}
         self._queue = {"episode": np.zeros(0, int), "total": np.zeros(0), "weights": np.zeros(0)}
+        self._queue["cost_total"] = np.zeros(0)
         self._clock = self._waited = self._longest = 0
-        self._running, self._power = np.zeros(n_envs), np.ones(n_envs)
+        self._running, self._power, self._spent = np.zeros(n_envs), np.ones(n_envs), np.zeros(n_envs)
         self._length, self._episode = np.zeros(n_envs, int), np.full(n_envs, -1)
         self._broken, self._open = np.zeros(n_envs, bool), np.zeros(n_envs, bool)
         super().__init__(buffer_size, observation_space, action_space, device, gae_lambda, gamma, n_envs)
@@ -157,29 +181,47 @@ class OrderGradRolloutBuffer(RolloutBuffer):
     def objective(self, objective: str | Objective) -> None:
         self.ranking.objective = objective
 
+    def state(self) -> dict[str, Any]:
+        """Return what to keep where training is to be resumed, as JSON values."""
+        state = self.ranking.state()
+        if self.multiplier and self.cost_ranking:
+            state["constraint"] = {"multiplier": self.multiplier.state(), "ranking": self.cost_ranking.state()}
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was returned."""
+        self.ranking.set_state(state)
+        if self.multiplier and self.cost_ranking and "constraint" in state:
+            self.multiplier.set_state(state["constraint"]["multiplier"])
+            self.cost_ranking.set_state(state["constraint"]["ranking"])
+
     def reset(self) -> None:
         """Begin a rollout. One that was broken off leaves gaps: the episodes it was in are not ranked."""
         if self._pending and self.pos > 0:
             self._abandon(np.ones(self.n_envs, bool))
         super().reset()
         self.gains = np.zeros((self.buffer_size, self.n_envs))
+        self.costs = np.zeros((self.buffer_size, self.n_envs))
         self.weights = np.ones((self.buffer_size, self.n_envs))
         self._observed, self._pending = None, True
 
-    def observe(self, rewards: Array, weights: Array | None = None) -> None:
-        """Take the true rewards of the step that is added next; `RecordRewards` calls this.
+    def observe(self, rewards: Array, weights: Array | None = None, costs: Array | None = None) -> None:
+        """Take the true rewards and costs of the step that is added next; `RecordRewards` calls this.
 
         Args:
             rewards: Shape (n_envs,).
             weights: The importance weights of the episodes that end with it, shape (n_envs,); the others' are not
                 looked at. None: all are 1.
+            costs: Shape (n_envs,), with a constraint.
 
         Raises:
-            ValueError: There are weights, and the credit is not ``episode``.
+            ValueError: There are weights, and the credit is not ``episode``; or a constraint and no costs.
         """
+        if self.multiplier and costs is None:
+            raise ValueError("costs must be given, because the buffer has a constraint; got None")
         if weights is not None:
             self.ranking.check_weighted()
-        self._observed = np.array(rewards, dtype=np.float64), weights
+        self._observed = np.array(rewards, dtype=np.float64), weights, costs
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         """Add a step; its true rewards must have been observed.
@@ -192,7 +234,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
                 "OrderGradRolloutBuffer needs the true rewards: use OrderGradPPO or OrderGradA2C, "
                 "or pass learn(..., callback=RecordRewards())"
             )
-        self.gains[self.pos], weights = self._observed
+        self.gains[self.pos], weights, costs = self._observed
+        if costs is not None:
+            self.costs[self.pos] = costs
         if weights is not None:
             self.weights[self.pos] = weights
         self._observed = None
@@ -209,13 +253,14 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._pending = False
         self._append(np.asarray(dones, bool))
         self._waited += 1
-        need, count = self.ranking.need, len(self._queue["total"])
+        demanding = max(filter(None, (self.ranking, self.cost_ranking)), key=lambda ranking: ranking.need)
+        need, count = demanding.need, len(self._queue["total"])
         waited = self._waited * self.buffer_size
         out_of_patience = waited >= max(self.ranking.patience * self.buffer_size, 2 * self._longest)
         self.ready = count >= need or (out_of_patience and count >= 2)
         self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
         if out_of_patience and count < need:
-            self.ranking.complain(
+            demanding.complain(
                 count,
                 f"{waited} steps of {self.n_envs} environments",
                 "raise n_steps or n_envs, lower K or min_episodes, or limit the length of episodes",
@@ -257,24 +302,28 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._abandon(starts[0])  # environments that were reset in mid-episode
         chunk = {name: getattr(self, name) for name in _FIELDS}
         chunk |= {"before": np.empty(shape), "total": np.empty(shape), "length": np.empty(shape, int)}
+        chunk |= {"cost_before": np.empty(shape), "cost_total": np.empty(shape)}
         chunk |= {"episode": np.empty(shape, int), "usable": np.empty(shape, bool), "starts": starts}
         chunk |= {"ends": np.vstack([starts[1:], dones]), "stale": np.zeros(shape, bool)}
         for t in range(self.buffer_size):
             start = starts[t]
-            self._running[start], self._power[start], self._length[start] = 0.0, 1.0, 0
+            self._running[start], self._power[start], self._length[start], self._spent[start] = 0.0, 1.0, 0, 0.0
             self._broken &= ~start
             self._episode += start
-            chunk["before"][t] = self._running
+            chunk["before"][t], chunk["cost_before"][t] = self._running, self._spent
             self._running += self._power * self.gains[t]
+            self._spent += self._power * self.costs[t]
             self._power *= self.discount
             self._length += 1
             chunk["total"][t], chunk["length"][t] = self._running, self._length
+            chunk["cost_total"][t] = self._spent
             chunk["episode"][t], chunk["usable"][t] = self._episode, ~self._broken
         self._open = ~dones & ~self._broken
         finished = chunk["ends"] & chunk["usable"]
         self.ended, self.lengths = chunk["total"][finished], chunk["length"][finished]
         self._longest = max(self._longest, int(self.lengths.max(initial=0)))
-        finite = finished & np.isfinite(chunk["total"]) & np.isfinite(chunk["weights"]) & (chunk["weights"] > 0)
+        finite = finished & np.isfinite(chunk["total"]) & np.isfinite(chunk["cost_total"])
+        finite &= np.isfinite(chunk["weights"]) & (chunk["weights"] > 0)
         self.ranking.leave_out(int((finished & ~finite).sum()))
         chunk["episode"] = chunk["episode"] * self.n_envs + np.arange(self.n_envs)
         fresh = {name: chunk[name][finite] for name in self._queue}
@@ -287,7 +336,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
     def _train_on_episodes(self, last_values: Array) -> None:
         """Train on the steps of the ranked episodes; a step that stands for several is weighted by their number."""
         s = self._stretch
-        chosen, a = self._of_steps(self.ranking.advantages(self._queue["total"], self._queue["weights"]))
+        chosen, a = self._of_steps(self._rank(self._queue["weights"]))
         _, critic = self._gae(np.nan_to_num(s["rewards"].astype(np.float64)), last_values)
         self._choose(chosen, a * s["share"][:, None], critic)
         s["usable"] &= ~chosen
@@ -295,15 +344,35 @@ class OrderGradRolloutBuffer(RolloutBuffer):
 
     def _train_on_everything(self, last_values: Array) -> None:
         s = self._stretch
-        a = self.ranking.advantages(self._queue["total"])
+        a = self._rank()
         if self.ranking.credit == "terminal":
             ranked, of_steps = self._of_steps(a)
             rewards = np.where(ranked & s["ends"], of_steps, 0.0)
         else:
-            rewards = self.ranking.telescoped(s["before"], s["total"]) * s["usable"]
+            rewards = self.ranking.telescoped(s["before"], s["total"])
+            if self.multiplier and self.cost_ranking:
+                of_cost = self.cost_ranking.telescoped(s["cost_before"], s["cost_total"])
+                rewards = self.multiplier.combine(rewards, of_cost, self._steepness)
+            rewards = rewards * s["usable"]
         gae, critic = self._gae(rewards, last_values)
         self._choose(np.ones(s["ends"].shape, bool), gae, critic)
         self._stretch = {}
+
+    def _rank(self, weights: Array | None = None) -> Array:
+        """Return the advantages of the episodes in the queue, those of the cost taken off."""
+        a = self.ranking.advantages(self._queue["total"], weights)
+        if not (self.multiplier and self.cost_ranking):
+            return a
+        of_cost = self.cost_ranking.advantages(self._queue["cost_total"], weights)
+        cost = self.cost_ranking.stats["value"]
+        self.stats |= {"cost": cost, "lambda": self.multiplier.update(cost, self.cost_ranking.stats["scale"])}
+        return self.multiplier.combine(a, of_cost, self._steepness)
+
+    @property
+    def _steepness(self) -> float:
+        """The steepest slope of the cost's objective over that of the return's."""
+        assert self.cost_ranking
+        return steepest_slope(self.cost_ranking.objective) / steepest_slope(self.objective)
 
     def _of_steps(self, a: Array) -> tuple[Array, Array]:
         """Return whether each step of the stretch belongs to a ranked episode, and that episode's advantage."""
@@ -398,7 +467,7 @@ class _Packed:
 
 
 class RecordRewards(BaseCallback):
-    """Tell an `OrderGradRolloutBuffer` the true rewards and weights, and log what it did under ``ordergrad/``.
+    """Tell an `OrderGradRolloutBuffer` the true rewards, weights and costs, and log what it did under ``ordergrad/``.
 
     Rewards are those that the environments return, before ``VecNormalize`` scales them and before the algorithm adds
     the critic's value at time limits. `OrderGradPPO` and `OrderGradA2C` bring it along.
@@ -412,7 +481,9 @@ class RecordRewards(BaseCallback):
         if ended:
             weights = np.ones(len(infos))
             weights[ended] = [infos[i][WEIGHT] for i in ended]
-        buffer.observe(self.locals["rewards"] if normalizer is None else normalizer.get_original_reward(), weights)
+        costs = np.array(step_costs(infos)) if buffer.multiplier else None
+        rewards = self.locals["rewards"] if normalizer is None else normalizer.get_original_reward()
+        buffer.observe(rewards, weights, costs)
         return True
 
     def _on_rollout_end(self) -> None:
@@ -437,6 +508,7 @@ class _Ranked(OnPolicyAlgorithm):
         patience: int = 32,
         pool: int = 200,
         mean_first: bool = True,
+        constraint: Constraint | None = None,
         **kwargs: Any,
     ):
         settings = {
@@ -448,6 +520,7 @@ class _Ranked(OnPolicyAlgorithm):
             "patience": patience,
             "pool": pool,
             "mean_first": mean_first,
+            "constraint": constraint,
         }
         kwargs["rollout_buffer_kwargs"] = _joined(settings, kwargs.get("rollout_buffer_kwargs"))
         kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | _of_credit(credit) | kwargs
@@ -458,13 +531,13 @@ class _Ranked(OnPolicyAlgorithm):
         super()._setup_model()
         buffer: Any = self.rollout_buffer
         if state := vars(self).pop("_ranking", None):
-            buffer.ranking.set_state(state)
+            buffer.set_state(state)
 
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
         buffer: Any = self.rollout_buffer
         self.rollout_buffer_kwargs |= {"objective": buffer.objective, "mean_first": buffer.ranking.mean_first}
-        self._ranking = buffer.ranking.state()
+        self._ranking = buffer.state()
         super().save(path, *args, **kwargs)
 
     @classmethod
@@ -552,6 +625,7 @@ class OrderGradPPO(_Ranked, PPO):
         patience: Rollouts to wait for enough episodes.
         pool: Number of recent episodes that f is taken from, with ``telescoped``.
         mean_first: Train on the mean until that no longer raises an objective of the lower tail, with ``telescoped``.
+        constraint: A limit on an objective of the cost, ``info["cost"]``: `ordergrad.adapters.constraint.Constraint`.
         *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and
             ``normalize_advantage=False`` (A is centred over episodes already, and exact only so).
