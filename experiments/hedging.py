@@ -276,16 +276,6 @@ def chosen(tuning: Sequence[study.Record], contender: str, batch: int) -> tuple[
     return best["rate"], best["own"]
 
 
-def table_of(runs: Sequence[study.Record]) -> list[study.Record]:
-    """Return the mean over seeds of every measure, with its interval."""
-    rows: list[study.Record] = []
-    for batch, contender in dict.fromkeys((r["batch"], r["contender"]) for r in runs):
-        for name in MEASURES:
-            found = study.over_seeds(study.column(runs, name, batch=batch, contender=contender))
-            rows.append({"batch": batch, "contender": contender, "measure": name, **found._asdict()})
-    return rows
-
-
 def leads(runs: Sequence[study.Record]) -> list[study.Record]:
     """Return how far `cvar:0.05` is ahead of each other contender, seed by seed; above 0 it is better."""
     rows: list[study.Record] = []
@@ -306,22 +296,6 @@ def shown(table: Sequence[study.Record]) -> Table:
         mine = [r for r in table if (r["batch"], r["contender"]) == (batch, contender)]
         found.add_row(str(batch), contender, *("{value:.3f} [{low:.3f}, {high:.3f}]".format(**r) for r in mine))
     return found
-
-
-def page_rows(table: Sequence[study.Record]) -> list[str]:
-    """Return the rows of the table on the page."""
-    rows: list[str] = []
-    for batch, contender in dict.fromkeys((r["batch"], r["contender"]) for r in table):
-        mine = [r for r in table if (r["batch"], r["contender"]) == (batch, contender)]
-        cells = ["{value:.2f} [{low:.2f}, {high:.2f}]".format(**r) for r in mine]
-        rows.append(f"| {batch} | `{contender}` | {' | '.join(cells)} |")
-    return rows
-
-
-def page_leads(found: Sequence[study.Record]) -> list[str]:
-    """Return the rows of the page's table of leads in CVaR 5%."""
-    mine = [r for r in found if r["measure"] == "cvar:0.05"]
-    return ["| `{against}` | {lead:.3f} [{low:.3f}, {high:.3f}] | {p:.2f} |".format(**r) for r in mine]
 
 
 def draw(runs: Sequence[study.Record], known: Mapping[str, Mapping[str, float]], path: Path) -> None:
@@ -382,7 +356,7 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
         for r in records
         for seed, measures in enumerate(r["measures"])
     ]
-    table = table_of(runs)
+    table = study.intervals(runs, ("batch", "contender"), MEASURES)
     s.console.print(shown(table))
     s.write_table("runs.csv", runs)
     s.write_table("measures.csv", table)

@@ -329,6 +329,23 @@ def table(records: Sequence[study.Record]) -> list[study.Record]:
     return rows
 
 
+def leads(records: Sequence[study.Record]) -> list[study.Record]:
+    """Return how far ours is ahead of every other contender in the tail, over the seeds that both have."""
+    rows: list[study.Record] = []
+    for env, task in TASKS.items():
+        found = {
+            method: {r["seed"]: r[TAIL] for r in records if (r["env"], r["method"], r["objective"]) == (env, method, o)}
+            for method, o in task.contenders
+            if o in (TAIL, "mean")
+        }
+        for method, theirs in found.items():
+            seeds = sorted(found["ours"].keys() & theirs.keys())
+            if method != "ours" and seeds:
+                lead = study.paired([found["ours"][i] for i in seeds], [theirs[i] for i in seeds])
+                rows.append({"env": env, "against": method, "seeds": len(seeds), **lead._asdict()})
+    return rows
+
+
 def draw(records: Sequence[study.Record], path: Path) -> None:
     envs = [env for env in TASKS if any(r["env"] == env for r in records)]
     figure, axes = plt.subplots(2, len(envs), figsize=(5.5 * len(envs), 7), squeeze=False)
@@ -365,6 +382,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = table(records)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))
+    if ahead := leads(records):
+        s.write_table("leads.csv", ahead)
     s.write_table("caps.csv", caps())
     draw(records, s.images / "return_capping.png")
     s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, contenders=rows)

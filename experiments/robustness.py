@@ -340,16 +340,6 @@ def others(path: Path, new: Sequence[study.Record]) -> list[study.Record]:
     return [r for r in study.read_table(path) if (r["part"], r["trained"]) not in made]
 
 
-def cartpole_table(records: Sequence[study.Record]) -> list[study.Record]:
-    """Return every measure of every contender with its interval."""
-    rows: list[study.Record] = []
-    for part, contender in dict.fromkeys((r["part"], r["trained"]) for r in records):
-        for name in MEASURED:
-            found = study.over_seeds(study.column(records, name, part=part, trained=contender))
-            rows.append({"part": part, "trained": contender, "measure": name, **found._asdict()})
-    return rows
-
-
 def leads(records: Sequence[study.Record]) -> list[study.Record]:
     """Return the leads in clean mean return, seed by seed: over the mean objective, and of trimming over the others."""
     rows: list[study.Record] = []
@@ -488,7 +478,7 @@ def report_bandit(s: study.Study, rows: Sequence[study.Record], settings: Bandit
 
 
 def report_cartpole(s: study.Study, records: Sequence[study.Record]) -> None:
-    rows = cartpole_table(records)
+    rows = study.intervals(records, ("part", "trained"), MEASURED)
     s.write_table("runs.csv", records)
     s.write_table("cartpole.csv", rows)
     s.write_table("leads.csv", leads(records))

@@ -308,6 +308,16 @@ def over_seeds(*samples: Any, statistic: Callable[..., Array] = mean) -> Estimat
     return Estimate(value, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
+def intervals(records: Sequence[Mapping[str, Any]], keys: Sequence[str], measures: Sequence[str]) -> list[Record]:
+    """Return the mean over seeds, with its interval, of every measure of every kind of run that the keys tell apart."""
+    rows: list[Record] = []
+    for values in dict.fromkeys(tuple(r[key] for key in keys) for r in records):
+        kind = dict(zip(keys, values, strict=True))
+        for name in measures:
+            rows.append({**kind, "measure": name, **over_seeds(column(records, name, **kind))._asdict()})
+    return rows
+
+
 def interquartile_mean(*samples: Array, axis: int = -1) -> Array:
     """Return the mean of the middle half of all values of all samples."""
     return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)

@@ -137,7 +137,10 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
 def test_the_committed_tables_follow_from_the_runs(study):
     folder = FOLDER / "results" / "hedging"
     runs = study.study.read_table(folder / "runs.csv")
-    for name, rows in (("measures.csv", study.table_of(runs)), ("leads.csv", study.leads(runs))):
+    for name, rows in (
+        ("measures.csv", study.study.intervals(runs, ("batch", "contender"), study.MEASURES)),
+        ("leads.csv", study.leads(runs)),
+    ):
         expected = study.study.read_table(folder / name)
         assert len(rows) == len(expected)
         for row, other in zip(rows, expected, strict=True):
@@ -149,8 +152,15 @@ def test_the_committed_tables_follow_from_the_runs(study):
 def test_the_page_states_the_committed_measures(study):
     folder = FOLDER / "results" / "hedging"
     page = (FOLDER.parent / "docs" / "studies" / "hedging.md").read_text().splitlines()
-    assert not set(study.page_rows(study.study.read_table(folder / "measures.csv"))) - set(page)
-    assert not set(study.page_leads(study.study.read_table(folder / "leads.csv"))) - set(page)
+    table, leads = (study.study.read_table(folder / f"{name}.csv") for name in ("measures", "leads"))
+    rows = []
+    for batch, contender in dict.fromkeys((r["batch"], r["contender"]) for r in table):
+        mine = [r for r in table if (r["batch"], r["contender"]) == (batch, contender)]
+        cells = ["{value:.2f} [{low:.2f}, {high:.2f}]".format(**r) for r in mine]
+        rows.append(f"| {batch} | `{contender}` | {' | '.join(cells)} |")
+    mine = [r for r in leads if r["measure"] == "cvar:0.05"]
+    rows += ["| `{against}` | {lead:.3f} [{low:.3f}, {high:.3f}] | {p:.2f} |".format(**r) for r in mine]
+    assert not set(rows) - set(page)
 
 
 def test_the_premium(study):

@@ -285,7 +285,7 @@ def math(completions: Sequence[Any], answer: Sequence[Any], **_: Any) -> list[fl
     r"""Return 1 for every completion that ends in its answer, by math-verify; None where the answer cannot be read.
 
     The end of a completion is the content of its last ``\boxed{}``, else its last formula between dollars, else, for
-    an answer that is a number, its last number. A sum or product that has yet to be worked out is no number, so that
+    an answer that is a number, its last number. An unevaluated sum or product does not count as a number, so
     repeating the question does not pay.
     """
     return [_equivalent(_text(c), str(a)) for c, a in zip(completions, answer, strict=True)]
