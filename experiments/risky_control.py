@@ -73,7 +73,7 @@ from ordergrad.runs.folder import (
 )
 from ordergrad.runs.plots import draw_curve, draw_metric, new_figure, save, style
 from ordergrad.runs.statistics import metric_columns
-from ordergrad.train.rl import load_policy, seed_of
+from ordergrad.train.rl_model import load_policy, seed_of
 
 TUNING_SEED = 100
 TAIL = "cvar:0.1"

@@ -41,8 +41,10 @@ from ordergrad.runs.parallel import default_jobs, train_all
 from ordergrad.runs.plots import learning_curves, return_distributions, save
 from ordergrad.runs.statistics import read_returns, values_of
 from ordergrad.train.evaluation import fresh_episodes
-from ordergrad.train.rl import build, check, restore, run, seed_of, train
-from ordergrad.train.rl import save as save_model
+from ordergrad.train.rl import run, train
+from ordergrad.train.rl_checks import check
+from ordergrad.train.rl_model import build, restore, seed_of
+from ordergrad.train.rl_model import save as save_model
 from ordergrad.train.rl_settings import RLSettings
 
 torch.set_num_threads(1)
@@ -260,7 +262,7 @@ def test_an_outdated_environment_is_told_of_once(tmp_path):
 def test_environments_of_the_package_need_no_import():
     """In a process that has loaded nothing but the training, as those that train side by side do."""
     program = (
-        "from ordergrad.train.rl import check; from ordergrad.train.rl_settings import RLSettings;"
+        "from ordergrad.train.rl_checks import check; from ordergrad.train.rl_settings import RLSettings;"
         "print(check(RLSettings('ordergrad/GuardedMaze-v0', ('cvar:0.05',))).env_id)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
