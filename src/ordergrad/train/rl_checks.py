@@ -4,9 +4,7 @@
 # (Gymnasium leaves many of its types open)
 
 import difflib
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +17,7 @@ from ordergrad.objectives import Objective
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
 from ordergrad.spec import parse
+from ordergrad.train.rl_model import find_environment
 from ordergrad.train.rl_settings import RLSettings
 from ordergrad.weights import check_nonzero, smallest_group
 
@@ -63,9 +62,7 @@ def check(settings: RLSettings) -> RLSettings:
             f"steps must be at least {settings.envs * settings.rollout} (one rollout: --envs x --rollout); got "
             f"{settings.steps}"
         )
-    folder = str(Path.cwd())
-    if ":" in settings.env_id and folder not in sys.path:  # my_envs:Name-v0, for the processes that train, too
-        sys.path.insert(0, folder)
+    find_environment(settings.env_id)
     env = _make(settings)
     try:
         check_spaces(env)

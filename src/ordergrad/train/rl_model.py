@@ -5,6 +5,7 @@
 # (Gymnasium and Stable-Baselines3 leave many of their types open)
 
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ from ordergrad.runs.folder import CHECKPOINT, read_checkpoint, read_settings, re
 from ordergrad.train.observations import NormalizedExtractor
 from ordergrad.train.rl_settings import RLSettings, widths
 
-__all__ = ["build", "export", "load_policy", "restore", "save", "seed_of", "settings_of_run", "trained"]
+__all__ = [
+    "build",
+    "export",
+    "find_environment",
+    "load_policy",
+    "restore",
+    "save",
+    "seed_of",
+    "settings_of_run",
+    "trained",
+]
 
 gym.register_envs(ordergrad.envs)  # here and in every process that trains
 Array = NDArray[Any]
@@ -95,6 +106,16 @@ def trained(out: Path, objective: str | None = None, seed: int = 0) -> OrderGrad
     return model
 
 
+def find_environment(env_id: str) -> None:
+    """Make a module of the working folder importable, for an environment such as ``my_envs:Name-v0``.
+
+    Processes that train find it then, too.
+    """
+    folder = str(Path.cwd())
+    if ":" in env_id and folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def settings_of_run(out: Path) -> RLSettings:
     """Return the settings of a run of `ordergrad train rl`.
 
@@ -103,6 +124,7 @@ def settings_of_run(out: Path) -> RLSettings:
     """
     content: dict[str, Any] = read_settings(out, "train rl")
     content["objectives"] = tuple(content["objectives"])
+    find_environment(content["env_id"])
     return RLSettings(**content)
 
 
