@@ -161,20 +161,24 @@ def _notebook(uri: str) -> list[tuple[str, Any]]:
         if cell["cell_type"] == "markdown":
             parts.append(re.sub(r"(\]\([^)\s]+)\.ipynb\)", r"\1.md)", source))
             continue
-        language = "bash" if source.startswith("%%bash") else "python"
-        parts.append(f"```{language}\n{source.removeprefix('%%bash').strip()}\n```")
+        parts.append(f"```python\n{source.strip()}\n```")
         for output in cell["outputs"]:
             if output["output_type"] == "stream":
-                parts.append(f"```console\n{''.join(output['text']).rstrip()}\n```")
+                parts.append(_printed("".join(output["text"])))
             elif "image/png" in output["data"]:
                 picture = f"{name}-{len(pictures) + 1}.png"
                 data = base64.b64decode("".join(output["data"]["image/png"]))
                 pictures.append((str(PurePosixPath(stem).with_name(picture)), data))
                 parts.append(f"![{cell['metadata']['alt']}]({picture})")
             else:
-                parts.append(f"```console\n{''.join(output['data']['text/plain'])}\n```")
+                parts.append(_printed("".join(output["data"]["text/plain"])))
     parts.insert(1, f"[Download the notebook]({name}.ipynb){{ download }}")
     return [(f"{stem}.md", "\n\n".join(parts) + "\n"), *pictures]
+
+
+def _printed(text: str) -> str:
+    """Return the block of a page that shows what a cell printed, its columns kept."""
+    return f"``` {{ .text .output }}\n{text.rstrip()}\n```"
 
 
 def _spectrum(text: str) -> str:

@@ -101,6 +101,27 @@ def test_no_line_of_code_is_cropped(site, address, width) -> None:
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
 
 
+PAINTED = """() => new Promise(done => new PerformanceObserver(list => {
+    const last = list.getEntries().at(-1);
+    done([last.startTime, last.element ? last.element.tagName : ""]);
+}).observe({type: "largest-contentful-paint", buffered: true}))"""
+
+
+@needs_chromium
+def test_the_front_page_is_painted(address, record_property) -> None:
+    """Reports the time of the largest paint, and checks what it painted: no time is asserted."""
+    with launched() as browser:
+        times = []
+        for _ in range(5):
+            tab = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            tab.goto(f"{address}/index.html")
+            time, element = tab.evaluate(PAINTED)
+            times.append(time)
+            assert element in {"IMG", "P"}
+    record_property("largest_paint_ms", times)
+    print("largest paint of the front page, ms:", *map(round, times))
+
+
 def test_the_search_finds_pages_before_sources(site) -> None:
     index = json.loads((site / "search/search_index.json").read_text())
     assert not [entry["location"] for entry in index["docs"] if entry["location"].startswith("source/")]
