@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
 TRL := .venv-trl
+TRAINERS := .venv-trainers
 
-.PHONY: run test test-core test-browser test-verl test-trl test-extras test-types dist docs bench bench-gpu study study-pretrained clean
+.PHONY: run test test-core test-browser test-verl test-trl test-trainers test-extras test-types dist docs bench bench-gpu study study-pretrained clean
 EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
@@ -59,6 +60,10 @@ dist: $(VENV)/dist.stamp
 test-trl: $(TRL)/stamp
 	$(TRL)/bin/python -m pytest tests/adapters/test_trl.py
 
+# The recipes under the trainers' own functions, from the sources of those that are on the package index.
+test-trainers: $(VENV)/dev.stamp $(TRAINERS)/stamp
+	PYTHONPATH=$(TRAINERS) $(BIN)/python -m pytest -rs tests/adapters/test_trainers.py tests/adapters/test_seams.py
+
 # The documentation site, in site/.
 docs: $(VENV)/docs.stamp
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -86,7 +91,7 @@ study-pretrained: $(VENV)/llm.stamp
 	$(BIN)/python experiments/pretrained.py --resume --results experiments/results/pretrained --images docs/images
 
 clean:
-	rm -rf $(VENV) $(VERL) $(TRL) build dist site
+	rm -rf $(VENV) $(VERL) $(TRL) $(TRAINERS) build dist site
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -104,4 +109,9 @@ $(TRL)/stamp: pyproject.toml constraints.txt
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llm]' \
 	    'trl==1.14.1' 'hypothesis>=6.100' pandas 'pytest>=8.3' 'pytest-benchmark>=5'
+	touch $@
+
+$(TRAINERS)/stamp:
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $(TRAINERS) \
+	    'openrlhf==0.11.2' 'areal==1.0.4' 'rlinf==0.3.0' 'axolotl==0.19.0' 'unsloth==2026.10.9'
 	touch $@

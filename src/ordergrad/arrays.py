@@ -158,7 +158,7 @@ def _check_finite(r: Rewards) -> bool:
     return True
 
 
-def check_fits(r: Rewards, result: Array, total: Array) -> Array:
+def check_fits(r: Rewards, result: Array, total: Array | float = 0.0) -> Array:
     """Return a result of large rewards, checked not to overflow; where the scan's `total` is NaN it may be NaN."""
     xp = r.ops.xp
     if r.large and not bool(xp.all(xp.isfinite(result) | xp.isnan(xp.zeros_like(result) + total))):
