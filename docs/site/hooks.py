@@ -4,6 +4,7 @@
 * Formulas are drawn when the site is built, in the text's colour and size: no script, no font from elsewhere.
 * A block ``spectrum`` with one objective becomes a picture of its spectrum.
 * A notebook becomes a page with its committed outputs; nothing is executed.
+* Wide tables scroll by keyboard too, and the dialog of the search has a name.
 """
 
 import base64
@@ -23,6 +24,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import ordergrad
 from ordergrad.report.explore import fragment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +35,14 @@ _SPECTRUM = re.compile(r"^```spectrum\n(.*?)\n```$", re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".yml": "yaml", ".csv": "text", ".md": "markdown"}
 _NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
+_SCROLLS = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
 _WHOLE = 200_000
 _PICTURES = (".png", ".svg", ".gif")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Show the version at the foot of every page."""
+    config.copyright = f"OrderGrad {ordergrad.__version__}, MIT licence"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -85,7 +93,13 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         except Exception as error:
             raise PluginError(f"{page.file.src_uri}: the formula {tex!r} is not understood ({error!r})") from error
 
+    content = content.replace("<table>", f"{_SCROLLS}<table>").replace("</table>", "</table></div>")
     return _FORMULA.sub(formula, content).replace("<!-- explore -->", fragment())
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the dialog of the search for screen readers."""
+    return re.sub(r'(<div class="?md-search"?[^>]*role="?dialog"?)', r'\1 aria-label="Search"', output)
 
 
 @cache
