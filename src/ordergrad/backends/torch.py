@@ -190,8 +190,10 @@ def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Arr
         if cuda is None or x.shape[-1] > cuda.LARGEST:
             return None
         return cuda.scan_groups(x, mask, slopes, offset, total)
-    values = on_host(x) if mask is None else None
-    if values is None or host.kernel() is None:
+    if mask is not None or compiler.is_compiling() or host.kernel() is None:
+        return None
+    values = on_host(x)
+    if values is None:
         return None
     out = host.fused(values, None, slopes.numpy(), offset.numpy(), total.numpy(), torch.get_num_threads())
     return None if out is None else _from_numpy(out)
