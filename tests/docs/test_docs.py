@@ -70,6 +70,11 @@ def test_a_page_opens_with_what_its_reader_can_do(page: Path) -> None:
     assert name in OTHER_OPENINGS or re.match(r"(After|Here)\b.* you (can|know)\b", opening), opening
 
 
+@pytest.mark.parametrize("page", pages())
+def test_a_page_installs_from_a_clone_while_nothing_is_on_an_index(page: Path) -> None:
+    assert "clone" in page.read_text() or not re.search(r"pip install[^`\n]*ordergrad", page.read_text())
+
+
 @pytest.mark.parametrize("page", pages("py"))
 def test_excerpts_are_python(page: Path) -> None:
     for _, code in blocks(page, "py"):
