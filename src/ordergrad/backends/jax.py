@@ -92,7 +92,7 @@ def mean(x: Array, /) -> Array:
 
 
 def extremes(x: Array, /) -> tuple[float, float] | None:
-    values = on_host(x)
+    values = on_host(detach(x))
     return None if values is None else on_numpy.extremes(values)
 
 
