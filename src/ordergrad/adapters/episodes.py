@@ -1,4 +1,4 @@
-r"""What the adapters for reinforcement learning share: ranking the returns of whole episodes, and the counts of it.
+r"""What the adapters for reinforcement learning share: they rank the returns of whole episodes, and count.
 
 A trainer hands over the returns of the episodes that ended; it gets an advantage for each, or the transformation f
 with $A_i = f(R_i) - \mathrm{mean} f$ for credit within an episode (`telescoped`). Everything else, which episodes
@@ -40,7 +40,7 @@ class EpisodeRanking:
 
     Args:
         objective: What to optimise: an objective or its string.
-        credit: How the steps of an episode come by its advantage A. ``episode``: each carries A. ``terminal``: A is
+        credit: How the steps of an episode get its advantage A. ``episode``: each carries A. ``terminal``: A is
             the only reward, at the end. ``telescoped``: the rewards are $f(C_t) - f(C_{t-1})$, $C_t$ the return so far.
         discount: The discount of the returns that are ranked.
         min_episodes: The fewest episodes of a group. At least the K + 1 of the objective, and 2, are needed anyway.

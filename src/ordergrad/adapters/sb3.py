@@ -97,8 +97,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             the steepest slope of the objective: a positive number, so that the direction stays. Without it they have
             the unit of the return, and where that is large the critic's loss drowns the policy's under gradient
             clipping. None: where there is a critic.
-        patience: Rollouts to wait for enough episodes, or longer, twice the longest episode. Then what there is is
-            ranked at the largest K it allows, with a warning.
+        patience: Rollouts to wait for enough episodes, or longer, twice the longest episode. Then the episodes
+            so far are ranked at the largest K they allow, with a warning.
         pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
             ones are of slightly older policies: an approximation.
         cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts (Return
@@ -543,7 +543,7 @@ class _Ranked(OnPolicyAlgorithm):
 
     @classmethod
     def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load what `save` wrote, as `BaseAlgorithm.load`. Any argument of the class may be given anew.
+        """Load what `save` wrote, as `BaseAlgorithm.load`. Any argument of the class may be given again.
 
         A model of plain PPO or A2C goes on with an objective, and gets the defaults of this class. The others stay as
         they were saved, except that a `credit` brings its own ``vf_coef`` and ``normalize_advantage``, as in a new
