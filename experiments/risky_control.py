@@ -130,8 +130,9 @@ TASKS = {
     "lander": Settings(
         "ordergrad/RiskyLander-v0",
         {"max_episode_steps": 500},
-        weights={"gini": (1.0,), "variance": (0.001, 0.003)},
-        longer=("mean", "gini", TAIL, DEFAULT, "variance"),
+        contenders=("mean", "gini", TAIL),
+        weights={"gini": (1.0,)},
+        longer=("mean", "gini", TAIL),
         imitated=200,
         steps=300_000,
         rollout=128,
