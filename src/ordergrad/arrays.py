@@ -2,7 +2,7 @@
 
 import math
 import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,12 +128,8 @@ def _magnitude(ops: Backend, array: Array) -> float | None:
 
     By the minimum and the maximum, without BLAS: OpenBLAS does not survive a fork in another thread.
     """
-    host: Any = ops.on_host(ops.detach(array))
-    if host is None:
-        return None
-    if not host.size:
-        return 0.0
-    return max(abs(float(np.minimum.reduce(host, axis=None))), abs(float(np.maximum.reduce(host, axis=None))))
+    found = ops.extremes(array)
+    return None if found is None else max(abs(found[0]), abs(found[1]))
 
 
 def _check_finite(r: Rewards) -> bool | None:
@@ -205,7 +201,7 @@ def fill_masked(r: Rewards) -> Rewards:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
         r = r._replace(x=ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero)))
-    return r._replace(large=_check_finite(r))
+    return Rewards(*r[:-1], large=_check_finite(r))
 
 
 def zero_masked(r: Rewards, a: Array) -> Array:
