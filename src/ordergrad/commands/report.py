@@ -92,5 +92,5 @@ def _made() -> list[tuple[str, str]]:
     return [
         ("made on", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")),
         ("with", f"ordergrad {metadata.version('ordergrad')}"),
-        ("by", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        ("by", shlex.join(["ordergrad", *sys.argv[1:]])),
     ]
