@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 VERL := .venv-verl
 TRL := .venv-trl
+TRAINERS := .venv-trainers
 
-.PHONY: run test test-core test-browser test-verl test-trl test-extras dist docs bench bench-gpu study study-pretrained clean
+.PHONY: run test test-core test-browser test-verl test-trl test-trainers test-extras test-types dist docs bench bench-gpu study study-pretrained clean
 EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
@@ -39,6 +40,15 @@ test-extra-%:
 	cd .venv-extra-$* && PATH="$$PWD/bin:$$PATH" bin/python ../tests/support/one_extra.py $*
 	rm -rf .venv-extra-$*
 
+# The types of the installed package in a user's project, by mypy and pyright.
+test-types:
+	rm -rf .venv-types && $(PYTHON) -m venv .venv-types
+	.venv-types/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    '.[torch]' 'mypy>=1.13' 'pyright[nodejs]>=1.1.400'
+	cd tests/support/typed_project && ../../../.venv-types/bin/mypy --strict --cache-dir /dev/null training.py
+	.venv-types/bin/pyright -p tests/support/typed_project --pythonpath .venv-types/bin/python
+	rm -rf .venv-types
+
 # The wheel and the source distribution, in dist/, checked.
 dist: $(VENV)/dist.stamp
 	rm -rf dist
@@ -48,7 +58,11 @@ dist: $(VENV)/dist.stamp
 
 # The tests of the adapter for TRL on the oldest version that it takes, the one that Axolotl pins.
 test-trl: $(TRL)/stamp
-	$(TRL)/bin/python -m pytest tests/adapters/test_trl.py
+	$(TRL)/bin/python -m pytest tests/adapters/test_trl.py tests/adapters/test_trl_async.py
+
+# The recipes under the trainers' own functions, from the sources of those that are on the package index.
+test-trainers: $(VENV)/dev.stamp $(TRAINERS)/stamp
+	PYTHONPATH=$(TRAINERS) $(BIN)/python -m pytest -rs tests/adapters/test_trainers.py tests/adapters/test_seams.py
 
 # The documentation site, in site/.
 docs: $(VENV)/docs.stamp
@@ -77,7 +91,7 @@ study-pretrained: $(VENV)/llm.stamp
 	$(BIN)/python experiments/pretrained.py --resume --results experiments/results/pretrained --images docs/images
 
 clean:
-	rm -rf $(VENV) $(VERL) $(TRL) build dist site
+	rm -rf $(VENV) $(VERL) $(TRL) $(TRAINERS) build dist site
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -94,5 +108,10 @@ $(VERL)/stamp: pyproject.toml constraints.txt
 $(TRL)/stamp: pyproject.toml constraints.txt
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llm]' \
-	    'trl==1.14.1' 'hypothesis>=6.100' pandas 'pytest>=8.3' 'pytest-benchmark>=5'
+	    'trl==1.14.1' aiohttp requests 'hypothesis>=6.100' pandas 'pytest>=8.3' 'pytest-benchmark>=5'
+	touch $@
+
+$(TRAINERS)/stamp:
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $(TRAINERS) \
+	    'openrlhf==0.11.2' 'areal==1.0.4' 'rlinf==0.3.0' 'axolotl==0.19.0' 'unsloth==2026.10.9'
 	touch $@

@@ -150,6 +150,7 @@ OPTIONAL = {
     "adapters.skyrl": "skyrl",
     "adapters.torchrl": "torchrl",
     "adapters.trl": "llm",
+    "adapters.trl_async": "llm",
     "adapters.trl_config": "llm",
     "adapters.trl_refill": "llm",
     "adapters.verl": "verl",

@@ -109,12 +109,12 @@ def test_ties_stay_within_their_group_and_leave_the_rest_alone() -> None:
     rng = np.random.default_rng(0)
     x, codes = rng.normal(size=200), rng.integers(0, 20, 200)
     eps = float(np.finfo(float).eps)
-    np.testing.assert_array_equal(with_ties(x, codes, eps), x)
+    np.testing.assert_array_equal(with_ties(x, codes, 4 * eps * np.abs(x)), x)
     x = np.array([0.3, 0.1 + 0.2, np.inf, 5.0, -np.inf, np.nan, 0.0, -0.0])
-    found = with_ties(x, np.zeros(8, dtype=np.int64), eps)
+    found = with_ties(x, np.zeros(8, dtype=np.int64), 4 * eps * np.abs(x))
     np.testing.assert_array_equal(found, [0.3, 0.3, np.inf, 5.0, -np.inf, np.nan, 0.0, 0.0])
-    np.testing.assert_array_equal(with_ties(x[:2], np.array([0, 1]), eps), x[:2])
-    assert len(with_ties(x[:0], np.zeros(0, dtype=np.int64), eps)) == 0
+    np.testing.assert_array_equal(with_ties(x[:2], np.array([0, 1]), 4 * eps * x[:2]), x[:2])
+    assert len(with_ties(x[:0], np.zeros(0, dtype=np.int64), x[:0])) == 0
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ PARAMETERS = {
     "trl.trainer.grpo_trainer:GRPOTrainer._save_checkpoint": "model trial",
     "trl.trainer.rloo_trainer:RLOOTrainer._save_checkpoint": "model trial",
     "trl.trainer.base_trainer:_BaseTrainer.create_model_card": "model_name dataset_name tags",
+    "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop._score_group": "group",
     # verl
     "verl.trainer.ppo.core_algos:register_adv_est": "name_or_enum",
     "verl.utils.config:validate_config": "config use_reference_policy use_critic",
@@ -136,6 +137,17 @@ CONTAINS = {
         "self.reward_func_names ",
         "self.reward_weights ",
         "self._metrics ",
+    ),
+    "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop._score_group": (
+        "group.completions_sequences",
+        '"reward": float(reward)',
+    ),
+    "trl.experimental.async_grpo.async_rollout_worker:AsyncRolloutWorker.start": (
+        "self._loop_cls,",
+        "self._loop_kwargs,",
+    ),
+    "trl.experimental.async_grpo.async_grpo_trainer:AsyncGRPOTrainer.__init__": (
+        "self.rollout_worker = AsyncRolloutWorker(",
     ),
     "rsl_rl.algorithms.ppo:PPO.process_env_step": ('"time_outs" in extras', "self.storage."),
     "rsl_rl.algorithms.ppo:PPO.compute_returns": ("st.rewards", "st.dones"),

@@ -111,7 +111,7 @@ def completion_advantages(
     valid = np.isfinite(flat)
     if not valid.all():
         _logger.warning("%d of %d rewards are NaN or infinite: advantage 0", np.sum(~valid), len(flat))
-    flat = with_ties(flat, codes, epsilon)
+    flat = with_ties(flat, codes, 4 * epsilon * np.abs(flat))
     a = group_advantages(flat, codes, objective, where=None if valid.all() else valid, small=small)
     return scaled(a, codes, valid, scale)
 
@@ -141,26 +141,27 @@ def groups_with_signal(
     flat, epsilon = _floats(rewards)
     codes = group_codes(group_ids)
     valid = np.isfinite(flat)
-    a = group_advantages(with_ties(flat, codes, epsilon), codes, objective, where=valid, small=small)
+    a = group_advantages(with_ties(flat, codes, 4 * epsilon * np.abs(flat)), codes, objective, where=valid, small=small)
     nonzero = np.bincount(codes, a != 0) > 0
     return {group: bool(nonzero[code]) for group, code in zip(group_ids, codes.tolist(), strict=True)}
 
 
-def with_ties(rewards: NDArray[np.float64], codes: NDArray[np.int64], epsilon: float) -> NDArray[np.float64]:
+def with_ties(
+    rewards: NDArray[np.float64], codes: NDArray[np.int64], tolerance: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return rewards in which those of one group that differ only by rounding are equal.
 
-    Sorted neighbours are tied if they differ by at most 4 `epsilon` times the larger of their magnitudes. All others
-    stay as they are.
+    Sorted neighbours are tied if they differ by at most the larger of their tolerances. All others stay as they are.
 
     Example:
-        >>> with_ties(np.array([0.1 + 0.2, 0.3, 0.4]), np.zeros(3, int), np.finfo(float).eps).tolist()
+        >>> with_ties(np.array([0.1 + 0.2, 0.3, 0.4]), np.zeros(3, int), np.full(3, 1e-15)).tolist()
         [0.3, 0.3, 0.4]
     """
     order = np.lexsort((rewards, codes))
-    x, group = rewards[order], codes[order]
+    x, group, allowed = rewards[order], codes[order], tolerance[order]
     with np.errstate(invalid="ignore", over="ignore"):
         gaps = np.diff(x)
-        close = np.isfinite(gaps) & (gaps <= 4 * epsilon * np.maximum(np.abs(x[1:]), np.abs(x[:-1])))
+        close = np.isfinite(gaps) & (gaps <= np.maximum(allowed[1:], allowed[:-1]))
     starts = np.ones(len(x), dtype=bool)
     starts[1:] = ~(close & (group[1:] == group[:-1]))
     result = np.empty_like(x)

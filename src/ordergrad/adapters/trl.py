@@ -49,7 +49,7 @@ with extra("llm"):
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
-    from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled
+    from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled, with_ties
     from ordergrad.adapters.trl_config import (
         SETTINGS,
         Group,
@@ -74,6 +74,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+_FLOAT32 = float(np.finfo(np.float32).eps)
 _PAPER = {
     "title": "OrderGrad: Optimizing Beyond the Mean with Order-Statistic Policy Gradient Estimation",
     "id": "2606.06096",
@@ -341,7 +342,7 @@ class OrderGradMixin:
         return output
 
     def _replace_advantages(self, output: dict[str, Any], mode: str) -> None:
-        """Put the objective's advantages in the place of TRL's, in a batch and in the log of completions."""
+        """Replace TRL's advantages by the objective's, in a batch and in the log of completions."""
         n = self.num_generations if mode == "train" else self.num_generations_eval
         if mode == "train" and self.group == "prompt":
             check_size(self.objective, n, "num_generations")
@@ -382,7 +383,9 @@ class OrderGradMixin:
         if per_function.shape[1] == 1:
             return groups
         size = (per_function * self.reward_weights.cpu()).abs().nansum(1).reshape(-1, n).numpy()
-        return _with_ties(groups, 4 * np.finfo(np.float32).eps * size.max(-1, keepdims=True))
+        tolerance = np.broadcast_to(4 * _FLOAT32 * size.max(-1, keepdims=True), groups.shape)
+        codes = np.arange(groups.size) // n
+        return with_ties(groups.ravel(), codes, tolerance.ravel()).reshape(groups.shape)
 
     def _penalty(self, theirs: torch.Tensor, rewards: Array, valid: Array) -> Array | float:
         """Return what TRL's advantages hold beside the reward functions' rewards."""
@@ -459,20 +462,6 @@ def batch_advantages(
     count = valid.sum(-1, keepdims=True)
     apart = ranked - ranked.sum(-1, keepdims=True) / np.maximum(count, 1)
     return np.where(valid & (count > 1), apart * count / np.maximum(count - 1, 1), 0.0)
-
-
-def _with_ties(groups: Array, tolerance: Array) -> Array:
-    """Return groups whose rewards are equal where they differ by rounding only: 0.1 + 0.2 and 0.3."""
-    order = np.argsort(groups, axis=-1)
-    ascending = np.take_along_axis(groups, order, -1)
-    gaps = np.diff(ascending, axis=-1)
-    if not ((gaps > 0) & (gaps <= tolerance)).any():
-        return groups
-    gaps = np.where(gaps <= tolerance, 0.0, gaps)
-    tied = np.concatenate([ascending[..., :1], ascending[..., :1] + np.cumsum(gaps, axis=-1)], axis=-1)
-    found = np.empty_like(groups)
-    np.put_along_axis(found, order, tied, -1)
-    return found
 
 
 def _chosen(config: Any, given: Mapping[str, Any], kind: Any) -> dict[str, Any]:
