@@ -57,7 +57,7 @@ def rl(
     console = Console(quiet=quiet or as_json)
     with handling_errors(console):
         need_packages("training", _NEEDED, "rl")
-        from ordergrad.train.rl import check
+        from ordergrad.train.rl_checks import check
 
         objectives = (objective, *(against or ()))
         asked = check(RLSettings(env_id, objectives, env_args=named_values("env-arg", env_arg), **settings))
