@@ -78,6 +78,9 @@ def test_train_rl(folder: Path) -> None:
     assert content["finished"] is True
     assert content["values"] == json.loads((folder / "rl/results.json").read_text())
     assert all((folder / "rl" / file).is_file() for file in content["files"])
+    content = document("play", "rl", "--episodes", "3", cwd=folder)
+    check_keys("play", content, "episodes")
+    assert content["chosen"] in content["episodes"]
 
 
 def test_train_llm_and_eval(folder: Path) -> None:
@@ -85,11 +88,11 @@ def test_train_llm_and_eval(folder: Path) -> None:
     check_keys("train llm", content, "pass_at_k", "measures", "leads")
     assert content["finished"] is True
     assert all((folder / "llm" / file).is_file() for file in content["files"])
-    models = ["llm/warm-start", "llm/top_2@3/seed-0"] if (folder / "llm/top_2@3").exists() else ["llm/warm-start"]
+    models = ["llm/warm-start", "llm/runs/top-2@3/seed-0"]
     content = document(
         *("eval", *models, "--data", "countdown", "--samples", "2", "--problems", "2", "--out", "eval"), cwd=folder
     )
-    check_keys("eval", content, "measures")
+    check_keys("eval", content, "measures", "leads")
     assert all((folder / "eval" / file).is_file() for file in content["files"])
 
 
