@@ -49,7 +49,7 @@ dist: $(VENV)/dist.stamp
 
 # The tests of the adapter for TRL on the oldest version that it takes, the one that Axolotl pins.
 test-trl: $(TRL)/stamp
-	$(TRL)/bin/python -m pytest tests/adapters/test_trl.py
+	$(TRL)/bin/python -m pytest tests/adapters/test_trl.py tests/adapters/test_trl_async.py
 
 # The recipes under the trainers' own functions, from the sources of those that are on the package index.
 test-trainers: $(VENV)/dev.stamp $(TRAINERS)/stamp
@@ -99,7 +99,7 @@ $(VERL)/stamp: pyproject.toml constraints.txt
 $(TRL)/stamp: pyproject.toml constraints.txt
 	test -x $(TRL)/bin/python || $(PYTHON) -m venv $(TRL)
 	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llm]' \
-	    'trl==1.14.1' 'hypothesis>=6.100' pandas 'pytest>=8.3' 'pytest-benchmark>=5'
+	    'trl==1.14.1' aiohttp requests 'hypothesis>=6.100' pandas 'pytest>=8.3' 'pytest-benchmark>=5'
 	touch $@
 
 $(TRAINERS)/stamp:
