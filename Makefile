@@ -5,7 +5,7 @@ VERL := .venv-verl
 TRL := .venv-trl
 TRAINERS := .venv-trainers
 
-.PHONY: run test test-core test-browser test-verl test-trl test-trainers test-extras dist docs bench bench-gpu study study-pretrained clean
+.PHONY: run test test-core test-browser test-verl test-trl test-trainers test-extras test-types dist docs bench bench-gpu study study-pretrained clean
 EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
@@ -39,6 +39,15 @@ test-extra-%:
 	.venv-extra-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(if $(filter none,$*),.,'.[$*]')
 	cd .venv-extra-$* && PATH="$$PWD/bin:$$PATH" bin/python ../tests/support/one_extra.py $*
 	rm -rf .venv-extra-$*
+
+# The types of the installed package in a user's project, by mypy and pyright.
+test-types:
+	rm -rf .venv-types && $(PYTHON) -m venv .venv-types
+	.venv-types/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    '.[torch]' 'mypy>=1.13' 'pyright[nodejs]>=1.1.400'
+	cd tests/support/typed_project && ../../../.venv-types/bin/mypy --strict --cache-dir /dev/null training.py
+	.venv-types/bin/pyright -p tests/support/typed_project --pythonpath .venv-types/bin/python
+	rm -rf .venv-types
 
 # The wheel and the source distribution, in dist/, checked.
 dist: $(VENV)/dist.stamp

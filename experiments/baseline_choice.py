@@ -19,7 +19,7 @@ with the success rate known, the one whose worse ratio of the two kinds of score
     python experiments/baseline_choice.py --results experiments/results/baseline_choice --images docs/images
     python experiments/baseline_choice.py --quick
 
-Ctrl-C stops after the current law, `--resume` goes on. Results and what they mean: docs/studies/cvar_estimators.md.
+Ctrl-C stops after the current law, `--resume` goes on. Results and what they mean: docs/studies/baseline_choice.md.
 
 References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (both baselines, for max@K)

@@ -65,7 +65,7 @@ def train(contender: str, seed: int, steps: int) -> Any:
         return DQN("MlpPolicy", env, target_update_interval=1000, exploration_fraction=0.5, **shared).learn(steps)
     shared |= {"learning_rate": 5e-4, "n_steps": 512, "batch_size": 512}
     if contender == "adapter":
-        ranked: dict[str, Any] = {"credit": "telescoped", "mean_first": False}
+        ranked: dict[str, Any] = {"credit": "telescoped", "cap": None}
         return OrderGradPPO("MlpPolicy", env, objective=OBJECTIVE, **ranked, **shared).learn(steps)
     return PPO("MlpPolicy", env, **shared).learn(steps)
 

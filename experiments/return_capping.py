@@ -181,7 +181,7 @@ class ReinforceBuffer(OrderGradRolloutBuffer):
 PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "ours": lambda _: {"credit": "telescoped"},
     "mean": lambda _: {"credit": "telescoped"},
-    "direct": lambda _: {"credit": "telescoped", "mean_first": False},
+    "direct": lambda _: {"credit": "telescoped", "cap": None},
     "capping": lambda task: {
         "credit": "telescoped",
         "objective": "mean",

@@ -4,6 +4,7 @@
 * Formulas are drawn when the site is built, in the text's colour and size: no script, no font from elsewhere.
 * A block ``spectrum`` with one objective becomes a picture of its spectrum.
 * A notebook becomes a page with its committed outputs; nothing is executed.
+* Wide tables scroll by keyboard too, and the dialog of the search has a name.
 """
 
 import base64
@@ -23,6 +24,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+import ordergrad
 from ordergrad.report.explore import fragment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +35,14 @@ _SPECTRUM = re.compile(r"^```spectrum\n(.*?)\n```$", re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".yml": "yaml", ".csv": "text", ".md": "markdown"}
 _NOT_SEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
+_SCROLLS = '<div class="scroll" role="group" aria-label="Table" tabindex="0">'
 _WHOLE = 200_000
 _PICTURES = (".png", ".svg", ".gif")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Show the version at the foot of every page."""
+    config.copyright = f"OrderGrad {ordergrad.__version__}, MIT licence"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -85,7 +93,13 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
         except Exception as error:
             raise PluginError(f"{page.file.src_uri}: the formula {tex!r} is not understood ({error!r})") from error
 
+    content = content.replace("<table>", f"{_SCROLLS}<table>").replace("</table>", "</table></div>")
     return _FORMULA.sub(formula, content).replace("<!-- explore -->", fragment())
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the dialog of the search for screen readers."""
+    return re.sub(r'(<div class="?md-search"?[^>]*role="?dialog"?)', r'\1 aria-label="Search"', output)
 
 
 @cache
@@ -161,20 +175,24 @@ def _notebook(uri: str) -> list[tuple[str, Any]]:
         if cell["cell_type"] == "markdown":
             parts.append(re.sub(r"(\]\([^)\s]+)\.ipynb\)", r"\1.md)", source))
             continue
-        language = "bash" if source.startswith("%%bash") else "python"
-        parts.append(f"```{language}\n{source.removeprefix('%%bash').strip()}\n```")
+        parts.append(f"```python\n{source.strip()}\n```")
         for output in cell["outputs"]:
             if output["output_type"] == "stream":
-                parts.append(f"```console\n{''.join(output['text']).rstrip()}\n```")
+                parts.append(_printed("".join(output["text"])))
             elif "image/png" in output["data"]:
                 picture = f"{name}-{len(pictures) + 1}.png"
                 data = base64.b64decode("".join(output["data"]["image/png"]))
                 pictures.append((str(PurePosixPath(stem).with_name(picture)), data))
                 parts.append(f"![{cell['metadata']['alt']}]({picture})")
             else:
-                parts.append(f"```console\n{''.join(output['data']['text/plain'])}\n```")
+                parts.append(_printed("".join(output["data"]["text/plain"])))
     parts.insert(1, f"[Download the notebook]({name}.ipynb){{ download }}")
     return [(f"{stem}.md", "\n\n".join(parts) + "\n"), *pictures]
+
+
+def _printed(text: str) -> str:
+    """Return the block of a page that shows what a cell printed, its columns kept."""
+    return f"``` {{ .text .output }}\n{text.rstrip()}\n```"
 
 
 def _spectrum(text: str) -> str:

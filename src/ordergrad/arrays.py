@@ -2,7 +2,7 @@
 
 import math
 import operator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Rewards(NamedTuple):
         sizes: The number of valid ones in each group, shape (...), if the host knows it already.
         given: What the user handed in.
         axis: The axis of the group in it.
-        large: Whether a result may overflow; False until `fill_masked` has looked, and where it cannot look.
+        large: Whether a result may overflow; None until `fill_masked` has looked, and where it cannot look.
     """
 
     ops: Backend
@@ -49,7 +49,7 @@ class Rewards(NamedTuple):
     sizes: NDArray[np.int64] | None
     given: Array
     axis: int
-    large: bool = False
+    large: bool | None = None
 
 
 def arrange(rewards: Array, axis: int, where: Array | None, *, detach: bool = False) -> Rewards:
@@ -128,15 +128,11 @@ def _magnitude(ops: Backend, array: Array) -> float | None:
 
     By the minimum and the maximum, without BLAS: OpenBLAS does not survive a fork in another thread.
     """
-    host: Any = ops.on_host(ops.detach(array))
-    if host is None:
-        return None
-    if not host.size:
-        return 0.0
-    return max(abs(float(np.minimum.reduce(host, axis=None))), abs(float(np.maximum.reduce(host, axis=None))))
+    found = ops.extremes(array)
+    return None if found is None else max(abs(found[0]), abs(found[1]))
 
 
-def _check_finite(r: Rewards) -> bool:
+def _check_finite(r: Rewards) -> bool | None:
     """Check that rewards are finite and sums of their differences fit their dtype; return whether they are large.
 
     Without a factor in the objective, those sums are at most 2 n times the range, n the number of valid samples of the
@@ -145,7 +141,7 @@ def _check_finite(r: Rewards) -> bool:
     ops, x = r.ops, r.x
     magnitude = _magnitude(ops, x)
     if magnitude is None or magnitude < 1e18:  # no sum overflows in any dtype below that
-        return False
+        return None if magnitude is None else False
     if not math.isfinite(magnitude):
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
     half = ops.xp.max(x / 2, axis=-1) - ops.xp.min(x / 2, axis=-1)
@@ -158,7 +154,7 @@ def _check_finite(r: Rewards) -> bool:
     return True
 
 
-def check_fits(r: Rewards, result: Array, total: Array) -> Array:
+def check_fits(r: Rewards, result: Array, total: Array | float = 0.0) -> Array:
     """Return a result of large rewards, checked not to overflow; where the scan's `total` is NaN it may be NaN."""
     xp = r.ops.xp
     if r.large and not bool(xp.all(xp.isfinite(result) | xp.isnan(xp.zeros_like(result) + total))):
@@ -205,7 +201,7 @@ def fill_masked(r: Rewards) -> Rewards:
         zero = ops.xp.zeros_like(x)
         highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
         r = r._replace(x=ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero)))
-    return r._replace(large=True) if _check_finite(r) else r
+    return Rewards(*r[:-1], large=_check_finite(r))
 
 
 def zero_masked(r: Rewards, a: Array) -> Array:

@@ -327,7 +327,7 @@ class Conditions(NamedTuple):
 
 
 class ConditionSampler:
-    """Draw conditions more often where episodes end badly, and say what each counts under the reference.
+    """Draw conditions more often where episodes end badly, and weigh each by the reference.
 
     Args:
         reference: The distribution p of the conditions in truth.

@@ -16,6 +16,7 @@ References:
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -123,7 +124,8 @@ def advantages(
     r = fill_masked(r)
     probs, empty = probabilities(r, sample_weight, small)
     a = advantages_under(r.ops, r.x, r.ops.detach(probs), objective, *_open_sizes(r, "leave_one_out"))
-    return restore(r, fill_empty(r.ops, zero_masked(r, a), empty, 0.0))
+    a = fill_empty(r.ops, zero_masked(r, a), empty, 0.0)
+    return restore(r, check_fits(_large_by(objective, r), a))
 
 
 def value(
@@ -169,7 +171,9 @@ def value(
     else:
         check_choice("small", small, _SMALL_VALUE)
         probs, empty = probabilities(r, sample_weight, small)
-        v = fill_empty(r.ops, value_under(r.ops, r.x, probs, objective, *_open_sizes(r, "value")), empty, np.nan)
+        v = value_under(r.ops, r.x, probs, objective, *_open_sizes(r, "value"))
+        v = check_fits(_large_by(objective, r), fill_empty(r.ops, v, empty, 0.0))
+        v = fill_empty(r.ops, v, empty, np.nan)
     return finish(r.ops, v, rewards)
 
 
@@ -219,14 +223,13 @@ def value_and_error(
         r = fill_masked(r)
         probs, empty = probabilities(r, sample_weight, small)
         a = advantages_under(ops, r.x, probs, objective, *_open_sizes(r, "leave_one_out"))
-        error = fill_empty(ops, _root(ops, ops.total((probs * a) ** 2)), empty, np.nan)
-        return v, finish(ops, error, v)
+        return v, finish(ops, fill_empty(ops, _length(ops, probs * a), empty, np.nan), v)
     a = _scan_samples(r, objective, "error", small)
     n = r.n if r.n > 1 else np.nan  # one reward alone says nothing about its error
     if r.mask is not None:
         n = ops.xp.astype(valid_counts(r), a.dtype)
         n = ops.xp.where(n > 1, n, n - n + ops.xp.nan)
-    return v, finish(ops, _root(ops, (n - 1) / n**3 * ops.total(a * a)), rewards)
+    return v, finish(ops, ((n - 1) / n**3) ** 0.5 * _length(ops, a), rewards)
 
 
 def include_one(
@@ -415,7 +418,7 @@ def _scan_samples(
     fused = _fused(r, scans)
     if fused is not None:
         return fused
-    r = fill_masked(r)
+    r = _large_by(objective, fill_masked(r))
     ops = r.ops
     ordered, order = ops.sort_with_order(r.x)
     climb = ops.cumulate(_each(r, scans, "slopes") * ops.gaps(ordered))
@@ -438,7 +441,8 @@ def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective | Sc
     """Return the value of groups whose rewards ascend."""
     if isinstance(objective, Schedule):
         return objective.mix(r.ops, lambda end: _value_of_sorted(r, ordered, end, small))
-    return _common(r, ordered, _scans(r, objective, "value", small))
+    scans = _scans(r, objective, "value", small)
+    return _common(_large_by(objective, r), ordered, scans)
 
 
 def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount") -> Array:
@@ -448,10 +452,27 @@ def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount") -> Array:
     return check_fits(r, common, total)
 
 
-def _root(ops: Backend, square: Array) -> Array:
-    """Return the square root, with derivative 0 instead of infinity at 0: equal rewards have no error to change."""
-    one = ops.xp.ones_like(square)
-    return ops.xp.where(square == 0, square, ops.xp.sqrt(ops.xp.where(square == 0, one, square)))
+def _length(ops: Backend, a: Array) -> Array:
+    """Return the root of the sum of squares, without overflow; its derivative at 0 is 0, not infinite."""
+    xp = ops.xp
+    unit = xp.max(xp.abs(ops.detach(a)), axis=-1)
+    unit = xp.where(unit > 0, unit, xp.ones_like(unit))
+    square = ops.total((a / unit[..., None]) ** 2)
+    return unit * xp.where(square == 0, square, xp.sqrt(xp.where(square == 0, xp.ones_like(square), square)))
+
+
+def _large_by(objective: str | Objective | Schedule, r: Rewards) -> Rewards:
+    """Return rewards marked as large where the objective multiplies them by much, and the host can look at them."""
+    if r.large is not False:
+        return r
+    ends = (objective.start, objective.end) if isinstance(objective, Schedule) else (objective,)
+    return r._replace(large=True) if max(map(_factor, ends)) > 1e6 else r
+
+
+@lru_cache(maxsize=1024)
+def _factor(objective: str | Objective) -> float:
+    """Return the sum of the sizes of an objective's coefficients."""
+    return sum(abs(coefficient) for coefficient, _ in parse(objective).terms())
 
 
 # Which scan is whose: one for all groups, one for each number of valid samples, or all numbers where it is not known

@@ -1,6 +1,7 @@
 """What the adapters for reinforcement learning share: the unit of f, whatever the objective."""
 
 import json
+import re
 
 import gymnasium as gym
 import numpy as np
@@ -128,7 +129,7 @@ def _f(returns):
 
 def test_the_mean_is_left_when_it_lowers_the_objective_and_the_cap_falls_while_that_holds():
     rng = np.random.default_rng(0)
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling")
 
     def play(mean, spread):
         ranking.advantages(rng.normal(mean, spread, size=100))
@@ -150,7 +151,7 @@ def test_the_mean_is_left_when_it_lowers_the_objective_and_the_cap_falls_while_t
 
 def test_the_mean_is_left_when_the_objective_no_longer_rises():
     rng = np.random.default_rng(0)
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling")
     left = None
     for update in range(40):
         ranking.advantages(rng.normal(min(update, 10), 1, size=50))
@@ -162,7 +163,7 @@ def test_the_mean_is_left_when_the_objective_no_longer_rises():
 
 @pytest.mark.parametrize("objective", ["mean", "max@4", "median", "var:0.2"])
 def test_other_objectives_than_those_of_the_lower_tail_know_no_cap(objective):
-    ranking = EpisodeRanking(objective, "telescoped", mean_first=True)
+    ranking = EpisodeRanking(objective, "telescoped", cap="falling")
     ranking.advantages(np.random.default_rng(0).normal(size=100))
     assert "level" not in ranking.stats
 
@@ -170,7 +171,7 @@ def test_other_objectives_than_those_of_the_lower_tail_know_no_cap(objective):
 @pytest.mark.parametrize("cap", [-0.5, 0.0, 0.7, 9.0, np.inf])
 def test_under_a_cap_f_is_that_of_capped_returns(cap):
     returns = np.random.default_rng(0).normal(size=400)
-    ranking = EpisodeRanking("cvar:0.1", "telescoped", mean_first=True, unit_scale=False)
+    ranking = EpisodeRanking("cvar:0.1", "telescoped", cap="falling", unit_scale=False)
     ranking.advantages(returns)
     ranking._approach = type("Cap", (), {"cap": cap})()
     x = np.random.default_rng(1).uniform(-2, 2, size=100)
@@ -183,10 +184,10 @@ def test_under_a_cap_f_is_that_of_capped_returns(cap):
 def test_a_ranking_goes_on_where_it_was_kept():
     rng = np.random.default_rng(0)
     groups = [rng.normal(min(i, 8), 1, size=60) for i in range(24)]
-    whole = EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True)
+    whole = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling")
     for group in groups:
         whole.advantages(group)
-    first, second = (EpisodeRanking("cvar:0.2", "telescoped", pool=100, mean_first=True) for _ in range(2))
+    first, second = (EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling") for _ in range(2))
     for group in groups[:15]:
         first.advantages(group)
     second.set_state(json.loads(json.dumps(first.state())))
@@ -210,17 +211,47 @@ def test_five_updates_without_a_difference_are_warned_of_once(credit):
         ranking.advantages(group)  # warnings are errors
 
 
+@pytest.mark.parametrize("cap", [-0.5, 0.7, 9.0])
+def test_a_cap_of_the_users_stays(cap):
+    """Return Capping: f is that of min(R, C), C the cap or the running quantile, whichever is higher."""
+    rng = np.random.default_rng(0)
+    ranking = EpisodeRanking("cvar:0.1", "telescoped", pool=400, cap=cap, unit_scale=False)
+    for returns in (rng.normal(-5, 1, size=400), rng.normal(size=400)):
+        ranking.advantages(returns)
+        bound = max(cap, np.quantile(returns, 0.1))
+        x = np.linspace(bound - 3, bound + 3, 50)
+        steep = _slope(returns)
+        expected = steep * (np.minimum(x, bound) - bound)
+        np.testing.assert_allclose(ranking.telescoped(np.full(50, bound), x), expected, atol=0.05 * steep)
+        assert ranking.stats["level"] == np.mean(returns <= cap)
+
+
+@pytest.mark.parametrize(
+    ("cap", "options", "message"),
+    [
+        (np.inf, {}, "cap must be a finite return, 'falling' or None; got inf"),
+        ("rising", {}, "cap must be a finite return, 'falling' or None; got 'rising'"),
+        (1.0, {"credit": "episode"}, "cap must go with credit='telescoped'"),
+        (1.0, {"objective": "max@4"}, "got cap=1.0, credit='telescoped', objective='max@4'"),
+    ],
+)
+def test_a_cap_that_does_nothing_is_an_error(cap, options, message):
+    settings = {"objective": "cvar:0.1", "credit": "telescoped"} | options
+    with pytest.raises(ValueError, match=re.escape(message)):
+        EpisodeRanking(**settings, cap=cap)
+
+
 def test_the_mean_first_learns_where_the_tail_is_all_ties():
     rng = np.random.default_rng(0)
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", mean_first=True)
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", cap="falling")
     ranking.advantages(rng.choice([-1.0, 1.0], size=100))
     assert ranking.telescoped(-1.0, 1.0) > 0
 
 
 def test_a_schedule_of_ones_own_takes_the_place_of_the_mean_first():
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", mean_first=True)
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", cap="falling")
     ranking.objective = "cvar:0.2"
-    assert ranking.mean_first
+    assert ranking.cap == "falling"
     ranking.objective = og.anneal("mean", "cvar:0.2", 0.5)
     ranking.advantages(np.random.default_rng(0).normal(size=100))
     assert "level" not in ranking.stats

@@ -158,7 +158,7 @@ def test_one_step_with_a_critic_is_the_reference_gradient(cls, credit, objective
     return before the step, and of an unfinished episode up to where it is. The scalar is 1/S, S the steps of all.
     """
     exact: dict[str, Any] = {"gamma": 1.0, "gae_lambda": 1.0, "unit_scale": False, "normalize_advantage": False}
-    exact |= {"mean_first": False}
+    exact |= {"cap": None}
     model = make_model(
         cls, make(continuous=continuous), objective=objective, credit=credit, max_grad_norm=1e9, vf_coef=0.0, **exact
     )
@@ -428,7 +428,7 @@ def test_rewards_that_are_all_nan_change_nothing_and_are_counted(credit):
 def test_telescoped_rewards_add_up_to_the_transformed_return():
     """With gamma = lambda = 1 and a critic of 0, the advantage at an episode's first step is f(R) - f(0)."""
     unscaled: dict[str, Any] = {"unit_scale": False, "gamma": 1.0, "gae_lambda": 1.0, "learning_rate": 0.0}
-    model = make_model(credit="telescoped", mean_first=False, objective="cvar:0.4", **unscaled)
+    model = make_model(credit="telescoped", cap=None, objective="cvar:0.4", **unscaled)
     torch.nn.init.zeros_(model.policy.value_net.weight)
     spy = Spy()
     model.learn(128, callback=spy)

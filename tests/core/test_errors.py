@@ -114,6 +114,32 @@ def test_results_of_large_rewards_that_overflow(name, kernel, dtype, monkeypatch
     assert np.isnan(library(name).numpy(few)).all()
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_factors_of_an_objective_that_overflow(name, kernel, monkeypatch):
+    if not kernel:
+        monkeypatch.setattr(host, "kernel", lambda: None)
+    array = library(name).array
+    x, weight = array([0.0, 1.0, 2.0, 3e14], "float32"), array([1.0, 1.0, 2.0, 1.0], "float32")
+    everywhere = (og.advantages, og.value, og.value_and_error, og.include_one, og.leave_one_out)
+    for objective in ("1e25*mean", "1e25*max@2"):
+        for function in everywhere:
+            fails(ValueError, "the result must fit", function, x, objective)
+            fails(ValueError, "the result must fit", function, x, objective, where=array([True] * 4, "bool"))
+        for function in everywhere[:3]:
+            fails(ValueError, "the result must fit", function, x, objective, sample_weight=weight)
+    assert np.isfinite(library(name).numpy(og.advantages(x, "1e23*cvar:0.5"))).all()
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+def test_errors_of_large_rewards_do_not_overflow(name):
+    rewards = np.array([0.0, 1.0, 2.0, 3e20])
+    expected = og.value_and_error(rewards, "mean")
+    found = og.value_and_error(library(name).array(rewards, "float32"), "mean")
+    assert_allclose([float(number) for number in found], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
 def test_masked_samples_do_not_count_for_overflow(name, kernel, monkeypatch):

@@ -19,6 +19,20 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 RUN = ("python", "console")
+LONGEST = 1500
+LONGER = {"docs/mathematics.md": 2000, "docs/adapters/sb3.md": 1850, "docs/commands/score.md": 2030}
+LONGER |= {"docs/studies/llm_countdown.md": 1950}
+OTHER_OPENINGS = {
+    "README.md",
+    "docs/index.md",
+    "docs/adapters/sb3.md",
+    "docs/adapters/trl.md",
+    "docs/commands/advise.md",
+    "docs/commands/score.md",
+    "docs/studies/llm_countdown.md",
+    "docs/studies/pretrained.md",
+    "docs/studies/return_capping.md",
+}
 SHOWN = ("py", "sh", "bash", "diff", "spectrum", "yaml", "")
 
 
@@ -28,12 +42,37 @@ def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
 
 
 def pages(*languages: str) -> list:
-    return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if blocks(page, *languages)]
+    """Return the pages that have blocks of one of these languages; without a language, all."""
+    found = [page for page in PAGES if not languages or blocks(page, *languages)]
+    return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in found]
 
 
 @pytest.mark.parametrize("page", pages())
 def test_every_block_has_a_language_that_says_whether_it_is_run(page: Path) -> None:
     assert {language for language, _ in blocks(page)} <= {*RUN, *SHOWN}
+
+
+def words(page: Path) -> int:
+    """Count the words of a page, those in tables too: what holds a letter or a digit outside of blocks of code."""
+    return sum(any(map(str.isalnum, word)) for word in BLOCK.sub("", page.read_text()).split())
+
+
+@pytest.mark.parametrize("page", pages())
+def test_no_page_is_too_long_to_read(page: Path) -> None:
+    name = str(page.relative_to(ROOT))
+    assert words(page) <= (1200 if name == "README.md" else LONGER.get(name, LONGEST))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_opens_with_what_its_reader_can_do(page: Path) -> None:
+    name = str(page.relative_to(ROOT))
+    opening = " ".join(page.read_text().split("\n\n")[1].split())
+    assert name in OTHER_OPENINGS or re.match(r"(After|Here)\b.* you (can|know)\b", opening), opening
+
+
+@pytest.mark.parametrize("page", pages())
+def test_a_page_installs_from_a_clone_while_nothing_is_on_an_index(page: Path) -> None:
+    assert "clone" in page.read_text() or not re.search(r"pip install[^`\n]*ordergrad", page.read_text())
 
 
 @pytest.mark.parametrize("page", pages("py"))

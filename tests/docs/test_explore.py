@@ -155,9 +155,29 @@ def test_the_page_in_a_browser(tmp_path, width):
         tab.select_option("#og-law", "paste")
         tab.fill("#og-paste", "0 1 x")
         assert "got “x”" in tab.inner_text("#og-error")
+        tab.fill("#og-paste", "1")
+        assert "2 to 256 rewards; got 1" in tab.inner_text("#og-error")
+        tab.select_option("#og-law", "binary")
+        tab.fill("#og-rate", "25")
+        assert "from 0 to 1; got 25" in tab.inner_text("#og-error")
+        tab.fill("#og-rate", "0.5")
+        assert not tab.inner_text("#og-error")
+        tab.fill("#og-n", "")
+        assert "from 2 to 256; got nothing" in tab.inner_text("#og-error")
+        tab.select_option("#og-law", "paste")
         tab.fill("#og-paste", "0 1 1 3")
         assert not tab.inner_text("#og-error")
         assert tab.locator("#og-advantages circle").count() == 4
         tab.fill("#og-objective", "best@4")
         assert "unknown objective" in tab.inner_text("#og-error")
+        tab.fill("#og-objective", "0.7*mean+0.3*max@3")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        again = tab.context.new_page()
+        again.goto(tab.url)  # the link carries the state
+        for field in ("#og-objective", "#og-law", "#og-paste"):
+            assert again.input_value(field) == tab.input_value(field)
+        assert again.inner_html("#og-bias") == tab.inner_html("#og-bias")
+        assert again.inner_html("#og-advantages") == tab.inner_html("#og-advantages")
+        tab.click("#og-link")
+        tab.get_by_text("Cop", exact=False).last.wait_for()
     assert not wrong

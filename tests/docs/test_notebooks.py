@@ -47,6 +47,14 @@ def test_all_notebooks_are_here() -> None:
     assert len(NOTEBOOKS) == 5
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_needs_no_shell_and_prints_no_line_too_long_for_a_phone(path: Path) -> None:
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            compile(cell.source, str(path), "exec")  # no %%bash, no !command
+            assert max(map(len, printed(cell).splitlines()), default=0) <= 56
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq", "ignore::ResourceWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_prints_what_is_committed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

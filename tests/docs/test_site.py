@@ -88,10 +88,14 @@ def address(site):
 CROPPED = """[...document.querySelectorAll("pre > code")].filter(
     code => code.offsetParent !== null && code.scrollWidth > code.clientWidth + 1).map(code => code.textContent)"""
 
+UNREACHABLE = """[...document.querySelectorAll("article :not(p, li, .math, code)")].filter(
+    part => part.scrollWidth > part.clientWidth + 1 && getComputedStyle(part).overflowX === "auto" && part.tabIndex < 0
+    && !part.querySelector("a[href], button, input")).map(part => part.outerHTML.slice(0, 200))"""
+
 
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_line_of_code_is_cropped(site, address, width) -> None:
+def test_no_line_of_code_is_cropped_and_what_scrolls_does_so_by_keyboard(site, address, width) -> None:
     pages = sorted(page for page in site.rglob("*.html") if "source" not in page.parts)
     with launched() as browser:
         tab = browser.new_context(viewport={"width": width, "height": 900}).new_page()
@@ -99,6 +103,28 @@ def test_no_line_of_code_is_cropped(site, address, width) -> None:
             tab.goto(f"{address}/{page.relative_to(site).as_posix()}")
             assert tab.evaluate(CROPPED) == [], page
             assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
+            assert tab.evaluate(UNREACHABLE) == [], page
+
+
+PAINTED = """() => new Promise(done => new PerformanceObserver(list => {
+    const last = list.getEntries().at(-1);
+    done([last.startTime, last.element ? last.element.tagName : ""]);
+}).observe({type: "largest-contentful-paint", buffered: true}))"""
+
+
+@needs_chromium
+def test_the_front_page_is_painted(address, record_property) -> None:
+    """Reports the time of the largest paint, and checks what it painted: no time is asserted."""
+    with launched() as browser:
+        times = []
+        for _ in range(5):
+            tab = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+            tab.goto(f"{address}/index.html")
+            time, element = tab.evaluate(PAINTED)
+            times.append(time)
+            assert element in {"IMG", "P"}
+    record_property("largest_paint_ms", times)
+    print("largest paint of the front page, ms:", *map(round, times))
 
 
 def test_the_search_finds_pages_before_sources(site) -> None:
@@ -130,6 +156,7 @@ def test_pages_in_a_browser(address) -> None:
             page.on("request", lambda request: wrong.extend(u for u in [request.url] if not u.startswith(address)))
             for name in pages:
                 page.goto(f"{address}/{name}.html")
+                assert page.get_by_role("dialog", name="Search", include_hidden=True).count() == 1
                 assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
             back = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, re.findall(r"\d+", back)[:3])) < 300) == (scheme == "dark")

@@ -1,4 +1,4 @@
-r"""What the adapters for reinforcement learning share: ranking the returns of whole episodes, and the counts of it.
+r"""What the adapters for reinforcement learning share: they rank the returns of whole episodes, and count.
 
 A trainer hands over the returns of the episodes that ended; it gets an advantage for each, or the transformation f
 with $A_i = f(R_i) - \mathrm{mean} f$ for credit within an episode (`telescoped`). Everything else, which episodes
@@ -20,7 +20,7 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
-__all__ = ["WEIGHT", "Credit", "EpisodeRanking", "MeanFirst", "steepest_slope", "weighs_lower_tail"]
+__all__ = ["WEIGHT", "Cap", "Credit", "EpisodeRanking", "MeanFirst", "steepest_slope", "weighs_lower_tail"]
 
 _COUNTS = ("nonfinite", "abandoned", "shrunk", "total", "scale")
 _LEVELS = 32  # the K at which levels without @K are looked at
@@ -31,6 +31,7 @@ WEIGHT = "ordergrad_weight"
 
 
 Credit = Literal["episode", "terminal", "telescoped"]
+Cap = float | Literal["falling"]
 Array = NDArray[Any]
 
 
@@ -39,7 +40,7 @@ class EpisodeRanking:
 
     Args:
         objective: What to optimise: an objective or its string.
-        credit: How the steps of an episode come by its advantage A. ``episode``: each carries A. ``terminal``: A is
+        credit: How the steps of an episode get its advantage A. ``episode``: each carries A. ``terminal``: A is
             the only reward, at the end. ``telescoped``: the rewards are $f(C_t) - f(C_{t-1})$, $C_t$ the return so far.
         discount: The discount of the returns that are ranked.
         min_episodes: The fewest episodes of a group. At least the K + 1 of the objective, and 2, are needed anyway.
@@ -50,8 +51,9 @@ class EpisodeRanking:
         patience: Rollouts to wait for enough episodes.
         pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
             ones are of slightly older policies: an approximation.
-        mean_first: With ``telescoped`` and an objective of the lower tail, f begins as that of the mean and turns into
-            that of the objective by a falling cap; see `MeanFirst`.
+        cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts, as much
+            as the objective's steepest: for ``cvar:q`` f is that of min(R, cap) as long as the q-quantile is below
+            the cap (Return Capping). ``falling``: found by itself, see `MeanFirst`. None: f is the objective's.
 
     Raises:
         ValueError: The objective string is wrong or has no weight, or a number is out of range.
@@ -60,7 +62,7 @@ class EpisodeRanking:
         stats: Since the start, ``nonfinite`` (episodes left out for NaN or infinite returns), ``abandoned`` (cut
             short), ``shrunk`` (rankings at a smaller K), ``total`` episodes ranked and the ``scale`` of their
             returns (root mean square deviation from their mean); of the last group, the ``value`` of the objective;
-            with `mean_first`, the ``level`` at which f is capped (1: not at all). Adapters add to it.
+            with a `cap`, the ``level`` at which f is capped (1: not at all). Adapters add to it.
 
     Example:
         >>> ranking = EpisodeRanking("max@2")
@@ -79,7 +81,7 @@ class EpisodeRanking:
         unit_scale: bool | None = None,
         patience: int = 32,
         pool: int = 200,
-        mean_first: bool = False,
+        cap: Cap | None = None,
     ):
         if credit not in get_args(Credit):
             raise ValueError(f"credit must be one of {', '.join(get_args(Credit))}; got {credit!r}")
@@ -90,9 +92,17 @@ class EpisodeRanking:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self._objective = parse(objective)
         check_nonzero(self.objective)
+        if cap is not None and cap != "falling":
+            if isinstance(cap, bool) or not isinstance(cap, Real) or not math.isfinite(cap):
+                raise ValueError(f"cap must be a finite return, 'falling' or None; got {cap!r}")
+            if credit != "telescoped" or not weighs_lower_tail(self._objective):
+                raise ValueError(
+                    "cap must go with credit='telescoped' and an objective of the lower tail, such as cvar:0.2; got "
+                    f"cap={cap!r}, credit={credit!r}, objective={str(self._objective)!r}"
+                )
         self.credit, self.discount, self.min_episodes = credit, discount, min_episodes
         self.unit_scale = credit != "episode" if unit_scale is None else unit_scale
-        self.patience, self.pool, self.mean_first = patience, pool, mean_first
+        self.patience, self.pool, self.cap = patience, pool, cap
         self.stats: dict[str, float] = dict.fromkeys(_COUNTS, 0)
         self._recent = np.zeros(0)
         self._approach = MeanFirst(pool)
@@ -101,12 +111,13 @@ class EpisodeRanking:
 
     @property
     def objective(self) -> Objective:
-        """What is optimised. May be assigned, an objective or its string: a schedule, which ends `mean_first`."""
+        """What is optimised. May be assigned, an objective or its string: a schedule, which ends a falling cap."""
         return self._objective
 
     @objective.setter
     def objective(self, objective: str | Objective) -> None:
-        self.mean_first = self.mean_first and parse(objective) == self._objective
+        if self.cap == "falling" and parse(objective) != self._objective:
+            self.cap = None
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
@@ -160,8 +171,9 @@ class EpisodeRanking:
         mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + squares) / max(total, 1)
         self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
         if self._capped:
-            self._approach.look(self._recent, len(returns), self.objective)
-            self.stats["level"] = float(np.mean(self._recent <= self._approach.cap))
+            if self.cap == "falling":
+                self._approach.look(self._recent, len(returns), self.objective)
+            self.stats["level"] = float(np.mean(self._recent <= self._current_cap))
         self._watch(bool(np.ptp(self._heights()[1]) > 0) if self.credit == "telescoped" else bool(a.any()))
         return a / self.unit
 
@@ -181,12 +193,18 @@ class EpisodeRanking:
         """Return the knots of f, its values there, and its slopes below, between and above them."""
         knots = np.sort(self._recent)
         slopes = self._slopes(self._recent)
-        if self._capped and self._approach.cap > knots[0]:
-            place = int(np.searchsorted(knots, self._approach.cap))
-            steep = slopes[:place].max()
-            knots = np.insert(knots, place, min(self._approach.cap, knots[-1])) if place < len(knots) else knots
-            slopes = np.insert(slopes, place - 1, steep) if place < len(knots) else slopes
-            slopes[:place] = steep
+        cap = self._current_cap
+        if self._capped and cap > knots[0]:
+            count, below = len(knots), int(np.searchsorted(knots, cap))
+            steep = slopes[:below].max()
+            if math.isinf(cap):
+                slopes = np.full(count - 1, steep)
+            elif below < count:
+                knots = np.insert(knots, below, cap)
+                slopes = np.concatenate([np.full(below, steep), slopes[below - 1 :]])
+            else:
+                knots = np.append(knots, [cap, cap + 1.0])
+                slopes = np.append(np.full(count, steep), slopes[-1])
         return knots, np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))]), slopes
 
     def _ranked(self, returns: Array, weight: Array | None) -> Array:
@@ -204,7 +222,11 @@ class EpisodeRanking:
 
     @property
     def _capped(self) -> bool:
-        return self.mean_first and self.credit == "telescoped" and weighs_lower_tail(self.objective)
+        return self.cap is not None and self.credit == "telescoped" and weighs_lower_tail(self.objective)
+
+    @property
+    def _current_cap(self) -> float:
+        return self._approach.cap if self.cap is None or isinstance(self.cap, str) else float(self.cap)
 
     def _watch(self, differs: bool) -> None:
         """Warn when several rankings in a row have told no episode from another, although their returns differ."""

@@ -9,7 +9,7 @@ chunks, ranks those that have ended by their whole returns, and trains on them; 
 ways to hand a rank's credit to the steps:
 
 ``episode``
-    Every step of an episode carries the episode's advantage A, in the place of GAE's; no critic. With E episodes of S
+    Every step of an episode carries the episode's advantage A, instead of GAE's; no critic. With E episodes of S
     steps in all, the loss over one batch is $-\frac1S \sum_i A_i \sum_t \log\pi_{it}$: E/S times the exact
     ``-mean(A * logp)`` over episodes.
 ``terminal``

@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
-from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking, steepest_slope
+from ordergrad.adapters.episodes import WEIGHT, Cap, Credit, EpisodeRanking, steepest_slope
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -66,7 +66,7 @@ _SETTINGS = (
     "unit_scale",
     "patience",
     "pool",
-    "mean_first",
+    "cap",
     "constraint",
 )
 _WAITING = 2  # rollouts whose steps may wait for the end of their episodes
@@ -97,12 +97,13 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             the steepest slope of the objective: a positive number, so that the direction stays. Without it they have
             the unit of the return, and where that is large the critic's loss drowns the policy's under gradient
             clipping. None: where there is a critic.
-        patience: Rollouts to wait for enough episodes, or longer, twice the longest episode. Then what there is is
-            ranked at the largest K it allows, with a warning.
+        patience: Rollouts to wait for enough episodes, or longer, twice the longest episode. Then the episodes
+            so far are ranked at the largest K they allow, with a warning.
         pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
             ones are of slightly older policies: an approximation.
-        mean_first: With ``telescoped`` and an objective of the lower tail, train on the mean until that no longer
-            raises the objective, and then by a falling cap: `ordergrad.adapters.episodes.MeanFirst`.
+        cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts (Return
+            Capping): a return that is good enough. ``falling``: train on the mean until that no longer raises the
+            objective, then by a cap that falls, `ordergrad.adapters.episodes.MeanFirst`. None: without.
         constraint: A limit on an objective of the episode's cost, the sum of ``info["cost"]`` with the same discount;
             see `ordergrad.adapters.constraint`. Advantages are then always in the unit of `unit_scale`.
 
@@ -138,7 +139,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         unit_scale: bool | None = False,
         patience: int = 32,
         pool: int = 200,
-        mean_first: bool = True,
+        cap: Cap | None = "falling",
         constraint: Constraint | None = None,
     ):
         if isinstance(observation_space, spaces.Tuple):
@@ -149,7 +150,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         if self._packed:
             observation_space = spaces.Box(0, 255, (self._packed.size,), np.uint8)
         scaled = unit_scale if constraint is None else True
-        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, scaled, patience, pool, mean_first)
+        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, scaled, patience, pool, cap)
         self.multiplier = self.cost_ranking = None
         if constraint is not None:
             self.multiplier = Multiplier(constraint)
@@ -507,7 +508,7 @@ class _Ranked(OnPolicyAlgorithm):
         unit_scale: bool | None = None,
         patience: int = 32,
         pool: int = 200,
-        mean_first: bool = True,
+        cap: Cap | None = "falling",
         constraint: Constraint | None = None,
         **kwargs: Any,
     ):
@@ -519,7 +520,7 @@ class _Ranked(OnPolicyAlgorithm):
             "unit_scale": unit_scale,
             "patience": patience,
             "pool": pool,
-            "mean_first": mean_first,
+            "cap": cap,
             "constraint": constraint,
         }
         kwargs["rollout_buffer_kwargs"] = _joined(settings, kwargs.get("rollout_buffer_kwargs"))
@@ -536,13 +537,13 @@ class _Ranked(OnPolicyAlgorithm):
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
         buffer: Any = self.rollout_buffer
-        self.rollout_buffer_kwargs |= {"objective": buffer.objective, "mean_first": buffer.ranking.mean_first}
+        self.rollout_buffer_kwargs |= {"objective": buffer.objective, "cap": buffer.ranking.cap}
         self._ranking = buffer.state()
         super().save(path, *args, **kwargs)
 
     @classmethod
     def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load what `save` wrote, as `BaseAlgorithm.load`. Any argument of the class may be given anew.
+        """Load what `save` wrote, as `BaseAlgorithm.load`. Any argument of the class may be given again.
 
         A model of plain PPO or A2C goes on with an objective, and gets the defaults of this class. The others stay as
         they were saved, except that a `credit` brings its own ``vf_coef`` and ``normalize_advantage``, as in a new
@@ -624,7 +625,8 @@ class OrderGradPPO(_Ranked, PPO):
             Default: with a critic.
         patience: Rollouts to wait for enough episodes.
         pool: Number of recent episodes that f is taken from, with ``telescoped``.
-        mean_first: Train on the mean until that no longer raises an objective of the lower tail, with ``telescoped``.
+        cap: With ``telescoped`` and an objective of the lower tail: a return that is good enough, ``falling`` (the mean
+            first) or None; see `OrderGradRolloutBuffer`.
         constraint: A limit on an objective of the cost, ``info["cost"]``: `ordergrad.adapters.constraint.Constraint`.
         *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and

@@ -1,4 +1,4 @@
-r"""TorchRL: advantages from the ranks of whole-episode returns, in the place of GAE and of MCAdvantage.
+r"""TorchRL: advantages from the ranks of whole-episode returns, instead of GAE or MCAdvantage.
 
     advantage = OrderGradAdvantage("cvar:0.1")
     for data in collector:  # Collector(..., trajs_per_batch=64, traj_format="cat")

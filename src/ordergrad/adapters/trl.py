@@ -342,7 +342,7 @@ class OrderGradMixin:
         return output
 
     def _replace_advantages(self, output: dict[str, Any], mode: str) -> None:
-        """Put the objective's advantages in the place of TRL's, in a batch and in the log of completions."""
+        """Replace TRL's advantages by the objective's, in a batch and in the log of completions."""
         n = self.num_generations if mode == "train" else self.num_generations_eval
         if mode == "train" and self.group == "prompt":
             check_size(self.objective, n, "num_generations")

@@ -39,7 +39,7 @@ def read_goal(text: str) -> Goal:
     """Parse a goal in plain words.
 
     Raises:
-        UnservedError: No objective of ranks serves it; the message says what does.
+        UnservedError: No rank objective serves it; the message says what does.
         ValueError: They are not understood; the message lists what is.
 
     Example:

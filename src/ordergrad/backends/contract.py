@@ -90,6 +90,10 @@ class Backend(Protocol):
         """Return the means, (..., n) -> (..., 1)."""
         ...
 
+    def extremes(self, x: Array, /) -> tuple[float, float] | None:
+        """Return the least and the largest value, NaN if there is one; None where a look would synchronise or trace."""
+        ...
+
     def constants(self, make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
         """Return the host arrays of ``make(*arguments)`` with the dtype and device of `like`.
 

@@ -17,6 +17,7 @@ __all__ = [
     "constants",
     "cumulate",
     "detach",
+    "extremes",
     "floating",
     "fused",
     "fused_ragged",
@@ -88,6 +89,11 @@ def total(x: Array, /) -> Array:
 
 def mean(x: Array, /) -> Array:
     return x.mean(-1, keepdims=True)
+
+
+def extremes(x: Array, /) -> tuple[float, float] | None:
+    values = on_host(detach(x))
+    return None if values is None else on_numpy.extremes(values)
 
 
 def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:

@@ -18,6 +18,7 @@ __all__ = [
     "constants",
     "cumulate",
     "detach",
+    "extremes",
     "floating",
     "fused",
     "fused_ragged",
@@ -127,6 +128,12 @@ def total(x: Array, /) -> Array:
 
 def mean(x: Array, /) -> Array:
     return x.sum(-1, keepdims=True) / x.shape[-1]
+
+
+def extremes(x: Array, /) -> tuple[float, float]:
+    if not x.size:
+        return 0.0, 0.0
+    return float(np.minimum.reduce(x, axis=None)), float(np.maximum.reduce(x, axis=None))
 
 
 def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.backends import numpy as on_numpy
 from ordergrad.backends.cache import CONSTANTS
 from ordergrad.backends.contract import Array, computing_dtype
 
@@ -65,6 +66,10 @@ class Standard:
 
     def mean(self, x: Array, /) -> Array:
         return self.xp.mean(x, axis=-1, keepdims=True)
+
+    def extremes(self, x: Array, /) -> tuple[float, float] | None:
+        values = self.on_host(x)
+        return None if values is None else on_numpy.extremes(values)
 
     def constants(self, make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
         return CONSTANTS.get(

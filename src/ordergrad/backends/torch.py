@@ -17,6 +17,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
 from ordergrad.backends import host
+from ordergrad.backends import numpy as on_numpy
 from ordergrad.backends.cache import CONSTANTS
 from ordergrad.backends.contract import Array, computing_dtype
 
@@ -26,6 +27,7 @@ __all__ = [
     "constants",
     "cumulate",
     "detach",
+    "extremes",
     "floating",
     "fused",
     "fused_ragged",
@@ -65,6 +67,8 @@ _forward: Any = forward_ad
 """Its `_current_level`: a dual tensor read on the host would lose its tangent."""
 
 _HOST_DEVICES, _TRITON_DEVICES = ("cpu",), ("cuda",)
+_UNDIVIDED = 1 << 15
+"""What PyTorch does not divide among threads, which a forked process may have lost."""
 _KEPT = (torch.float32, torch.float64)
 
 
@@ -136,6 +140,20 @@ def mean(x: Array, /) -> Array:
     return x.mean(-1, keepdim=True)
 
 
+def extremes(x: Array, /) -> tuple[float, float] | None:
+    x = x.detach()
+    if not _readable(x):
+        return None
+    if not 0 < x.numel() <= _UNDIVIDED:
+        values = on_host(x)
+        return None if values is None else on_numpy.extremes(values)
+    try:
+        low, high = torch.aminmax(x)  # NumPy is as fast alone, but not between calls of PyTorch
+        return low.item(), high.item()
+    except RuntimeError:  # a tensor of torch.func
+        return None
+
+
 def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
     if compiler.is_compiling():  # Dynamo takes a float64 constant without an axis for a Python number, and fails
         found = _constants_in_graph(make, like.dtype, like.device, *arguments)
@@ -162,8 +180,8 @@ def _constants(
     return CONSTANTS.get((make, dtype, device, *arguments), lambda: make(*arguments), move)
 
 
-def on_host(x: Array, /) -> NDArray[Any] | None:
-    if (
+def _readable(x: Array) -> bool:
+    return not (
         x.__class__ is not torch.Tensor
         or x.device.type not in _HOST_DEVICES
         or compiler.is_compiling()
@@ -172,7 +190,11 @@ def on_host(x: Array, /) -> NDArray[Any] | None:
         or _tracing()
         or _forward._current_level >= 0
         or (_function_modes() and _has_key(_early))
-    ):
+    )
+
+
+def on_host(x: Array, /) -> NDArray[Any] | None:
+    if not _readable(x):
         return None
     try:
         return x.detach().numpy()
@@ -190,8 +212,10 @@ def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Arr
         if cuda is None or x.shape[-1] > cuda.LARGEST:
             return None
         return cuda.scan_groups(x, mask, slopes, offset, total)
-    values = on_host(x) if mask is None else None
-    if values is None or host.kernel() is None:
+    if mask is not None or compiler.is_compiling() or host.kernel() is None:
+        return None
+    values = on_host(x)
+    if values is None:
         return None
     out = host.fused(values, None, slopes.numpy(), offset.numpy(), total.numpy(), torch.get_num_threads())
     return None if out is None else _from_numpy(out)

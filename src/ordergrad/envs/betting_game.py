@@ -94,7 +94,7 @@ class BettingGame(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 class BettingGameVector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], Any]):
     """A batch of betting games; the rules of `BettingGame`.
 
-    With next-step autoreset a game that ends is started anew by the next step, which ignores its action and pays 0.
+    With next-step autoreset, the step after a game's end resets it, ignores the action and pays 0.
     With same-step autoreset the last step returns the first observation of the next game, and its own in
     `info["final_obs"]`.
 
@@ -134,26 +134,26 @@ class BettingGameVector(gymnasium.vector.VectorEnv[npt.NDArray[np.float32], npt.
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start every game anew."""
+        """Reset every game."""
         super().reset(seed=seed)
         self._wealth[:], self._rounds[:], self._finished[:] = WEALTH, 0, False
         return _observe(self._wealth, self._rounds), {}
 
     def step(self, actions: npt.ArrayLike) -> tuple[npt.NDArray[np.float32], Floats, Bools, Bools, dict[str, Any]]:
-        """Play a round of every game, or start it anew where one has ended."""
-        anew = self._finished
+        """Play a round of every game; reset those that have ended."""
+        reset = self._finished
         stake = _stake(self._wealth, actions)
         reward = np.where(self.np_random.random(self.num_envs) < WIN_PROBABILITY, stake, -stake)
-        reward[anew] = 0.0
-        self._wealth = np.where(anew, WEALTH, self._wealth + reward)
-        self._rounds = np.where(anew, 0, self._rounds + 1)
-        over, info = _is_over(self._wealth, self._rounds) & ~anew, dict[str, Any]()
+        reward[reset] = 0.0
+        self._wealth = np.where(reset, WEALTH, self._wealth + reward)
+        self._rounds = np.where(reset, 0, self._rounds + 1)
+        over, info = _is_over(self._wealth, self._rounds) & ~reset, dict[str, Any]()
         if self.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP:
             self._finished = over
         elif over.any():
             info = {"final_obs": _observe(self._wealth, self._rounds), "_final_obs": over}
             self._wealth, self._rounds = np.where(over, WEALTH, self._wealth), np.where(over, 0, self._rounds)
-        return _observe(self._wealth, self._rounds), reward, over.copy(), np.zeros_like(anew), info
+        return _observe(self._wealth, self._rounds), reward, over.copy(), np.zeros_like(reset), info
 
 
 # The optimum --------------------------------------------------------------------------------------------------------

@@ -379,7 +379,7 @@ class GuardedMaze(_Maze, gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 class GuardedMazeVector(_Maze, gymnasium.vector.VectorEnv[npt.NDArray[np.float32], npt.NDArray[np.int64], Any]):
     """A batch of guarded mazes that move together; the rules, options and infos of `GuardedMaze`.
 
-    An episode that ends is started anew by the next step, which ignores its action and pays 0 (next-step autoreset).
+    The step after an episode's end resets it, ignores the action and pays 0 (next-step autoreset).
     The options may hold one value for all episodes or one for each; episodes started by autoreset draw their own.
 
     Args:
@@ -423,14 +423,14 @@ class GuardedMazeVector(_Maze, gymnasium.vector.VectorEnv[npt.NDArray[np.float32
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start every episode anew; see `GuardedMaze` for the options."""
+        """Reset every episode; see `GuardedMaze` for the options."""
         super().reset(seed=seed)
         self._start(self.np_random, np.ones(self.num_envs, dtype=np.bool_), options)
         self._finished[:] = False
         return observe(self._running().position), self._info()
 
     def step(self, actions: npt.ArrayLike) -> tuple[npt.NDArray[np.float32], Floats, Bools, Bools, dict[str, Any]]:
-        """Take one step in every episode, or start it anew where the last step ended it."""
+        """Take one step in every episode; reset those that the last step ended."""
         anew = self._finished
         reward, terminated, truncated = self._move(self.np_random, np.asarray(actions), ~anew)
         if anew.any():

@@ -105,7 +105,7 @@ class VectorReturnSoFar(gymnasium.vector.VectorWrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start every episode anew."""
+        """Reset every episode."""
         observations, infos = self.env.reset(seed=seed, options=options)
         self._total[:], self._ended[:] = 0.0, False
         return self._with_total(observations), infos

@@ -28,7 +28,7 @@ class RiskyPendulum(InvertedPendulumEnv):
 
     **Observation**, **actions** and **end** are those of `InvertedPendulum-v5`; the first coordinate of the observation
     is the cart's position. **Reward**: 1 for every step on which the pole stands, plus a `RiskyPay` if the cart is in
-    the risky region, position > `threshold`. The noise is drawn anew at every step.
+    the risky region, position > `threshold`. The noise is drawn at every step.
 
     The defaults are the published task: no bonus, a normal noise of standard deviation 10. There the mean does not care
     where the cart stands. With a bonus the mean prefers the risky side, and a measure of risk the other one.

@@ -30,7 +30,7 @@ class WindfallLander(LunarLander):
     first push of its seed `ground`. **Reward**: as there, plus a normal windfall when the lander comes to rest,
     crashes or leaves at a position > 0. The mean return prefers the right side, its lower tail the left.
 
-    `info["right"]` holds whether the episode has ended there.
+    `info["right"]` says whether the episode ended there.
 
     Args:
         windfall: Mean of the windfall.

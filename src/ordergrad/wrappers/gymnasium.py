@@ -4,7 +4,7 @@
     envs = VectorObjectiveReward(envs, "cvar:0.1")
 
 A step is paid f(C_t) - f(C_{t-1}), C_t the return so far and f the transformation of `ordergrad.wrappers.running`; that
-module says what is approximate about it. `info["true_reward"]` holds the environment's own reward and, at the end of an
+module says what is approximate. `info["true_reward"]` holds the environment's own reward and, at the end of an
 episode, `info["true_return"]` its return and `info["true_truncated"]` whether it was cut short. Time limits are ends
 like any other, so such a step is reported as terminated: no algorithm adds the value of what would come after it.
 """

@@ -75,7 +75,7 @@
       return [NAMES[key], finite, population, population === null ? null : finite - population];
     });
     const cells = (row) => row.map((v, i) => (i ? `<td>${v === null ? "–" : number(v)}</td>` : `<td>${v}</td>`)).join("");
-    element("bias").innerHTML = `<table><thead><tr><th>reward</th><th>${escape(text)} at K = ${k}</th><th>population risk</th><th>difference</th></tr></thead><tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table>`;
+    element("bias").innerHTML = `<table class="og-risks"><thead><tr><th>reward</th><th>${escape(text)} at K = ${k}</th><th>population risk</th><th>difference</th></tr></thead><tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table>`;
   }
 
   // State
@@ -85,9 +85,14 @@
       const words = element("paste").value.split(/[\s,;]+/).filter(Boolean), rewards = words.map(Number);
       const wrong = words.find((_, i) => !Number.isFinite(rewards[i]));
       if (wrong !== undefined) throw new Error(`rewards must be numbers; got “${wrong}”`);
+      if (words.length < 2 || words.length > 256) throw new Error(`a group has 2 to 256 rewards; got ${words.length}`);
       return rewards;
     }
-    if (law === "binary") return grid(n - 1).map((_, i) => (i >= n - Math.round(n * Number(element("rate").value)) ? 1 : 0));
+    if (law === "binary") {
+      const asked = element("rate").value, rate = asked === "" ? NaN : Number(asked);
+      if (!(rate >= 0 && rate <= 1)) throw new Error(`the success rate must be from 0 to 1; got ${asked || "nothing"}`);
+      return grid(n - 1).map((_, i) => (i >= n - Math.round(n * rate) ? 1 : 0));
+    }
     return grid(n - 1).map((_, i) => o.LAWS[law].quantile((i + 0.5) / n));
   }
 
@@ -98,7 +103,7 @@
     element("n").disabled = law === "paste";
     try {
       const terms = o.parse(text), asked = Number(element("n").value);
-      if (!(Number.isInteger(asked) && asked >= 2 && asked <= 256)) throw new Error(`N must be a whole number from 2 to 256; got ${element("n").value}`);
+      if (law !== "paste" && !(Number.isInteger(asked) && asked >= 2 && asked <= 256)) throw new Error(`N must be a whole number from 2 to 256; got ${element("n").value || "nothing"}`);
       const rewards = group(law, asked), n = rewards.length;
       const open = element("k").value ? Number(element("k").value) : n - 1;
       if (!(Number.isInteger(open) && open >= 1)) throw new Error(`K must be a whole number from 1; got ${element("k").value}`);
@@ -133,8 +138,8 @@
   element("form").addEventListener("input", update);
   element("form").addEventListener("submit", (event) => event.preventDefault());
   element("link").addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(location.href).catch(() => {});
-    element("copied").textContent = "The address of this page is the link.";
+    const copied = await navigator.clipboard?.writeText(location.href).then(() => true, () => false);
+    element("copied").textContent = copied ? "Copied." : "Copy the address of this page: it is the link.";
   });
   window.addEventListener("hashchange", restore);
   restore();
