@@ -286,7 +286,7 @@ def report(s: study.Study, settings: Settings, records: Sequence[Mapping[str, An
     over = [
         {"contender": c, "measure": name, "over": against, **lead}
         for c in contenders
-        for against in (BASE, GRPO)
+        for against in (BASE, GRPO, "mean")
         for name in base
         if (lead := paired_over_problems(found, base, c, against, name)) is not None
     ]

@@ -346,6 +346,28 @@ def leads(records: Sequence[study.Record]) -> list[study.Record]:
     return rows
 
 
+def others(records: Sequence[study.Record]) -> list[study.Record]:
+    """Return what ours reaches of other objectives of the betting game, beside the policies trained on the mean.
+
+    Those are valued by the quantiles of their returns that are kept, each an equal share.
+    """
+    equal = np.full(len(QUANTILES), 1 / len(QUANTILES))
+    bets = [r for r in records if r["env"] == "bets"]
+    peers = {r["seed"]: np.array(r["quantiles"]) for r in bets if r["method"] == "mean"}
+    rows: list[study.Record] = []
+    for method, objective in BETS.contenders:
+        mine = {
+            r["seed"]: r["own"] for r in bets if (r["method"], r["objective"]) == (method, objective) and "own" in r
+        }
+        if seeds := sorted(mine.keys() & peers.keys()):
+            theirs = [float(og.exact.value(peers[i], equal, objective)) for i in seeds]
+            row: study.Record = {"objective": objective, "seeds": len(seeds), "best possible": best_value(objective)}
+            for name, values in (("ours", [mine[i] for i in seeds]), ("mean", theirs)):
+                row[name], row[f"{name} low"], row[f"{name} high"] = study.over_seeds(values)
+            rows.append(row | study.paired([mine[i] for i in seeds], theirs)._asdict())
+    return rows
+
+
 def draw(records: Sequence[study.Record], path: Path) -> None:
     envs = [env for env in TASKS if any(r["env"] == env for r in records)]
     figure, axes = plt.subplots(2, len(envs), figsize=(5.5 * len(envs), 7), squeeze=False)
@@ -384,6 +406,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))
     if ahead := leads(records):
         s.write_table("leads.csv", ahead)
+    if found := others(records):
+        s.write_table("others.csv", found)
     s.write_table("caps.csv", caps())
     draw(records, s.images / "return_capping.png")
     s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, contenders=rows)

@@ -13,9 +13,10 @@ that comes with Gymnasium), and meet the same PPO and settings; they differ in h
     mean                 the returns themselves
     mean-c*gini          the mean less c times the mean difference of two episodes
     cvar:0.1             the mean of the worst tenth of the episodes
+    cvar:0.1 (default)   the same as OrderGradPPO trains on it by default: the mean first, then by a falling cap
     mean-c*variance      Tamar et al. (2012), the peer: the sampled gradient of mean and variance
 
-Everything but the mean is annealed: from the mean to itself over the first fifth of training.
+Everything but the mean and the default is annealed: from the mean to itself over the first fifth of training.
 
 1. *tune*: the weights c of Gini and variance, each from a small set and with a seed apart from those of the study: the
    one whose policy has the largest CVaR of the worst tenth;
@@ -73,10 +74,11 @@ from ordergrad.runs.folder import (
 )
 from ordergrad.runs.plots import draw_curve, draw_metric, new_figure, save, style
 from ordergrad.runs.statistics import metric_columns
-from ordergrad.train.rl import load_policy, seed_of
+from ordergrad.train.rl_model import load_policy, seed_of
 
 TUNING_SEED = 100
 TAIL = "cvar:0.1"
+DEFAULT = f"{TAIL} (default)"
 Start = Path | None
 """A checkpoint to begin with."""
 VARIANCE = re.compile(r"mean-([\d.]+)\*variance")
@@ -88,7 +90,13 @@ class Settings:
 
     env_id: str
     env_args: dict[str, Any] = field(default_factory=dict)
-    contenders: tuple[str, ...] = ("mean", "gini", TAIL, "variance")  # gini and variance: with their tuned weights
+    contenders: tuple[str, ...] = (
+        "mean",
+        "gini",
+        TAIL,
+        DEFAULT,
+        "variance",
+    )  # the weights are tuned
     weights: dict[str, tuple[float, ...]] = field(default_factory=dict)  # to choose from
     edge: tuple[float, ...] = ()  # bonuses
     longer: tuple[str, ...] = ()  # contenders that are trained twice as long, too
@@ -176,13 +184,18 @@ def penalty_of(contender: str) -> float | None:
     return float(match[1]) if match else None
 
 
+def objective_of(contender: str) -> str:
+    """Return the objective of ranks that a contender is trained on."""
+    return contender.removesuffix(" (default)")
+
+
 def build(settings: Settings, contender: str, seed: int) -> OrderGradPPO:
     """Return an untrained model with its environments."""
     env = make_environments(settings, settings.envs)
     model = OrderGradPPO(
         "MlpPolicy",
         env,
-        objective="mean",
+        objective=TAIL if contender == DEFAULT else "mean",
         credit=settings.credit,
         min_episodes=settings.min_episodes,
         unit_scale=True,
@@ -225,9 +238,9 @@ class Recorder(BaseCallback):
         annealing = self.settings.annealed * self.settings.steps
         t = min(1.0, self.num_timesteps / annealing) if annealing else 1.0
         penalty = penalty_of(self.contender)
-        if penalty is None:
+        if penalty is None and self.contender != DEFAULT:
             buffer.objective = og.anneal("mean", self.contender, t) if t < 1 else og.parse(self.contender)
-        else:
+        elif penalty is not None:
             buffer.ranking.penalty = t * penalty
         self.stopped = self.stop()
 
@@ -429,7 +442,7 @@ def value_of(returns: np.ndarray, contender: str) -> float:
     """Return what a contender maximises, estimated without bias."""
     penalty = penalty_of(contender)
     if penalty is None:
-        return float(og.value(returns, contender))
+        return float(og.value(returns, objective_of(contender)))
     return float(returns.mean() - penalty * returns.var(ddof=1))
 
 
@@ -499,7 +512,9 @@ def signals(settings: Settings, names: Sequence[str], out: Path) -> dict[str, fl
     for name in names:
         if penalty_of(name) is None:
             episodes = [read_episodes(folder) for folder in seeds_of(settings, out, "mean")]
-            found[name] = float(np.mean([correlation(og.advantages(r, name), risky) for r, _, risky in episodes]))
+            found[name] = float(
+                np.mean([correlation(og.advantages(r, objective_of(name)), risky) for r, _, risky in episodes])
+            )
     return found
 
 

@@ -46,7 +46,7 @@ from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
 from ordergrad.runs.statistics import metric_columns, read_returns
 from ordergrad.train.evaluation import fresh_episodes, write_returns
-from ordergrad.train.rl import seed_of
+from ordergrad.train.rl_model import seed_of
 
 Array = Any
 CLIPPED = ("ppo+clip:10", "ppo+clip:1")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 import ordergrad as og
 from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
@@ -60,7 +60,7 @@ def worst_tenth(p):
     return float(np.clip(0.1 - before, 0.0, mass[order]) @ costs[order] / 0.1)
 
 
-@pytest.mark.parametrize("credit", ["episode", "telescoped"])
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
 def test_the_tail_of_the_cost_meets_the_limit_that_the_unconstrained_optimum_breaks(credit):
     assert worst_tenth(np.array([0.0, 0.0, 1.0])) == pytest.approx(19.0, abs=0.1)
     assert worst_tenth(np.array([0.0, 1.0, 0.0])) == pytest.approx(3.8, abs=0.1)
@@ -100,6 +100,57 @@ def test_the_advantage_is_that_of_the_return_less_that_of_the_cost(cls):
     a_cost = og.advantages(costs, "uppercvar:0.25") / (4 * scale)
     expected = (2 * a - multiplier * 4 * a_cost) / (2 + 4 * multiplier)
     np.testing.assert_allclose(np.sort(buffer.advantages.ravel()), np.sort(expected), atol=1e-5)
+
+
+class Weighted(Bandit):
+    """Every other episode comes with a third of the weight."""
+
+    def step(self, action):
+        obs, reward, over, truncated, info = super().step(action)
+        return obs, reward, over, truncated, info | {"ordergrad_weight": 1.5 if self.np_random.random() < 0.5 else 0.5}
+
+
+def test_return_and_cost_are_those_of_the_weighted_episodes():
+    model = make_model(
+        env=DummyVecEnv([Weighted] * 2),
+        n_steps=16,
+        objective="cvar:0.5",
+        constraint=Constraint("uppercvar:0.25", limit=2.0, kp=1.0, ki=0.5),
+    )
+    seen = []
+
+    def keep(local, _):
+        seen.append(
+            [
+                (r, info["cost"], info["ordergrad_weight"])
+                for r, info in zip(local["rewards"], local["infos"], strict=True)
+            ]
+        )
+        return True
+
+    model.learn(32, callback=keep)
+    returns, costs, weights = np.array(seen).transpose(2, 1, 0).reshape(3, -1)
+    buffer = model.rollout_buffer
+    cost = float(og.value(costs, "uppercvar:0.25", sample_weight=weights))
+    assert buffer.stats["cost"] == pytest.approx(cost)
+    assert cost != pytest.approx(float(og.value(costs, "uppercvar:0.25")))
+    multiplier = 1.5 * (cost - 2.0) / costs.std()
+    assert buffer.stats["lambda"] == pytest.approx(multiplier)
+    share = len(weights) * weights / weights.sum()
+    a = share * og.advantages(returns, "cvar:0.5", sample_weight=weights) / (2 * returns.std())
+    a_cost = share * og.advantages(costs, "uppercvar:0.25", sample_weight=weights) / (4 * costs.std())
+    expected = (2 * a - multiplier * 4 * a_cost) / (2 + 4 * multiplier)
+    np.testing.assert_allclose(np.sort(buffer.advantages.ravel()), np.sort(expected), atol=1e-5)
+
+
+def test_costs_come_from_processes_of_their_own():
+    env = SubprocVecEnv([Bandit] * 2, start_method="spawn")
+    try:
+        model = make_model(env=env, n_steps=16, constraint=Constraint("uppercvar:0.25", limit=2.0)).learn(64)
+        assert model.rollout_buffer.stats["cost"] > 0
+        assert model.rollout_buffer.stats["lambda"] > 0
+    finally:
+        env.close()
 
 
 def test_costs_add_up_over_the_steps_of_an_episode_with_the_discount():

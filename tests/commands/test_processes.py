@@ -8,18 +8,17 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
-from gymnasium.wrappers import FilterObservation, FlattenObservation, TransformAction
 from stable_baselines3 import PPO
 
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, run_folder
-from ordergrad.train.rl import _check_spaces, check, train, trained
+from ordergrad.train.rl import train
+from ordergrad.train.rl_checks import check
+from ordergrad.train.rl_model import trained
 from ordergrad.train.rl_settings import RLSettings
 
 RUNS = """
@@ -122,43 +121,3 @@ def test_a_trained_policy_is_loaded_and_exported(tmp_path):
         assert exported.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
     with pytest.raises(UserError, match=r"seed-7.*does not exist: objective and seed must be those of a run in"):
         trained(tmp_path / "out", "cvar:0.2", 7)
-
-
-class Odd(gymnasium.Env):
-    def __init__(self, observation=None, action=None):
-        self.observation_space = observation or spaces.Box(0, 1, (3,))
-        self.action_space = action or spaces.Discrete(2)
-
-
-BOX = spaces.Box(0, 1, (2, 2))
-MINIGRID = spaces.Dict({"image": BOX, "direction": spaces.Discrete(4), "mission": spaces.Text(20)})
-
-
-@pytest.mark.parametrize(
-    ("observation", "wrap"),
-    [
-        (spaces.Dict({"a": BOX, "b": spaces.Discrete(3)}), FlattenObservation),
-        (spaces.Tuple((BOX, spaces.Discrete(3))), FlattenObservation),
-        (MINIGRID, lambda env: FlattenObservation(FilterObservation(env, ["direction", "image"]))),
-    ],
-)
-def test_the_hint_for_observations_works(observation, wrap):
-    with pytest.raises(UserError, match="observations must be arrays") as caught:
-        _check_spaces(Odd(observation))
-    assert ("['direction', 'image']" in str(caught.value)) == ("mission" in str(observation))
-    _check_spaces(wrap(Odd(observation)))
-
-
-@pytest.mark.parametrize("observation", [spaces.Text(5), spaces.Sequence(BOX), spaces.Dict({"a": spaces.Text(5)})])
-def test_observations_without_arrays_need_a_function(observation):
-    with pytest.raises(UserError, match="TransformObservation"):
-        _check_spaces(Odd(observation))
-
-
-def test_the_hint_for_unbounded_actions_works():
-    env = Odd(action=spaces.Box(-float("inf"), float("inf"), (2,)))
-    with pytest.raises(UserError, match=r"TransformAction\(env, lambda action: action, .*Box\(-1, 1, \(2,\)\)\)"):
-        _check_spaces(env)
-    _check_spaces(TransformAction(env, lambda action: action, spaces.Box(-1, 1, (2,))))
-    with pytest.raises(UserError, match="TransformAction"):
-        _check_spaces(Odd(action=spaces.Tuple((BOX, BOX))))

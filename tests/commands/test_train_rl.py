@@ -1,6 +1,7 @@
 """`ordergrad train rl`: small runs from start to end, stopping and resuming, and every kind of bad input."""
 
 import csv
+import errno
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import matplotlib.image
@@ -20,6 +22,7 @@ import pytest
 import torch
 import typer
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from typer.testing import CliRunner
 
 import ordergrad as og
@@ -27,6 +30,7 @@ from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.commands import cli
 from ordergrad.commands import train_rl as command
 from ordergrad.commands.train_rl import rl
+from ordergrad.runs import folder as folder_of_runs
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import (
     METRICS,
@@ -41,8 +45,11 @@ from ordergrad.runs.parallel import default_jobs, train_all
 from ordergrad.runs.plots import learning_curves, return_distributions, save
 from ordergrad.runs.statistics import read_returns, values_of
 from ordergrad.train.evaluation import fresh_episodes
-from ordergrad.train.rl import build, check, restore, run, seed_of, train
-from ordergrad.train.rl import save as save_model
+from ordergrad.train.observations import learn_scale
+from ordergrad.train.rl import _Recorder, run, train
+from ordergrad.train.rl_checks import check
+from ordergrad.train.rl_model import build, load_policy, restore, seed_of
+from ordergrad.train.rl_model import save as save_model
 from ordergrad.train.rl_settings import RLSettings
 
 torch.set_num_threads(1)
@@ -260,7 +267,7 @@ def test_an_outdated_environment_is_told_of_once(tmp_path):
 def test_environments_of_the_package_need_no_import():
     """In a process that has loaded nothing but the training, as those that train side by side do."""
     program = (
-        "from ordergrad.train.rl import check; from ordergrad.train.rl_settings import RLSettings;"
+        "from ordergrad.train.rl_checks import check; from ordergrad.train.rl_settings import RLSettings;"
         "print(check(RLSettings('ordergrad/GuardedMaze-v0', ('cvar:0.05',))).env_id)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -562,3 +569,133 @@ def test_figures_bear_gaps_and_single_points(tmp_path):
     nothing = {"mean": [(np.array([1.0, 2.0]), {"mean": np.array([np.nan, np.nan])})]}
     save(learning_curves(nothing, ["mean"]), tmp_path / "a.png")
     save(return_distributions({"mean": np.array([1.0, 1.0]), "max@2": np.array([np.inf])}), tmp_path / "b.png")
+
+
+def fail_at(monkeypatch, number):
+    """Make the number-th write of a run fail as on a full disk; return how often was written."""
+    written = []
+
+    def full(real):
+        def write(*arguments, **options):
+            written.append(arguments)
+            if len(written) == number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*arguments, **options)
+
+        return write
+
+    monkeypatch.setattr(os, "fsync", full(os.fsync))
+    names = {"loads": json.loads, "dumps": full(json.dumps), "JSONDecodeError": json.JSONDecodeError}
+    monkeypatch.setattr(folder_of_runs, "json", SimpleNamespace(**names))  # metrics, which are appended, begin with it
+    return written
+
+
+def test_a_full_disk_at_any_point_loses_nothing_and_says_so(tmp_path, monkeypatch):
+    arguments = ARGUMENTS.replace("-a mean --seeds 2", "--seeds 1").replace("--steps 1024", "--steps 512")
+    folder = run_folder(tmp_path / "out", "cvar:0.1", 0)
+    failures = 0
+    for number in itertools.count(1):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        with monkeypatch.context() as patched:
+            fail_at(patched, number)
+            result = invoke(tmp_path / "out", arguments)
+        if result.exit_code == 0:
+            break
+        failures += 1
+        output = " ".join(result.output.split())
+        assert "Error: no space left to write" in output, (number, result.exception)
+        assert "Make room and run the same command again" in output
+        assert not list((tmp_path / "out").rglob("*.part"))
+        assert [json.loads(line) for line in read_text(folder / METRICS).splitlines()] == read_metrics(folder / METRICS)
+        if (folder / "checkpoint.safetensors").exists():
+            read_checkpoint(folder / "checkpoint.safetensors")
+        resume = " --resume" if (tmp_path / "out" / "config.json").exists() else ""
+        result = invoke(tmp_path / "out", arguments + resume)
+        assert result.exit_code == 0, result.output
+        assert [row["step"] for row in read_metrics(folder / METRICS)] == [256, 512]
+        assert (tmp_path / "out" / "results.csv").exists()
+    assert failures >= 8  # the configuration, metrics, checkpoints, episodes, results, two pictures
+
+
+def read_text(path):
+    return path.read_text() if path.exists() else ""
+
+
+def test_metrics_that_were_cut_short_are_written_again(tmp_path):
+    assert train(replace(TINY, steps=512), "mean", 0, tmp_path)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 768, "epi')
+    assert train(TINY, "mean", 0, tmp_path)
+    assert [row["step"] for row in read_metrics(tmp_path / METRICS)] == [256, 512, 768, 1024]
+
+
+# Networks and observations ------------------------------------------------------------------------------------------
+
+
+def test_the_network_and_the_batches_are_those_of_the_settings(tmp_path):
+    settings = replace(TINY, network="8,16", batch_size=128, epochs=2)
+    model = build(settings, "mean", 0)
+    assert [layer.out_features for layer in model.policy.mlp_extractor.policy_net if hasattr(layer, "weight")] == [
+        8,
+        16,
+    ]
+    assert (model.batch_size, model.n_epochs) == (128, 2)
+    assert model.learn(256)._n_updates == 2
+    with pytest.raises(UserError, match="network must be widths such as 64,64; got '64x64'"):
+        check(replace(TINY, network="64x64"))
+
+
+def test_normalised_observations_have_the_mean_and_deviation_of_those_seen(tmp_path):
+    """Fixed during a rollout and its update, so that the ratio of PPO begins at 1."""
+    model = build(replace(TINY, normalize=True, epochs=1, batch_size=256), "mean", 0)
+    extractor = model.policy.features_extractor
+    observations, ratios = [], []
+    callback = _Recorder(tmp_path, TINY, "mean", 1, lambda: False, lambda row: None)
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            observations.append(self.locals["obs_tensor"].numpy().copy())
+            return True
+
+        def _on_rollout_end(self):
+            buffer = self.model.rollout_buffer
+            _, log_prob, _ = self.model.policy.evaluate_actions(
+                torch.tensor(buffer.observations), torch.tensor(buffer.actions).flatten()
+            )
+            ratios.append(np.abs(log_prob.detach().numpy() - buffer.log_probs.ravel()).max())
+
+    model.learn(512, [callback, Watch()])
+    learn_scale(model.policy)
+    assert max(ratios) < 1e-5
+    seen = np.concatenate(observations)
+    assert float(extractor.count) == pytest.approx(len(seen), abs=2 * 4)  # and the last of each rollout
+    np.testing.assert_allclose(extractor.mean, seen.mean(0), atol=0.02)
+    np.testing.assert_allclose(extractor.variance, seen.var(0), rtol=0.05)
+    normal = extractor(torch.tensor(seen)).numpy()
+    np.testing.assert_allclose(normal.std(0), 1.0, atol=0.05)
+
+
+def test_a_run_with_normalised_observations_resumes_exactly(tmp_path):
+    settings = replace(TINY, normalize=True, network="16")
+    updates = []
+    assert not train(settings, "mean", 0, tmp_path / "a", stop=lambda: len(updates) >= 2, report=updates.append)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    for name in "ab":
+        assert train(settings, "mean", 0, tmp_path / name)
+    a, b = (read_checkpoint(tmp_path / name / "checkpoint.safetensors")[0] for name in "ab")
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    model = build(settings, "mean", 0)
+    load_policy(model, a)
+    counts = [x for name, x in a.items() if name.endswith("features_extractor.count")]
+    assert float(counts[0]) == pytest.approx(1024, abs=4 * 4)
+    assert train(settings, "mean", 0, tmp_path / "a")
+
+
+def test_images_are_not_normalised_twice():
+    gym.register("Picture-v0", Picture)
+    with pytest.raises(UserError, match="normalize is not for images"):
+        check(replace(TINY, env_id="Picture-v0", normalize=True))
+
+
+class Picture(Countdown):
+    observation_space = spaces.Box(0, 255, (36, 36, 3), np.uint8)

@@ -20,15 +20,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 RUN = ("python", "console")
 LONGEST = 1500
-LONGER = {"docs/mathematics.md": 2000, "docs/adapters/sb3.md": 1850, "docs/commands/score.md": 2030}
+LONGER = {"docs/mathematics.md": 2000, "docs/adapters/sb3.md": 1850}
 LONGER |= {"docs/studies/llm_countdown.md": 1950}
 OTHER_OPENINGS = {
     "README.md",
     "docs/index.md",
     "docs/adapters/sb3.md",
     "docs/adapters/trl.md",
-    "docs/commands/advise.md",
-    "docs/commands/score.md",
     "docs/studies/llm_countdown.md",
     "docs/studies/pretrained.md",
     "docs/studies/return_capping.md",

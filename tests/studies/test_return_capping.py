@@ -110,3 +110,24 @@ def test_the_lander_shows_the_return_so_far(study):
     env.reset()
     obs, rewards, _, _ = env.step(np.array([0, 2]))
     np.testing.assert_allclose(obs[:, -1] * 256, rewards, rtol=1e-4)
+
+
+def test_the_tables_follow_from_the_runs(study):
+    folder = studies.FOLDER / "results" / "return_capping"
+    records = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    for rows, name in ((study.table(records), "contenders"), (study.others(records), "others")):
+        expected = studies.read(folder / f"{name}.csv")
+        assert len(rows) == len(expected)
+        for row, other in zip(rows, expected, strict=True):
+            for column, value in row.items():
+                if isinstance(value, float):
+                    assert float(other[column]) == pytest.approx(value, rel=1e-3, abs=1e-3, nan_ok=True)
+
+
+def test_the_best_policies_have_their_values_beside_other_objectives(study):
+    quantiles = [float(q) for q in np.repeat([-16.0, 100.0], 50)]
+    shared = {"env": "bets", "seed": 0, "quantiles": quantiles}
+    records = [{"method": "mean", "objective": "mean"} | shared, {"method": "ours", "objective": "var:0.2"} | shared]
+    records[1]["own"] = 90.0
+    (row,) = study.others(records)
+    assert (row["ours"], row["mean"], row["value"], row["best possible"]) == (90.0, -16.0, 106.0, 112.0)

@@ -215,3 +215,23 @@ def test_maskable_ppo_learns_with_the_wrapper():
     model = contrib.MaskablePPO("MlpPolicy", env, n_steps=16, batch_size=64, n_epochs=1, seed=0, device="cpu")
     model.learn(64)
     assert env.transform.total == 32
+
+
+@pytest.mark.parametrize(("objective", "risky"), [("mean", True), ("cvar:0.2", False)])
+def test_trpo_learns_what_the_objective_prefers(objective, risky):
+    contrib = pytest.importorskip("sb3_contrib")
+    model = contrib.TRPO(
+        "MlpPolicy",
+        gambles(16, objective),
+        n_steps=32,
+        batch_size=256,
+        target_kl=0.05,
+        gamma=1.0,
+        seed=0,
+        device="cpu",
+        policy_kwargs={"net_arch": [8]},
+    )
+    model.learn(16 * 32 * 15)
+    first = model.policy.obs_to_tensor(np.array([[1.0, 0.0]], np.float32))[0]
+    share = model.policy.get_distribution(first).distribution.probs[0, 1].item()
+    assert share > 0.8 if risky else share < 0.2

@@ -13,6 +13,7 @@ from ordergrad import __version__
 from ordergrad.commands.advise import advise
 from ordergrad.commands.eval import evaluate
 from ordergrad.commands.explain import explain
+from ordergrad.commands.play import play
 from ordergrad.commands.report import report
 from ordergrad.commands.score import score
 from ordergrad.commands.train_llm import llm
@@ -44,7 +45,7 @@ train = typer.Typer(
 )
 app = typer.Typer(no_args_is_help=True, context_settings=_HELP, pretty_exceptions_enable=False)
 app.callback()(_main)
-for command in (explain, score, advise, report):
+for command in (explain, score, advise, play, report):
     app.command()(command)
 app.command("eval")(evaluate)
 for command in (rl, llm):

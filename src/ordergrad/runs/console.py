@@ -2,10 +2,12 @@
 
 import importlib.util
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import METRICS, last_line, run_folder
+from ordergrad.runs.folder import METRICS, is_full_disk, last_line, run_folder
 from ordergrad.runs.parallel import Run, default_jobs, interruptible, train_all
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "chosen_jobs",
     "ending_resumable",
     "handling_errors",
+    "leaving_stdout",
     "need_packages",
     "plain",
     "reading_bars",
@@ -166,13 +169,16 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def handling_errors(console: Console) -> Generator[None]:
-    """End a command with exit code 2 and a message after a `UserError`, with 130 after Ctrl-C."""
+    """End a command with exit code 2 and a message after a `UserError` or on a full disk, with 130 after Ctrl-C."""
     try:
         yield
     except UserError as error:
-        Console(stderr=True, highlight=False, emoji=False).print(
-            f"[bold red]Error:[/] {plain(str(error))}", soft_wrap=True
-        )
+        _complain(str(error))
+        raise typer.Exit(2) from None
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        _complain(_full_disk(error))
         raise typer.Exit(2) from None
     except Stopped as stopped:
         console.print(f"Stopped; checkpoints are in {plain(str(stopped))}. Run the same command with --resume.")
@@ -182,6 +188,34 @@ def handling_errors(console: Console) -> Generator[None]:
         raise typer.Exit(130) from None
 
 
+def _complain(message: str) -> None:
+    Console(stderr=True, highlight=False, emoji=False).print(f"[bold red]Error:[/] {plain(message)}", soft_wrap=True)
+
+
+def _full_disk(error: OSError) -> str:
+    return (
+        f"no space left to write {error.filename or 'a file'}; all that was written before is intact. Make room and "
+        "run the same command again, with --resume if it was training"
+    )
+
+
+@contextmanager
+def leaving_stdout(wanted: bool) -> Generator[None]:
+    """Send what libraries and processes print on standard output to standard error, if that is wanted."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with redirect_stdout(sys.stderr):
+            os.dup2(2, 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 @contextmanager
 def ending_resumable(out: Path, console: Console) -> Generator[None]:
     """End a script with a message after a `UserError`, and with 130 after Ctrl-C, saying how to continue."""
@@ -189,6 +223,10 @@ def ending_resumable(out: Path, console: Console) -> Generator[None]:
         yield
     except UserError as error:
         raise SystemExit(f"Error: {error}") from None
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        raise SystemExit(f"Error: {_full_disk(error)}") from None
     except KeyboardInterrupt:
         console.print(f"Stopped; results so far are in {out}. Run the same command with --resume to continue.")
         raise SystemExit(130) from None

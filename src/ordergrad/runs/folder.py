@@ -11,18 +11,21 @@ OUT/
   results.csv, results.json, *.png     results over all runs
 ```
 
-Files are replaced atomically: a killed run leaves the previous ones intact.
+Files are replaced atomically: a killed run and a full disk leave the previous ones intact.
 """
 
 import csv
 import datetime
+import errno
+import io
 import json
 import os
 import platform
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -36,12 +39,16 @@ __all__ = [
     "CHECKPOINT",
     "EVALUATION",
     "METRICS",
+    "append_metrics",
+    "is_full_disk",
     "last_line",
     "made_once",
     "open_folder",
     "provenance",
     "read_checkpoint",
     "read_metrics",
+    "read_settings",
+    "replacing",
     "run_folder",
     "trim_metrics",
     "write_checkpoint",
@@ -84,10 +91,14 @@ def open_folder(
             settings or by another command, is in use by another process, or cannot be written.
     """
     config = out / "config.json"
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    command = shlex.join(["ordergrad" if program == "__main__.py" else program, *sys.argv[1:]])
     try:
         if config.exists():
-            before = _settings_of(config, kind)
+            try:
+                before = read_settings(out, kind)
+            except UserError as error:
+                raise UserError(f"{error}; choose another --out") from error
             if not resume:
                 raise UserError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
             _compare(out, before, json.loads(json.dumps(settings)), set(may_change), set(may_grow))
@@ -97,6 +108,8 @@ def open_folder(
         _lock(out)
         write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
     except OSError as error:
+        if is_full_disk(error):
+            raise
         raise UserError(f"{out} cannot be the folder of a run ({error}); choose another --out") from error
 
 
@@ -126,18 +139,24 @@ def _lock(out: Path) -> None:
     _held[path] = descriptor
 
 
-def _settings_of(config: Path, kind: str) -> dict[str, Any]:
-    """Return the settings in a configuration of this kind."""
+def read_settings(out: Path, kind: str) -> dict[str, Any]:
+    """Return the settings of the run in a folder.
+
+    Raises:
+        UserError: It is not the folder of a run of this kind.
+    """
+    config = out / "config.json"
+    if not config.exists():
+        raise UserError(f"{out} is not the folder of a run: it has no config.json")
     try:
         content = json.loads(config.read_text())
         settings, made = dict(content["settings"]), content.get("kind", kind)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{config} is not the configuration of a run, or damaged ({type(error).__name__}: {error}); "
-            "choose another --out"
+            f"{config} is not the configuration of a run, or damaged ({type(error).__name__}: {error})"
         ) from error
     if made != kind:
-        raise UserError(f"{config.parent} is the folder of {made}, not of {kind}; choose another --out")
+        raise UserError(f"{out} is the folder of {made}, not of {kind}")
     return settings
 
 
@@ -183,7 +202,8 @@ def run_folder(out: Path, objective: str, seed: int) -> Path:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON by replacing the file atomically."""
-    _replace(path, (json.dumps(content, indent=2) + "\n").encode())
+    with replacing(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def made_once(path: Path, make: Callable[[], Any]) -> Any:
@@ -197,16 +217,22 @@ def made_once(path: Path, make: Callable[[], Any]) -> Any:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table by replacing the file atomically."""
-    temporary = _temporary(path)
-    with temporary.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    temporary.replace(path)
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        text.detach()
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with the same keys as CSV; nothing where there are none."""
     if rows:
         write_csv(path, list(rows[0]), [list(row.values()) for row in rows])
+
+
+def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
+    """Write the metrics of an update below those of the earlier ones."""
+    with _naming(path), path.open("ab", buffering=0) as file:
+        file.write((json.dumps(row) + "\n").encode())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -229,9 +255,10 @@ def last_line(path: Path) -> dict[str, Any] | None:
 
 def trim_metrics(path: Path, step: int) -> None:
     """Drop the metrics after a step, which a run resumed from a checkpoint writes again."""
-    kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
     if path.exists():
-        _replace(path, "".join(line + "\n" for line in kept).encode())
+        kept = [json.dumps(row) for row in read_metrics(path) if row["step"] <= step]
+        with replacing(path) as file:
+            file.write("".join(line + "\n" for line in kept).encode())
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
@@ -242,12 +269,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Array], state: Mapping[st
         tensors: NumPy arrays by name.
         state: Everything else, as JSON values; stored in the file's metadata.
     """
-    from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
+    from safetensors.numpy import save  # pyright: ignore[reportUnknownVariableType]
 
-    temporary = _temporary(path)
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}
-    save_file(arrays, temporary, {"state": json.dumps(state)})
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(save(arrays, {"state": json.dumps(state)}))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -277,12 +303,32 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _temporary(path: Path) -> Path:
+@contextmanager
+def replacing(path: Path) -> Generator[io.BufferedWriter]:
+    """Give a file that takes the place of another one once all of it is on the disk, and leaves nothing otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(path.name + ".part")
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with _naming(path), temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    temporary = _temporary(path)
-    temporary.write_bytes(content)
-    temporary.replace(path)
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Name the file in errors of writing to it, which do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Return whether a disk or a quota is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

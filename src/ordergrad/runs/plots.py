@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.runs.folder import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -115,8 +117,9 @@ def spectra(weights: Mapping[str, tuple[Array, Array]], title: str = "") -> "Fig
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure; the format follows from the name."""
-    figure.savefig(path)
+    """Write a figure by replacing the file atomically; the format follows from the name."""
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix[1:])
 
 
 def draw_histogram(axis: "Axes", samples: Mapping[str, Array], bins: int = 40) -> tuple[Array, dict[str, Array]]:

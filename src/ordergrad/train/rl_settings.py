@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
+from ordergrad.runs.settings import POSITIVE, Check, Setting, at_least, finite, within
 
-__all__ = ["RLSettings", "watched"]
+__all__ = ["RLSettings", "watched", "widths"]
+
+_WIDTHS = Check("be widths such as 64,64", lambda text: all(part.isdecimal() and int(part) for part in text.split(",")))
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,26 @@ class RLSettings:
     learning_rate: Annotated[float, Setting("Initial step size; falls linearly to 0.", POSITIVE)] = 1e-3
     batch_size: Annotated[int, Setting("Minibatch of PPO, in steps.", at_least(2))] = 256
     epochs: Annotated[int, Setting("Passes of PPO over the steps of an update.", at_least(1))] = 6
+    network: Annotated[
+        str | None, Setting("Widths of the hidden layers.", _WIDTHS, default="64,64; none behind an image network")
+    ] = None
+    normalize: Annotated[bool, Setting("Subtract the mean of observations so far, and divide by their deviation.")] = (
+        False
+    )
     gamma: Annotated[float, Setting("Discount of the critic.", within("(0, 1]"))] = 0.999
     gae_lambda: Annotated[float, Setting("GAE parameter of the critic.", within("(0, 1]"))] = 0.98
     entropy: Annotated[float, Setting("Coefficient of the entropy bonus.", finite(negative=False))] = 0.01
     episodes: Annotated[int, Setting("Fresh episodes on which each policy is evaluated.", at_least(2))] = 500
+
+
+def widths(network: str) -> list[int]:
+    """Return the widths of layers from their text.
+
+    Example:
+        >>> widths("128,64")
+        [128, 64]
+    """
+    return [int(part) for part in network.split(",")]
 
 
 def watched(objectives: tuple[str, ...]) -> tuple[str, ...]:
