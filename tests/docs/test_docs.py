@@ -21,14 +21,8 @@ BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 RUN = ("python", "console")
 LONGEST = 1500
 LONGER = {"docs/mathematics.md": 2000, "docs/studies/llm_countdown.md": 1950}
-OTHER_OPENINGS = {
-    "README.md",
-    "docs/index.md",
-    "docs/studies/llm_countdown.md",
-    "docs/studies/pretrained.md",
-    "docs/studies/return_capping.md",
-}
-OTHER_COMMENTS = {"README.md", "docs/adapters/trl.md", "docs/commands/advise.md", "docs/commands/score.md"}
+OTHER_OPENINGS = {"README.md", "docs/index.md", "docs/studies/llm_countdown.md"}
+OTHER_COMMENTS = {"README.md", "docs/adapters/trl.md"}
 SHOWN = ("py", "sh", "bash", "diff", "spectrum", "yaml", "")
 
 
