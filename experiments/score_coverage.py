@@ -1,9 +1,11 @@
 """Coverage of the intervals of `ordergrad score` on logs of 0/1 rewards: how often they hold the expectation.
 
-Logs are drawn from prompts whose success rates are beta distributed (or all the same). Three intervals of the mean,
+Logs are drawn from prompts whose success rates are beta distributed (or all the same). Five intervals of the mean,
 pass@4 and the mean of the worst tenth:
 
 * `ordergrad score`'s;
+* the same with C - 1 degrees of freedom, C the number of prompts;
+* that with the jackknife over prompts (CR3) as its error;
 * Student's over prompts, the steps of each averaged;
 * Student's over groups, as if the groups of a prompt at several steps were of different prompts.
 
@@ -22,9 +24,14 @@ from scipy.stats import t
 
 import ordergrad as og
 from ordergrad.runs.folder import provenance, write_csv, write_json
+from ordergrad.score.means import bounded_interval
 from ordergrad.score.summary import Summary
 
 OBJECTIVES = ("mean", "max@4", "cvar:0.1@8")
+INTERVALS = (
+    *("ordergrad score", "C - 1 degrees of freedom", "jackknife over prompts"),
+    *("Student over prompts", "Student over groups"),
+)
 
 
 class Law(NamedTuple):
@@ -65,11 +72,18 @@ def student(values: Any) -> tuple[float, float]:
     return values.mean() - half, values.mean() + half
 
 
+def bounded(values: Any, rewards: int, jackknife: bool) -> tuple[float, float]:
+    """Return the interval of `ordergrad score` with C - 1 degrees of freedom, from the values of C prompts."""
+    c = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(c) * math.sqrt(c / (c - 1) if jackknife else 1)
+    return bounded_interval(float(values.mean()), error, c, rewards, (0.0, 1.0))
+
+
 def coverage(law: Law, repetitions: int) -> list[list[Any]]:
     """Return law, objective, interval, coverage and mean half-length."""
     truth = expectations(law)
-    hits = np.zeros((len(OBJECTIVES), 3))
-    lengths = np.zeros((len(OBJECTIVES), 3))
+    hits = np.zeros((len(OBJECTIVES), len(INTERVALS)))
+    lengths = np.zeros_like(hits)
     at, prompt = np.divmod(np.arange(law.steps * law.prompts), law.prompts)
     sizes = np.full(len(at), law.tries)
     for seed in range(repetitions):
@@ -80,15 +94,19 @@ def coverage(law: Law, repetitions: int) -> list[list[Any]]:
         summary.add(x.ravel(), sizes, steps=at.astype(float), units=prompt.astype(np.uint64))
         for j, row in enumerate(summary.tables()["values"]):
             values = og.value(x, row["objective"])
-            ends = (row["low"], row["high"]), student(values.mean(axis=0)), student(values.ravel())
+            by_prompt = values.mean(axis=0)
+            ends = (
+                (row["low"], row["high"]),
+                *(bounded(by_prompt, x.size, jackknife) for jackknife in (False, True)),
+                *(student(by_prompt), student(values.ravel())),
+            )
             for i, (low, high) in enumerate(ends):
                 hits[j, i] += low <= truth[j] <= high
                 lengths[j, i] += (high - low) / 2
-    names = ("ordergrad score", "Student over prompts", "Student over groups")
     return [
         [law.name, objective, name, round(hits[j, i] / repetitions, 3), round(lengths[j, i] / repetitions, 4)]
         for j, objective in enumerate(OBJECTIVES)
-        for i, name in enumerate(names)
+        for i, name in enumerate(INTERVALS)
     ]
 
 

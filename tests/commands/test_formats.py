@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,10 @@ from ordergrad.commands.cli import app
 from ordergrad.runs.errors import UserError
 from ordergrad.score.logs import score_log
 from ordergrad.score.opening import open_logs
-from ordergrad.score.settings import LogSettings
+from ordergrad.score.settings import LogSettings, ScoreSettings
+
+WRITTEN = Path(__file__).parent / "logs"
+"""Files that the packages wrote themselves: see tests/support/verifiers_logs.py."""
 
 
 def readings(*arguments, **settings):
@@ -148,6 +152,45 @@ def test_verifiers_and_prime_rl(tmp_path):
     found = reading(lines(tmp_path / "traces.jsonl", rows))
     assert found[0] == "read as prime-rl: group = group_id, reward = rewards.correct.score + 0.5*rewards.style.score"
     assert found[1:] == (6, 24, rewards.mean() + 0.5)
+
+
+def test_traces_that_verifiers_wrote():
+    """Three tasks of three tries; a trace that failed and the traces of the judge do not count."""
+    [(name, read_as, groups, used, mean)] = readings(WRITTEN / "verifiers")
+    assert (name, groups, used) == ("verifiers", 3, 9)
+    assert read_as == (
+        "read as verifiers: group = task, reward = reward, where ok=true, where trainable=true (reward = the weighted "
+        "sum of rewards.correct, rewards.style)"
+    )
+    rows = [json.loads(line) for line in (WRITTEN / "verifiers/traces.jsonl").read_text().splitlines()]
+    correct = [row["traces"][0]["rewards"]["correct"]["score"] for row in rows if row["ok"]]
+    assert mean == np.mean(correct) + 0.5
+    assert reading(WRITTEN / "verifiers", reward="rewards.correct")[3] == np.mean(correct)
+    [log] = open_logs([str(WRITTEN / "verifiers")], ScoreSettings())
+    assert log.columns.length == "tokens"
+
+
+def test_rollouts_of_prime_rl():
+    """Training and evaluation are two logs; the effective episodes are among all of them and do not count twice."""
+    evaluation, training = readings(WRITTEN / "prime_rl")
+    assert (evaluation[0], training[0]) == ("eval", "train")
+    assert evaluation[2:4] == training[2:4] == (4, 12)
+    assert training[1].startswith("read as prime-rl: group = task + step, reward = reward, where ok=true")
+    effective = readings(WRITTEN / "prime_rl/rollouts/step_1/train/effective/traces.jsonl")
+    assert effective[0][2:4] == (1, 3)
+
+
+def test_a_trace_on_each_line(tmp_path):
+    rows = [
+        {"task": {"data": {"idx": i}}, "nodes": [], "rewards": {"a": r, "b": 0.25}, "errors": []}
+        for i, row in enumerate(tries().tolist())
+        for r in row
+    ]
+    file = lines(tmp_path / "traces.jsonl", rows)
+    assert reading(file)[1:] == (6, 24, tries().mean() + 0.25)
+    file.write_text(file.read_text() + '{"task"')
+    with pytest.raises(UserError, match=r"row 25: reward is missing"):
+        readings(file)
 
 
 # Evaluations

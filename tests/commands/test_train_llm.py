@@ -135,7 +135,7 @@ def test_a_model_and_a_reward_of_ones_own(tmp_path, monkeypatch):
     common = ["-o", "top:2@3", *own, *FLAGS]
     result = command(*common, "--out", "half", "--success", "0.5", "--learning-rate", "1e-4")
     assert result.exit_code == 0, result.output
-    assert "completions were cut short at 3 tokens" in result.output
+    assert "Completions were cut short at 3 tokens" in result.output
     assert {row["pass_at_k"] for row in csv.DictReader((tmp_path / "half/results.csv").open())} == {"1.0"}
     metrics = read_metrics(run_folder(tmp_path / "half", "top:2@3", 0) / "metrics.jsonl")
     assert metrics[-1]["ordergrad/pass@1"] == 1

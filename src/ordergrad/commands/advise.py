@@ -1,6 +1,5 @@
 """The command `ordergrad advise`: from a goal to the lines that train on it."""
 
-import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import options_from
+from ordergrad.commands.options import AsJson, options_from, print_json
 from ordergrad.runs.console import handling_errors, need_packages, plain, reading_bars
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import Setting, check_settings
-from ordergrad.runs.tables import Table, decimals, json_values, number, number_text, text
+from ordergrad.runs.tables import Table, decimals, number, number_text, text
 from ordergrad.runs.terminal import show_table
 from ordergrad.score.settings import LogSettings
 from ordergrad.weights import level_note
@@ -64,7 +63,7 @@ def advise(
     ] = None,
     *,
     settings: dict[str, Any],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the objective and nothing else.")] = False,
 ) -> None:
     """Recommend an objective, its K and its baseline for a goal, with the lines for your trainer."""
@@ -107,7 +106,7 @@ def advise(
             content = _content(result, graded, success, tool, asked.trainer)
         _show(console, result, content)
         if as_json:
-            typer.echo(json.dumps(json_values(content)))
+            print_json(content)
         elif quiet and content["recommended"] is not None:
             typer.echo(content["recommended"]["objective"])
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import named_values, options_from
-from ordergrad.runs.console import handling_errors, need_packages, plain
+from ordergrad.commands.options import AsJson, Quiet, named_values, options_from, print_json
+from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages, plain
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import open_folder, write_csv
+from ordergrad.runs.folder import open_folder, write_csv, write_rows
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, check_settings, finite
 from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.runs.terminal import show_table
@@ -19,6 +19,7 @@ from ordergrad.runs.terminal import show_table
 __all__ = ["evaluate"]
 
 _NEEDED = ("torch", "trl", "transformers", "datasets", "peft")
+_LEAD = ("test", "model", "over", "measure", "lead", "low", "high")
 _SHARES = ("pass", "cut short", "no reward")
 
 
@@ -64,20 +65,25 @@ def evaluate(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/eval"),
     resume: Annotated[bool, typer.Option("--resume", help="Keep the models that have been measured.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure language models: pass@k, pass^k, rewards and lengths, with 95% intervals over problems."""
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False, quiet=quiet or as_json)
     with handling_errors(console):
         need_packages("evaluation", _NEEDED, "llm")
         asked = EvalSettings(tuple(data), tuple(stop or ()), named_values("template", template), **settings)
         check_settings(asked)
-        _compare(asked, model, base, out, resume, console)
+        with leaving_stdout(quiet or as_json):
+            content = _compare(asked, model, base, out, resume, console)
+        if as_json:
+            print_json(content)
 
 
 def _compare(
     settings: EvalSettings, models: Sequence[str], base: str | None, out: Path, resume: bool, console: Console
-) -> None:
-    """Measure the models that have not been measured yet, and show all."""
+) -> dict[str, Any]:
+    """Measure the models that have not been measured yet, and show all; return it for ``--json``."""
     from ordergrad.evaluate.evaluation import measures, read_evaluation
     from ordergrad.evaluate.models import base_of
     from ordergrad.train.tasks import load_problems, named_files
@@ -98,10 +104,12 @@ def _compare(
         test: {name: measures(read_evaluation(_file(out, name, test)), settings.success) for name in names}
         for test in sets
     }
-    _write(out, found, names)
+    rows, ahead = _write(out, found, names)
     for test, measured in found.items():
         show_table(console, _table(test, measured, len(sets[test][0]), settings.samples))
     console.print(f"Written: {plain(str(out))}/measures.csv, leads.csv, completions of every model")
+    files = ["measures.csv", "leads.csv", *(_file(Path(), name, test) for name in names for test in sets)]
+    return {"out": out, "models": names, "measures": rows, "leads": ahead, "files": files}
 
 
 def _file(out: Path, model: str, test: str) -> Path:
@@ -126,24 +134,28 @@ def _measure(settings: EvalSettings, name: str, sets: Mapping[str, Any], out: Pa
         write_evaluation(_file(out, name, test), found)
 
 
-def _write(out: Path, found: dict[str, Any], names: list[str]) -> None:
+def _write(out: Path, found: dict[str, Any], names: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write the measures, and leads over the first model; return their rows."""
     from ordergrad.evaluate.evaluation import lead
 
     rows = [
-        (test, name, measure, x.mean, x.low, x.high, len(x.by_problem))
+        {"test": test, "model": name, "measure": measure}
+        | {"mean": x.mean, "low": x.low, "high": x.high, "problems": len(x.by_problem)}
         for test, measured in found.items()
         for name in names
         for measure, x in measured[name].items()
     ]
-    write_csv(out / "measures.csv", ("test", "model", "measure", "mean", "low", "high", "problems"), rows)
+    write_rows(out / "measures.csv", rows)
     ahead = [
-        (test, name, names[0], measure, *lead(x, measured[names[0]][measure])[:3])
+        {"test": test, "model": name, "over": names[0], "measure": measure}
+        | dict(zip(("lead", "low", "high"), lead(x, measured[names[0]][measure])[:3], strict=True))
         for test, measured in found.items()
         for name in names[1:]
         for measure, x in measured[name].items()
         if measure in measured[names[0]]
     ]
-    write_csv(out / "leads.csv", ("test", "model", "over", "measure", "lead", "low", "high"), ahead)
+    write_csv(out / "leads.csv", _LEAD, [tuple(row.values()) for row in ahead])
+    return rows, ahead
 
 
 def _table(test: str, measured: Mapping[str, Any], problems: int, samples: int) -> Table:

@@ -1,6 +1,5 @@
 """The command `ordergrad explain`: what objectives weigh."""
 
-import json
 import tempfile
 import webbrowser
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ordergrad.commands.options import AsJson, print_json
 from ordergrad.report.explain import Explanation, compare, draw, save_comparison, save_figure, shares, spark
 from ordergrad.report.explore import page, state
-from ordergrad.runs.tables import Column, Row, Table, count, decimals, json_values, number, percent, text
+from ordergrad.runs.tables import Column, Row, Table, count, decimals, number, percent, text
 from ordergrad.runs.terminal import show_table
 
 __all__ = ["explain"]
@@ -27,7 +27,7 @@ def explain(
     n: Annotated[int | None, typer.Option("--n", help="Group size N.", show_default="16, or twice K")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the picture to this file (PNG, SVG, PDF).")] = None,
     web: Annotated[bool, typer.Option("--web", help="Open the first objective as an interactive page.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what an objective weighs: ranks, samples, quantiles, and how far it is from the risk it is named after."""
     if plot is not None and plot.suffix.lower() not in _PICTURES:
@@ -40,7 +40,7 @@ def explain(
         raise typer.BadParameter(str(error)) from error
     console = Console(highlight=False, quiet=as_json)
     if as_json:
-        typer.echo(json.dumps({"objectives": [_content(result) for result in results]}))
+        print_json({"objectives": [_content(result) for result in results]})
     elif len(results) == 1:
         _show_one(results[0], console)
     else:
@@ -59,7 +59,7 @@ def explain(
 
 def _content(result: Explanation) -> dict[str, Any]:
     """Return what is known of an objective as plain values: what ``--json`` prints."""
-    content = {
+    return {
         "objective": str(result.objective),
         "n": result.n,
         "k": result.k,
@@ -69,7 +69,6 @@ def _content(result: Explanation) -> dict[str, Any]:
         "sample_weights": list(map(float, result.w)),
         "risks": [{"reward": name, "finite": v, "population": whole} for name, v, whole in result.risks],
     }
-    return json_values(content)
 
 
 def _open_page(result: Explanation, console: Console) -> None:

@@ -3,17 +3,25 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import Setting, settings_of
+from ordergrad.runs.tables import json_values
 
-__all__ = ["named_values", "options_from"]
+__all__ = ["AsJson", "Quiet", "named_values", "options_from", "print_json"]
 
 Command = Callable[..., None]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print the document of ``--json``: unknown numbers are null, paths are text."""
+    typer.echo(json.dumps(json_values(content), default=str))
 
 
 def options_from(kind: type) -> Callable[[Command], Command]:

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from ordergrad.commands.options import options_from
+from ordergrad.commands.options import AsJson, Quiet, options_from, print_json
 from ordergrad.estimators import value
-from ordergrad.runs.console import handling_errors, need_packages, plain
+from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages, plain
 from ordergrad.runs.settings import Setting, at_least, check_settings
 from ordergrad.runs.tables import Table, count, number, text
 from ordergrad.runs.terminal import show_table
@@ -50,19 +50,25 @@ def play(
     export: Annotated[
         Path | None, typer.Option(help="Write the policy as a zip for PPO.load of Stable-Baselines3.")
     ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Play episodes of a trained policy; watch or record the worst, median or best one."""
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False, quiet=quiet or as_json)
     with handling_errors(console):
         need_packages("playing", _NEEDED, "rl")
         asked = PlaySettings(**settings)
         check_settings(asked)
-        _play(asked, run, watch, record, export, console)
+        with leaving_stdout(quiet or as_json):
+            content = _play(asked, run, watch, record, export, console)
+        if as_json:
+            print_json(content)
 
 
 def _play(
     settings: PlaySettings, run: Path, watch: bool, recording: Path | None, export: Path | None, console: Console
-) -> None:
+) -> dict[str, Any]:
+    """Play, show, record and export; return what ``--json`` prints."""
     import ordergrad.train.play as playing
     from ordergrad.train.rl_model import export as write_policy
     from ordergrad.train.rl_model import settings_of_run, trained
@@ -101,6 +107,19 @@ def _play(
     if export is not None:
         write_policy(policy, export)
         console.print(f"Exported: {plain(str(export))}")
+    return {
+        "run": run,
+        "env_id": its.env_id,
+        "objective": objective,
+        "seed": settings.seed,
+        "episodes": list(map(_row, episodes)),
+        "chosen": _row(chosen),
+        "files": [file for file in (recording, export) if file is not None],
+    }
+
+
+def _row(episode: "Episode") -> dict[str, Any]:
+    return {"episode": episode.number, "return": episode.total, "length": episode.length}
 
 
 def _table(episodes: "Sequence[Episode]", objective: str, title: str) -> Table:
@@ -110,7 +129,7 @@ def _table(episodes: "Sequence[Episode]", objective: str, title: str) -> Table:
     rows: list[dict[str, Any]] = []
     for which in get_args(get_type_hints(PlaySettings)["which"]):
         chosen = choose(episodes, which)
-        rows.append({"which": which, "episode": chosen.number, "return": chosen.total, "length": chosen.length})
+        rows.append({"which": which} | _row(chosen))
     known = [f"{name} {value(returns, name, small='shrink'):.4g}" for name in dict.fromkeys(("mean", objective))]
     caption = f"Of these episodes: {', '.join(known)}."
     if left_out := len(episodes) - len(returns):

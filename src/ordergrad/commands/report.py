@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ordergrad.commands.options import AsJson, Quiet, print_json
 from ordergrad.report import gather
 from ordergrad.report.page import render, write
 from ordergrad.runs.console import handling_errors, need_packages
@@ -29,9 +30,11 @@ def report(
         Path | None, typer.Option(help="The HTML file.", show_default="report.html in RUN; of several, here")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write one self-contained HTML file about runs, and its figures as PNG and CSV beside it."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, quiet=quiet or as_json)
     with handling_errors(console):
         need_packages("a report", _NEEDED, "cli")
         path = _target(out, runs, overwrite)
@@ -47,6 +50,10 @@ def report(
         markup=False,
         soft_wrap=True,
     )
+    if as_json:
+        print_json(
+            {"report": path, "figures": figures, "pictures": [picture.name for picture in pictures], "runs": runs}
+        )
 
 
 def _target(out: Path | None, runs: Sequence[Path], overwrite: bool) -> Path:
@@ -85,5 +92,5 @@ def _made() -> list[tuple[str, str]]:
     return [
         ("made on", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")),
         ("with", f"ordergrad {metadata.version('ordergrad')}"),
-        ("by", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        ("by", shlex.join(["ordergrad", *sys.argv[1:]])),
     ]

@@ -1,6 +1,5 @@
 """The command `ordergrad score`: objectives measured on reward logs, as tables and files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import options_from
+from ordergrad.commands.options import AsJson, Quiet, options_from, print_json
 from ordergrad.runs.console import handling_errors, need_packages, plain, reading_bars
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
@@ -51,8 +50,8 @@ def score(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the files and folders that are named.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure objectives on logs of rewards, and find the groups that carry a gradient."""
     console = Console(highlight=False, emoji=False, quiet=quiet or as_json)
@@ -128,7 +127,7 @@ def score(
             write_score(out, settings, results)
             console.print(f"tables written to {plain(str(out))}")
         if as_json:
-            typer.echo(json.dumps(results))
+            print_json(results)
 
 
 def _parsed(objectives: Sequence[str]) -> list[str]:

@@ -9,8 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import named_values, options_from
-from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
+from ordergrad.commands.options import AsJson, Quiet, named_values, options_from, print_json
+from ordergrad.runs.console import (
+    Stopped,
+    chosen_jobs,
+    handling_errors,
+    leaving_stdout,
+    need_packages,
+    plain,
+    train_under_progress,
+)
 from ordergrad.runs.folder import EVALUATION, open_folder, write_rows
 from ordergrad.runs.statistics import powers_of_two
 from ordergrad.runs.terminal import show_table
@@ -23,6 +31,7 @@ from ordergrad.train.tasks import countdown_level
 __all__ = ["llm"]
 
 _CUT, _OFTEN = "completions/clipped_ratio", 0.05
+_FILES = ("results.csv", "measures.csv", "leads.csv", "pass_at_k.png")
 _NEEDED = ("torch", "trl", "transformers", "datasets", "peft", "matplotlib")
 
 
@@ -49,9 +58,11 @@ def llm(
     jobs: Annotated[
         int | None, typer.Option(help="Runs in parallel.", show_default="one per processor; 1 with a GPU")
     ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Post-train language models on objectives of the reward distribution, and compare their pass@k."""
-    console = Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False, quiet=quiet or as_json)
     with handling_errors(console):
         need_packages("training", _NEEDED, "llm")
         lists: dict[str, Any] = {
@@ -60,9 +71,14 @@ def llm(
             "template": named_values("template", template),
         }
         asked = LLMSettings((objective, *(against or ())), **_defaults(**settings) | settings | lists)
-        if not _train(asked, out, resume, jobs, console):
+        content: dict[str, Any] = {"out": out, "finished": False}
+        with leaving_stdout(quiet or as_json):
+            if _train(asked, out, resume, jobs, console):
+                content |= {"finished": True} | _summarise(asked, out, console)
+        if as_json:
+            print_json(content)
+        if not content["finished"]:
             raise Stopped(out)
-        _summarise(asked, out, console)
 
 
 def _defaults(data: str, samples: int, lora: bool, model: str = "", **_: Any) -> dict[str, Any]:
@@ -108,36 +124,46 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
     return "  ".join([*shown, f"cut short {cut:.0%}"] if cut >= _OFTEN else shown)
 
 
-def _warn_of_cuts(settings: LLMSettings, models: Models, console: Console) -> None:
-    """Warn if many of the last training completions were cut short."""
+def _cuts(settings: LLMSettings, models: Models) -> str | None:
+    """Return a warning if many of the last training completions were cut short."""
     shares = {
         name: max((row.get(_CUT, 0.0) for row in contender.last), default=0.0)
         for name, contender in models.contenders.items()
     }
     often = [f"{name} {share:.0%}" for name, share in shares.items() if share >= _OFTEN]
-    if often:
-        console.print(
-            f"[yellow]Warning:[/] completions were cut short at {settings.max_completion} tokens at the end of "
-            f"training ({', '.join(often)}) and scored as they were: raise --max-completion."
-        )
+    if not often:
+        return None
+    return (
+        f"Completions were cut short at {settings.max_completion} tokens at the end of training ({', '.join(often)}) "
+        "and scored as they were: raise --max-completion."
+    )
 
 
-def _summarise(settings: LLMSettings, out: Path, console: Console) -> None:
-    """Write and show pass@k of every trained model, with 95% intervals."""
+def _summarise(settings: LLMSettings, out: Path, console: Console) -> dict[str, Any]:
+    """Write and show pass@k of every trained model, with 95% intervals; return it for ``--json``."""
     from ordergrad.runs.plots import pass_curves, save
 
     models = load(out, asdict(settings))
-    write_rows(out / "results.csv", models.rows())
+    rows = models.rows()
+    write_rows(out / "results.csv", rows)
     show_table(console, pass_table(models))
     found = collected(settings, out)
-    write_summary(settings, out, found)
+    measures, ahead = write_summary(settings, out, found)
     for table in reliability_tables(found):
         show_table(console, table)
-    reason = nothing_learned(settings, out, found)
-    if reason:
-        console.print(f"[yellow]Warning:[/] {reason}")
-    _warn_of_cuts(settings, models, console)
+    notes = list(filter(None, (nothing_learned(settings, out, found), _cuts(settings, models))))
+    for note in notes:
+        console.print(f"[yellow]Warning:[/] {note}")
     ks = powers_of_two(settings.eval_samples)
     curves = {name: curve for name, (_, curve) in models.pass_curves().items()}
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
-    console.print(f"Written: {plain(str(out))}/results.csv, measures.csv, leads.csv, pass_at_k.png")
+    console.print(f"Written: {plain(str(out))}/{', '.join(_FILES)}")
+    return {
+        "data": settings.data,
+        "objectives": settings.objectives,
+        "pass_at_k": rows,
+        "measures": measures,
+        "leads": ahead,
+        "notes": notes,
+        "files": _FILES,
+    }

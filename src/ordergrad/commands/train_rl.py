@@ -10,8 +10,16 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import named_values, options_from
-from ordergrad.runs.console import Stopped, chosen_jobs, handling_errors, need_packages, plain, train_under_progress
+from ordergrad.commands.options import AsJson, Quiet, named_values, options_from, print_json
+from ordergrad.runs.console import (
+    Stopped,
+    chosen_jobs,
+    handling_errors,
+    leaving_stdout,
+    need_packages,
+    plain,
+    train_under_progress,
+)
 from ordergrad.runs.contenders import pooled
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, write_json, write_rows
@@ -23,6 +31,7 @@ from ordergrad.weights import smallest_group
 
 __all__ = ["rl"]
 
+_FILES = ("results.csv", "results.json", "returns.png", "learning.png")
 _NEEDED = ("torch", "gymnasium", "stable_baselines3", "safetensors", "matplotlib")
 
 
@@ -41,9 +50,11 @@ def rl(
     out: Annotated[Path | None, typer.Option(help="Folder of the results.", show_default="runs/ENV_ID")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     jobs: Annotated[int | None, typer.Option(help="Runs in parallel.", show_default="one per processor")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train policies on objectives of the return distribution, and compare them."""
-    console = Console()
+    console = Console(quiet=quiet or as_json)
     with handling_errors(console):
         need_packages("training", _NEEDED, "rl")
         from ordergrad.train.rl_checks import check
@@ -51,9 +62,14 @@ def rl(
         objectives = (objective, *(against or ()))
         asked = check(RLSettings(env_id, objectives, env_args=named_values("env-arg", env_arg), **settings))
         folder = out or Path("runs") / asked.env_id.replace("/", "-").replace(":", "-")
-        if not _train(asked, folder, resume, jobs, console):
+        content: dict[str, Any] = {"out": folder, "finished": False}
+        with leaving_stdout(quiet or as_json):
+            if _train(asked, folder, resume, jobs, console):
+                content |= {"finished": True} | _summarise(asked, folder, console)
+        if as_json:
+            print_json(content)
+        if not content["finished"]:
             raise Stopped(folder)
-        _summarise(asked, folder, console)
 
 
 def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, console: Console) -> bool:
@@ -77,8 +93,8 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
     return "  ".join(known) or "no episode has ended yet"
 
 
-def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
-    """Write and show the table of values, the figures, and what was left out."""
+def _summarise(settings: RLSettings, folder: Path, console: Console) -> dict[str, Any]:
+    """Write and show the table of values, the figures, and what was left out; return them for ``--json``."""
     from ordergrad.runs.plots import learning_curves, return_distributions, save
 
     policies = load(folder, asdict(settings))
@@ -93,7 +109,14 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> None:
     save(learning_curves(curves, policies.watched[:4], settings.env_id), folder / "learning.png")
     for note in policies.notes:
         console.print(plain(note), style="yellow")
-    console.print(f"Written: {plain(str(folder))}/results.csv, results.json, returns.png, learning.png")
+    console.print(f"Written: {plain(str(folder))}/{', '.join(_FILES)}")
+    return {
+        "env_id": settings.env_id,
+        "objectives": settings.objectives,
+        "values": rows,
+        "notes": policies.notes,
+        "files": _FILES,
+    }
 
 
 def _check_returns(settings: RLSettings, policies: Policies, folder: Path, console: Console) -> None:

@@ -102,7 +102,11 @@ def side_by_side(runs: Mapping[str, Run]) -> list[Table]:
             for name, run in runs.items()
             if run.source.kind == kind
         }
-        tables.append(_beside("Settings" if len(kinds) == 1 else f"Settings of {kind}", "setting", settings))
+        of_kind = "" if len(kinds) == 1 else f" of {kind}"
+        differ = _differing(settings)
+        if differ:
+            tables.append(_beside(f"Settings{of_kind} that differ", "setting", differ))
+        tables.append(_beside(f"Settings{of_kind}", "setting", settings))
     return [*tables, _beside("Versions", "version", {name: run.source.versions for name, run in runs.items()})]
 
 
@@ -115,6 +119,15 @@ def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]]) -> T
     caption = "Marked: not the same in all runs." if len(by_run) > 1 else ""
     table = Table(title, (text(what), text("run"), text("value")), rows, caption)
     return table.pivot(what, "run", "value", marks="differences")
+
+
+def _differing(by_run: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the values that are not the same in all runs."""
+    keys = dict.fromkeys(key for values in by_run.values() for key in values)
+    differ = [key for key in keys if len({values.get(key) for values in by_run.values()}) > 1]
+    return (
+        {run: {key: values[key] for key in differ if key in values} for run, values in by_run.items()} if differ else {}
+    )
 
 
 def _together(group: Mapping[str, Run]) -> Sequence[Section]:

@@ -65,7 +65,9 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Logs:
         results = json.loads(path.read_text())
         logs = {str(log["log"]): log for log in results["logs"]}
         notes = tuple(f"{name}: {note}" for name, log in logs.items() for note in notes_of(log, results["objectives"]))
-        findings = tuple(f"{found['log']}: {found['text']} {found['advice']}" for found in results.get("findings", ()))
+        names = {name: f"{name}: " if len(logs) > 1 else "" for name in logs}
+        found = results.get("findings", ())
+        findings = tuple(f"{names[row['log']]}{row['text']} {row['advice']}" for row in found)
         return Logs(tuple(results["objectives"]), logs, tuple(results["comparisons"]), notes, findings)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); score the logs again") from error
@@ -111,7 +113,9 @@ def section(title: str, scored: Logs, command: str | None) -> Section:
             text = "The mean over the groups of each step, and its 95% interval."
             drawn.append(charts.step_curves(f"steps-{index}", f"{objective} by step", found, objective, text))
     results = {"objectives": scored.objectives, "logs": list(logs.values()), "comparisons": scored.comparisons}
-    signal = objective_table(results).pick("log", "objective", "no_signal", "effective", "effective_share")
+    signal = objective_table(results).pick(
+        *(("log",) if len(logs) > 1 else ()), "objective", "no_signal", "effective", "effective_share"
+    )
     tables = [
         value_table(results),
         replace(signal, title="What carries the gradient"),

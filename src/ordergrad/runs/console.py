@@ -2,10 +2,12 @@
 
 import importlib.util
 import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ __all__ = [
     "chosen_jobs",
     "ending_resumable",
     "handling_errors",
+    "leaving_stdout",
     "need_packages",
     "plain",
     "reading_bars",
@@ -194,6 +197,23 @@ def _full_disk(error: OSError) -> str:
         f"no space left to write {error.filename or 'a file'}; all that was written before is intact. Make room and "
         "run the same command again, with --resume if it was training"
     )
+
+
+@contextmanager
+def leaving_stdout(wanted: bool) -> Generator[None]:
+    """Send what libraries and processes print on standard output to standard error, if that is wanted."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with redirect_stdout(sys.stderr):
+            os.dup2(2, 1)
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextmanager

@@ -91,7 +91,8 @@ def open_folder(
             settings or by another command, is in use by another process, or cannot be written.
     """
     config = out / "config.json"
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    command = shlex.join(["ordergrad" if program == "__main__.py" else program, *sys.argv[1:]])
     try:
         if config.exists():
             try:

@@ -16,7 +16,7 @@ __all__ = ["Columns", "Lists", "Path", "Roles", "resolve", "split_sum"]
 Path = tuple[str, ...]
 """A column, and the keys that lead to a field of its objects."""
 Lists = Literal["samples", "sum"]
-_OPTIONS = {"group": "--group", "reward": "--reward", "mask": "--mask", "weight": "--weight", "step": "--step"}
+_OPTIONAL = ("mask", "weight", "step", "length", "format")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Columns:
         where: Conditions ``column=value`` on the rows that count; of one column any of the values.
         lists: What a list of rewards is: one ``samples`` each, or parts of one reward, to ``sum``.
         partial: Whether parts of a sum may be missing, as where a reward function does not apply to a prompt.
+        length: How much was generated for it: a number of tokens, or the text itself.
+        format: Whether its format is right: 1 or true.
     """
 
     group: str | None = "group"
@@ -43,6 +45,8 @@ class Columns:
     where: tuple[str, ...] = ()
     lists: Lists = "samples"
     partial: bool = False
+    length: str | None = None
+    format: str | None = None
 
     def text(self) -> str:
         """Return which column is what, in words.
@@ -55,7 +59,7 @@ class Columns:
         parts = [f"group = {group}" if group else "no groups", f"reward = {' + '.join(self.reward.split('+'))}"]
         if self.step and not group:
             parts.append(f"step = {self.step}")
-        parts += [f"{role} = {name}" for role in ("mask", "weight") if (name := getattr(self, role))]
+        parts += [f"{role} = {name}" for role in ("mask", "weight", "format") if (name := getattr(self, role))]
         return ", ".join([*parts, *(f"where {condition}" for condition in self.where)])
 
 
@@ -65,7 +69,8 @@ class Roles:
 
     Attributes:
         paths: Where the values of each role are: ``group`` and ``reward`` (and ``group 1``, ``reward 1``, ... where
-            there are several), ``mask``, ``weight``, ``step``, ``where 0``, ...
+            there are several), ``mask``, ``weight``, ``step``, ``where 0``, ..., ``length`` (a number) or ``text``,
+            ``format``, ``keep 0``, ... (as they are).
         scales: The coefficients of the parts of the reward.
         wanted: The values that rows must have, by role.
         lists: As of `Columns`.
@@ -83,6 +88,12 @@ class Roles:
     def name(self, role: str) -> str:
         """Return how a role's column is called in messages."""
         return ".".join(self.paths[role])
+
+    @property
+    def format_share(self) -> float:
+        """The coefficient of the format in the reward, 0 if it is no part of it."""
+        parts = zip(self.of("reward"), self.scales, strict=True)
+        return sum(scale for role, scale in parts if self.paths[role] == self.paths.get("format"))
 
     def of(self, kind: str) -> list[str]:
         """Return the roles of a kind, such as ``reward`` and ``reward 1``."""
@@ -102,10 +113,11 @@ def resolve(columns: Columns, head: Head) -> Roles:
     rewards = split_sum(columns.reward, head.columns)
     for i, (_, name) in enumerate(rewards):
         paths[f"reward {i}" if i else "reward"] = _find(name, head, "--reward")
-    for role in ("mask", "weight", "step"):
+    for role in _OPTIONAL:
         name = getattr(columns, role)
         if name is not None:
-            paths[role] = _find(name, head, _OPTIONS[role])
+            path = _find(name, head, f"--{role}")
+            paths["text" if role == "length" and _is_text(path, head) else role] = path
     wanted: dict[str, tuple[str, ...]] = {}
     for condition in columns.where:
         name, equals, value = condition.partition("=")
@@ -135,6 +147,14 @@ def split_sum(text: str, found: Sequence[str]) -> list[tuple[float, str]]:
         scaled = re.fullmatch(r"\s*(-?\d*\.?\d+)\s*\*\s*(.+?)\s*", part)
         parts.append((float(scaled[1]), scaled[2]) if scaled and part not in found else (1.0, part.strip()))
     return parts
+
+
+def _is_text(path: Path, head: Head) -> bool:
+    """Return whether a column holds something other than numbers; those of CSV files are text that says one."""
+    values = [found for value in head.values(path[0]) if (found := _field(value, path[1:])) is not None]
+    if head.dialect is not None:
+        return any(not re.fullmatch(r"\d+(\.\d+)?", str(value)) for value in values)
+    return not all(isinstance(value, (int, float)) for value in values)
 
 
 def _find(name: str, head: Head, option: str) -> Path:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ordergrad.runs.tables import number_text
+from ordergrad.score.trend import fall_of
 
 __all__ = ["Finding", "findings"]
 
 Row = Mapping[str, Any]
 _NOTABLE, _WASTED, _GAP = 0.05, 0.5, 0.05
+_MANY, _FALLEN = 0.2, 0.1
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Finding:
 
     Attributes:
         log: The log.
-        kind: What sort of finding: ``groups``, ``never``, ``always``, ``signal``, ``tries``, ``reliability``,
-            ``steps`` or ``comparison``.
+        kind: What sort of finding: ``groups``, ``never``, ``always``, ``signal``, ``generated``, ``format``,
+            ``tries``, ``reliability``, ``steps``, ``entropy`` or ``comparison``.
         text: What it shows, with the numbers.
         advice: What to do.
     """
@@ -35,13 +37,16 @@ class Finding:
 
 def findings(results: Mapping[str, Any]) -> list[Finding]:
     """Return the findings on every log of ``results.json``, and on their differences."""
-    found = [finding for log in results["logs"] for finding in _of_log(log, results["objectives"])]
+    found = [finding for log in results["logs"] for finding in _of_log(log, results)]
     return found + [finding for row in results["comparisons"] for finding in _of_comparison(row)]
 
 
-def _of_log(log: Row, objectives: Sequence[str]) -> list[Finding]:
-    found = [_single(log), _never(log), _always(log), *_signal(log, objectives), _tries(log), _reliability(log)]
-    return [finding for finding in [*found, *_steps(log, objectives)] if finding is not None]
+def _of_log(log: Row, results: Mapping[str, Any]) -> list[Finding]:
+    objectives = results["objectives"]
+    idle = _generated(log, objectives)
+    found = [_single(log), _never(log), _always(log), *([idle] if idle else _signal(log, objectives))]
+    found += [_format(log, results["success"]), _tries(log), _reliability(log), *_steps(log, objectives), _entropy(log)]
+    return [finding for finding in found if finding is not None]
 
 
 def _single(log: Row) -> Finding | None:
@@ -104,6 +109,50 @@ def _signal(log: Row, objectives: Sequence[str]) -> list[Finding]:
     return [Finding(log["log"], "signal", text, advice)]
 
 
+def _generated(log: Row, objectives: Sequence[str]) -> Finding | None:
+    """Return how much of what was generated is in groups without a gradient, under the objectives where it is much."""
+    rows = [row for row in log.get("generated", ()) if row["objective"] in objectives and row["low"] is not None]
+    idle = sorted((row for row in rows if row["low"] > _MANY), key=lambda row: -row["value"])
+    if not idle:
+        return None
+    shares = ", ".join(f"{_percent(row)} under {row['objective']}" for row in idle[:3])
+    text = f"Share of the generated {log['lengths']} that teach nothing, in groups without a gradient: {shares}."
+    least = min(rows, key=lambda row: row["value"])
+    advice = f"The least is {least['value']:.0%}, under {least['objective']}. " if least not in idle[:3] else ""
+    advice += "--prompts lists the prompts to drop and those to sample more often."
+    return Finding(log["log"], "generated", text, advice)
+
+
+def _format(log: Row, success: float) -> Finding | None:
+    """Return which share of the failures have a wrong format, if it is notable."""
+    row = next(iter(log.get("formats", ())), None)
+    if row is None or row["low"] is None or row["low"] < _NOTABLE:
+        return None
+    text = f"A wrong format is in {_percent(row)} of all failures (rewards below {success:g}, format aside)."
+    advice = "Teach the format first: an example in the prompt, a short supervised warm-up, or a reward of its own."
+    return Finding(log["log"], "format", text, advice)
+
+
+def _entropy(log: Row) -> Finding | None:
+    """Return from which step on the outcomes of a group grow alike, if they do."""
+    rows = log.get("entropy", ())
+    fall = fall_of([row["step"] for row in rows], [row["value"] for row in rows])
+    if fall is None or fall.before - fall.after < _FALLEN * fall.before:
+        return None
+    text = (
+        f"From step {fall.start:g} on the entropy of outcomes falls, from {fall.before:.2f} to {fall.after:.2f} bits a "
+        f"group at step {fall.end:g} (95% interval of the change {fall.low:.2f} to {fall.high:.2f})."
+    )
+    if _rises([row for row in log["steps"] if row["objective"] == "mean" and row["error"] is not None]):
+        advice = "The mean rises with it: the prompts become too easy to teach much. Add harder ones."
+    else:
+        advice = (
+            "The mean does not rise with it, so the policy narrows: sample at a higher temperature, add an entropy "
+            "bonus, or train on max@4 or maxrl, which reward rare successes."
+        )
+    return Finding(log["log"], "entropy", text, advice)
+
+
 def _tries(log: Row) -> Finding | None:
     """Return how much better the best of several tries is, where that is much."""
     one, most = _ends(log, "pass")
@@ -152,6 +201,14 @@ def _steps(log: Row, objectives: Sequence[str]) -> list[Finding]:
         advice = "The values of the whole log mix policies: read those of the last step, or use --where step=..."
         found.append(Finding(log["log"], "steps", text, advice))
     return found[:2]
+
+
+def _rises(rows: Sequence[Row]) -> bool:
+    """Return whether the last value lies above the first beyond their errors."""
+    if len(rows) < 2:
+        return False
+    first, last = rows[0], rows[-1]
+    return last["value"] - first["value"] > 1.96 * (first["error"] ** 2 + last["error"] ** 2) ** 0.5
 
 
 def _of_comparison(row: Row) -> list[Finding]:

@@ -12,6 +12,9 @@ OUT/
   tails.csv          log, statistic, value
   quantiles.csv      log, u, reward
   steps.csv          log, step, objective, value, error, low, high, groups (where the logs have steps)
+  entropy.csv        log, step, value, error, groups (where the logs have steps)
+  generated.csv      log, objective, value, error, low, high, groups, units (where the logs have lengths or texts)
+  formats.csv        log, value, error, low, high, groups, units (where the logs say whether the format is right)
   comparisons.csv    log, against, objective, difference, error, low, high, p_value, method, pairs
   broken.csv         log, file, place, number, reason (the first broken rows, where any were skipped)
 ```
@@ -34,6 +37,10 @@ is not known (the error of a value without groups) is null in JSON and empty in 
   ``median``, ``uppercvar:0.05``, ...).
 - ``quantiles``: the quantile function of all rewards pooled, ascending u from 0 (smallest) to 1 (largest); the levels
   are dense at both ends.
+- ``entropy``: the mean entropy of the rewards in a group, in bits, by step.
+- ``generated``: the share of what was generated, in ``lengths`` (tokens or characters), that is in groups with all
+  advantages zero.
+- ``formats``: the share of failures, rewards below ``success`` without the part for the format, with a wrong format.
 - ``comparisons``: each log against the first, ``difference`` = log - against. Both logs at the same K, which
   ``objective`` names: without @K it is the largest that the usual (median) group of every log allows. ``method`` is
   ``paired`` (over the ``pairs`` of prompts in both, each the mean over its steps), ``welch`` (no ids in common),
@@ -44,8 +51,8 @@ is not known (the error of a value without groups) is null in JSON and empty in 
 (in words), the numbers of ``rows`` that were read, ``used`` (ranked), ``masked`` (by --mask or --where) and ``broken``
 ones, ``groups``, their ``smallest`` and ``largest`` size, the ``mean``, ``sd``, ``min`` and ``max`` of all used
 rewards, ``exact_quantiles`` (whether the pooled distribution was kept whole), ``scattered`` (whether groups were not
-contiguous), and the rows of the tables as objects: ``values``, ``signal``, ``outcomes``, ``curves``, ``tails``,
-``quantiles``, ``steps``.
+contiguous), ``lengths`` (``tokens``, ``characters`` or null), and the rows of the tables as objects: ``values``,
+``signal``, ``outcomes``, ``curves``, ``tails``, ``quantiles``, ``steps``, ``entropy``, ``generated``, ``formats``.
 """
 
 import os
@@ -64,8 +71,15 @@ from ordergrad.score.summary import Summary
 
 __all__ = ["check_folder", "results_of", "write_score"]
 
+_TABLES = (
+    *("values", "signal", "outcomes", "curves", "tails", "quantiles"),
+    *("steps", "entropy", "generated", "formats"),
+)
 _FILES = ("results.json", *(f"{name}.csv" for name in ("values", "signal", "curves", "tails", "quantiles")))
-_OPTIONAL = ("steps.csv", "outcomes.csv", "comparisons.csv", "findings.csv", "broken.csv")
+_OPTIONAL = tuple(
+    f"{name}.csv"
+    for name in ("steps", "entropy", "generated", "formats", "outcomes", "comparisons", "findings", "broken")
+)
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
@@ -105,6 +119,7 @@ def results_of(
             "masked": reading.masked,
             "broken": reading.problems.count,
             "scattered": reading.scattered,
+            "lengths": _lengths(reading),
             **summary.about(),
             **summary.tables(),
         }
@@ -122,6 +137,12 @@ def results_of(
     return content | {"findings": [asdict(finding) for finding in findings(content)]}
 
 
+def _lengths(reading: Reading) -> str | None:
+    """Return what the lengths of a log count, None if it has none."""
+    paths = {role for roles in reading.log.roles for role in roles.paths}
+    return "tokens" if "length" in paths else "characters" if "text" in paths else None
+
+
 def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Write the folder, replacing an older one.
 
@@ -133,7 +154,7 @@ def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, An
     if out.exists():
         shutil.rmtree(out)
     open_folder(out, settings, kind="score", resume=False)
-    for name in ("values", "signal", "outcomes", "curves", "tails", "quantiles", "steps"):
+    for name in _TABLES:
         rows = [{"log": log["log"]} | row for log in results["logs"] for row in log[name]]
         write_rows(out / f"{name}.csv", rows)
     write_rows(out / "comparisons.csv", results["comparisons"])

@@ -23,7 +23,7 @@ __all__ = ["Groups", "ScatteredError", "contiguous", "fingerprints", "partitione
 
 Array = NDArray[Any]
 _PARTS = 64
-_OPTIONAL = ("weight", "step", "unit", "position")
+_OPTIONAL = ("weight", "step", "unit", "position", "length", "format")
 
 
 class ScatteredError(Exception):
@@ -38,7 +38,8 @@ class Groups:
         keys: Their fingerprints, shape (groups, 2).
         sizes: The number of rows of each.
         rewards: The rewards of all rows, group after group.
-        extra: Other columns of the rows: ``weight``, ``step``, ``position`` (of the row in the log), where known.
+        extra: Other columns of the rows, where known: ``weight``, ``step``, ``unit`` (the group without its step),
+            ``position`` (of the row in the log), ``length``, ``format``.
     """
 
     keys: NDArray[np.uint64]

@@ -31,7 +31,7 @@ from ordergrad.runs.statistics import powers_of_two
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, Scan, scan, smallest_group
 
-__all__ = ["GRPO", "GroupScores", "advantages_of", "by_size", "powers", "score_groups"]
+__all__ = ["GRPO", "GroupScores", "advantages_of", "by_size", "outcome_entropy", "powers", "score_groups"]
 
 Array = NDArray[Any]
 GRPO = "grpo"
@@ -154,6 +154,28 @@ def advantages_of(
                 weight = None if weights is None else weights[rows]
                 table[rows, column] = advantages(rewards[rows], objective, sample_weight=weight, baseline=baseline)
     return table
+
+
+def outcome_entropy(rewards: Array, sizes: Array) -> Array:
+    r"""Return the entropy of the rewards in each group in bits, $-\sum_v p_v \log_2 p_v$ over its distinct rewards.
+
+    Args:
+        rewards: The rewards of all groups, group after group, shape (M,).
+        sizes: The size of each group.
+
+    Example:
+        >>> outcome_entropy(np.array([0.0, 1.0, 1.0, 1.0]), np.array([2, 2]))
+        array([1., 0.])
+    """
+    entropy = np.full(len(sizes), np.nan)
+    for members, rows in by_size(sizes):
+        n = rows.shape[1]
+        ordered = np.sort(rewards[rows], axis=1)
+        begins = np.concatenate([np.ones((len(rows), 1), bool), np.diff(ordered, axis=1) > 0], axis=1)
+        at = np.flatnonzero(begins)
+        share = np.diff(np.append(at, begins.size)) / n
+        entropy[members] = np.bincount(at // n, -share * np.log2(share), len(rows)) + 0.0
+    return entropy
 
 
 def _weights(objective: Objective, quantity: Quantity, n: int) -> Scan:

@@ -163,7 +163,17 @@ def score_log(
             weights, steps, units = (some.extra.get(name) for name in ("weight", "step", "unit"))
             first = np.cumsum(some.sizes) - some.sizes
             step, unit = (None if column is None else column[first] for column in (steps, units))
-            summary.add(some.rewards, some.sizes, weights=weights, steps=step, keys=some.keys, units=unit)
+            right = some.extra.get("format")
+            summary.add(
+                some.rewards,
+                some.sizes,
+                weights=weights,
+                steps=step,
+                keys=some.keys,
+                units=unit,
+                lengths=some.extra.get("length"),
+                answers=None if right is None else (some.rewards - log.roles[0].format_share * right, right),
+            )
             if store is not None:
                 table = advantages_of(some.rewards, some.sizes, objectives, weights=weights, baseline=baseline)
                 store.put(some.extra["position"], table)

@@ -6,9 +6,10 @@ each of the C prompts, the squared error is $\sum_c I_c^2 / (C (C - 1))$.
 
 Where values lie between two bounds a and b, such as success rates, the interval is that of Clopper and Pearson for
 $p = (\bar v - a) / (b - a)$ at the number of independent tries that has this error,
-$n = \frac{p (1 - p)}{\text{error}^2} (t_{R-1} / t_{C-1})^2$, R the number of rewards (Korn and Graubard): never of
-length zero, and right where successes are rare. Without any success (or failure) each prompt counts as one try.
-Otherwise it is that of `ordergrad.intervals.influence_interval`.
+$n = \frac{p (1 - p)}{\text{error}^2} (t_{R-1} / t_\nu)^2$, R the number of rewards (Korn and Graubard): never of
+length zero, and right where successes are rare. $\nu = 2C / (\kappa - 1)$ within [5, C - 1] are the degrees of freedom
+of the error, κ the kurtosis of the $I_c$: few where a few prompts carry most of it. Without any success (or failure)
+each prompt counts as one try. Otherwise it is that of `ordergrad.intervals.influence_interval`.
 
 References:
     Korn and Graubard (1998). Confidence intervals for proportions with small expected number of positive counts
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from ordergrad.intervals import influence_interval
 
-__all__ = ["Estimate", "Means", "Moments", "bounded_interval"]
+__all__ = ["Estimate", "Means", "Moments", "Shares", "bounded_interval"]
 
 Array = NDArray[Any]
 _KEPT = 1 << 16
@@ -153,7 +154,8 @@ class Means:
         else:
             error = math.sqrt((influence**2).mean() / (units - 1)) if units > 1 else math.nan
         if bounds is not None and bounds[0] < bounds[1] and not math.isnan(error):
-            low, high = bounded_interval(value, error, units, max(rewards, units), bounds)
+            freedom = None if influence is None else _freedom(influence)
+            low, high = bounded_interval(value, error, units, max(rewards, units), bounds, freedom)
         elif influence is not None and units > 1 and error > 1e-12 * abs(value):
             low, high = map(float, influence_interval(value, influence))
         elif influence is None:
@@ -176,6 +178,11 @@ class Means:
         values = np.concatenate([table[:, column] for table in self._kept if table.shape[1] > column])
         return values[~np.isnan(values)] - mean
 
+    def sums(self) -> Array | None:
+        """Return the sums over the groups of each unit, shape (units, columns), None if there are no units."""
+        self._settle()
+        return None if self._units is None else self._units[1]
+
     def _settle(self) -> None:
         if not self._waiting:
             return
@@ -193,8 +200,69 @@ class Means:
         self._units, self._waiting = (units, sums, counts), []
 
 
+class Shares:
+    r"""Running shares $\sum_g a_g / \sum_g b_g$ over groups, such as of the tokens in groups without a gradient.
+
+    The squared error of a share s is $\frac{C}{C-1} \sum_c (A_c - s B_c)^2 / (\sum_c B_c)^2$, with the sums $A_c$ and
+    $B_c$ over the groups of each of C units.
+
+    Example:
+        >>> shares = Shares(1)
+        >>> shares.add(np.array([[10.0], [0.0]]), np.array([[10.0], [30.0]]))
+        >>> shares.estimate(0).value
+        0.25
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width, self._groups = width, 0
+        self._means = Means(2 * width)
+        self._products = np.zeros((5, width))
+
+    def add(self, parts: Array, wholes: Array, units: Array | None = None) -> None:
+        """Take in the parts and the wholes of groups, each of shape (groups, columns), and the unit of each group."""
+        self._groups += len(parts)
+        if units is not None:
+            self._means.add(np.concatenate([parts, wholes], axis=1), units)
+        else:
+            self._products += _products(parts, wholes)
+
+    def estimate(self, column: int) -> Estimate:
+        """Return a share with its error and interval; of nothing it is NaN."""
+        sums, units = self._means.sums(), self._groups
+        products = self._products
+        if sums is not None:
+            products, units = _products(sums[:, : self._width], sums[:, self._width :]), len(sums)
+        part, whole, square, product, other = products[:, column].tolist()
+        if whole <= 0:
+            return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)
+        share, error, low, high = part / whole, math.nan, math.nan, math.nan
+        if units > 1:
+            spread = max(square - 2 * share * product + share**2 * other, 0.0)
+            error = math.sqrt(spread * units / (units - 1)) / whole
+            low, high = bounded_interval(share, error, units, max(self._groups, units), (0.0, 1.0))
+        return Estimate(share, error, low, high, self._groups, units)
+
+
+def _products(a: Array, b: Array) -> Array:
+    """Return the sums over rows of a, b, a², ab and b²."""
+    return np.stack([a.sum(axis=0), b.sum(axis=0), (a**2).sum(axis=0), (a * b).sum(axis=0), (b**2).sum(axis=0)])
+
+
+def _freedom(influence: Array) -> float:
+    """Return the degrees of freedom of the error that influence values of mean zero give."""
+    n, square = len(influence), float((influence**2).mean())
+    kurtosis = float((influence**4).mean()) / square**2 if square > 0 else 1.0
+    return min(max(2 * n / (kurtosis - 1), 5.0), n - 1.0) if kurtosis > 1 else n - 1.0
+
+
 def bounded_interval(
-    value: float, error: float, units: int, rewards: int, bounds: tuple[float, float], level: float = 0.95
+    value: float,
+    error: float,
+    units: int,
+    rewards: int,
+    bounds: tuple[float, float],
+    freedom: float | None = None,
+    level: float = 0.95,
 ) -> tuple[float, float]:
     """Return the interval of a mean of values that lie between two bounds.
 
@@ -204,6 +272,7 @@ def bounded_interval(
         units: The number of independent units behind it.
         rewards: The number of rewards behind it: more independent tries there cannot be.
         bounds: The lowest and the highest value.
+        freedom: Degrees of freedom of the error; default one less than `units`.
         level: The confidence level.
 
     Example:
@@ -218,7 +287,7 @@ def bounded_interval(
     if p in (0.0, 1.0):
         n = float(units)
     elif error > 0 and units > 1:
-        ratio = float(stdtrit(max(rewards - 1, 1), 1 - side) / stdtrit(units - 1, 1 - side))
+        ratio = float(stdtrit(max(rewards - 1, 1), 1 - side) / stdtrit(freedom or units - 1, 1 - side))
         n = min(p * (1 - p) * ((b - a) / error) ** 2 * ratio**2, rewards)
     else:
         n = float(rewards)

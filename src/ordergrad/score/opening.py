@@ -14,13 +14,15 @@ from ordergrad.score.formats import (
     load_rows,
     recognise,
     unknown,
+    usual_format,
     usual_group,
+    usual_length,
     usual_reward,
 )
 from ordergrad.score.reading import Load
-from ordergrad.score.settings import LogSettings
+from ordergrad.score.settings import LogSettings, ScoreSettings
 
-__all__ = ["Log", "log_files", "open_log", "open_logs"]
+__all__ = ["Log", "log_files", "open_log", "open_logs", "table_of"]
 
 _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
@@ -132,11 +134,11 @@ def _opened(name: str, files: list[Path], settings: LogSettings) -> list[Log]:
         part.partition("=")[0] == condition.partition("=")[0] for part in parts for condition in settings.where or ()
     ):
         parts = ()
-    columns = _asked(columns, table, settings)
-    groups = [[file] for file in files] if plan.apart else [files]
+    columns = _asked(columns, table_of(files[0], plan.load) if plan.load else table, settings)
+    groups = plan.apart(files) if plan.apart else {name: files}
     logs: list[Log] = []
-    for some in groups:
-        own = some[0].name if len(groups) > 1 else name
+    for key, some in groups.items():
+        own = key if len(groups) > 1 else name
         for part in parts or ("",):
             narrowed = replace(columns, where=(*columns.where, part)) if part else columns
             label = f"{own} [{part.partition('=')[2]}]" if part else own
@@ -179,6 +181,10 @@ def _asked(columns: Columns, table: Head, settings: LogSettings) -> Columns:
         columns = replace(columns, reward=settings.reward)
     if settings.step is not None:
         columns = replace(columns, step=settings.step or None)
+    if isinstance(settings, ScoreSettings) and columns.group is not None:
+        length = usual_length(table) if settings.length is None else settings.length or None
+        form = usual_format(table) if settings.format is None else settings.format or None
+        columns = replace(columns, length=length, format=form)
     lists = columns.lists if settings.lists == "recognised" else settings.lists
     where = (*columns.where, *(settings.where or ()))
     return replace(columns, mask=settings.mask, weight=settings.weight, where=where, lists=lists)
@@ -200,10 +206,13 @@ def open_log(name: str, files: Sequence[Path], columns: Columns, plan: Plan | No
     if len(kinds) > 1:
         raise UserError(f"{name} holds files of different kinds: {', '.join(kinds)}")
     plan = plan or Plan("a table", columns)
-    roles = [resolve(columns, head(file) if plan.load is None else _loaded(file, plan.load)) for file in files]
+    roles = [resolve(columns, table_of(file, plan.load)) for file in files]
     return Log(name, list(files), columns, roles, plan.tool, plan.load, plan.note)
 
 
-def _loaded(file: Path, load: Load) -> Head:
+def table_of(file: Path, load: Load | None) -> Head:
+    """Return the beginning of a file as the table that it is read as."""
+    if load is None:
+        return head(file)
     frame = load(file)
     return Head(file, "parquet", tuple(frame.columns), tuple(frame.head(100).to_dicts()))

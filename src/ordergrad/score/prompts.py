@@ -4,19 +4,26 @@
 
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import write_rows
+from ordergrad.score.columns import Roles
+from ordergrad.score.files import Head
 from ordergrad.score.logs import Log
+from ordergrad.score.opening import table_of
 from ordergrad.score.reading import BrokenRows, read
 
 __all__ = ["group_size", "prompt_rows", "write_prompts"]
 
 _SIZES, _MIXED, _ENOUGH = (2, 4, 8, 16, 32, 64, 128, 256), 0.9, 8
+_SEPARATOR = "\x1f"
+_OWN = ("samples", "mean", "sd", "successes", "action", "group_size")
 
 
 def write_prompts(log: Log, success: float, passes: bool, out: Path) -> dict[str, int]:
@@ -30,30 +37,97 @@ def write_prompts(log: Log, success: float, passes: bool, out: Path) -> dict[str
     """
     rows = prompt_rows(log, success, passes)
     if out.suffix.lower() == ".csv":
-        write_rows(out, rows)
+        write_rows(out, [{name: _cell(value) for name, value in row.items()} for row in rows])
     else:
         out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     actions = [row["action"] for row in rows]
     return {action: actions.count(action) for action in ("keep", "resample", "drop")}
 
 
-def prompt_rows(log: Log, success: float, passes: bool) -> list[dict[str, Any]]:
-    """Return one row for each prompt: prompt, samples, mean, sd, successes, action, group_size.
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
 
+
+def prompt_rows(log: Log, success: float, passes: bool) -> list[dict[str, Any]]:
+    """Return one row for each prompt: prompt, samples, mean, sd, successes, action, group_size, and what belongs to it.
+
+    ``prompt`` is the group as it is in the log, text or chat messages; a group of several columns keeps their names.
     ``drop``: at least 8 tries, and all pass (or all rewards are equal, where rewards are graded). ``resample``: none
     passes; ``group_size`` is the one in which a success is likely (80%), if the success rate is 1/2 / (tries + 1).
     ``keep``: the others; ``group_size`` is the smallest of 2, 4, ..., 256 in which successes and failures both come up
-    in 90% of the groups.
+    in 90% of the groups. Columns of the log that have one value for each prompt, such as its answer, come last.
     """
     if log.columns.group is None:
         raise UserError("--prompts needs groups; this log has none")
+    head = table_of(log.files[0], log.load)
+    names = _group_names(log.roles[0])
+    kept = _constant(head, log.roles[0])
     parts: list[pl.DataFrame] = []
     x = pl.col("reward")
     for file, roles in zip(log.files, log.roles, strict=True):
-        for piece in read(file, roles, BrokenRows(skip=True), log.load):
-            parts.append(piece.good.group_by("group", maintain_order=True).agg(*_sums(x, success)))
-    total = pl.concat(parts).group_by("group", maintain_order=True).agg(pl.exclude("group").sum())
-    return [_row(row, passes) for row in total.iter_rows(named=True)]
+        wider = replace(roles, paths=roles.paths | {f"keep {i}": (name,) for i, name in enumerate(kept)})
+        for piece in read(file, wider, BrokenRows(skip=True), log.load):
+            alike = [pl.col(f"keep {i}") for i in range(len(kept))]
+            parts.append(piece.good.group_by("group", maintain_order=True).agg(*_sums(x, success), *_firsts(alike)))
+    total = (
+        pl.concat(parts)
+        .group_by("group", maintain_order=True)
+        .agg(
+            pl.col("samples", "sum", "squares", "successes").sum(),
+            *_firsts([pl.col(f"keep {i}") for i in range(len(kept))]),
+            *(pl.col(f"alike {i}").all().name.prefix("still ") for i in range(len(kept))),
+        )
+    )
+    about = [i for i in range(len(kept)) if (total[f"alike {i}"] & total[f"still alike {i}"]).all()]
+    rows: list[dict[str, Any]] = []
+    for found in total.iter_rows(named=True):
+        texts = found["group"].split(_SEPARATOR) if len(names) > 1 else [found["group"]]
+        prompt = {name: _value(text, head, column) for (name, column), text in zip(names.items(), texts, strict=True)}
+        more = {kept[i]: _value(found[f"keep {i}"], head, kept[i]) for i in about}
+        rows.append(prompt | _row(found, passes) | {k: v for k, v in more.items() if k not in prompt})
+    return rows
+
+
+def _group_names(roles: Roles) -> dict[str, str]:
+    """Return what the columns of the group are called in the file, and in the log."""
+    columns = [roles.name(role) for role in roles.of("group")]
+    return {columns[0] if len(columns) > 1 else "prompt": columns[0]} | {name: name for name in columns[1:]}
+
+
+def _constant(head: Head, roles: Roles) -> list[str]:
+    """Return the columns of which the first rows have one value for each prompt, and more than one sample of some."""
+    used = {path[0] for path in roles.paths.values()}
+    groups = [tuple(roles.paths[role]) for role in roles.of("group")]
+    first: dict[str, dict[str, Any]] = {}
+    repeated, differ = False, set[str]()
+    for row in head.rows:
+        key = json.dumps([row.get(path[0]) for path in groups], default=str)
+        if key in first:
+            repeated = True
+            differ |= {name for name in head.columns if row.get(name) != first[key].get(name)}
+        first.setdefault(key, row)
+    return [n for n in head.columns if repeated and n not in differ | used | set(_OWN) | {"prompt"}]
+
+
+def _firsts(columns: Sequence[pl.Expr]) -> list[pl.Expr]:
+    """Return the first value of columns ``keep i``, and as ``alike i`` whether there is no other."""
+    firsts = [column.first() for column in columns]
+    alike = [(column.n_unique() == 1).alias(f"alike {i}") for i, column in enumerate(columns)]
+    return [*firsts, *alike]
+
+
+def _value(text: Any, head: Head, column: str) -> Any:
+    """Return a value of a log as it was, where it came as JSON text, or in an object as `_text` makes them."""
+    values = head.values(column)
+    if not isinstance(text, str) or all(isinstance(value, str) for value in values):
+        return text
+    try:
+        found: Any = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(found, dict) and all(isinstance(value, list) for value in values):
+        return next(iter(cast("dict[str, Any]", found).values()))
+    return cast("Any", found)
 
 
 def _sums(x: pl.Expr, success: float) -> list[pl.Expr]:
@@ -69,7 +143,7 @@ def _row(found: dict[str, Any], passes: bool) -> dict[str, Any]:
     n, successes = int(found["samples"]), int(found["successes"])
     mean = found["sum"] / n
     sd = math.sqrt(max(found["squares"] / n - mean**2, 0.0))
-    row: dict[str, Any] = {"prompt": found["group"], "samples": n, "mean": mean, "sd": sd}
+    row: dict[str, Any] = {"samples": n, "mean": mean, "sd": sd}
     if not passes:
         return row | {"successes": None, "action": "drop" if sd == 0 and n >= _ENOUGH else "keep", "group_size": None}
     if successes == n and n >= _ENOUGH:

@@ -142,5 +142,5 @@ def _piece(raw: Parsed, file: Path, roles: Roles, problems: BrokenRows) -> Piece
     kept = pl.DataFrame([frame["row"], *good.values()])
     kept = kept.filter(~broken & ~masked) if count or left_out else kept
     if kept["reward"].dtype.is_nested():
-        kept = kept.explode("reward")
+        kept = kept.drop("length", "format", strict=False).explode("reward")
     return Piece(frame.height, kept, left_out, raw.done, raw.whole)

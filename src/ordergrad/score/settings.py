@@ -39,4 +39,11 @@ class LogSettings:
 class ScoreSettings(LogSettings):
     """What `ordergrad score` computes."""
 
+    length: Annotated[
+        str | None,
+        Setting('Column of the generated tokens, a number, or of the text; "" for none.', default="recognised"),
+    ] = None
+    format: Annotated[
+        str | None, Setting('Column that is 1 where the format is right; "" for none.', default="recognised")
+    ] = None
     baseline: Annotated[Baseline, Setting("Baseline of the advantages that --advantages writes.")] = "leave_one_out"

@@ -14,8 +14,8 @@ from ordergrad.exact import value
 from ordergrad.intervals import interval
 from ordergrad.runs.statistics import confidence_interval
 from ordergrad.score.distribution import Distribution, levels
-from ordergrad.score.groups import GRPO, GroupScores, score_groups
-from ordergrad.score.means import Estimate, Means, Moments, bounded_interval
+from ordergrad.score.groups import GRPO, GroupScores, outcome_entropy, score_groups
+from ordergrad.score.means import Estimate, Means, Moments, Shares, bounded_interval
 from ordergrad.spec import parse
 from ordergrad.weights import sample_weights, smallest_group
 
@@ -67,6 +67,9 @@ class Summary:
         self._rewards, self._lowest, self._highest = Moments(1), math.inf, -math.inf
         self._distribution = Distribution()
         self._steps: dict[float, Moments] = {}
+        self._entropy: dict[float, Moments] = {}
+        self._generated: Shares | None = None
+        self._formats: Shares | None = None
         self._weighted = False
         self._alone: tuple[Array, Array | None] | None = None
 
@@ -79,6 +82,8 @@ class Summary:
         steps: Array | None = None,
         keys: Array | None = None,
         units: Array | None = None,
+        lengths: Array | None = None,
+        answers: tuple[Array, Array] | None = None,
     ) -> None:
         """Add whole groups.
 
@@ -89,6 +94,8 @@ class Summary:
             steps: The step of each group.
             keys: The fingerprints of the groups, needed where they are kept.
             units: What each group is of, as a number, where several are of the same: the prompt, at its steps.
+            lengths: How much was generated for each reward, NaN where that is not known.
+            answers: The rewards without their part for the format, and whether the format is right: 1 or less.
         """
         self._alone = (rewards, weights) if self.groups == 0 and len(sizes) == 1 else None
         scores = score_groups(
@@ -96,6 +103,19 @@ class Summary:
         )
         self.add_scores(scores, weighted=weights is not None, steps=steps, units=units)
         self.add_rewards(rewards, weights)
+        if steps is not None:
+            _add_steps(self._entropy, outcome_entropy(rewards, sizes)[:, None], steps)
+        if lengths is not None:
+            self._generated = self._generated or Shares(len(self.objectives) + 1)
+            known = ~np.isnan(scores.sums)
+            generated = np.where(known, _by_group(lengths, sizes)[:, None], 0.0)
+            self._generated.add(np.where(known & ~(scores.squares > 0), generated, 0.0), generated, units)
+        if answers is not None:
+            rest, right = answers
+            self._formats = self._formats or Shares(1)
+            failed = (rest < self.success) & ~np.isnan(right)
+            wrong, every = (_by_group(rows.astype(np.float64), sizes) for rows in (failed & (right < 1), failed))
+            self._formats.add(wrong[:, None], every[:, None], units)
         some = sizes > 0
         passed = np.add.reduceat(rewards >= self.success, (np.cumsum(sizes) - sizes)[some]) if some.any() else sizes[:0]
         ends = np.stack([passed == 0, passed == sizes[some]], axis=1).astype(np.float64)
@@ -132,7 +152,7 @@ class Summary:
         for name, table in found.items():
             self._signal[name] += table.sum(axis=0)
         if steps is not None:
-            self._add_steps(scores.values, steps)
+            _add_steps(self._steps, scores.values, steps)
 
     def add_rewards(self, rewards: Array, weights: Array | None = None) -> None:
         """Add rewards to the statistics of all rewards."""
@@ -228,6 +248,9 @@ class Summary:
             "tails": [{"statistic": name, "value": number} for name, number in self._tails()],
             "quantiles": [{"u": u, "reward": reward} for u, reward in self._quantiles()],
             "steps": list(self._step_rows()),
+            "entropy": list(self._entropy_rows()),
+            "generated": list(self._generated_rows()),
+            "formats": [] if self._formats is None else [asdict(self._formats.estimate(0))],
         }
 
     @property
@@ -262,6 +285,19 @@ class Summary:
                     low, high = bounded_interval(v, error, count, count * self.usual_size, ends)
                 row = {"step": step, "objective": objective, "value": v, "error": error, "low": low, "high": high}
                 yield row | {"groups": count}
+
+    def _entropy_rows(self) -> Iterable[dict[str, Any]]:
+        """Yield the mean entropy of the rewards of a group at every step."""
+        for step, moments in sorted(self._entropy.items()):
+            count = int(moments.count[0])
+            if count:
+                yield {"step": step, "value": moments.mean[0], "error": float(moments.error()[0]), "groups": count}
+
+    def _generated_rows(self) -> Iterable[dict[str, Any]]:
+        """Yield the shares of what was generated in groups without a gradient."""
+        if self._generated is not None:
+            for column, name in enumerate((*self.objectives, GRPO)):
+                yield {"objective": name} | asdict(self._generated.estimate(column))
 
     def _signal_row(self, column: int) -> dict[str, Any]:
         count, none, number, sums, squares, rows = (
@@ -308,16 +344,23 @@ class Summary:
             rewards[0], rewards[-1] = self._lowest, self._highest
             yield from zip(u.tolist(), rewards.tolist(), strict=True)
 
-    def _add_steps(self, values: Array, steps: Array) -> None:
-        distinct, inverse = np.unique(steps, return_inverse=True)
-        known = ~np.isnan(values)
 
-        def per_step(table: Array) -> Array:
-            columns = [np.bincount(inverse, column, len(distinct)) for column in np.where(known, table, 0).T]
-            return np.stack(columns, axis=1)
+def _add_steps(into: dict[float, Moments], values: Array, steps: Array) -> None:
+    """Add the values of groups to the moments of their steps."""
+    distinct, inverse = np.unique(steps, return_inverse=True)
+    known = ~np.isnan(values)
 
-        count = per_step(known.astype(np.float64))
-        mean = per_step(values) / np.maximum(count, 1)
-        squares = per_step((values - mean[inverse]) ** 2)
-        for step, *moments in zip(distinct.tolist(), count, mean, squares, strict=True):
-            self._steps.setdefault(step, Moments(len(self.objectives))).join(*moments)
+    def per_step(table: Array) -> Array:
+        columns = [np.bincount(inverse, column, len(distinct)) for column in np.where(known, table, 0).T]
+        return np.stack(columns, axis=1)
+
+    count = per_step(known.astype(np.float64))
+    mean = per_step(values) / np.maximum(count, 1)
+    squares = per_step((values - mean[inverse]) ** 2)
+    for step, *moments in zip(distinct.tolist(), count, mean, squares, strict=True):
+        into.setdefault(step, Moments(values.shape[1])).join(*moments)
+
+
+def _by_group(values: Array, sizes: Array) -> Array:
+    """Return the sum of the values of every group, those that are not known aside."""
+    return np.bincount(np.repeat(np.arange(len(sizes)), sizes), np.nan_to_num(values), len(sizes))

@@ -27,8 +27,9 @@ def usable(frame: pl.DataFrame, roles: Roles, source: str) -> tuple[dict[str, pl
         source: The log, for messages.
 
     Returns:
-        ``reward`` (a list of several for rows that hold several samples), ``weight``, ``step`` and ``group``, where the
-        log has them; the reasons; and which rows are masked or do not meet a condition.
+        ``reward`` (a list of several for rows that hold several samples), ``weight``, ``step``, ``group``, ``length``
+        and ``format`` (null where they are not known), where the log has them; the reasons; and which rows are masked
+        or do not meet a condition.
 
     Raises:
         UserError: A column has a type of no use.
@@ -83,6 +84,14 @@ def usable(frame: pl.DataFrame, roles: Roles, source: str) -> tuple[dict[str, pl
             reasons = _note(reasons, none.to_series(), "every part of the reward is missing")
             numbers = [part.fill_null(0.0) for part in numbers]
         good["reward"] = _sum(numbers, roles.scales).alias("reward")
+    for role in ("length", "format"):
+        if role in roles.paths:
+            good[role] = _numbers(frame[role], source, roles, role)[0].alias(role)
+    if "text" in roles.paths:
+        good["length"] = (
+            _text(frame["text"], source, roles.name("text")).str.len_chars().cast(pl.Float64).alias("length")
+        )
+    good |= {role: frame[role] for role in roles.of("keep")}
     groups = roles.of("group")
     if groups:
         texts = [_text(frame[role], source, roles.name(role)) for role in groups]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.evaluate.evaluation import Measure, lead, measures, read_evaluation
-from ordergrad.runs.folder import METRICS, read_metrics, run_folder, write_csv
+from ordergrad.runs.folder import METRICS, read_metrics, run_folder, write_rows
 from ordergrad.runs.statistics import interval
 from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.train.llm_settings import LLMSettings
@@ -81,26 +81,30 @@ def _over(found: Sequence[Measure]) -> Outcome:
     return Outcome(*interval([measure.by_problem[~np.isnan(measure.by_problem)] for measure in found]))
 
 
-def write_summary(settings: LLMSettings, out: Path, found: Mapping[str, Measured]) -> None:
-    """Write ``measures.csv``, and ``leads.csv`` over the start and over the first objective."""
+def write_summary(
+    settings: LLMSettings, out: Path, found: Mapping[str, Measured]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Write ``measures.csv``, and ``leads.csv`` over the start and over the first objective; return their rows."""
     rows = [
-        (test, name, measure, *outcome, len(seeds))
+        {"test": test, "trained": name, "measure": measure} | outcome._asdict() | {"seeds": len(seeds)}
         for test, measured in found.items()
         for name, seeds in measured.items()
         for measure, outcome in outcomes(seeds).items()
     ]
-    write_csv(out / "measures.csv", ("test", "trained", "measure", "mean", "low", "high", "seeds"), rows)
+    write_rows(out / "measures.csv", rows)
     pairs = [
         (name, against) for against in (start_name(settings), settings.objectives[0]) for name in settings.objectives
     ]
     ahead = [
-        (test, name, against, measure, *outcome)
+        {"test": test, "trained": name, "over": against, "measure": measure}
+        | {"lead": outcome.mean, "low": outcome.low, "high": outcome.high}
         for test, measured in found.items()
         for name, against in pairs
         if name != against
         for measure, outcome in leads(measured, name, against).items()
     ]
-    write_csv(out / "leads.csv", ("test", "trained", "over", "measure", "lead", "low", "high"), ahead)
+    write_rows(out / "leads.csv", ahead)
+    return rows, ahead
 
 
 def reliability_tables(found: Mapping[str, Measured]) -> list[Table]:

@@ -29,3 +29,7 @@ for (const button of document.querySelectorAll(".legend button")) {
     button.setAttribute("aria-pressed", String(!hidden));
   });
 }
+// Paper cannot be unfolded.
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});

@@ -20,9 +20,12 @@ from ordergrad.score.formats.tables import (
     read_array,
     read_table,
     unknown,
+    usual_format,
     usual_group,
+    usual_length,
     usual_reward,
 )
+from ordergrad.score.formats.traces import read_traces
 from ordergrad.score.formats.training import read_skyrl, read_trl, read_verifiers, read_verl
 
 __all__ = [
@@ -32,12 +35,14 @@ __all__ = [
     "load_rows",
     "recognise",
     "unknown",
+    "usual_format",
     "usual_group",
+    "usual_length",
     "usual_reward",
 ]
 
 _TOOLS: tuple[Reader, ...] = (
-    *(read_trl, read_skyrl, read_verl, read_verifiers),
+    *(read_trl, read_skyrl, read_verl, read_traces, read_verifiers),
     *(read_lm_eval, read_inspect, read_humaneval, read_openai_evals),
     *(read_sb3, read_rllib, read_episodes, read_problems, read_trackers),
 )

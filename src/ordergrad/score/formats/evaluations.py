@@ -13,7 +13,7 @@ import polars as pl
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head, head, json_object, open_text
-from ordergrad.score.formats.plan import NoLogError, Plan, number, text_table
+from ordergrad.score.formats.plan import NoLogError, Plan, by_file, number, text_table
 
 __all__ = ["read_humaneval", "read_inspect", "read_lm_eval", "read_openai_evals"]
 
@@ -33,7 +33,7 @@ def read_lm_eval(head: Head) -> Plan | None:
     filters = _distinct(head.file, "filter") if "filter" in head.columns else []
     parts = tuple(f"filter={name}" for name in filters) if len(filters) > 1 else ()
     note = f"also {', '.join(metrics[1:])}, by --reward" if metrics[1:] else ""
-    return Plan("lm-eval", Columns("doc_id", metrics[0]), apart=True, parts=parts, note=note)
+    return Plan("lm-eval", Columns("doc_id", metrics[0]), apart=by_file, parts=parts, note=note)
 
 
 def _distinct(file: Path, key: str) -> list[str]:
@@ -64,7 +64,7 @@ def read_inspect(head: Head) -> Plan | None:
     if not scorers:
         raise NoLogError(f"{head.file} is a log of inspect_ai without scores")
     parts = tuple(f"scorer={name}" for name in scorers) if len(scorers) > 1 else ()
-    return Plan("inspect_ai", Columns("id", "value"), lambda file: text_table(_inspect_rows(file)), True, parts)
+    return Plan("inspect_ai", Columns("id", "value"), lambda file: text_table(_inspect_rows(file)), by_file, parts)
 
 
 def _inspect_rows(file: Path) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def _inspect_samples(file: Path) -> Iterator[dict[str, Any]]:
 def read_humaneval(head: Head) -> Plan | None:
     """``*_results.jsonl`` of HumanEval: task_id, passed; ``*_eval_results.json`` of EvalPlus: status by task."""
     if {"task_id", "passed"} <= set(head.columns):
-        return Plan("HumanEval", Columns("task_id", "passed"), apart=True)
+        return Plan("HumanEval", Columns("task_id", "passed"), apart=by_file)
     if head.kind != "document":
         return None
     document = head.document()
@@ -114,7 +114,7 @@ def read_humaneval(head: Head) -> Plan | None:
         return None
     plus = any(result.get("plus_status") is not None for result in results)
     note = "passed: base and plus tests" if plus else "passed: base tests, no plus tests were run"
-    return Plan("EvalPlus", Columns("task_id", "passed"), _evalplus, True, note=note)
+    return Plan("EvalPlus", Columns("task_id", "passed"), _evalplus, by_file, note=note)
 
 
 def _evalplus(file: Path) -> pl.DataFrame:
@@ -139,11 +139,11 @@ def read_openai_evals(head: Head) -> Plan | None:
         return None
     kinds = {row.get("type") for row in head.rows}
     if "match" in kinds:
-        return Plan("OpenAI evals", Columns("sample_id", "data.correct", where=("type=match",)), apart=True)
+        return Plan("OpenAI evals", Columns("sample_id", "data.correct", where=("type=match",)), apart=by_file)
     data = next((row["data"] for row in head.rows if row.get("type") == "metrics"), None)
     names = [name for name, value in data.items() if number(value) is not None] if isinstance(data, dict) else []
     if len(names) == 1:
-        return Plan("OpenAI evals", Columns("sample_id", f"data.{names[0]}", where=("type=metrics",)), apart=True)
+        return Plan("OpenAI evals", Columns("sample_id", f"data.{names[0]}", where=("type=metrics",)), apart=by_file)
     found = f"its metrics are {', '.join(names)}" if names else f"its events are {', '.join(map(str, kinds))}"
     raise NoLogError(
         f"{head.file} is a log of OpenAI evals, and {found}; name one by --reward data.NAME --where type=TYPE"

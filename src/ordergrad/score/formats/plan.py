@@ -11,7 +11,7 @@ import polars as pl
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns
 
-__all__ = ["NoLogError", "Plan", "Reader", "number", "text_table"]
+__all__ = ["NoLogError", "Plan", "Reader", "by_file", "number", "text_table"]
 
 
 class NoLogError(UserError):
@@ -26,7 +26,7 @@ class Plan:
         tool: What wrote it.
         columns: Its columns.
         load: Makes a table of a file that is none.
-        apart: Whether each file is a log of its own.
+        apart: Tells files that are logs of their own apart, by what names them; None where they are one log.
         parts: Conditions that each make a log of its own, such as ``filter=strict-match``.
         note: What else the reader of its numbers must know.
     """
@@ -34,13 +34,18 @@ class Plan:
     tool: str
     columns: Columns
     load: Callable[[Path], pl.DataFrame] | None = None
-    apart: bool = False
+    apart: Callable[[Sequence[Path]], dict[str, list[Path]]] | None = None
     parts: tuple[str, ...] = ()
     note: str = ""
 
 
 Reader = Callable[[Any], Plan | None]
 """From the `Head` of a file to the plan, None if another tool wrote it."""
+
+
+def by_file(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return files that are each a log of its own, by their names."""
+    return {str(file) if len({f.name for f in files}) < len(files) else file.name: [file] for file in files}
 
 
 def number(value: Any) -> float | None:

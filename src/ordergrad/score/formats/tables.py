@@ -2,7 +2,8 @@
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,9 @@ __all__ = [
     "read_array",
     "read_table",
     "unknown",
+    "usual_format",
     "usual_group",
+    "usual_length",
     "usual_reward",
 ]
 
@@ -29,6 +32,12 @@ _IDS = ("prompt_id", "group_id", "question_id", "problem_id", "task_id", "exampl
 _GROUPS = ("group", *_IDS, "uid", "prompt", "question", "problem", "task", "input")
 _REWARDS = ("reward", "rewards", "score", "scores", "return", "returns", "passed", "correct", "is_correct", "success")
 _STEPS = ("step", "global_step")
+_LENGTHS = (
+    *("completion_tokens", "num_output_tokens", "output_tokens", "response_tokens", "num_tokens", "tokens"),
+    *("completion_length", "response_length", "output_length", "length"),
+)
+_TEXTS = ("completion", "output_response", "output", "response", "generation")
+_FORMAT = re.compile(r"(?:^|[_.\s])format(?:$|[_.\s])", re.IGNORECASE)
 
 
 def read_table(head: Head) -> Plan | None:
@@ -56,6 +65,23 @@ def usual_group(head: Head) -> str | None:
 def default_step(head: Head) -> str | None:
     """Return the column that says at which step a row was made, if its name does."""
     return next((name for name in _STEPS if name in head.columns), None)
+
+
+def usual_length(head: Head) -> str | None:
+    """Return the column with the number of generated tokens by its name, or the one with the text."""
+    numbers = (n for n in _LENGTHS if n in head.columns and _all(head, n, lambda x: x >= 0))
+    return next(numbers, None) or next((name for name in _TEXTS if head.values(name)), None)
+
+
+def usual_format(head: Head) -> str | None:
+    """Return the column that says whether the format is right by its name, if there is one, of values from 0 to 1."""
+    names = [name for name in head.columns if _FORMAT.search(name) and _all(head, name, lambda x: 0 <= x <= 1)]
+    return names[0] if len(names) == 1 else None
+
+
+def _all(head: Head, name: str, holds: Callable[[float], bool]) -> bool:
+    values = [number(value) for value in head.values(name)]
+    return bool(values) and all(value is not None and holds(value) for value in values)
 
 
 def _one(head: Head, names: Sequence[str], content: Any) -> str | None:
