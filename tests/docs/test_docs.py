@@ -20,9 +20,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 RUN = ("python", "console")
 LONGEST = 1500
-LONGER = {"docs/mathematics.md": 2000, "docs/studies/llm_countdown.md": 1950}
-OTHER_OPENINGS = {"README.md", "docs/index.md", "docs/studies/llm_countdown.md"}
-OTHER_COMMENTS = {"README.md", "docs/adapters/trl.md"}
+LONGER = {"docs/mathematics.md": 2000}
+OTHER_OPENINGS = {"README.md", "docs/index.md"}
+OTHER_COMMENTS = {"README.md"}
 SHOWN = ("py", "sh", "bash", "diff", "spectrum", "yaml", "")
 
 
