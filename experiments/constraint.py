@@ -66,7 +66,7 @@ class Settings:
         }
     )
     tuning_seeds: int = 2
-    seeds: int = 5
+    seeds: int = 4
     steps: int = 200_000
     envs: int = 32
     rollout: int = 64
@@ -269,11 +269,13 @@ def draw(
         left.plot([r[TAIL] for r in tried], [r["return"] for r in tried], color=colour, marker="x", lw=0.8, alpha=0.5)
         length = min(len(r["tails"]) for r in mine)
         curves = np.array([r["tails"][:length] for r in mine])
-        right.plot(mine[0]["steps"][:length], curves.mean(axis=0), color=colour, lw=1.6)
+        right.plot(np.array(mine[0]["steps"][:length]) / 1000, curves.mean(axis=0), color=colour, lw=1.6)
     left.axvline(settings.limit, color="black", lw=0.8, ls=":")
     right.axhline(settings.limit, color="black", lw=0.8, ls=":")
     left.set(xlabel=f"cost, {TAIL}", ylabel="mean return", title="Fresh episodes; crosses: tuning")
-    right.set(xlabel="environment steps", ylabel=f"cost, {TAIL}", title="Training episodes, mean of the seeds")
+    right.set(
+        xlabel="thousands of environment steps", ylabel=f"cost, {TAIL}", title="Training episodes, mean of the seeds"
+    )
     left.legend(frameon=False, fontsize=8)
     save(figure, path)
 

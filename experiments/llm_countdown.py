@@ -1,350 +1,610 @@
-"""Countdown: what post-training a language model on max@4, top:2@4, maxrl or the mean does to pass@k.
+"""Countdown: what GRPO, its usual remedies and rank objectives do to pass@k and pass^k of a small language model.
 
-A small decoder is first trained on demonstrations of which a quarter is right, so that it solves a problem now and then
-and, given 64 tries, most of them. Then TRL post-trains it, everything equal but the advantages:
-
-1. *tune*: every contender at every learning rate, half as long, with one seed apart from those of the study; it gets
-   the rate at which it does best what it optimises, over the last sixth of training;
-2. *study*: every contender at its rate, five seeds, pass@k on a thousand held-out problems;
-3. *length*: the mean, GRPO and top:2@4 once more, with a second reward function that charges for every token;
-4. *long*: three of them once more, twice as long, two seeds.
+A small decoder is trained on demonstrations of which a quarter is right, so that it solves a problem now and then and,
+given 64 tries, most of them. Then it is post-trained, on policy, in a plain PyTorch loop: everything is equal but the
+advantages and, for the remedies, one term of the loss. Three warm starts, two seeds each.
 
     python experiments/llm_countdown.py --results experiments/results/llm_countdown --images docs/images
-    python experiments/llm_countdown.py --size large        # some 100 million parameters, longer problems: one GPU
 
-Ctrl-C stops after the current steps, `--resume` goes on. Needs `pip install "ordergrad[llm]"`. Results and what they
-mean: docs/studies/llm_countdown.md.
+Every measurement is a line of `runs.jsonl` in the folder of the results. What is there is not made again, so a study
+that was stopped goes on with `--resume`. Results: docs/studies/llm_countdown.md.
 
 References:
-    Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
+    Parmas et al. (2026). OrderGrad. arXiv 2606.06096. (top:m@K, mixtures)
+    Shao et al. (2024). DeepSeekMath. arXiv 2402.03300. (GRPO)
+    Liu et al. (2025). Understanding R1-Zero-like training. arXiv 2503.20783. (Dr. GRPO)
+    Yu et al. (2025). DAPO. arXiv 2503.14476.
+    Walder and Karkhanis (2025). Pass@K policy optimization. arXiv 2505.15201. (max@K)
+    Chen et al. (2025). Pass@k training. arXiv 2508.10751.
+    Tajwar et al. (2026). Maximum likelihood reinforcement learning. (MaxRL)
     Chen et al. (2021). Evaluating large language models trained on code. arXiv 2107.03374. (unbiased pass@k)
 """
 
+import copy
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import study
-from rich.table import Table
+import torch
+from scipy.special import comb
 from scipy.stats import binom
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import ordergrad as og
-from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder, write_csv
-from ordergrad.runs.plots import new_figure, pass_curves, save, style
-from ordergrad.runs.statistics import pass_at, pass_at_k, powers_of_two, read_successes
-from ordergrad.train import llm
-from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
+from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.train import countdown
 
-CONTENDERS = ("mean", GRPO, "max@4", "top:2@4", "maxrl", "max@4..mean")
-PENALISED = ("mean", GRPO, "top:2@4")
-LONGER = ("mean", GRPO, "max@4")
-PARTS = {"study": CONTENDERS, "length": PENALISED, "long": LONGER}
+PASS_TRAINING = "pass@4 training"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What tells a contender from others.
+
+    Attributes:
+        objective: What is optimised.
+        divide: Divide the advantages by the standard deviation of their group, as GRPO does.
+        loss: What the sum over tokens is divided by: a constant (``dr_grpo``) or the number of tokens (``dapo``).
+        kl: Weight of the KL divergence to the warm start, by the estimator of GRPO.
+        entropy: Weight of the mean entropy per token.
+        price: What each token of an answer costs.
+    """
+
+    objective: str = "mean"
+    divide: bool = False
+    loss: str = "dr_grpo"
+    kl: float = 0.0
+    entropy: float = 0.0
+    price: float = 0.0
+
+
+GRPO = "grpo"
+RECIPES = {
+    GRPO: Recipe(divide=True),
+    "max@4": Recipe("max@4"),
+    "maxrl": Recipe("maxrl"),
+    "top:2@4": Recipe("top:2@4"),
+    "mean": Recipe(),
+    "grpo, KL": Recipe(divide=True, kl=0.03),
+    "grpo, entropy": Recipe(divide=True, entropy=0.02),
+    "max@4, KL": Recipe("max@4", kl=0.03),
+    PASS_TRAINING: Recipe(PASS_TRAINING),
+    "0.5*mean+0.5*min@4": Recipe("0.5*mean+0.5*min@4"),
+    "min@4": Recipe("min@4"),
+    "grpo, dapo": Recipe(divide=True, loss="dapo"),
+    "mean, dapo": Recipe(loss="dapo"),
+}
+ONE_SEED = ("grpo, dapo", "mean, dapo")
+PRICE = 0.005
+PRICED = {f"{name}, price": Recipe(**{**vars(RECIPES[name]), "price": PRICE}) for name in (GRPO, "top:2@4")}
+TUNED = {
+    **{f"grpo, KL {x:g}": Recipe(divide=True, kl=x) for x in (0.03, 0.3)},
+    **{f"grpo, entropy {x:g}": Recipe(divide=True, entropy=x) for x in (0.02, 0.1)},
+    **{f"{name}, rate {x:g}": RECIPES[name] for name in (GRPO, "max@4") for x in (1e-4, 3e-4, 1e-3)},
+}
+START = "start"
+PARTS = ("tune", "study", "price")
 TUNING_SEED = 100
 
 
 @dataclass(frozen=True)
-class Size:
-    """What one size of the study trains."""
+class Settings:
+    """What is trained and how it is measured."""
 
-    settings: LLMSettings
-    rates: tuple[float, ...]
-    length_penalty: float
-
-
-SIZES = {
-    "small": Size(LLMSettings(CONTENDERS, seeds=5, eval_problems=1000), rates=(1e-4, 3e-4, 1e-3), length_penalty=0.005),
-    "large": Size(
-        LLMSettings(
-            CONTENDERS,
-            data="countdown:6:12:200",
-            seeds=5,
-            steps=2000,
-            prompts=64,
-            samples=8,
-            max_completion=28,
-            width=768,
-            layers=14,
-            warm_steps=20_000,
-            eval_problems=1000,
-        ),
-        rates=(1e-5, 3e-5, 1e-4),
-        length_penalty=0.005,
-    ),
-}
-
-Rates = Mapping[str, float]
+    width: int = 64
+    layers: int = 3
+    warm_starts: int = 3
+    seeds: int = 2
+    warm_steps: int = 2500
+    warm_batch: int = 128
+    warm_hits: float = 0.25
+    warm_rate: float = 3e-3
+    steps: int = 300
+    prompts: int = 24
+    samples: int = 8
+    learning_rate: float = 3e-4
+    training_problems: int = 8000
+    held_out: int = 256
+    eval_samples: int = 64
 
 
-def tune_run(settings: LLMSettings, contender: str, seed: int, folder: Path, stop: Any, report: Any) -> bool:
-    return llm.train(settings, contender, TUNING_SEED + seed, folder, stop=stop, report=report)
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/llm_countdown")
+    parts: tuple[str, ...] = field(default=PARTS, metadata={"help": "run only these", "choices": PARTS})
+    report: bool = field(default=False, metadata={"help": "train nothing, write the tables of what has finished"})
 
 
-def rated_run(
-    rates: Rates, settings: LLMSettings, contender: str, seed: int, folder: Path, stop: Any, report: Any
-) -> bool:
-    return llm.run(replace(settings, learning_rate=rates[contender]), contender, seed, folder, stop, report)
+# The task -----------------------------------------------------------------------------------------------------------
+
+VOCABULARY = "0123456789+-*()=:"
+END = len(VOCABULARY)
+PROMPT = len("1577=09:")
+LONGEST = countdown.longest_answer(countdown.Level()) + 1
 
 
-def shown(row: Mapping[str, Any], contender: str) -> str:
-    return f"reward {row['reward']:.3f}  entropy {row['entropy']:.3f}"
+def prompt_of(problem: countdown.Problem) -> list[int]:
+    text = f"{''.join(map(str, problem.numbers))}={problem.target:02d}:"
+    return [VOCABULARY.index(character) for character in text]
 
 
-def last_part(metrics: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Return the average of a metric over the last sixth of training."""
-    return float(np.mean([row[name] for row in metrics[-max(1, len(metrics) // 6) :]]))
+@cache
+def problems(training: int, held_out: int) -> tuple[list[countdown.Problem], list[countdown.Problem]]:
+    """Return problems to train on and problems held out, of the same distribution."""
+    drawn = countdown.problems(training + held_out, 0)
+    random.Random(0).shuffle(drawn)
+    return drawn[held_out:], drawn[:held_out]
 
 
-def aim(contender: str) -> str:
-    """Return the name of the metric that a contender maximises at the end of its training."""
-    return "reward" if contender == GRPO or stages(contender)[1] == "mean" else "ordergrad/value"
+def answers(tokens: Tensor) -> list[str]:
+    """Return the texts of completions, up to their end."""
+    texts: list[str] = []
+    for row in tokens[:, PROMPT:].tolist():
+        ids = row[: row.index(END)] if END in row else row
+        texts.append("".join(VOCABULARY[i] for i in ids))
+    return texts
 
 
-# The parts ----------------------------------------------------------------------------------------------------
+# The model ----------------------------------------------------------------------------------------------------------
 
 
-def run_study(s: study.Study, size: Size) -> None:
-    """Train everything that is not there yet."""
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each after a normalisation and beside a skip connection."""
 
-    def train_part(part: str, run: Callable[..., bool], its: LLMSettings) -> None:
-        s.train(partial(run, its), its.objectives, its.seeds, its.steps, shown, part)
+    def __init__(self, width: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before, self.between = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
-    base = replace(size.settings, model=str(s.out / "warm-start"))
-    if not (s.out / "warm-start" / EVALUATION).exists():
-        s.console.print(f"[bold]warm start[/]: {base.warm_steps} steps on demonstrations")
-        clock = time.perf_counter()
-        llm.prepare(size.settings, s.out)
-        s.console.print(f"took {time.perf_counter() - clock:.0f} s")
-    for rate in size.rates:
-        train_part(f"tune/{rate:g}", tune_run, replace(base, seeds=1, steps=base.steps // 2, learning_rate=rate))
-    rates = best_rates(size, s.out)
-    s.console.print("learning rates: " + ", ".join(f"{name} {rate:g}" for name, rate in rates.items()))
-    rated = partial(rated_run, rates)
-    train_part("study", rated, base)
-    train_part("length", rated, replace(base, objectives=PENALISED, length_penalty=size.length_penalty))
-    longer = replace(base, objectives=LONGER, steps=2 * base.steps, seeds=min(2, base.seeds))
-    train_part("long", rated, longer)
+    def forward(self, x: Tensor, cache: Tensor | None = None, at: int = 0) -> Tensor:
+        """Return the next layer's input; with a cache, keys and values before position `at` are taken from it."""
+        rows, length, width = x.shape
+        q, k, v = self.qkv(self.before(x)).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if cache is not None:
+            cache[0, :, :, at : at + length], cache[1, :, :, at : at + length] = k, v
+            k, v = cache[:, :, :, : at + length]
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
+        x = x + self.out(attended.transpose(1, 2).reshape(rows, length, width))
+        return x + self.down(F.gelu(self.up(self.between(x))))
 
 
-def tuning(size: Size, out: Path) -> list[tuple[str, float, float, float, float]]:
-    """Return contender, rate, what it aimed at, reward and entropy, over the last sixth of every tuning run."""
-    rows: list[tuple[str, float, float, float, float]] = []
-    for contender in CONTENDERS:
-        for rate in size.rates:
-            metrics = read_metrics(run_folder(out / f"tune/{rate:g}", contender, 0) / METRICS)
-            found = (last_part(metrics, name) for name in (aim(contender), "reward", "entropy"))
-            rows.append((contender, rate, *found))
+class Decoder(nn.Module):
+    """A decoder over the characters of Countdown; 149,000 parameters with 3 layers of width 64."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        width = settings.width
+        self.tokens, self.places = nn.Embedding(END + 1, width), nn.Embedding(PROMPT + LONGEST, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(settings.layers))
+        self.last = nn.RMSNorm(width)
+        nn.init.normal_(self.tokens.weight, std=0.05)
+        nn.init.normal_(self.places.weight, std=0.05)
+
+    def forward(self, ids: Tensor, caches: Sequence[Tensor] | None = None, at: int = 0) -> Tensor:
+        """Return the logits of every next token."""
+        x = self.tokens(ids) + self.places.weight[at : at + ids.shape[1]]
+        for block, layer in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
+            x = block(x, layer, at)
+        return F.linear(self.last(x), self.tokens.weight)
+
+    @torch.no_grad()
+    def sample(self, prompts: Tensor, copies: int, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+        """Return prompts with completions, `copies` of each in a row; their lengths; and the entropy per token."""
+        width, heads = self.tokens.embedding_dim, self.blocks[0].heads
+        shape = (2, len(prompts), heads, PROMPT + LONGEST, width // heads)
+        caches = [torch.empty(shape) for _ in self.blocks]
+        logits = self(prompts, caches)[:, -1].repeat_interleave(copies, 0)
+        caches = [layer.repeat_interleave(copies, 1) for layer in caches]
+        tokens = torch.full((len(logits), PROMPT + LONGEST), END)
+        tokens[:, :PROMPT] = prompts.repeat_interleave(copies, 0)
+        alive, lengths, entropy = torch.ones(len(logits), dtype=torch.bool), torch.zeros(len(logits)), 0.0
+        for at in range(PROMPT, PROMPT + LONGEST):
+            p = logits.softmax(-1)
+            entropy += float((torch.special.entr(p).sum(-1) * alive).sum())
+            lengths += alive
+            tokens[:, at] = torch.where(alive, torch.multinomial(p, 1, generator=generator)[:, 0], END)
+            alive &= tokens[:, at] != END
+            if at + 1 == PROMPT + LONGEST or not alive.any():
+                break
+            logits = self(tokens[:, at : at + 1], caches, at)[:, -1]
+        return tokens, lengths, entropy / float(lengths.sum())
+
+
+def warm_start(settings: Settings, index: int, path: Path) -> Decoder:
+    """Return a model trained on demonstrations, from its file if it is there."""
+    torch.manual_seed(index)
+    model = Decoder(settings)
+    if path.exists():
+        model.load_state_dict(torch.load(path, weights_only=True))
+        return model
+    held_out = frozenset(problems(settings.training_problems, settings.held_out)[1])
+    count = settings.warm_steps * settings.warm_batch
+    shown = countdown.demonstrations(count, index, hit_rate=settings.warm_hits, exclude=held_out)
+    rows = torch.full((count, PROMPT + LONGEST), END)
+    lengths = torch.tensor([len(d.answer) + 1 for d in shown])
+    for row, d in zip(rows, shown, strict=True):
+        ids = [*prompt_of(d.problem), *(VOCABULARY.index(c) for c in d.answer)]
+        row[: len(ids)] = torch.tensor(ids)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.warm_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.warm_rate, settings.warm_steps, pct_start=0.1)
+    for ids, size in zip(rows.split(settings.warm_batch), lengths.split(settings.warm_batch), strict=True):
+        logits = model(ids[:, :-1])[:, PROMPT - 1 :]
+        loss = F.cross_entropy(logits.transpose(1, 2), ids[:, PROMPT:], reduction="none")
+        mask = torch.arange(LONGEST) < size[:, None]
+        optimizer.zero_grad()
+        ((loss * mask).sum() / mask.sum()).backward()
+        optimizer.step()
+        schedule.step()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), path)
+    return model
+
+
+# Post-training ------------------------------------------------------------------------------------------------------
+
+
+def advantages_of(recipe: Recipe, rewards: Any) -> Any:
+    """Return the advantages of groups of rewards, shape (prompts, samples)."""
+    if recipe.objective == PASS_TRAINING:
+        return pass_training(rewards, 4)
+    if recipe.divide:
+        return (rewards - rewards.mean(-1, keepdims=True)) / (rewards.std(-1, ddof=1, keepdims=True) + 1e-4)
+    return og.advantages(rewards, recipe.objective)
+
+
+def pass_training(rewards: Any, k: int) -> Any:
+    """Return the analytical advantages of Pass@k Training for rewards 0 and 1.
+
+    The reward of a subset of k is whether one of it succeeds. The advantage of a sample is the average over the subsets
+    that hold it of their rewards, less the mean, divided by the standard deviation over all subsets.
+    """
+    n = rewards.shape[-1]
+    wrong = n - rewards.sum(-1, keepdims=True)
+    mean = 1 - comb(wrong, k) / comb(n, k)
+    spread = np.sqrt(mean * (1 - mean))
+    with_wrong = 1 - comb(wrong - 1, k - 1) / comb(n - 1, k - 1)
+    found = np.where(rewards == 1, 1 - mean, with_wrong - mean)
+    return np.where(spread > 0, found / np.where(spread > 0, spread, 1), 0.0)
+
+
+def train(settings: Settings, recipe: Recipe, model: Decoder, seed: int, measure: Any) -> list[dict[str, float]]:
+    """Train a model in place, call measure(step) after half and all of the steps; return metrics."""
+    reference = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    draw = random.Random(seed)
+    training = problems(settings.training_problems, settings.held_out)[0]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    rows = []
+    for step in range(1, settings.steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * min(1.0, step / 10)
+        chosen = draw.sample(training, settings.prompts)
+        prompts = torch.tensor([prompt_of(problem) for problem in chosen])
+        tokens, lengths, entropy = model.sample(prompts, settings.samples, generator)
+        solved = rewards_of(chosen, tokens, settings.samples)
+        rewards = solved - recipe.price * lengths.numpy().reshape(solved.shape).astype(float)
+        a = advantages_of(recipe, rewards)
+        idle = float((np.abs(a) < 1e-12).all(-1).mean())
+        rows.append({"solved": float(solved.mean()), "entropy": entropy, "no_signal": idle})
+        optimizer.zero_grad(set_to_none=False)
+        update(recipe, model, reference, tokens, lengths, torch.tensor(a.ravel(), dtype=torch.float32))
+        optimizer.step()
+        if step in (settings.steps // 2, settings.steps):
+            measure(step)
     return rows
 
 
-def best_rates(size: Size, out: Path) -> dict[str, float]:
-    rows = tuning(size, out)
-    return {c: max((aimed, rate) for name, rate, aimed, *_ in rows if name == c)[1] for c in CONTENDERS}
+def rewards_of(chosen: Sequence[countdown.Problem], tokens: Tensor, copies: int) -> Any:
+    each = [float(countdown.check(chosen[i // copies], answer)) for i, answer in enumerate(answers(tokens))]
+    return np.array(each).reshape(len(chosen), copies)
+
+
+def update(recipe: Recipe, model: Decoder, reference: Decoder, tokens: Tensor, lengths: Tensor, a: Tensor) -> None:
+    """Add the gradient of the loss. Completions that nothing depends on are left out."""
+    mask = torch.arange(LONGEST) < lengths[:, None]
+    total = len(a) * LONGEST if recipe.loss == "dr_grpo" else int(mask.sum())
+    size = int(mask.sum())
+    if not (recipe.kl or recipe.entropy):
+        tokens, mask, a = (x[a != 0] for x in (tokens, mask, a))
+    if not len(a):
+        return
+    logp = model(tokens[:, :-1])[:, PROMPT - 1 :].log_softmax(-1)
+    chosen = logp.gather(2, tokens[:, PROMPT:, None])[..., 0]
+    each = -a[:, None] * chosen
+    if recipe.kl:
+        with torch.no_grad():
+            before = reference(tokens[:, :-1])[:, PROMPT - 1 :].log_softmax(-1)
+        apart = before.gather(2, tokens[:, PROMPT:, None])[..., 0] - chosen
+        each = each + recipe.kl * (apart.exp() - apart - 1)
+    loss = (each * mask).sum() / total
+    if recipe.entropy:
+        loss = loss + recipe.entropy * ((logp.exp() * logp).sum(-1) * mask).sum() / size
+    loss.backward()
+
+
+def evaluate(settings: Settings, model: Decoder, seed: int) -> dict[str, Any]:
+    """Return the successes on every held-out problem, and the mean length of answers."""
+    held_out = problems(settings.training_problems, settings.held_out)[1]
+    generator = torch.Generator().manual_seed(1_000_003 + seed)
+    successes: list[int] = []
+    lengths: list[float] = []
+    for begin in range(0, len(held_out), 16):
+        part = held_out[begin : begin + 16]
+        prompts = torch.tensor([prompt_of(problem) for problem in part])
+        tokens, size, _ = model.sample(prompts, settings.eval_samples, generator)
+        successes += rewards_of(part, tokens, settings.eval_samples).sum(1).astype(int).tolist()
+        lengths.append(float(size.sum()))
+    return {"tokens": round(sum(lengths) / len(held_out) / settings.eval_samples, 3), "successes": successes}
+
+
+# The runs -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a part: a contender, the warm start it begins from, and its seed."""
+
+    part: str
+    contender: str
+    warm: int
+    seed: int
+
+    @property
+    def recipe(self) -> Recipe:
+        return (RECIPES | PRICED | TUNED)[self.contender]
+
+
+def runs_of(settings: Settings, parts: Sequence[str]) -> list[Run]:
+    """Return the runs in the order in which they are made, seed by seed."""
+    warm = range(settings.warm_starts)
+    names = [name for name in RECIPES if name not in ONE_SEED]
+    runs = [Run("study", name, w, seed) for seed in range(settings.seeds) for w in warm for name in names]
+    runs += [Run("price", name, w, 0) for w in warm for name in PRICED]
+    runs += [Run("study", name, w, 0) for w in warm for name in RECIPES if name in ONE_SEED]
+    runs += [Run("tune", name, 0, TUNING_SEED) for name in TUNED]
+    return [run for run in runs if run.part in parts]
+
+
+def records_of(settings: Settings, run: Run, folder: Path) -> list[dict[str, Any]]:
+    """Train one run; return a record for each measurement, the last with the training curves."""
+    clock, records = time.process_time(), []
+    model = warm_start(settings, run.warm, folder / f"warm-start-{run.warm}.pt")
+    if run.part == "tune":
+        rate = float(run.contender.rpartition(" ")[2]) if ", rate " in run.contender else settings.learning_rate
+        settings = replace(settings, steps=settings.steps // 2, learning_rate=rate)
+
+    def measure(step: int) -> None:
+        if run.part == "study" or step == settings.steps:
+            records.append({**vars(run), "step": step, **evaluate(settings, model, run.seed)})
+
+    rows = train(settings, run.recipe, model, run.seed, measure)
+    size = max(1, settings.steps // 20)
+    parts = [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+    for name in rows[0]:
+        records[-1][name] = [study.short(float(np.mean([row[name] for row in part]))) for part in parts]
+    records[-1]["cpu_seconds"] = round(time.process_time() - clock, 1)
+    return records
+
+
+def run_all(s: study.Study, settings: Settings, parts: Sequence[str]) -> None:
+    """Make every run that is not there yet."""
+    path = s.results / "runs.jsonl"
+    for run in runs_of(settings, parts):
+        known = {(r["part"], r["contender"], r["warm"], r["seed"]) for r in study.read_records(path) if "solved" in r}
+        if tuple(vars(run).values()) not in known:
+            if not any(r["part"] == START and r["warm"] == run.warm for r in study.read_records(path)):
+                model = warm_start(settings, run.warm, s.out / f"warm-start-{run.warm}.pt")
+                start = Run(START, START, run.warm, 0)
+                study.append_record(path, {**vars(start), "step": 0, **evaluate(settings, model, run.warm)})
+            made = records_of(settings, run, s.out)
+            for record in made:
+                study.append_record(path, record)
+            s.console.print(
+                f"{run.part} {run.contender}, warm start {run.warm}, seed {run.seed}: "
+                f"pass@1 {np.mean(made[-1]['successes']) / settings.eval_samples:.3f}, {made[-1]['cpu_seconds']} s"
+            )
 
 
 # What came out ------------------------------------------------------------------------------------------------------
 
-
-def measured(size: Size, out: Path) -> list[dict[str, Any]]:
-    """Return one record per run of every part but the tuning."""
-    ks = powers_of_two(size.settings.eval_samples)
-    records: list[dict[str, Any]] = []
-    for part, contenders in PARTS.items():
-        for contender in contenders:
-            for seed in range(min(2, size.settings.seeds) if part == "long" else size.settings.seeds):
-                folder = run_folder(out / part, contender, seed)
-                successes, samples = read_successes(folder / EVALUATION)
-                metrics = read_metrics(folder / METRICS)
-                records.append(
-                    {
-                        "part": part,
-                        "contender": contender,
-                        "seed": seed,
-                        **{f"pass@{k}": float(pass_at(successes, samples, k).mean()) for k in ks},
-                        "length": float(np.loadtxt(folder / EVALUATION, delimiter=",", skiprows=1)[:, 3].mean()),
-                        "entropy": last_part(metrics, "entropy"),
-                        "reward_std_zero": last_part(metrics, "frac_reward_zero_std"),
-                        "step_time": float(np.median([row["step_time"] for row in metrics])),
-                    }
-                )
-    return records
+KS = (1, 2, 4, 8, 16, 32, 64)
+RELIABLE = (2, 4, 8)
+MEASURES = (*(f"pass@{k}" for k in KS), *(f"pass^{k}" for k in RELIABLE))
+CURVES = ("solved", "entropy", "no_signal")
+SHOWN = (
+    GRPO,
+    "mean",
+    "max@4",
+    "maxrl",
+    "top:2@4",
+    PASS_TRAINING,
+    "grpo, KL",
+    "grpo, entropy",
+    "max@4, KL",
+    "0.5*mean+0.5*min@4",
+)
 
 
-def differences(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[study.Record]:
-    """Return every contender's lead over GRPO and over the mean, seed by seed, with its interval."""
-    rows: list[study.Record] = []
-    for against in (GRPO, "mean"):
-        for contender in CONTENDERS:
-            for name in names if contender != against else ():
-                found = study.paired(*(column(records, "study", c, name) for c in (contender, against)))
-                row = {"contender": contender, "against": against, "measure": name, "lead": found.value}
-                rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
-    return rows
+def measured(settings: Settings, record: Mapping[str, Any]) -> study.Record:
+    """Return the row of one measurement: pass@k, pass^k, and statistics of the last fifth of training."""
+    outcomes = (np.arange(settings.eval_samples) < np.array(record["successes"])[:, None]).astype(float)
+    row = {name: record[name] for name in ("part", "contender", "warm", "seed", "step")}
+    row |= {f"pass@{k}": float(og.value(outcomes, f"max@{k}").mean()) for k in KS}
+    row |= {f"pass^{k}": float(og.value(outcomes, f"min@{k}").mean()) for k in RELIABLE}
+    row |= {name: float(np.mean([float(x) for x in record.get(name, ["nan"])[-4:]])) for name in CURVES}
+    return row | {"tokens": record["tokens"]}
 
 
-def column(records: Sequence[Mapping[str, Any]], part: str, contender: str, name: str) -> Any:
-    return study.column(records, name, part=part, contender=contender)
+def leads(rows: Sequence[study.Record]) -> list[study.Record]:
+    """Return every contender's lead over the start and over GRPO, over the runs that both have."""
+    final = {(r["contender"], r["warm"], r["seed"]): r for r in rows if r["part"] == "study" and r["last"]}
+    start = {r["warm"]: r for r in rows if r["part"] == START}
+    found: list[study.Record] = []
+    for name in RECIPES:
+        mine = [(w, seed) for c, w, seed in final if c == name]
+        for against in (START, GRPO):
+            pairs = [
+                (final[name, w, seed], start[w] if against == START else final[GRPO, w, seed])
+                for w, seed in mine
+                if against == START or (GRPO, w, seed) in final
+            ]
+            if name == against or not pairs:
+                continue
+            for measure in MEASURES:
+                ours, theirs = (np.array([pair[side][measure] for pair in pairs]) for side in (0, 1))
+                ahead = int((ours > theirs).sum())
+                lead = study.paired(ours, theirs)._asdict()
+                keys = {"contender": name, "over": against, "measure": measure}
+                found.append({**keys, "lead": lead.pop("value"), **lead, "ahead": ahead, "runs": len(pairs)})
+    return found
 
 
-def start_curve(out: Path, ks: Sequence[int]) -> Any:
-    return pass_at_k([read_successes(out / "warm-start" / EVALUATION)], ks)
-
-
-def report(s: study.Study, size: Size) -> None:
-    """Write and show the tables and pictures."""
-    ks = powers_of_two(size.settings.eval_samples)
-    records, start = measured(size, s.out), start_curve(s.out, ks)
-    names = [f"pass@{k}" for k in ks]
-    s.write_table("runs.csv", records)
-    keys = ("contender", "learning_rate", "aim", "reward", "entropy")
-    s.write_table("tuning.csv", [dict(zip(keys, row, strict=True)) for row in tuning(size, s.out)])
-    keys = ("contender", "seed", "step", *CURVES)
-    s.write_table("curves.csv", [dict(zip(keys, row, strict=True)) for row in training_curves(size, s.out)])
-    s.write_table("differences.csv", differences(records, names))
-    write_worth(size.settings.samples, s.results / "worth.csv")
-    s.console.print(pass_table(records, names, start))
+def report(s: study.Study, settings: Settings) -> None:
+    """Write the tables and pictures of the runs that have finished."""
+    records = study.read_records(s.results / "runs.jsonl")
+    finished = {key(r) for r in records if "solved" in r} | {key(r) for r in records if r["part"] == START}
+    latest = {(*key(r), r["step"]): r for r in records if key(r) in finished}.values()
+    rows = [measured(settings, r) | {"last": int(r["part"] == START or "solved" in r)} for r in latest]
+    s.write_table("runs.csv", rows)
+    s.write_table("intervals.csv", table(rows))
+    if found := leads(rows):
+        s.write_table("leads.csv", found)
+    s.write_table("worth.csv", worths(settings.samples))
+    seconds = sum(r.get("cpu_seconds", 0) for r in latest)
     s.write_summary(
-        size.settings,
-        rates=best_rates(size, s.out),
-        length_penalty=size.length_penalty,
-        start={name: round(float(row[0]), 5) for name, row in zip(names, start, strict=True)},
-        columns=["mean", "low", "high"],
-        **{part: {c: spread(records, part, c, names) for c in contenders} for part, contenders in PARTS.items()},
+        settings,
+        recipes={name: vars(recipe) for name, recipe in (RECIPES | PRICED).items()},
+        runs={part: sum(r["last"] for r in rows if r["part"] == part) for part in PARTS},
+        cpu_minutes=round(seconds / 60, 1),
     )
-    curves = {"warm start": start}
-    curves |= {c: np.array([study.over_seeds(column(records, "study", c, k)) for k in names]) for c in CONTENDERS}
-    save(pass_curves(curves, ks, "Countdown, held-out problems"), s.images / "llm_countdown.png")
-    draw_training(size, s.out, s.images / "llm_countdown_training.png")
-    draw_length(records, names, s.images / "llm_countdown_length.png")
-    draw_worth(size.settings.samples, s.images / "llm_countdown_worth.png")
+    draw_curves(rows, s.images / "llm_countdown.png")
+    draw_training(rows, latest, settings, s.images / "llm_countdown_training.png")
+    draw_worth(settings.samples, s.images / "llm_countdown_worth.png")
 
 
-def spread(records: Sequence[Mapping[str, Any]], part: str, contender: str, names: Sequence[str]) -> dict[str, Any]:
-    found = {name: study.over_seeds(column(records, part, contender, name)) for name in (*names, "length", "entropy")}
-    return {name: study.rounded(values, 5) for name, values in found.items()}
+def key(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(record[name] for name in ("part", "contender", "warm", "seed"))
 
 
-def pass_table(records: Sequence[Mapping[str, Any]], names: Sequence[str], start: Any) -> Table:
-    table = Table(title="Held-out problems, percent; 95% intervals over seeds", title_justify="left")
-    for heading in ("trained on", *names, "tokens", "entropy"):
-        table.add_column(heading, justify="left" if heading == "trained on" else "right")
-    table.add_row("warm start", *(f"{100 * row[0]:.1f}" for row in start), "", "")
-    notes = {"study": "", "length": ", penalised", "long": ", twice as long"}
-    for part, contenders in PARTS.items():
-        for c in contenders:
-            cells = [study.over_seeds(column(records, part, c, name)) for name in names]
-            length, entropy = (np.mean(column(records, part, c, name)) for name in ("length", "entropy"))
-            passed = (f"{100 * x.value:.1f} [{100 * x.low:.1f}, {100 * x.high:.1f}]" for x in cells)
-            table.add_row(c + notes[part], *passed, f"{length:.2f}", f"{entropy:.3f}")
-    return table
+def table(rows: Sequence[study.Record]) -> list[study.Record]:
+    """Return the mean over runs and its interval for every contender, step and measure."""
+    found: list[study.Record] = []
+    for part, contender, step in dict.fromkeys((r["part"], r["contender"], r["step"]) for r in rows):
+        mine = [r for r in rows if (r["part"], r["contender"], r["step"]) == (part, contender, step)]
+        kind = {"part": part, "contender": contender, "step": step, "runs": len(mine)}
+        for name in (*MEASURES, "tokens", *CURVES):
+            found.append({**kind, "measure": name, **study.over_seeds([r[name] for r in mine])._asdict()})
+    return found
 
 
-CURVES = ("reward", "entropy", "completions/mean_length", "frac_reward_zero_std", "grad_norm")
+def mean_of(rows: Sequence[study.Record], contender: str, name: str, step: int | None = None) -> float:
+    """Return the mean over the runs of the study, at the end or after a number of steps."""
+    found = [
+        r[name]
+        for r in rows
+        if r["contender"] == contender
+        and r["part"] in ("study", START)
+        and (r["last"] if step is None else r["step"] == step)
+    ]
+    return float(np.mean(found)) if found else float("nan")
 
 
-def training_curves(size: Size, out: Path) -> list[tuple[Any, ...]]:
-    """Return the metrics of every run of the study, averaged over thirty steps."""
-    rows: list[tuple[Any, ...]] = []
-    for contender in CONTENDERS:
-        for seed in range(size.settings.seeds):
-            metrics = read_metrics(run_folder(out / "study", contender, seed) / METRICS)
-            for begin in range(0, len(metrics), 30):
-                part = metrics[begin : begin + 30]
-                means = (float(np.mean([row[name] for row in part if name in row] or [np.nan])) for name in CURVES)
-                rows.append((contender, seed, part[-1]["step"], *(f"{x:.4g}" for x in means)))
-    return rows
-
-
-def draw_training(size: Size, out: Path, path: Path) -> None:
-    """Draw reward, entropy and groups without a signal over training: medians over seeds, bands from least to most."""
-    rows = training_curves(size, out)
-    panels = (("reward", "training reward (pass@1)"), ("entropy", "entropy per token"))
-    panels += (("frac_reward_zero_std", "groups whose rewards are all equal"),)
-    figure, axes = new_figure(3, "Countdown, training")
-    for axis, (name, label) in zip(axes, panels, strict=True):
-        place = 3 + CURVES.index(name)
-        for index, contender in enumerate(CONTENDERS):
-            mine = [row for row in rows if row[0] == contender]
-            steps = sorted({row[2] for row in mine})
-            values = np.array([[float(row[place]) for row in mine if row[2] == step] for step in steps])
-            colour, dash = style(index + 1)
-            axis.fill_between(steps, values.min(1), values.max(1), color=colour, alpha=0.12, linewidth=0)
-            axis.plot(steps, np.median(values, 1), color=colour, linestyle=dash, linewidth=1.8, label=contender)
-        axis.set(xlabel="step", ylabel=label, ylim=(0, None))
-    axes[0].legend(frameon=False, fontsize=8)
+def draw_curves(rows: Sequence[study.Record], path: Path) -> None:
+    """Draw pass@k, and pass@k and pass^k less those of the start, for every contender."""
+    figure, (left, middle, right) = new_figure(3, "Countdown, held-out problems")
+    left.plot(KS, [mean_of(rows, START, f"pass@{k}") for k in KS], color="#555555", label=START)
+    for index, name in enumerate(SHOWN):
+        colour, dash = style(index + 1)
+        line = {"color": colour, "linestyle": dash, "linewidth": 1.8, "label": name}
+        left.plot(KS, [mean_of(rows, name, f"pass@{k}") for k in KS], **line)
+        for axis, sign, ks in ((middle, "@", KS), (right, "^", RELIABLE)):
+            lifts = [mean_of(rows, name, f"pass{sign}{k}") - mean_of(rows, START, f"pass{sign}{k}") for k in ks]
+            axis.plot(ks, lifts, **line)
+    left.set(xlabel="k", ylabel="pass@k", xscale="log", xticks=KS, xticklabels=KS, ylim=(0, None))
+    for axis, sign, ks in ((middle, "@", KS), (right, "^", RELIABLE)):
+        axis.axhline(0, color="#777777", linewidth=0.8)
+        axis.set(xlabel="k", ylabel=f"pass{sign}k, less the start's", xscale="log", xticks=ks, xticklabels=ks)
+        axis.minorticks_off()
+    left.minorticks_off()
+    left.legend(frameon=False, fontsize=7)
     save(figure, path)
 
 
-def draw_length(records: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
-    """Draw pass@1 and the last pass@k against the length of the answers, with and without the penalty."""
-    figure, axes = new_figure(2, "A price on every token")
-    for axis, name in zip(axes, (names[0], names[-1]), strict=True):
-        for index, c in enumerate(PENALISED):
-            for part, marker in (("study", "o"), ("length", "^")):
-                x, y = column(records, part, c, "length"), column(records, part, c, name)
-                label = f"{c}, penalised" if part == "length" else c
-                axis.scatter(x, y, color=style(index + 1)[0], marker=marker, s=28, alpha=0.8, label=label)
-        axis.set(xlabel="tokens of an answer", ylabel=name, xlim=(0, None), ylim=(-0.02, None))
-    axes[0].legend(frameon=False, fontsize=8)
+def draw_training(rows: Sequence[study.Record], records: Any, settings: Settings, path: Path) -> None:
+    """Draw pass@64 against pass@1 as training goes on, and the share of groups without a signal."""
+    figure, (left, right) = new_figure(2, "Countdown, training")
+    steps = (settings.steps // 2, settings.steps)
+    begin = [mean_of(rows, START, name) for name in ("pass@1", "pass@64")]
+    for index, name in enumerate(SHOWN):
+        colour, dash = style(index + 1)
+        line = {"color": colour, "linestyle": dash, "linewidth": 1.6}
+        points = [[mean_of(rows, name, measure, step) for measure in ("pass@1", "pass@64")] for step in steps]
+        left.plot(*zip(begin, *points, strict=True), marker="o", markersize=3.5, label=name, **line)
+        curves = [
+            [float(x) for x in r["no_signal"]]
+            for r in records
+            if r["part"] == "study" and r["contender"] == name and "no_signal" in r
+        ]
+        if curves:
+            places = np.linspace(0, settings.steps, len(curves[0]) + 1)[1:]
+            right.plot(places, np.mean(curves, axis=0), **line)
+    left.set(xlabel="pass@1", ylabel="pass@64")
+    right.set(xlabel="step", ylabel="groups without a signal", ylim=(0, 1))
+    left.legend(frameon=False, fontsize=7)
     save(figure, path)
 
 
-def worth(contender: str, p: float, n: int) -> float:
+def worth(recipe: Recipe, p: float, n: int) -> float:
     """Return what the update of a contender pays, on average, for a small rise of a prompt's success rate p.
 
     With a score function of the success rate, (r - p) / (p (1 - p)), an update on a group of n is mean(A * score);
     its expectation is the sum over the n + 1 numbers of successes. For an objective this is dJ/dp.
     """
-    total = 0.0
-    for successes in range(n + 1):
-        rewards = (np.arange(n) < successes).astype(float)
-        if contender == GRPO:
-            a = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-4)
-        else:
-            a = og.advantages(rewards, contender)
-        score = (rewards - p) / (p * (1 - p))
-        total += float(binom.pmf(successes, n, p)) * float(np.mean(a * score))
-    return total
+    rewards = (np.arange(n) < np.arange(n + 1)[:, None]).astype(float)
+    score = (rewards - p) / (p * (1 - p))
+    chances = binom.pmf(np.arange(n + 1), n, p)
+    return float(chances @ (advantages_of(recipe, rewards) * score).mean(-1))
 
 
-def write_worth(n: int, path: Path) -> None:
-    """Write what a rise of the success rate is worth, at both ends in the limit."""
+WORTH = (GRPO, "mean", "max@4", "maxrl", "top:2@4", PASS_TRAINING, "0.5*mean+0.5*min@4", "min@4")
+
+
+def worths(n: int) -> list[study.Record]:
+    """Return what a rise of the success rate is worth, at both ends in the limit."""
     rates = (1e-6, 0.05, 0.2, 0.5, 0.8, 0.95, 1 - 1e-6)
-    fixed = [c for c in CONTENDERS if stages(c)[0] == stages(c)[1]]
-    rows = [(c, *(f"{worth(c, p, n):.4g}" for p in rates)) for c in fixed]
-    write_csv(path, ("contender", *(f"p={round(p, 5):g}" for p in rates)), rows)
+    return [{"contender": c, **{f"p={round(p, 5):g}": worth(RECIPES[c], p, n) for p in rates}} for c in WORTH]
 
 
 def draw_worth(n: int, path: Path) -> None:
-    """Draw what a rise of the success rate is worth, relative to a prompt that is never solved yet."""
+    """Draw what a rise of the success rate is worth, relative to its largest value."""
     figure, (axis,) = new_figure(1, "What more success on a prompt is worth")
     rates = np.linspace(0.001, 0.999, 400)
-    for index, contender in enumerate(CONTENDERS):
-        if stages(contender)[0] == stages(contender)[1]:
-            values = np.array([worth(contender, p, n) for p in rates])
-            colour, dash = style(index + 1)
-            axis.plot(rates, values / values[0], color=colour, linestyle=dash, linewidth=2, label=contender)
-    axis.set(xlabel="success rate of the prompt", ylabel="relative to success rate 0", xlim=(0, 1), ylim=(0, 1.5))
-    axis.legend(frameon=False, fontsize=8)
+    for index, name in enumerate(WORTH):
+        values = np.array([worth(RECIPES[name], p, n) for p in rates])
+        colour, dash = style(index + 1)
+        axis.plot(rates, values / values.max(), color=colour, linestyle=dash, linewidth=2, label=name)
+    axis.set(xlabel="success rate of the prompt", ylabel="relative to its largest value", xlim=(0, 1), ylim=(0, 1.05))
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save(figure, path)
 
 
-@dataclass(frozen=True)
-class Options(study.Options):
-    size: str = field(default="small", metadata={"choices": SIZES, "help": "large needs a GPU"})
-    out: Path | None = field(default=None, metadata={"help": "folder of the runs [runs/llm_countdown-SIZE]"})
-
-
-def main(argv: list[str] | None = None) -> None:
-    options = study.parse(Options, "Post-train a small language model on rank objectives of Countdown.", argv)
-    options, size = replace(options, out=options.out or Path(f"runs/llm_countdown-{options.size}")), SIZES[options.size]
+def main(argv: list[str] | None = None, settings: Settings = Settings()) -> None:
+    options = study.parse(Options, "Post-train a small language model on Countdown.", argv)
+    torch.set_num_threads(1)
     with study.Study(__file__, options, argv) as s:
-        s.open(size.settings)
-        run_study(s, size)
-    report(s, size)
+        if not options.report:
+            s.open(settings, may_change=("seeds",))
+            run_all(s, settings, options.parts)
+    report(s, settings)
 
 
 if __name__ == "__main__":

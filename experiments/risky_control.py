@@ -612,7 +612,7 @@ def draw_edge(names: Sequence[str], records: Sequence[Mapping[str, Any]], path: 
                 x = np.full(len(found), place + 0.3 * (shift - (len(bonuses) - 1) / 2))
                 label = f"bonus {bonus:g}" if place == 0 else None
                 panel.scatter(x, found, color=style(place)[0], marker=marker, s=36, alpha=0.75, label=label)
-        panel.set_xticks(range(len(names)), names, fontsize=8)
+        panel.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], fontsize=7)
     panels[0].set(title="Share of steps on the risky side, each seed", ylim=(0, 1))
     panels[1].set(title="Mean return, each seed")
     panels[1].legend(frameon=False, fontsize=9)

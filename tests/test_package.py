@@ -28,3 +28,14 @@ def test_the_description_on_an_index_has_no_link_to_a_file_that_it_lacks() -> No
     for substitution in PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
         text = re.sub(substitution["pattern"], substitution["replacement"], text)
     assert not re.findall(r"\]\((?!https:|#)[^)]*\)", text)
+
+
+def test_the_source_distribution_has_what_pages_and_tests_read() -> None:
+    included = set(PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
+    assert {page.relative_to(ROOT).parts[0] for page in pages} <= included
+    for page in pages:
+        for link in re.findall(r"\]\((?!https?:|#)([^)\s#]+)", page.read_text()):
+            target = (page.parent / link).resolve()
+            if target.exists():
+                assert target.relative_to(ROOT).parts[0] in included | {"LICENSE"}, f"{page}: {link}"

@@ -397,6 +397,13 @@ def test_other_credits_and_continuous_actions(tmp_path, credit):
     assert np.isfinite(last_line(tmp_path / "metrics.jsonl")["mean"])
 
 
+def test_a_cap_is_for_the_objectives_of_the_lower_tail():
+    settings = check(replace(TINY, objectives=("mean", "cvar:0.1"), cap=100.0))
+    caps = [build(settings, objective, 0).rollout_buffer.ranking.cap for objective in settings.objectives]
+    assert caps == ["falling", 100.0]
+    assert build(TINY, "cvar:0.1", 0).rollout_buffer.ranking.cap == "falling"
+
+
 def test_the_objective_is_annealed_from_the_mean(tmp_path, monkeypatch):
     trained_on = []
     monkeypatch.setattr(OrderGradPPO, "train", lambda model: trained_on.append(str(model.rollout_buffer.objective)))
@@ -471,6 +478,13 @@ def test_seeds_are_distinct():
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"gamma": 1.5}, "gamma must lie in"),
         ({"anneal": -0.1}, "anneal must lie in"),
+        ({"cap": np.inf}, "cap must be finite"),
+        ({"cap": 9.0, "credit": "episode"}, "cap needs credit telescoped and no annealing; got credit episode"),
+        ({"cap": 9.0, "anneal": 0.5}, "cap needs credit telescoped and no annealing; got .* anneal 0.5"),
+        (
+            {"cap": 9.0, "objectives": ("mean", "max@4")},
+            "cap needs an objective of the lower tail.* got mean, max@4",
+        ),
         ({"learning_rate": 0.0}, "learning_rate must be positive and finite; got 0.0"),
         ({"learning_rate": np.nan}, "learning_rate must be positive and finite; got nan"),
         ({"learning_rate": np.inf}, "learning_rate must be positive and finite; got inf"),

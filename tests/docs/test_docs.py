@@ -20,17 +20,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 RUN = ("python", "console")
 LONGEST = 1500
-LONGER = {"docs/mathematics.md": 2000, "docs/adapters/sb3.md": 1850}
-LONGER |= {"docs/studies/llm_countdown.md": 1950}
-OTHER_OPENINGS = {
-    "README.md",
-    "docs/index.md",
-    "docs/adapters/sb3.md",
-    "docs/adapters/trl.md",
-    "docs/studies/llm_countdown.md",
-    "docs/studies/pretrained.md",
-    "docs/studies/return_capping.md",
-}
+LONGER = {"docs/mathematics.md": 2000, "docs/studies/llm_countdown.md": 1950}
+OTHER_OPENINGS = {"README.md", "docs/index.md", "docs/studies/llm_countdown.md"}
+OTHER_COMMENTS = {"README.md", "docs/adapters/trl.md"}
 SHOWN = ("py", "sh", "bash", "diff", "spectrum", "yaml", "")
 
 
@@ -71,6 +63,13 @@ def test_a_page_opens_with_what_its_reader_can_do(page: Path) -> None:
 @pytest.mark.parametrize("page", pages())
 def test_a_page_installs_from_a_clone_while_nothing_is_on_an_index(page: Path) -> None:
     assert "clone" in page.read_text() or not re.search(r"pip install[^`\n]*ordergrad", page.read_text())
+
+
+@pytest.mark.parametrize("page", pages("python", "py", "sh", "bash"))
+def test_a_line_that_wraps_has_its_comment_above(page: Path) -> None:
+    lines = [line for _, code in blocks(page, "python", "py", "sh", "bash") for line in code.splitlines()]
+    wrapped = [line for line in lines if len(line) > 88 and re.search(r"\S\s{2,}# ", line)]
+    assert not wrapped or str(page.relative_to(ROOT)) in OTHER_COMMENTS
 
 
 @pytest.mark.parametrize("page", pages("py"))

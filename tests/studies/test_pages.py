@@ -159,6 +159,46 @@ def test_the_table_of_pathwise():
     assert not missing
 
 
+def countdown_rows() -> list[str]:
+    """Return the rows of the two tables of Countdown, without the names of the contenders."""
+    intervals = study.read_table(RESULTS / "llm_countdown/intervals.csv")
+    found = {(r["part"], r["contender"], r["step"], r["measure"]): r for r in intervals}
+    measures = ("pass@1", "pass@8", "pass@64", "pass^4")
+    rows = []
+    for name in {r["contender"] for r in intervals if r["part"] == "study"} - {"grpo, dapo", "mean, dapo"}:
+        cells = (found["study", name, 300, measure] for measure in measures)
+        rows.append([f"{100 * c['value']:.1f} [{100 * c['low']:.1f}, {100 * c['high']:.1f}]" for c in cells])
+    leads = {
+        (r["contender"], r["measure"]): r
+        for r in study.read_table(RESULTS / "llm_countdown/leads.csv")
+        if r["over"] == "grpo" and "dapo" not in r["contender"]
+    }
+    for name in {contender for contender, _ in leads} - {"min@4"}:
+        cells = (leads[name, measure] for measure in measures)
+        rows.append([f"{100 * c['lead']:+.1f} [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]" for c in cells])
+    return [" | ".join(row) for row in rows]
+
+
+def test_the_tables_of_countdown():
+    page = (PAGES / "llm_countdown.md").read_text().replace("**", "")
+    assert not [row for row in countdown_rows() if row not in page]
+
+
+def test_the_table_of_signals():
+    page = (PAGES / "prompt_signal.md").read_text()
+    rows = {(r["state"], r["scheme"]): r for r in study.read_table(RESULTS / "prompt_signal/signal.csv")}
+    for _, scheme in list(rows)[: len(rows) // 3]:
+        start, grpo, best = (rows[state, scheme] for state in ("start", "grpo", "max@4"))
+        cells = [f"{100 * start['signal']:.0f}%", f"{start['per 1000 tokens']:.1f}"]
+        cells += [
+            f"{100 * grpo['signal']:.0f}%",
+            f"{grpo['per 1000 tokens']:.1f}",
+            f"{100 * grpo['kept in vain']:.0f}%",
+        ]
+        cells += [f"{100 * best['signal']:.0f}%", f"{100 * best['kept in vain']:.0f}%", f"{grpo['rare over even']:.1f}"]
+        assert " | ".join(cells) in page, scheme
+
+
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda path: path.stem)
 def test_numbers_on_pages_lie_in_their_intervals(page):
     """Wherever a number stands before an interval: 365 [191, 489]."""

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 import ordergrad.envs
+from ordergrad.adapters.episodes import weighs_lower_tail
 from ordergrad.objectives import Objective
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
@@ -57,6 +58,16 @@ def check(settings: RLSettings) -> RLSettings:
             )
         if need > settings.episodes:
             raise UserError(f"{text} needs {need} episodes to be evaluated; raise --episodes ({settings.episodes} now)")
+    if settings.cap is not None:
+        if settings.credit != "telescoped" or settings.anneal:
+            raise UserError(
+                "cap needs credit telescoped and no annealing; got "
+                f"credit {settings.credit} and anneal {settings.anneal:g}"
+            )
+        if not any(map(weighs_lower_tail, same)):
+            raise UserError(
+                f"cap needs an objective of the lower tail, such as cvar:0.1; got {', '.join(settings.objectives)}"
+            )
     if settings.steps < settings.envs * settings.rollout:
         raise UserError(
             f"steps must be at least {settings.envs * settings.rollout} (one rollout: --envs x --rollout); got "

@@ -19,9 +19,11 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.preprocessing import is_image_space
 
 import ordergrad.envs
+from ordergrad.adapters.episodes import weighs_lower_tail
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import CHECKPOINT, read_checkpoint, read_settings, replacing, run_folder, write_checkpoint
+from ordergrad.spec import parse
 from ordergrad.train.observations import NormalizedExtractor
 from ordergrad.train.rl_settings import RLSettings, widths
 
@@ -64,6 +66,8 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
         "seed": seed,
         "device": "cpu",
     }
+    if settings.cap is not None and weighs_lower_tail(parse(objective)):
+        options["cap"] = settings.cap
     policy = "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
     network: dict[str, Any] = {}
     if settings.network is not None:

@@ -31,6 +31,14 @@ class RLSettings:
             within("[0, 1]"),
         ),
     ] = 0.0
+    cap: Annotated[
+        float | None,
+        Setting(
+            "A return that is good enough: for objectives of the lower tail none above it counts (Return Capping).",
+            finite(),
+            default="falls by itself",
+        ),
+    ] = None
     algo: Annotated[Literal["ppo", "a2c"], Setting("The algorithm.")] = "ppo"
     credit: Annotated[
         Literal["episode", "terminal", "telescoped"], Setting("How a rank reaches the steps of an episode.")
