@@ -88,7 +88,7 @@ def test_train_llm_and_eval(folder: Path) -> None:
     check_keys("train llm", content, "pass_at_k", "measures", "leads")
     assert content["finished"] is True
     assert all((folder / "llm" / file).is_file() for file in content["files"])
-    models = ["llm/warm-start", "llm/runs/top-2@3/seed-0"]
+    models = ["llm/warm-start", "llm/runs/top-2@3/seed-0/model"]
     content = document(
         *("eval", *models, "--data", "countdown", "--samples", "2", "--problems", "2", "--out", "eval"), cwd=folder
     )
