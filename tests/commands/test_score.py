@@ -18,10 +18,10 @@ from ordergrad.commands.cli import app
 from ordergrad.intervals import influence_interval
 from ordergrad.report import score_section
 from ordergrad.runs.errors import UserError
-from ordergrad.score import distribution, folder, grouping, logs, means, opening, parsing
+from ordergrad.score import digest, folder, grouping, logs, means, opening, parsing
 from ordergrad.score.columns import Columns, resolve
 from ordergrad.score.comparison import compare
-from ordergrad.score.distribution import Distribution
+from ordergrad.score.digest import Digest
 from ordergrad.score.files import head
 from ordergrad.score.groups import GRPO, advantages_of, score_groups
 from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
@@ -288,9 +288,9 @@ def test_tails_and_quantiles_of_all_rewards():
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=60), st.integers(1, 5))
 def test_a_distribution_of_few_rewards_is_exact(rewards, pieces):
-    running = Distribution()
+    running = Digest()
     for part in np.array_split(np.array(rewards, float), pieces):
-        other = Distribution()
+        other = Digest()
         other.add(part)
         running.merge(other)
     x, p = running.points()
@@ -302,9 +302,9 @@ def test_a_distribution_of_few_rewards_is_exact(rewards, pieces):
 
 @pytest.mark.parametrize("law", [stats.norm(), stats.t(2), stats.uniform()])
 def test_a_merged_distribution_is_close(monkeypatch, law):
-    monkeypatch.setattr(distribution, "_PENDING", 5_000)
+    monkeypatch.setattr(digest, "_PENDING", 5_000)
     x = law.rvs(100_000, random_state=0)
-    running = Distribution(1 << 11)
+    running = Digest(1 << 11)
     for part in np.array_split(x, 40):
         running.add(part)
     points, p = running.points()

@@ -188,11 +188,11 @@ def _shaped(groups: list[tuple[Array, Array]]) -> Prompts:
 
 def _thinned(x: Array, weights: Array, points: int = _POINTS) -> tuple[Array, Array]:
     """Return a distribution with a moderate number of points."""
-    from ordergrad.score.distribution import Distribution
+    from ordergrad.score.digest import Digest
 
-    distribution = Distribution(points)
-    distribution.add(x, weights)
-    return distribution.points()
+    digest = Digest(points)
+    digest.add(x, weights)
+    return digest.points()
 
 
 def _prompts(law: tuple[Array, Array], count: int) -> Prompts:

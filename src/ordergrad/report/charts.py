@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ordergrad.objectives import Objective
 from ordergrad.report.content import Chart
 from ordergrad.runs.plots import draw_curve, draw_histogram, draw_metric, draw_pass_curves, tidy
-from ordergrad.score.distribution import levels
+from ordergrad.score.digest import levels
 from ordergrad.weights import spectrum
 
 if TYPE_CHECKING:

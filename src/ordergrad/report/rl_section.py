@@ -5,7 +5,7 @@ import numpy as np
 from ordergrad.report import charts
 from ordergrad.report.content import Section
 from ordergrad.runs.contenders import pooled
-from ordergrad.score.distribution import levels
+from ordergrad.score.digest import levels
 from ordergrad.spec import parse
 from ordergrad.train.rl_results import Policies, value_table
 from ordergrad.weights import open_k

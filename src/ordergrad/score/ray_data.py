@@ -25,7 +25,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ordergrad.score.columns import Roles
-from ordergrad.score.distribution import Distribution
+from ordergrad.score.digest import Digest
 from ordergrad.score.groups import GRPO, GroupScores, powers, score_groups
 from ordergrad.score.means import Moments
 from ordergrad.score.summary import Summary
@@ -135,7 +135,7 @@ def score_dataset(
     prompt = keys[0] if len(keys) > 1 else None
     make = partial(group_row, objectives=list(objectives), prompt=prompt, success=success, largest=largest, **columns)
     summary, left_out = Summary(objectives, success), {"masked": 0, "broken": 0}
-    moments, pooled = Moments(1), Distribution()
+    moments, pooled = Moments(1), Digest()
     for batch in rows.groupby(keys).map_groups(make, batch_format="numpy").iter_batches(batch_format="numpy"):
         left_out = {name: count + int(batch[name].sum()) for name, count in left_out.items()}
         some = batch["size"] > 0
@@ -148,7 +148,7 @@ def score_dataset(
     for batch in rows.map_batches(partial(_points, **columns), batch_format="numpy").iter_batches(batch_format="numpy"):
         pooled.add(batch["x"], batch["mass"])
     if moments.count[0]:
-        summary.merge_distribution(pooled, moments, int(moments.count[0]))
+        summary.merge_digest(pooled, moments, int(moments.count[0]))
     return summary, left_out
 
 
@@ -202,9 +202,9 @@ def _points(batch: Mapping[str, Array], **columns: Any) -> dict[str, Array]:
     rewards, weights, _, _ = _usable(batch, **columns)
     if not len(rewards):
         return {"x": np.zeros(0), "mass": np.zeros(0)}
-    distribution = Distribution(_POINTS)
-    distribution.add(rewards, weights)
-    x, p = distribution.points()
+    digest = Digest(_POINTS)
+    digest.add(rewards, weights)
+    x, p = digest.points()
     return {"x": x, "mass": p * (len(rewards) if weights is None else weights.sum())}
 
 

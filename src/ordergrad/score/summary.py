@@ -13,7 +13,7 @@ from ordergrad.estimators import value_and_error
 from ordergrad.exact import value
 from ordergrad.intervals import interval
 from ordergrad.runs.statistics import confidence_interval
-from ordergrad.score.distribution import Distribution, levels
+from ordergrad.score.digest import Digest, levels
 from ordergrad.score.groups import GRPO, GroupScores, outcome_entropy, score_groups
 from ordergrad.score.means import Estimate, Means, Moments, Shares, bounded_interval
 from ordergrad.spec import parse
@@ -65,7 +65,7 @@ class Summary:
         self._curves = {name: Means(len(self.ks)) for name in CURVES}
         self._signal = {name: np.zeros(width + 1) for name in ("groups", "none", "number", "sums", "squares", "rows")}
         self._rewards, self._lowest, self._highest = Moments(1), math.inf, -math.inf
-        self._distribution = Distribution()
+        self._digest = Digest()
         self._steps: dict[float, Moments] = {}
         self._entropy: dict[float, Moments] = {}
         self._generated: Shares | None = None
@@ -160,14 +160,14 @@ class Summary:
         self._rewards.add(rewards[:, None])
         self._lowest = min(self._lowest, float(rewards.min(initial=math.inf)))
         self._highest = max(self._highest, float(rewards.max(initial=-math.inf)))
-        self._distribution.add(rewards, weights)
+        self._digest.add(rewards, weights)
 
-    def merge_distribution(self, distribution: Distribution, moments: Moments, used: int) -> None:
+    def merge_digest(self, digest: Digest, moments: Moments, used: int) -> None:
         """Add the distribution of rewards that were gathered elsewhere."""
         self.used += used
         self._rewards.join(moments.count, moments.mean, moments.squares)
-        self._distribution.merge(distribution)
-        x, _ = distribution.points()
+        self._digest.merge(digest)
+        x, _ = digest.points()
         self._lowest, self._highest = min(self._lowest, float(x[0])), max(self._highest, float(x[-1]))
 
     def estimate(self, column: int) -> Estimate:
@@ -197,10 +197,10 @@ class Summary:
 
     def _ends(self) -> tuple[float, float] | None:
         """Return the two values that rewards have, None if there are others."""
-        x, _ = self._distribution.points()
+        x, _ = self._digest.points()
         if len(x) == 1 and x[0] in (0.0, 1.0):
             return 0.0, 1.0
-        return (float(x[0]), float(x[-1])) if len(x) == 2 and self._distribution.exact else None
+        return (float(x[0]), float(x[-1])) if len(x) == 2 and self._digest.exact else None
 
     def _bounds(self, objective: str) -> tuple[float, float] | None:
         """Return the lowest and the highest value that a group can have where rewards have two values."""
@@ -225,7 +225,7 @@ class Summary:
 
     def about(self) -> dict[str, Any]:
         """Return the numbers of groups and rewards, and the moments of all rewards."""
-        self._distribution.points() if self.used else None
+        self._digest.points() if self.used else None
         return {
             "used": self.used,
             "groups": self.groups,
@@ -235,7 +235,7 @@ class Summary:
             "sd": math.sqrt(self._rewards.squares[0] / (self.used - 1)) if self.used > 1 else None,
             "min": self._lowest if self.used else None,
             "max": self._highest if self.used else None,
-            "exact_quantiles": self._distribution.exact,
+            "exact_quantiles": self._digest.exact,
         }
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
@@ -332,12 +332,12 @@ class Summary:
 
     def _tails(self) -> Iterable[tuple[str, float]]:
         if self.used:
-            x, mass = self._distribution.points()
+            x, mass = self._digest.points()
             yield from ((name, float(value(x, mass, name))) for name in _TAILS)
 
     def _quantiles(self) -> Iterable[tuple[float, float]]:
         if self.used:
-            x, mass = self._distribution.points()
+            x, mass = self._digest.points()
             u = levels()
             at = np.searchsorted(np.cumsum(mass), u * (1 - 1e-12), side="left").clip(0, len(x) - 1)
             rewards = x[at]

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Distribution", "levels"]
+__all__ = ["Digest", "levels"]
 
 Array = NDArray[Any]
 _POINTS = 1 << 18
 _PENDING = 1 << 22
 
 
-class Distribution:
+class Digest:
     """A running distribution of rewards.
 
     Attributes:
         exact: Whether every distinct reward is still its own point.
 
     Example:
-        >>> rewards = Distribution()
+        >>> rewards = Digest()
         >>> rewards.add(np.array([0.0, 1.0, 1.0, 1.0]))
         >>> rewards.points()
         (array([0., 1.]), array([0.25, 0.75]))
@@ -48,7 +48,7 @@ class Distribution:
         if self._waiting > max(_PENDING, 4 * self._limit):
             self._settle()
 
-    def merge(self, other: "Distribution") -> None:
+    def merge(self, other: "Digest") -> None:
         """Add another distribution."""
         self.exact &= other.exact
         for x, mass in [(other._x, other._mass), *other._pending]:
