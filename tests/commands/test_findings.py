@@ -164,3 +164,15 @@ def test_shares_are_right_with_and_without_units():
     residuals = (parts - share * wholes).reshape(2, 30).sum(axis=0)
     assert pairs.estimate(0).value == pytest.approx(share)
     assert pairs.estimate(0).error == pytest.approx(np.sqrt((residuals**2).sum() * 30 / 29) / wholes.sum())
+
+
+def test_reliability_is_trained_by_a_mixture(tmp_path):
+    """min@4 alone has no gradient where few of four tries pass."""
+    rng = np.random.default_rng(0)
+    rows = [{"group": g, "reward": float(r)} for g in range(60) for r in rng.random(8) < 0.5]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, output = command(tmp_path / "log.jsonl", "--json")
+    assert code == 0, output
+    (found,) = (f for f in json.loads(output)["findings"] if f["kind"] == "reliability")
+    assert "all of 8 tries" in found["text"]
+    assert "train on 0.5*mean+0.5*min@4" in found["advice"]

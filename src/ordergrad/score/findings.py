@@ -169,7 +169,11 @@ def _reliability(log: Row) -> Finding | None:
     if one is None or most is None or most["high"] is None or most["high"] > one["low"] - _GAP or one["low"] < 0.2:
         return None
     text = f"One try passes {_percent(one)}, and all of {most['k']} tries {_percent(most)}."
-    advice = f"For reliability train on min@{max(2, min(most['k'] // 2, 8))}, whose gradient looks at the worst tries."
+    k = max(2, min(most["k"] // 2, 8))
+    advice = (
+        f"For reliability train on 0.5*mean+0.5*min@{k}: min@{k} pays when all of {k} tries pass, and the mean teaches "
+        "where few do."
+    )
     return Finding(log["log"], "reliability", text, advice)
 
 
