@@ -1,6 +1,7 @@
 """Which modules are not collected for their doctests.
 
-Those for an optional package that is not installed, and those whose import takes seconds: their tests run the doctests.
+Those for an optional package that is not installed, those whose import takes seconds (their tests run the doctests),
+and scripts that tests run in environments of their own.
 """
 
 from importlib.util import find_spec
@@ -20,4 +21,7 @@ _NEEDS = {
     ],
 }
 _SLOW = [f"src/ordergrad/adapters/{name}.py" for name in ("botorch", "rllib", "torchrl")]
-collect_ignore = _SLOW + [path for package, paths in _NEEDS.items() if find_spec(package) is None for path in paths]
+_SCRIPTS = ["tests/support/typed_project", "tests/support/verifiers_logs.py"]
+collect_ignore = (
+    _SLOW + _SCRIPTS + [path for package, paths in _NEEDS.items() if find_spec(package) is None for path in paths]
+)

@@ -128,6 +128,7 @@ def test_a_film_of_a_long_episode_has_fewer_pictures(tmp_path):
     assert sum(lasting) == pytest.approx(1501 / 10 * 1000, rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork.* was called:RuntimeWarning")  # by imageio-ffmpeg, where JAX is loaded
 def test_mp4(run, tmp_path):
     from imageio_ffmpeg import count_frames_and_secs
 
