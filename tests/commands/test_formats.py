@@ -386,8 +386,8 @@ def zstandard(data):
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("a.jsonl.gz", gzip.compress(JSONL.encode())),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.jsonl.gz", gzip.compress(JSONL.encode(), mtime=0)),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("a.jsonl.bz2", bz2.compress(JSONL.encode())),
         ("a.jsonl.xz", lzma.compress(JSONL.encode())),
         ("a.csv", CSV.encode("utf-16")),
