@@ -7,7 +7,7 @@ floor by a factor uniform between 0.4 and 1. All contenders are one PPO, the Sta
 credit, with the same network, batches and learning rate; what differs is what they make of the returns:
 
     mean                  plain PPO on the mean
-    cvar:0.1              OrderGradPPO as it comes: the mean first, then a cap that falls by itself
+    cvar:0.1              OrderGradPPO by default: the mean first, then a cap that falls by itself
     cvar:0.1 direct       the same without the mean first
     mean-c*gini           the mean less c times the mean difference of two episodes
     mean-c*variance       Tamar et al. (2012), the peer, in the same code

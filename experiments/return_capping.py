@@ -8,7 +8,7 @@ high variance on its right. All contenders are one PPO with the same network, ba
 what they make of the returns:
 
     mean          plain PPO on the mean
-    ours          OrderGradPPO on the objective, as it comes: the mean first, then a cap that falls by itself
+    ours          OrderGradPPO on the objective, by default: the mean first, then a cap that falls by itself
     direct        the same without the mean first
     capping       Return Capping: f = min(R, C), C the running quantile but not below a number that the user gives
     discard       CVaR-PPO: PPO on the worst fifth of the episodes

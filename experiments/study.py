@@ -92,7 +92,7 @@ def parse(kind: type[T], description: str, argv: Sequence[str] | None = None) ->
 class Study:
     """One study: its folders, the command that was given, its runs and its results.
 
-    As a context it ends with a message on Ctrl-C, on SIGTERM and where the user can put something right.
+    As a context it ends with a message on Ctrl-C, on SIGTERM and on user errors.
     """
 
     def __init__(self, script: str, options: Options, argv: Sequence[str] | None = None):

@@ -229,7 +229,7 @@ class EpisodeRanking:
         return self._approach.cap if self.cap is None or isinstance(self.cap, str) else float(self.cap)
 
     def _watch(self, differs: bool) -> None:
-        """Warn when several rankings in a row have told no episode from another, although their returns differ."""
+        """Warn when several rankings in a row gave all episodes the same advantage, although their returns differ."""
         self._idle = 0 if differs or np.ptp(self._recent) == 0 else self._idle + 1
         if self._idle == _IDLE:
             self._warn_once(
