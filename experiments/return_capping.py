@@ -8,8 +8,8 @@ high variance on its right. All contenders are one PPO with the same network, ba
 what they make of the returns:
 
     mean          plain PPO on the mean
-    ours          OrderGradPPO on the objective, by default: the mean first, then a cap that falls by itself
-    direct        the same without the mean first
+    ours          OrderGradPPO on the objective
+    falling       the same, but on the mean first and then by a cap that falls by itself: a rule that was dropped
     capping       Return Capping: f = min(R, C), C the running quantile but not below a number that the user gives
     discard       CVaR-PPO: PPO on the worst fifth of the episodes
     reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
@@ -28,6 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import study
 import torch
+from falling_cap import FallingCapBuffer
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
@@ -61,11 +62,11 @@ class Task:
 
 
 BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
-    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL), ("discard", TAIL), ("reinforce", TAIL),
+    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL), ("discard", TAIL), ("reinforce", TAIL),
     ("ours", "var:0.2"), ("ours", "median"), ("ours", "max@8"),
 ))  # fmt: skip
 LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
-    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("direct", TAIL),
+    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL),
 ))  # fmt: skip
 TASKS = {"bets": BETS, "lander": LANDER}
 
@@ -181,7 +182,7 @@ class ReinforceBuffer(OrderGradRolloutBuffer):
 PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "ours": lambda _: {"credit": "telescoped"},
     "mean": lambda _: {"credit": "telescoped"},
-    "direct": lambda _: {"credit": "telescoped", "cap": None},
+    "falling": lambda _: {"credit": "telescoped", "rollout_buffer_class": FallingCapBuffer},
     "capping": lambda task: {
         "credit": "telescoped",
         "objective": "mean",

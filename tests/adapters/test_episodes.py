@@ -100,7 +100,7 @@ def test_a_converged_policy_survives_the_change_of_objective():
     assert max(losses[40:]) < 2 * max(losses[20:40])
 
 
-# The pool, and the mean first ---------------------------------------------------------------------------------------
+# The pool, and a cap ------------------------------------------------------------------------------------------------
 
 
 def test_a_small_group_is_ranked_against_the_recent_episodes():
@@ -127,67 +127,13 @@ def _f(returns):
     return np.concatenate([[0.0], np.cumsum(slopes * np.diff(x))])
 
 
-def test_the_mean_is_left_when_it_lowers_the_objective_and_the_cap_falls_while_that_holds():
-    rng = np.random.default_rng(0)
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling")
-
-    def play(mean, spread):
-        ranking.advantages(rng.normal(mean, spread, size=100))
-        return ranking.stats["level"]
-
-    for update in range(4):
-        assert play(update, 1.0) == 1.0
-    assert play(10.0, 8.0) == play(10.0, 8.0) == 1.0  # a better mean, a worse tail, for a while
-    levels = [play(10.0, 8.0) for _ in range(3)]
-    assert next(level for level in levels if level < 1) == pytest.approx(0.5, abs=0.1)  # the cap is the mean
-    falling = [play(10.0, 0.5) for _ in range(20)]
-    assert ranking._approach.share == 1.0
-    assert falling[-1] < 0.2
-    for _ in range(30):
-        rising = play(5.0, 2.0)  # worse than it was: nearly all returns are below the cap again
-    assert ranking._approach.share == 0.0
-    assert rising > 0.95
-
-
-def test_the_mean_is_left_when_the_objective_no_longer_rises():
-    rng = np.random.default_rng(0)
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling")
-    left = None
-    for update in range(40):
-        ranking.advantages(rng.normal(min(update, 10), 1, size=50))
-        if left is None and ranking.stats["level"] < 1:
-            left = update
-    assert left is not None
-    assert 19 <= left <= 38  # half of all episodes without a rise
-
-
-@pytest.mark.parametrize("objective", ["mean", "max@4", "median", "var:0.2"])
-def test_other_objectives_than_those_of_the_lower_tail_know_no_cap(objective):
-    ranking = EpisodeRanking(objective, "telescoped", cap="falling")
-    ranking.advantages(np.random.default_rng(0).normal(size=100))
-    assert "level" not in ranking.stats
-
-
-@pytest.mark.parametrize("cap", [-0.5, 0.0, 0.7, 9.0, np.inf])
-def test_under_a_cap_f_is_that_of_capped_returns(cap):
-    returns = np.random.default_rng(0).normal(size=400)
-    ranking = EpisodeRanking("cvar:0.1", "telescoped", cap="falling", unit_scale=False)
-    ranking.advantages(returns)
-    ranking._approach = type("Cap", (), {"cap": cap})()
-    x = np.random.default_rng(1).uniform(-2, 2, size=100)
-    steep = _slope(returns)
-    level = np.quantile(returns, 0.1)
-    expected = steep * (np.minimum(x, max(cap, level)) - max(level, -1.0))
-    np.testing.assert_allclose(ranking.telescoped(np.full(100, max(level, -1.0)), x), expected, atol=0.03 * steep)
-
-
 def test_a_ranking_goes_on_where_it_was_kept():
     rng = np.random.default_rng(0)
     groups = [rng.normal(min(i, 8), 1, size=60) for i in range(24)]
-    whole = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling")
+    whole = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap=5.0)
     for group in groups:
         whole.advantages(group)
-    first, second = (EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling") for _ in range(2))
+    first, second = (EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap=5.0) for _ in range(2))
     for group in groups[:15]:
         first.advantages(group)
     second.set_state(json.loads(json.dumps(first.state())))
@@ -195,6 +141,16 @@ def test_a_ranking_goes_on_where_it_was_kept():
         second.advantages(group)
     assert second.stats == whole.stats
     np.testing.assert_array_equal(second.telescoped(0.0, groups[0]), whole.telescoped(0.0, groups[0]))
+
+
+def test_a_cap_is_for_the_lower_tail_also_when_a_schedule_begins_elsewhere():
+    returns = np.random.default_rng(0).normal(size=100)
+    for objective in ("mean", "median"):
+        capped, free = (EpisodeRanking("cvar:0.2", "telescoped", cap=cap) for cap in (0.0, None))
+        for ranking in (capped, free):
+            ranking.objective = objective
+            ranking.advantages(returns)
+        np.testing.assert_array_equal(capped.telescoped(0.0, returns), free.telescoped(0.0, returns))
 
 
 @pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
@@ -229,8 +185,8 @@ def test_a_cap_of_the_users_stays(cap):
 @pytest.mark.parametrize(
     ("cap", "options", "message"),
     [
-        (np.inf, {}, "cap must be a finite return, 'falling' or None; got inf"),
-        ("rising", {}, "cap must be a finite return, 'falling' or None; got 'rising'"),
+        (np.inf, {}, "cap must be a finite return or None; got inf"),
+        ("rising", {}, "cap must be a finite return or None; got 'rising'"),
         (1.0, {"credit": "episode"}, "cap must go with credit='telescoped'"),
         (1.0, {"objective": "max@4"}, "got cap=1.0, credit='telescoped', objective='max@4'"),
     ],
@@ -239,22 +195,6 @@ def test_a_cap_that_does_nothing_is_an_error(cap, options, message):
     settings = {"objective": "cvar:0.1", "credit": "telescoped"} | options
     with pytest.raises(ValueError, match=re.escape(message)):
         EpisodeRanking(**settings, cap=cap)
-
-
-def test_the_mean_first_learns_where_the_tail_is_all_ties():
-    rng = np.random.default_rng(0)
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", cap="falling")
-    ranking.advantages(rng.choice([-1.0, 1.0], size=100))
-    assert ranking.telescoped(-1.0, 1.0) > 0
-
-
-def test_a_schedule_of_ones_own_takes_the_place_of_the_mean_first():
-    ranking = EpisodeRanking("cvar:0.2", "telescoped", cap="falling")
-    ranking.objective = "cvar:0.2"
-    assert ranking.cap == "falling"
-    ranking.objective = og.anneal("mean", "cvar:0.2", 0.5)
-    ranking.advantages(np.random.default_rng(0).normal(size=100))
-    assert "level" not in ranking.stats
 
 
 def test_equal_returns_are_no_reason_to_warn():

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.adapters.notes import note_levels
-from ordergrad.estimators import advantages, value, value_and_error
+from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
-__all__ = ["WEIGHT", "Cap", "Credit", "EpisodeRanking", "MeanFirst", "steepest_slope", "weighs_lower_tail"]
+__all__ = ["WEIGHT", "Credit", "EpisodeRanking", "steepest_slope", "weighs_lower_tail"]
 
 _COUNTS = ("nonfinite", "abandoned", "shrunk", "total", "scale")
 _LEVELS = 32  # the K at which levels without @K are looked at
@@ -29,9 +29,7 @@ _IDLE = 5  # rankings without a difference before the warning
 WEIGHT = "ordergrad_weight"
 """Where the last info of an episode has its importance weight; see `ordergrad.envs.SampledConditions`."""
 
-
 Credit = Literal["episode", "terminal", "telescoped"]
-Cap = float | Literal["falling"]
 Array = NDArray[Any]
 
 
@@ -53,7 +51,7 @@ class EpisodeRanking:
             ones are of slightly older policies: an approximation.
         cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts, as much
             as the objective's steepest: for ``cvar:q`` f is that of min(R, cap) as long as the q-quantile is below
-            the cap (Return Capping). ``falling``: found by itself, see `MeanFirst`. None: f is the objective's.
+            the cap (Return Capping). None: f is the objective's.
 
     Raises:
         ValueError: The objective string is wrong or has no weight, or a number is out of range.
@@ -81,7 +79,7 @@ class EpisodeRanking:
         unit_scale: bool | None = None,
         patience: int = 32,
         pool: int = 200,
-        cap: Cap | None = None,
+        cap: float | None = None,
     ):
         if credit not in get_args(Credit):
             raise ValueError(f"credit must be one of {', '.join(get_args(Credit))}; got {credit!r}")
@@ -92,9 +90,9 @@ class EpisodeRanking:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self._objective = parse(objective)
         check_nonzero(self.objective)
-        if cap is not None and cap != "falling":
+        if cap is not None:
             if isinstance(cap, bool) or not isinstance(cap, Real) or not math.isfinite(cap):
-                raise ValueError(f"cap must be a finite return, 'falling' or None; got {cap!r}")
+                raise ValueError(f"cap must be a finite return or None; got {cap!r}")
             if credit != "telescoped" or not weighs_lower_tail(self._objective):
                 raise ValueError(
                     "cap must go with credit='telescoped' and an objective of the lower tail, such as cvar:0.2; got "
@@ -105,31 +103,26 @@ class EpisodeRanking:
         self.patience, self.pool, self.cap = patience, pool, cap
         self.stats: dict[str, float] = dict.fromkeys(_COUNTS, 0)
         self._recent = np.zeros(0)
-        self._approach = MeanFirst(pool)
         self._idle = 0
         self._warned: set[str] = set()
 
     @property
     def objective(self) -> Objective:
-        """What is optimised. May be assigned, an objective or its string: a schedule, which ends a falling cap."""
+        """What is optimised. May be assigned, an objective or its string: a schedule."""
         return self._objective
 
     @objective.setter
     def objective(self, objective: str | Objective) -> None:
-        if self.cap == "falling" and parse(objective) != self._objective:
-            self.cap = None
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
         """Return what to keep where training is to be resumed, as JSON values."""
-        counts = {name: self.stats[name] for name in _COUNTS}
-        return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach)}
+        return {name: self.stats[name] for name in _COUNTS} | {"recent": self._recent.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on where `state` was returned."""
         self.stats |= {name: state[name] for name in _COUNTS}
         self._recent = np.array(state["recent"])
-        vars(self._approach).update(state["approach"])
 
     @property
     def need(self) -> int:
@@ -170,10 +163,8 @@ class EpisodeRanking:
         squares = float(np.sum((returns - np.mean(group)) ** 2))
         mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + squares) / max(total, 1)
         self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
-        if self._capped:
-            if self.cap == "falling":
-                self._approach.look(self._recent, len(returns), self.objective)
-            self.stats["level"] = float(np.mean(self._recent <= self._current_cap))
+        if self.cap is not None:
+            self.stats["level"] = float(np.mean(self._recent <= self.cap))
         self._watch(bool(np.ptp(self._heights()[1]) > 0) if self.credit == "telescoped" else bool(a.any()))
         return a / self.unit
 
@@ -193,13 +184,11 @@ class EpisodeRanking:
         """Return the knots of f, its values there, and its slopes below, between and above them."""
         knots = np.sort(self._recent)
         slopes = self._slopes(self._recent)
-        cap = self._current_cap
-        if self._capped and cap > knots[0]:
+        cap = self.cap
+        if cap is not None and cap > knots[0] and weighs_lower_tail(self.objective):
             count, below = len(knots), int(np.searchsorted(knots, cap))
             steep = slopes[:below].max()
-            if math.isinf(cap):
-                slopes = np.full(count - 1, steep)
-            elif below < count:
+            if below < count:
                 knots = np.insert(knots, below, cap)
                 slopes = np.concatenate([np.full(below, steep), slopes[below - 1 :]])
             else:
@@ -219,14 +208,6 @@ class EpisodeRanking:
         """
         fitting = shrunk(self.objective, len(returns), "leave_one_out")
         return np.zeros(len(returns) - 1) if fitting is None else scan(fitting, len(returns), "error").slopes
-
-    @property
-    def _capped(self) -> bool:
-        return self.cap is not None and self.credit == "telescoped" and weighs_lower_tail(self.objective)
-
-    @property
-    def _current_cap(self) -> float:
-        return self._approach.cap if self.cap is None or isinstance(self.cap, str) else float(self.cap)
 
     def _watch(self, differs: bool) -> None:
         """Warn when several rankings in a row gave all episodes the same advantage, although their returns differ."""
@@ -295,57 +276,6 @@ class EpisodeRanking:
         if topic not in self._warned:
             warnings.warn(message, stacklevel=5)
         self._warned.add(topic)
-
-
-class MeanFirst:
-    r"""Trains on the mean while that raises the objective; then a cap falls while the objective holds.
-
-    Below the cap f rises with the objective's steepest slope, above it with its own: f of ``cvar:q`` is that of the
-    returns min(R, C) where the cap C is above the q-quantile, and that of the mean where C is infinite. Such a cap has
-    the gradient of ``cvar:p`` at the level p = F(C), which falls as fast as the policy improves.
-
-    The cap is infinite until the objective has not risen, by more than a standard error, for half of all episodes and
-    at least two pools of them. Then it is the mean return reached, and moves towards the value of the objective, at a
-    speed that would take as many episodes as the mean was trained on. While the objective is worse than it was by two
-    standard errors, the cap moves back, by a twentieth of the way at a time.
-
-    Args:
-        pool: The number of recent episodes.
-
-    References:
-        Mead et al. (2025). Return Capping. arXiv 2504.20887. (the running quantile, not below a number of the user's)
-    """
-
-    def __init__(self, pool: int):
-        self.patience = 2 * pool
-        self.episodes, self.since, self.left = 0, 0, 0
-        self.value: float | None = None
-        self.error = self.top = self.share = 0.0
-
-    def look(self, recent: Array, count: int, objective: Objective) -> None:
-        """Take the recent returns, the last `count` of them new."""
-        self.episodes += count
-        if len(recent) < min(self.patience // 2, self.episodes):
-            return
-        estimate, deviation = (float(x) for x in value_and_error(recent, objective, small="shrink"))
-        change = math.inf if self.value is None else estimate - self.value
-        noise = math.hypot(deviation, self.error)
-        self.since += count
-        if change > noise:
-            self.value, self.error, self.since = estimate, deviation, 0
-        fallen = change < -2 * noise
-        if self.left:
-            step = count / self.left
-            self.share = max(self.share - min(step, 0.05), 0.0) if fallen else min(self.share + step, 1.0)
-        elif self.since > max(self.patience, self.episodes // 2):
-            self.left, self.top = self.episodes, float(np.mean(recent))
-
-    @property
-    def cap(self) -> float:
-        """The cap."""
-        if not self.left or self.value is None:
-            return math.inf
-        return self.top + self.share * (min(self.value, self.top) - self.top)
 
 
 @lru_cache(maxsize=64)

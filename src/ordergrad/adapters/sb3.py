@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
-from ordergrad.adapters.episodes import WEIGHT, Cap, Credit, EpisodeRanking, steepest_slope
+from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking, steepest_slope
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -102,8 +102,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
             ones are of slightly older policies: an approximation.
         cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts (Return
-            Capping): a return that is good enough. ``falling``: train on the mean until that no longer raises the
-            objective, then by a cap that falls, `ordergrad.adapters.episodes.MeanFirst`. None: without.
+            Capping): a return that is good enough.
         constraint: A limit on an objective of the episode's cost, the sum of ``info["cost"]`` with the same discount;
             see `ordergrad.adapters.constraint`. Advantages are then always in the unit of `unit_scale`.
 
@@ -139,7 +138,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         unit_scale: bool | None = False,
         patience: int = 32,
         pool: int = 200,
-        cap: Cap | None = "falling",
+        cap: float | None = None,
         constraint: Constraint | None = None,
     ):
         if isinstance(observation_space, spaces.Tuple):
@@ -508,7 +507,7 @@ class _Ranked(OnPolicyAlgorithm):
         unit_scale: bool | None = None,
         patience: int = 32,
         pool: int = 200,
-        cap: Cap | None = "falling",
+        cap: float | None = None,
         constraint: Constraint | None = None,
         **kwargs: Any,
     ):
@@ -537,7 +536,7 @@ class _Ranked(OnPolicyAlgorithm):
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
         buffer: Any = self.rollout_buffer
-        self.rollout_buffer_kwargs |= {"objective": buffer.objective, "cap": buffer.ranking.cap}
+        self.rollout_buffer_kwargs |= {"objective": buffer.objective}
         self._ranking = buffer.state()
         super().save(path, *args, **kwargs)
 
@@ -625,8 +624,8 @@ class OrderGradPPO(_Ranked, PPO):
             Default: with a critic.
         patience: Rollouts to wait for enough episodes.
         pool: Number of recent episodes that f is taken from, with ``telescoped``.
-        cap: With ``telescoped`` and an objective of the lower tail: a return that is good enough, ``falling`` (the mean
-            first) or None; see `OrderGradRolloutBuffer`.
+        cap: With ``telescoped`` and an objective of the lower tail: a return that is good enough; see
+            `OrderGradRolloutBuffer`.
         constraint: A limit on an objective of the cost, ``info["cost"]``: `ordergrad.adapters.constraint.Constraint`.
         *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and

@@ -26,8 +26,7 @@ class RLSettings:
     anneal: Annotated[
         float,
         Setting(
-            "Share of the steps over which the objective moves from the mean to itself; 0: the mean while it raises an "
-            "objective of the lower tail, then the objective.",
+            "Share of the steps over which the objective moves from the mean to itself.",
             within("[0, 1]"),
         ),
     ] = 0.0
@@ -36,7 +35,7 @@ class RLSettings:
         Setting(
             "A return that is good enough: for objectives of the lower tail none above it counts (Return Capping).",
             finite(),
-            default="falls by itself",
+            default="none",
         ),
     ] = None
     algo: Annotated[Literal["ppo", "a2c"], Setting("The algorithm.")] = "ppo"
