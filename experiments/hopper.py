@@ -7,8 +7,8 @@ floor by a factor uniform between 0.4 and 1. All contenders are one PPO, the Sta
 credit, with the same network, batches and learning rate; what differs is what they make of the returns:
 
     mean                  plain PPO on the mean
-    cvar:0.1              OrderGradPPO by default: the mean first, then a cap that falls by itself
-    cvar:0.1 direct       the same without the mean first
+    cvar:0.1              OrderGradPPO on the objective
+    cvar:0.1 falling      the same, on the mean first and then by a cap that falls by itself: a rule that was dropped
     mean-c*gini           the mean less c times the mean difference of two episodes
     mean-c*variance       Tamar et al. (2012), the peer, in the same code
 
@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import study
 import torch
+from falling_cap import FallingCapBuffer
 from mean_variance import MeanVarianceBuffer, penalty_of
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -35,8 +36,8 @@ import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
 
 TAIL = "cvar:0.1"
-DIRECT = f"{TAIL} direct"
-FIXED = ("mean", TAIL, DIRECT)
+FALLING = f"{TAIL} falling"
+FIXED = ("mean", TAIL, FALLING)
 CONTENDERS = (*FIXED, "gini", "variance")
 WEIGHTS = {"gini": (0.5, 1.0), "variance": (0.0003, 0.001)}
 TUNING_SEED = 100
@@ -104,18 +105,18 @@ class UnknownBody(gym.Wrapper):
 
 def build(contender: str, env: VecNormalize, seed: int) -> OrderGradPPO:
     penalty = penalty_of(contender)
+    buffer = OrderGradRolloutBuffer if penalty is None else MeanVarianceBuffer
     model = OrderGradPPO(
         "MlpPolicy",
         env,
-        objective="mean" if penalty is not None else contender.removesuffix(" direct"),
+        objective="mean" if penalty is not None else contender.removesuffix(" falling"),
         credit="telescoped",
-        cap="falling" if contender == TAIL else None,
         min_episodes=24,
         n_steps=SETTINGS["rollout"],
         batch_size=SETTINGS["batch_size"],
         n_epochs=SETTINGS["epochs"],
         learning_rate=lambda left: SETTINGS["learning_rate"] * left,
-        rollout_buffer_class=OrderGradRolloutBuffer if penalty is None else MeanVarianceBuffer,
+        rollout_buffer_class=FallingCapBuffer if contender == FALLING else buffer,
         seed=seed,
         device="cpu",
     )

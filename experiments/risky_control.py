@@ -13,7 +13,7 @@ that comes with Gymnasium), and meet the same PPO and settings; they differ in h
     mean                 the returns themselves
     mean-c*gini          the mean less c times the mean difference of two episodes
     cvar:0.1             the mean of the worst tenth of the episodes
-    cvar:0.1 (default)   the same as OrderGradPPO trains on it by default: the mean first, then by a falling cap
+    cvar:0.1 (default)   the same from the first step on, as OrderGradPPO does by default
     mean-c*variance      Tamar et al. (2012), the peer: the sampled gradient of mean and variance
 
 Everything but the mean and the default is annealed: from the mean to itself over the first fifth of training.
