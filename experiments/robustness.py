@@ -310,7 +310,7 @@ def train_part(s: study.Study, part: str, settings: Settings) -> tuple[list[stud
     runs = [
         {"part": part, "trained": kind(r), "setting": r["contender"], "rate": r["rate"], "seed": seed, "clean": value}
         for r in found
-        for seed, value in enumerate(r["clean"])
+        for seed, value in enumerate(float(study.short(x)) for x in r["clean"])  # as the table has it
     ]
     rows = [{k: r[k] for k in ("part", "contender", "rate")} | {"clean": float(np.mean(r["clean"]))} for r in tuned]
     return [] if part == "clean" else rows, runs
