@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,7 @@ from ordergrad.runs.folder import (
     write_csv,
     write_json,
 )
+from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.runs.plots import draw_curve, new_figure, save, style, tidy
 
 DSR = "dsr:0.05"
@@ -195,10 +196,6 @@ class Search:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
 
 
-Stop = Callable[[], bool]
-Report = Callable[[dict[str, Any]], None]
-
-
 def run(
     settings: Settings,
     problem: str,
@@ -208,7 +205,7 @@ def run(
     contender: str,
     seed: int,
     folder: Path,
-    stop: Stop,
+    stop: ShouldStop,
     report: Report,
 ) -> bool:
     """Search until recovery or until so many expressions were evaluated; returns whether that is done.
@@ -221,7 +218,7 @@ def run(
         return search_on(Search(settings, problem, contender, first + seed), expressions, folder, stop, report)
 
 
-def search_on(search: Search, expressions: int, folder: Path, stop: Stop, report: Report) -> bool:
+def search_on(search: Search, expressions: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
     settings, checkpoint = search.settings, folder / CHECKPOINT
     if checkpoint.exists():
         search.restore(checkpoint)

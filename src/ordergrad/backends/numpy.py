@@ -12,29 +12,6 @@ from ordergrad.backends import host
 from ordergrad.backends.cache import CONSTANTS
 from ordergrad.backends.contract import Array, computing_dtype
 
-__all__ = [
-    "asarray",
-    "cast",
-    "constants",
-    "cumulate",
-    "detach",
-    "extremes",
-    "floating",
-    "fused",
-    "fused_ragged",
-    "gaps",
-    "mean",
-    "moveaxis",
-    "on_host",
-    "sort",
-    "sort_with_order",
-    "take",
-    "total",
-    "unsort",
-    "wide",
-    "xp",
-]
-
 xp = np
 moveaxis = np.moveaxis
 fused, fused_ragged = host.fused, host.fused_ragged

@@ -24,7 +24,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -42,7 +42,6 @@ __all__ = [
     "append_metrics",
     "is_full_disk",
     "last_line",
-    "made_once",
     "open_folder",
     "provenance",
     "read_checkpoint",
@@ -204,15 +203,6 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON by replacing the file atomically."""
     with replacing(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
-
-
-def made_once(path: Path, make: Callable[[], Any]) -> Any:
-    """Return the JSON content of a file; compute and write it if it does not exist."""
-    if not path.exists():
-        content = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, content)
-    return json.loads(path.read_text())
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns, Roles, resolve, split_sum
 from ordergrad.score.files import SUFFIXES, Head, head, spooled, suffix_of
-from ordergrad.score.formats import (
-    NoLogError,
-    Plan,
+from ordergrad.score.formats import NoLogError, Plan, recognise
+from ordergrad.score.formats.tables import (
     default_step,
     load_rows,
-    recognise,
     unknown,
     usual_format,
     usual_group,

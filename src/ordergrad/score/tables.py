@@ -10,7 +10,6 @@ from ordergrad.spec import parse
 __all__ = [
     "comparison_table",
     "curve_table",
-    "findings_table",
     "log_table",
     "notes_of",
     "objective_table",
@@ -90,12 +89,6 @@ def curve_table(results: Results) -> Table:
             "± half of the 95% interval"
         )
     return Table(title, (count("k"), text("column"), estimate("value")), rows).pivot("k", "column", "value")
-
-
-def findings_table(results: Results) -> Table:
-    """Return the findings on the logs."""
-    columns = (text("log"), text("text", "finding"), text("advice", "what to do"))
-    return Table("Findings", columns, tuple(results.get("findings", ())))
 
 
 def step_table(results: Results, last: int | None = None, objectives: int | None = None) -> Table:

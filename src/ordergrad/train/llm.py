@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from datasets import disable_progress_bars
 from transformers.trainer_utils import get_last_checkpoint
@@ -17,6 +16,7 @@ from ordergrad.evaluate.evaluation import evaluate as sampled
 from ordergrad.evaluate.evaluation import write_evaluation
 from ordergrad.evaluate.models import load_model
 from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
+from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_checks import check, task_of
 from ordergrad.train.llm_settings import LLMSettings
@@ -47,7 +47,7 @@ def prepare(
     settings: LLMSettings,
     out: Path,
     report: Callable[[int], None] = lambda step: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: ShouldStop = lambda: False,
 ) -> bool:
     """Measure the model that all runs start from; the one that comes with a task is first trained on demonstrations.
 
@@ -67,7 +67,7 @@ def prepare(
     return not stop()
 
 
-def _warm_start(settings: LLMSettings, folder: Path, report: Callable[[int], None], stop: Callable[[], bool]) -> bool:
+def _warm_start(settings: LLMSettings, folder: Path, report: Callable[[int], None], stop: ShouldStop) -> bool:
     level = countdown_level(settings.data) or countdown.Level()
     held_out = frozenset(countdown.problems(settings.eval_problems, 0, level))
     shown = countdown.demonstrations(settings.warm_steps * 128, 2, level, hit_rate=settings.warm_hits, exclude=held_out)
@@ -86,14 +86,7 @@ def _warm_start(settings: LLMSettings, folder: Path, report: Callable[[int], Non
     return finished
 
 
-def run(
-    settings: LLMSettings,
-    objective: str,
-    seed: int,
-    folder: Path,
-    stop: Callable[[], bool],
-    report: Callable[[dict[str, Any]], None],
-) -> bool:
+def run(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
     """Train and evaluate one run; return whether it has finished. Arguments as of `train`."""
     finished = train(settings, objective, seed, folder, stop=stop, report=report) and not stop()
     if finished:
@@ -107,8 +100,8 @@ def train(
     seed: int,
     folder: Path,
     *,
-    stop: Callable[[], bool] = lambda: False,
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
+    stop: ShouldStop = lambda: False,
+    report: Report = lambda row: None,
 ) -> bool:
     """Train one run, from its newest checkpoint if there is one.
 

@@ -6,10 +6,7 @@ from typing import Annotated, Any
 
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
 
-__all__ = ["GRPO", "LLMSettings", "stages"]
-
-GRPO = "grpo"
-"""Instead of an objective: TRL's GRPO as it ships, to compare with."""
+__all__ = ["LLMSettings", "stages"]
 
 
 @dataclass(frozen=True)

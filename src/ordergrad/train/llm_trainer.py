@@ -20,8 +20,10 @@ from ordergrad.evaluate.callback import HeldOutEvaluation
 from ordergrad.evaluate.models import load_tokenizer
 from ordergrad.evaluate.rewards import reward_name
 from ordergrad.evaluate.sampling import Sampling, StopsAt, cut_at_stop
+from ordergrad.runs.contenders import GRPO
+from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.train import small_lm
-from ordergrad.train.llm_settings import GRPO, LLMSettings
+from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.tasks import Task, brevity
 
 __all__ = ["Recorder", "make_trainer", "sampling_of"]
@@ -170,7 +172,7 @@ class Recorder(small_lm.Stop):
         report: Given every row.
     """
 
-    def __init__(self, path: Path, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, path: Path, stop: ShouldStop, report: Report) -> None:
         super().__init__(stop)
         self.path, self.report = path, report
 

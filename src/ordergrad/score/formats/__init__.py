@@ -13,33 +13,11 @@ from ordergrad.score.formats.episodes import (
 )
 from ordergrad.score.formats.evaluations import read_humaneval, read_inspect, read_lm_eval, read_openai_evals
 from ordergrad.score.formats.plan import NoLogError, Plan, Reader
-from ordergrad.score.formats.tables import (
-    as_table,
-    default_step,
-    load_rows,
-    read_array,
-    read_table,
-    unknown,
-    usual_format,
-    usual_group,
-    usual_length,
-    usual_reward,
-)
+from ordergrad.score.formats.tables import as_table, load_rows, read_array, read_table
 from ordergrad.score.formats.traces import read_traces
 from ordergrad.score.formats.training import read_skyrl, read_trl, read_verifiers, read_verl
 
-__all__ = [
-    "NoLogError",
-    "Plan",
-    "default_step",
-    "load_rows",
-    "recognise",
-    "unknown",
-    "usual_format",
-    "usual_group",
-    "usual_length",
-    "usual_reward",
-]
+__all__ = ["NoLogError", "Plan", "recognise"]
 
 _TOOLS: tuple[Reader, ...] = (
     *(read_trl, read_skyrl, read_verl, read_traces, read_verifiers),
