@@ -23,7 +23,7 @@ References:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -39,7 +39,6 @@ from ppo import Args, make_envs, play
 from ppo import train as train_ppo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import ordergrad as og
 from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
@@ -370,9 +369,8 @@ def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     taking_part = list(dict.fromkeys((r["task"], r["contender"]) for r in records))
     for (task, contender), against, name in product(taking_part, ("mean", "mean + bonus"), ("mean", BEST_OF)):
         if contender != against and (task, against) in taking_part:
-            found = study.paired(*(study.column(records, name, task=task, contender=c) for c in (contender, against)))
-            row = {"task": task, "contender": contender, "against": against, "measure": name, "lead": found.value}
-            rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+            found = study.lead(*(study.column(records, name, task=task, contender=c) for c in (contender, against)))
+            rows.append({"task": task, "contender": contender, "against": against, "measure": name, **found})
     return rows
 
 
@@ -427,21 +425,18 @@ def report(s: study.Study, size: Size) -> None:
     s.write_table("gym.csv", gym_records)
     cells, gyms = cells_of(records, cell), cells_of(gym_records, gym_cell)
     for every, reached in ((cells, "treasure"), (gyms, "goal")):
-        s.console.print(shown(every, reached))
+        headings = ("task", "trained on", "found by", "mean", BEST_OF, reached)
+        s.show("95% intervals over seeds", headings, shown(every, reached), left=2)
     s.write_summary(size, columns=["mean over seeds", "low", "high"], tasks=cells, gym=gyms)
     draw(size, s.out, cells, s.images / "exploration.png")
     draw_gym(size, s.out, s.images / "exploration_gym.png")
 
 
-def shown(cells: Mapping[str, Any], reached: str) -> Table:
-    table = Table(title="95% intervals over seeds", title_justify="left")
-    for heading in ("task", "trained on", "found by", "mean", BEST_OF, reached):
-        table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
+def shown(cells: Mapping[str, Any], reached: str) -> Iterator[Sequence[str]]:
     for task, own in cells.items():
         for name, c in own.items():
             spread = ("{:.2f} [{:.2f}, {:.2f}]".format(*c[key]) for key in ("mean", BEST_OF))
-            table.add_row(task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}")
-    return table
+            yield task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}"
 
 
 def draw(size: Size, out: Path, cells: Mapping[str, Any], path: Path) -> None:
