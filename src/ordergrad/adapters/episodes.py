@@ -9,7 +9,7 @@ import math
 import warnings
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,16 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
-__all__ = ["WEIGHT", "Cap", "Credit", "EpisodeRanking", "MeanFirst", "steepest_slope", "weighs_lower_tail"]
+__all__ = [
+    "WEIGHT",
+    "Cap",
+    "Credit",
+    "EpisodeRanking",
+    "MeanFirst",
+    "RankingSettings",
+    "steepest_slope",
+    "weighs_lower_tail",
+]
 
 _COUNTS = ("nonfinite", "abandoned", "shrunk", "total", "scale")
 _LEVELS = 32  # the K at which levels without @K are looked at
@@ -33,6 +42,19 @@ WEIGHT = "ordergrad_weight"
 Credit = Literal["episode", "terminal", "telescoped"]
 Cap = float | Literal["falling"]
 Array = NDArray[Any]
+
+
+class RankingSettings(TypedDict, total=False):
+    """What `EpisodeRanking` takes, for adapters that hand it on."""
+
+    objective: str | Objective
+    credit: Credit
+    discount: float
+    min_episodes: int
+    unit_scale: bool | None
+    patience: int
+    pool: int
+    cap: Cap | None
 
 
 class EpisodeRanking:

@@ -1,4 +1,4 @@
-"""Goals in people's own words, and goals that no objective of ranks serves."""
+"""Goals in plain words, and goals that no objective of ranks serves."""
 
 import re
 from collections.abc import Callable, Sequence

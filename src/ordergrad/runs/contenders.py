@@ -1,4 +1,4 @@
-"""What the folder of a command holds of each objective that was trained: evaluations, metrics, and what is missing."""
+"""The runs in the folder of a command, by objective: evaluations, metrics, and what is missing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

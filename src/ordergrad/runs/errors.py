@@ -1,4 +1,4 @@
-"""The error of every command."""
+"""The error that commands report as a message instead of a traceback."""
 
 __all__ = ["UserError"]
 

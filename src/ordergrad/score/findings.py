@@ -1,4 +1,4 @@
-"""What a colleague would say after reading a log: findings in words, each with its numbers and what to do.
+"""Findings on a log in words, each with its numbers and what to do.
 
 A finding is made only where it holds beyond the 95% interval of its number.
 """

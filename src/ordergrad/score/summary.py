@@ -1,4 +1,4 @@
-"""Running totals over the groups of a log, and their tables."""
+"""Running totals over the groups of a log, and the rows of ``results.json`` made from them."""
 
 import math
 from collections import Counter

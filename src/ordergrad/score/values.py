@@ -1,4 +1,4 @@
-"""What the cells of a log say: numbers, words for passed and failed, percentages, lists, conditions."""
+"""Values of the cells of a log: numbers, words for passed and failed, percentages, lists, conditions."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 

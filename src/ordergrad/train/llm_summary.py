@@ -1,4 +1,4 @@
-"""What runs of `ordergrad train llm` came to: measures on every test set, leads over the start, and whether any."""
+"""Summary of the runs of `ordergrad train llm`: measures on every test set, and leads over the start."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a log is to be read."""
+"""A plan: which tool wrote a log, its columns, and how to load it."""
 
 import json
 from collections.abc import Callable, Sequence
