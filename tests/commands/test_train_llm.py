@@ -20,7 +20,8 @@ from ordergrad.runs.folder import read_metrics, run_folder
 from ordergrad.runs.statistics import pass_at, pass_at_k, read_successes
 from ordergrad.spec import parse
 from ordergrad.train import countdown, small_lm
-from ordergrad.train.llm import check, prepare, run, train
+from ordergrad.train.llm import prepare, run, train
+from ordergrad.train.llm_checks import check
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.llm_summary import collected, leads, nothing_learned, write_summary
 from ordergrad.train.llm_trainer import Recorder, make_trainer

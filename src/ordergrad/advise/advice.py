@@ -35,8 +35,6 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, rank_weights
 
-__all__ = ["FAITHFUL", "LARGEST", "Advice", "Candidate", "advise", "direction_on", "enough", "mixed"]
-
 Array = NDArray[Any]
 FAITHFUL, LARGEST = 0.95, 4096
 _WORTH, _ALIKE, _RARE = 1.25, 0.02, 0.05

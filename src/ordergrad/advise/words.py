@@ -21,8 +21,6 @@ from ordergrad.advise.goals import (
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero
 
-__all__ = ["UNDERSTOOD", "UnservedError", "read_goal"]
-
 UNDERSTOOD = (
     '"pass@16" or "best of 16", "best 10%", "worst 5%", "worst of 8", "all of 8 pass", "majority of 8", "median", '
     '"5% quantile", "robust to outliers", "less spread", "mean", "success rate", "reward >= 5", or an '

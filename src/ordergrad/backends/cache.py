@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CONSTANTS", "Cache", "host_constants"]
-
 
 class Cache:
     """A cache bounded in bytes: a schedule of objectives must not fill the memory.

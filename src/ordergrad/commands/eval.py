@@ -16,8 +16,6 @@ from ordergrad.runs.settings import POSITIVE, Setting, at_least, check_settings,
 from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.runs.terminal import show_table
 
-__all__ = ["evaluate"]
-
 _NEEDED = ("torch", "trl", "transformers", "datasets", "peft")
 _LEAD = ("test", "model", "over", "measure", "lead", "low", "high")
 _SHARES = ("pass", "cut short", "no reward")

@@ -12,8 +12,6 @@ from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import Setting, settings_of
 from ordergrad.runs.tables import json_values
 
-__all__ = ["AsJson", "Quiet", "named_values", "options_from", "print_json"]
-
 Command = Callable[..., None]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -20,8 +20,6 @@ from ordergrad.runs.terminal import show_table
 if TYPE_CHECKING:
     from ordergrad.train.play import Episode
 
-__all__ = ["play"]
-
 _NEEDED = ("torch", "gymnasium", "stable_baselines3", "safetensors")
 
 

@@ -17,8 +17,6 @@ from ordergrad.report.page import render, write
 from ordergrad.runs.console import handling_errors, need_packages
 from ordergrad.runs.errors import UserError
 
-__all__ = ["report"]
-
 _NEEDED = ("jinja2", "matplotlib")
 
 

@@ -28,8 +28,6 @@ from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.llm_summary import collected, nothing_learned, reliability_tables, start_name, write_summary
 from ordergrad.train.tasks import countdown_level
 
-__all__ = ["llm"]
-
 _CUT, _OFTEN = "completions/clipped_ratio", 0.05
 _FILES = ("results.csv", "measures.csv", "leads.csv", "pass_at_k.png")
 _NEEDED = ("torch", "trl", "transformers", "datasets", "peft", "matplotlib")
@@ -94,7 +92,8 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     """Train everything under a progress bar; return whether it has finished."""
     import torch
 
-    from ordergrad.train.llm import check, prepare, run
+    from ordergrad.train.llm import prepare, run
+    from ordergrad.train.llm_checks import check
 
     check(settings)
     jobs = chosen_jobs(

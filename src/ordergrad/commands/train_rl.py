@@ -29,8 +29,6 @@ from ordergrad.train.rl_results import Policies, load, value_table
 from ordergrad.train.rl_settings import RLSettings
 from ordergrad.weights import smallest_group
 
-__all__ = ["rl"]
-
 _FILES = ("results.csv", "results.json", "returns.png", "learning.png")
 _NEEDED = ("torch", "gymnasium", "stable_baselines3", "safetensors", "matplotlib")
 

@@ -9,8 +9,6 @@ from ordergrad.runs.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Chart", "Section"]
-
 
 @dataclass(frozen=True)
 class Chart:

@@ -12,8 +12,6 @@ from ordergrad.runs.errors import UserError
 from ordergrad.runs.tables import Table, text
 from ordergrad.train import llm_results, rl_results
 
-__all__ = ["Run", "Source", "open_run", "sections", "side_by_side"]
-
 _CONFIG = "config.json"
 _HINT = "give the folder that `ordergrad train` or `ordergrad score` wrote (its --out)"
 Loaded = rl_results.Policies | llm_results.Models | score_section.Logs

@@ -19,8 +19,6 @@ from ordergrad.runs.tables import Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "inline_svg", "render", "write"]
-
 _INK, _GRID, _AXIS = "#000000", "#b0b0b0", "#777777"
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.statistics import metric_columns
 
-__all__ = ["GRPO", "Contender", "common_settings", "pooled", "read_contender", "side_by_side"]
-
 GRPO = "grpo"
 """Instead of an objective: GRPO as TRL ships it, to compare with."""
 

@@ -35,27 +35,6 @@ from numpy.typing import NDArray
 
 from ordergrad.runs.errors import UserError
 
-__all__ = [
-    "CHECKPOINT",
-    "EVALUATION",
-    "METRICS",
-    "append_metrics",
-    "is_full_disk",
-    "last_line",
-    "open_folder",
-    "provenance",
-    "read_checkpoint",
-    "read_metrics",
-    "read_settings",
-    "replacing",
-    "run_folder",
-    "trim_metrics",
-    "write_checkpoint",
-    "write_csv",
-    "write_json",
-    "write_rows",
-]
-
 Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
 _LOCK = ".lock"

@@ -15,8 +15,6 @@ from typing import Any
 
 from ordergrad.runs.folder import METRICS, last_line, run_folder
 
-__all__ = ["Report", "Run", "ShouldStop", "default_jobs", "interruptible", "train_all"]
-
 ShouldStop = Callable[[], bool]
 """Called after each update of a run; if true, the run ends with a checkpoint."""
 Report = Callable[[dict[str, Any]], None]

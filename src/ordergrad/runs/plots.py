@@ -20,25 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLOURS",
-    "DASHES",
-    "draw_curve",
-    "draw_histogram",
-    "draw_metric",
-    "draw_pass_curves",
-    "draw_quantiles",
-    "learning_curves",
-    "new_figure",
-    "on_one_grid",
-    "pass_curves",
-    "return_distributions",
-    "save",
-    "spectra",
-    "style",
-    "tidy",
-]
-
 Array = NDArray[Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5))

@@ -11,8 +11,6 @@ from typing import Literal
 from ordergrad.runs.errors import UserError
 from ordergrad.score.files import Head
 
-__all__ = ["Columns", "Lists", "Path", "Roles", "resolve", "split_sum"]
-
 Path = tuple[str, ...]
 """A column, and the keys that lead to a field of its objects."""
 Lists = Literal["samples", "sum"]

@@ -12,8 +12,6 @@ from ordergrad.score.summary import Summary
 from ordergrad.spec import parse
 from ordergrad.weights import open_k
 
-__all__ = ["common_k", "compare", "compare_logs", "mixed_sizes"]
-
 Array = NDArray[Any]
 
 

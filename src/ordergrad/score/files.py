@@ -27,20 +27,6 @@ import polars as pl
 
 from ordergrad.runs.errors import UserError
 
-__all__ = [
-    "SUFFIXES",
-    "Dialect",
-    "Head",
-    "Kind",
-    "decoded",
-    "dialect",
-    "head",
-    "json_object",
-    "open_text",
-    "spooled",
-    "suffix_of",
-]
-
 Kind = Literal["parquet", "csv", "lines", "document", "numpy", "zip"]
 SUFFIXES = (
     ".jsonl",

@@ -10,8 +10,6 @@ from typing import Any
 from ordergrad.runs.tables import number_text
 from ordergrad.score.trend import fall_of
 
-__all__ = ["Finding", "findings"]
-
 Row = Mapping[str, Any]
 _NOTABLE, _WASTED, _GAP = 0.05, 0.5, 0.05
 _MANY, _FALLEN = 0.2, 0.1

@@ -19,8 +19,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-__all__ = ["Groups", "ScatteredError", "contiguous", "fingerprints", "partitioned"]
-
 Array = NDArray[Any]
 _PARTS = 64
 _OPTIONAL = ("weight", "step", "unit", "position", "length", "format")

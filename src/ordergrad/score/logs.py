@@ -25,8 +25,6 @@ with extra("score"):
     from ordergrad.score.opening import Log
     from ordergrad.score.reading import BrokenRows, read
 
-__all__ = ["Reading", "RowStore", "read_log", "score_log", "write_advantages"]
-
 Array = NDArray[Any]
 Result = TypeVar("Result")
 

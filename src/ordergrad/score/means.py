@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 
 from ordergrad.intervals import influence_interval
 
-__all__ = ["Estimate", "Means", "Moments", "Shares", "bounded_interval"]
-
 Array = NDArray[Any]
 _KEPT = 1 << 16
 

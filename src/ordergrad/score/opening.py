@@ -20,8 +20,6 @@ from ordergrad.score.formats.tables import (
 from ordergrad.score.reading import Load
 from ordergrad.score.settings import LogSettings, ScoreSettings
 
-__all__ = ["Log", "log_files", "open_log", "open_logs", "table_of"]
-
 _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 

@@ -22,8 +22,6 @@ from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Path as ColumnPath
 from ordergrad.score.files import Dialect, decoded, dialect, json_object
 
-__all__ = ["Parsed", "parse_csv", "parse_frame", "parse_jsonl", "parse_parquet"]
-
 _BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
 Paths = dict[str, ColumnPath]
 

@@ -19,8 +19,6 @@ from ordergrad.score.files import head
 from ordergrad.score.parsing import Parsed, parse_csv, parse_frame, parse_jsonl, parse_parquet
 from ordergrad.score.values import usable
 
-__all__ = ["BrokenRow", "BrokenRows", "Load", "Piece", "read"]
-
 Load = Callable[[Path], pl.DataFrame]
 _LISTED, _KEPT = 10, 1000
 

@@ -20,8 +20,6 @@ from ordergrad.score.means import Estimate, Means, Moments, Shares, bounded_inte
 from ordergrad.spec import parse
 from ordergrad.weights import sample_weights, smallest_group
 
-__all__ = ["CURVES", "Summary"]
-
 Array = NDArray[Any]
 _WIDEST = 32
 CURVES = ("pass", "all", "max")

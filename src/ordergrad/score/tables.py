@@ -7,17 +7,6 @@ from ordergrad.runs.tables import Row, Table, count, estimate, interval, number,
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.spec import parse
 
-__all__ = [
-    "comparison_table",
-    "curve_table",
-    "log_table",
-    "notes_of",
-    "objective_table",
-    "step_table",
-    "tail_table",
-    "value_table",
-]
-
 Results = Mapping[str, Any]
 CURVE_NAMES = {"pass": "pass@k", "all": "pass^k", "max": "max@k"}
 

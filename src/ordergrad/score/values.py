@@ -12,8 +12,6 @@ import polars as pl
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Roles
 
-__all__ = ["usable"]
-
 _PASSED = ("true", "pass", "passed", "correct", "success", "succeeded", "solved", "yes")
 _FAILED = ("false", "fail", "failed", "incorrect", "wrong", "failure", "unsolved", "no")
 

@@ -14,18 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = [
-    "Demonstration",
-    "Level",
-    "Problem",
-    "check",
-    "demonstrations",
-    "evaluate",
-    "longest_answer",
-    "parse_prompt",
-    "problems",
-]
-
 ALPHABET = "0123456789+-*(),=:"
 _OPERATORS = (ast.Add(), ast.Sub(), ast.Mult())
 _LONGEST = 256

@@ -18,12 +18,10 @@ from ordergrad.evaluate.models import load_model
 from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
 from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.train import countdown, small_lm
-from ordergrad.train.llm_checks import check, task_of
+from ordergrad.train.llm_checks import task_of
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.llm_trainer import Recorder, make_trainer, sampling_of
 from ordergrad.train.tasks import countdown_level
-
-__all__ = ["check", "completions_file", "evaluate", "prepare", "run", "start_folder", "train"]
 
 _DONE = "finished.json"
 

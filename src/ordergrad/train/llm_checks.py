@@ -20,8 +20,6 @@ from ordergrad.train.llm_settings import LLMSettings, stages
 from ordergrad.train.tasks import Task, countdown_level, load_task
 from ordergrad.weights import check_nonzero, smallest_group
 
-__all__ = ["check", "task_of"]
-
 
 def task_of(settings: LLMSettings) -> Task:
     """Return the task that settings name."""

@@ -18,8 +18,6 @@ from ordergrad.spec import parse
 from ordergrad.train.llm_settings import stages
 from ordergrad.weights import open_k, rank_weights
 
-__all__ = ["SHARED", "Models", "load", "objective_table", "pass_table", "together"]
-
 Array = NDArray[Any]
 SHARED = ("data", "reward", "samples", "eval_problems", "success")
 """The settings that runs must have in common to be compared."""

@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
 
-__all__ = ["LLMSettings", "stages"]
-
 
 @dataclass(frozen=True)
 class LLMSettings:

@@ -14,17 +14,6 @@ from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.tasks import HELD_OUT, named_files
 
-__all__ = [
-    "Outcome",
-    "collected",
-    "leads",
-    "nothing_learned",
-    "outcomes",
-    "reliability_tables",
-    "start_name",
-    "write_summary",
-]
-
 Array = NDArray[Any]
 Measured = Mapping[str, Sequence[Mapping[str, Measure]]]
 """For the start and every objective the measures of each seed."""

@@ -26,8 +26,6 @@ from ordergrad.train import small_lm
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.tasks import Task, brevity
 
-__all__ = ["Recorder", "make_trainer", "sampling_of"]
-
 _QUICK = 8  # completions of a problem in an evaluation during training
 
 

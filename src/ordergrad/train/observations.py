@@ -13,8 +13,6 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import FlattenExtractor
 
-__all__ = ["NormalizedExtractor", "learn_scale", "watch"]
-
 _MOST = 10.0  # deviations at which observations are clipped
 
 

@@ -24,8 +24,6 @@ from ordergrad.runs.folder import replacing
 from ordergrad.train.rl_model import seed_of
 from ordergrad.train.rl_settings import RLSettings
 
-__all__ = ["Episode", "check_file", "check_mode", "choose", "play", "played", "record", "show"]
-
 Frame = NDArray[np.uint8]
 _FORMATS = (".gif", ".mp4")
 _PICTURES, _FASTEST = 600, 50  # of a film, and a second of it

@@ -38,8 +38,6 @@ from ordergrad.train.observations import learn_scale, watch
 from ordergrad.train.rl_model import build, load_policy, restore, save, seed_of
 from ordergrad.train.rl_settings import RLSettings, watched
 
-__all__ = ["evaluate", "run", "train"]
-
 _WINDOW = 100  # episodes that metrics are of
 
 

@@ -23,8 +23,6 @@ from ordergrad.train.countdown import Demonstration
 
 PAD, EOS = 0, 1
 
-__all__ = ["Stop", "character_tokenizer", "small_model", "warm_start"]
-
 
 def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
     """Return a tokenizer with one token for each character of an alphabet, padding, and end of sequence.

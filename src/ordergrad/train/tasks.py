@@ -17,19 +17,6 @@ from ordergrad.evaluate.rewards import Reward
 from ordergrad.runs.errors import UserError
 from ordergrad.train import countdown
 
-__all__ = [
-    "COUNTDOWN",
-    "HELD_OUT",
-    "Reward",
-    "Task",
-    "brevity",
-    "countdown_level",
-    "load_problems",
-    "load_task",
-    "named_files",
-    "with_system_prompt",
-]
-
 COUNTDOWN, HELD_OUT = "countdown", "held-out"
 Row = dict[str, Any]
 _READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}

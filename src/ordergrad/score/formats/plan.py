@@ -11,8 +11,6 @@ import polars as pl
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns
 
-__all__ = ["NoLogError", "Plan", "Reader", "by_file", "number", "text_table"]
-
 
 class NoLogError(UserError):
     """A file that is recognised, and holds no rewards of samples."""

@@ -15,19 +15,6 @@ from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head, head
 from ordergrad.score.formats.plan import NoLogError, Plan, number, text_table
 
-__all__ = [
-    "as_table",
-    "default_step",
-    "load_rows",
-    "read_array",
-    "read_table",
-    "unknown",
-    "usual_format",
-    "usual_group",
-    "usual_length",
-    "usual_reward",
-]
-
 _IDS = ("prompt_id", "group_id", "question_id", "problem_id", "task_id", "example_id", "doc_id", "instance_id")
 _GROUPS = ("group", *_IDS, "uid", "prompt", "question", "problem", "task", "input")
 _REWARDS = ("reward", "rewards", "score", "scores", "return", "returns", "passed", "correct", "is_correct", "success")
