@@ -41,7 +41,7 @@ def report(
             page, pictures = render(
                 "OrderGrad report: " + ", ".join(opened), gather.sections(opened), gather.side_by_side(opened), _made()
             )
-        figures = write(page, pictures, path, overwrite=overwrite)
+        figures = write(page, pictures, path)
     size = path.stat().st_size / 1e6
     console.print(
         f"Written: {path} ({size:.1f} MB), {len(pictures)} figures as PNG and CSV in {figures}",
