@@ -68,7 +68,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
     assert prepare(settings, tmp_path)
     folder = run_folder(tmp_path, "top:2@3", 0)
     asked = iter([False] * 12 + [True])
-    assert not train(settings, "top:2@3", 0, folder, stop=lambda: next(asked))
+    assert not train(settings, "top:2@3", 0, folder, lambda: next(asked), lambda row: None)
     assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-13"]
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(1, 14))
     assert run(replace(settings, micro_batch=2), "top:2@3", 0, folder, lambda: False, lambda row: None)

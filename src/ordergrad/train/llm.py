@@ -86,21 +86,13 @@ def _warm_start(settings: LLMSettings, folder: Path, report: Callable[[int], Non
 
 def run(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
     """Train and evaluate one run; return whether it has finished. Arguments as of `train`."""
-    finished = train(settings, objective, seed, folder, stop=stop, report=report) and not stop()
+    finished = train(settings, objective, seed, folder, stop, report) and not stop()
     if finished:
         evaluate(settings, str(folder / "model"), seed, folder)
     return finished
 
 
-def train(
-    settings: LLMSettings,
-    objective: str,
-    seed: int,
-    folder: Path,
-    *,
-    stop: ShouldStop = lambda: False,
-    report: Report = lambda row: None,
-) -> bool:
+def train(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
     """Train one run, from its newest checkpoint if there is one.
 
     Args:
