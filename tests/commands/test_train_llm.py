@@ -115,7 +115,7 @@ def test_micro_batches_have_the_same_gradient(objective, tmp_path):
     trained = []
     for size in (None, 2):
         folder = run_folder(tmp_path, objective, size or 0)
-        assert train(replace(settings, micro_batch=size), objective, 0, folder)
+        assert train(replace(settings, micro_batch=size), objective, 0, folder, lambda: False, lambda row: None)
         trained.append(load_file(folder / "model" / "model.safetensors"))
     start = load_file(tmp_path / "warm-start" / "model.safetensors")
     for name, weights in start.items():

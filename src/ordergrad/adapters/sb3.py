@@ -483,17 +483,9 @@ class _Ranked(OnPolicyAlgorithm):
         constraint: Constraint | None = None,
         **kwargs: Any,
     ):
-        settings = {
-            "objective": parse(objective),
-            "credit": credit,
-            "discount": discount,
-            "min_episodes": min_episodes,
-            "unit_scale": unit_scale,
-            "patience": patience,
-            "pool": pool,
-            "cap": cap,
-            "constraint": constraint,
-        }
+        settings = {"objective": parse(objective), "credit": credit, "discount": discount, "constraint": constraint}
+        settings |= {"min_episodes": min_episodes, "unit_scale": unit_scale, "patience": patience}
+        settings |= {"pool": pool, "cap": cap}
         kwargs["rollout_buffer_kwargs"] = _joined(settings, kwargs.get("rollout_buffer_kwargs"))
         kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | _of_credit(credit) | kwargs
         super().__init__(policy, env, *args, **kwargs)
