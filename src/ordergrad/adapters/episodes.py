@@ -1,4 +1,4 @@
-r"""What the adapters for reinforcement learning share: they rank the returns of whole episodes, and count.
+r"""Ranking of the returns of whole episodes, shared by the adapters for reinforcement learning.
 
 A trainer hands over the returns of the episodes that ended; it gets an advantage for each, or the transformation f
 with $A_i = f(R_i) - \mathrm{mean} f$ for credit within an episode (`telescoped`). Everything else, which episodes
@@ -143,12 +143,12 @@ class EpisodeRanking:
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
-        """Return what to keep where training is to be resumed, as JSON values."""
+        """Return what a resumed training needs, as JSON values."""
         counts = {name: self.stats[name] for name in _COUNTS}
         return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was returned."""
+        """Continue from what `state` returned."""
         self.stats |= {name: state[name] for name in _COUNTS}
         self._recent = np.array(state["recent"])
         vars(self._approach).update(state["approach"])

@@ -154,14 +154,14 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self.ranking.objective = objective
 
     def state(self) -> dict[str, Any]:
-        """Return what to keep where training is to be resumed, as JSON values."""
+        """Return what a resumed training needs, as JSON values."""
         state = self.ranking.state()
         if self.multiplier and self.cost_ranking:
             state["constraint"] = {"multiplier": self.multiplier.state(), "ranking": self.cost_ranking.state()}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was returned."""
+        """Continue from what `state` returned."""
         self.ranking.set_state(state)
         if self.multiplier and self.cost_ranking and "constraint" in state:
             self.multiplier.set_state(state["constraint"]["multiplier"])
@@ -182,8 +182,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
 
         Args:
             rewards: Shape (n_envs,).
-            weights: The importance weights of the episodes that end with it, shape (n_envs,); the others' are not
-                looked at. None: all are 1.
+            weights: The importance weights of the episodes that end with it, shape (n_envs,); the others' are
+                ignored. None: all are 1.
             costs: Shape (n_envs,), with a constraint.
 
         Raises:

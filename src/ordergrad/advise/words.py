@@ -38,7 +38,7 @@ def read_goal(text: str) -> Goal:
 
     Raises:
         UnservedError: No rank objective serves it; the message says what does.
-        ValueError: They are not understood; the message lists what is.
+        ValueError: The words are not understood; the message lists goals that are.
 
     Example:
         >>> read_goal("worst 5%").target, read_goal("maximise pass@16").target, read_goal("5th percentile").target
@@ -68,7 +68,7 @@ _ASKING = re.compile(
 
 
 def _plain(text: str) -> str:
-    """Return the words of a goal: lower case, percent signs, without what only asks for it.
+    """Return the words of a goal in lower case, with percent signs and without words such as "maximise".
 
     Example:
         >>> _plain("Maximise the worst 1 percent of returns")

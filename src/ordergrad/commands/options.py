@@ -23,7 +23,7 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 
 def options_from(kind: type) -> Callable[[Command], Command]:
-    """Give a command one option for each field of a settings dataclass that has a `Setting`.
+    """Add to a command one option for each field of a settings dataclass that has a `Setting`.
 
     The command takes their values in its parameter ``settings``, a dictionary; its other parameters stay. A setting
     whose default depends on others is missing there unless it was given.

@@ -34,7 +34,7 @@ class PlaySettings:
     episodes: Annotated[int, Setting("How many to play and choose from.", at_least(1))] = 20
     which: Annotated[Literal["worst", "median", "best"], Setting("The episode to show, by its return.")] = "median"
     greedy: Annotated[bool, Setting("Take the likeliest action instead of drawing one as in training.")] = False
-    episode_seed: Annotated[int, Setting("What the episodes follow from.", at_least(0))] = 0
+    episode_seed: Annotated[int, Setting("Seed of the episodes.", at_least(0))] = 0
     size: Annotated[int, Setting("Longer side of recorded pictures, in pixels.", at_least(16))] = 400
 
 

@@ -70,7 +70,7 @@ def evaluate(
         seed: Of the sampling.
 
     Raises:
-        ValueError: The reward function returned something else than one finite number or None for each completion.
+        ValueError: The reward function returned anything but one finite number or None for each completion.
     """
     from ordergrad.evaluate.sampling import sample
     from ordergrad.evaluate.vllm_sampling import sample_with_vllm

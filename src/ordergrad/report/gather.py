@@ -82,7 +82,7 @@ def open_run(folder: Path) -> Run:
         raise UserError(f"{folder} is not a folder; {_HINT}")
     config = folder / _CONFIG
     if not config.exists():
-        raise UserError(f"{folder} is not the folder of a run, for it has no {_CONFIG}; {_HINT}")
+        raise UserError(f"{folder} is not the folder of a run: it has no {_CONFIG}; {_HINT}")
     try:
         content = json.loads(config.read_text())
         settings, versions = dict(content["settings"]), dict(content["versions"])

@@ -274,7 +274,7 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def replacing(path: Path) -> Generator[io.BufferedWriter]:
-    """Give a file that takes the place of another one once all of it is on the disk, and leaves nothing otherwise."""
+    """Open a file that replaces another one once all of it is on the disk, and leaves nothing otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     try:
@@ -289,7 +289,7 @@ def replacing(path: Path) -> Generator[io.BufferedWriter]:
 
 @contextmanager
 def _naming(path: Path) -> Generator[None]:
-    """Name the file in errors of writing to it, which do not."""
+    """Add the name of the file to errors of writing to it."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which columns of a log hold what: names, sums, nested fields and conditions, resolved against what a file has."""
+"""The columns of a log: names, sums, nested fields and conditions, resolved against those of a file."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -47,7 +47,7 @@ class Columns:
     format: str | None = None
 
     def text(self) -> str:
-        """Return which column is what, in words.
+        """Describe the columns in words.
 
         Example:
             >>> Columns("input", "score", step="step").text()
@@ -102,7 +102,7 @@ def resolve(columns: Columns, head: Head) -> Roles:
     """Find columns in a file.
 
     Raises:
-        UserError: One is not there; the message has what is.
+        UserError: A column is missing; the message lists those that exist.
     """
     paths: dict[str, Path] = {}
     if columns.group is not None:

@@ -39,7 +39,7 @@ def compare_logs(
     `common_k`, and the rows name it.
 
     Args:
-        summaries: What the logs say, their groups kept.
+        summaries: The summaries of the logs, with their groups kept.
         again: Reads them again for other objectives; called if groups differ in size.
     """
     k = common_k(summaries)

@@ -68,7 +68,7 @@ def contiguous(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
         frames: The rows: ``key0``, ``key1``, ``reward`` and the optional columns that exist.
 
     Raises:
-        ScatteredError: They do not; some groups may have been yielded already.
+        ScatteredError: A group is not contiguous; some groups may have been yielded already.
     """
     pending: list[pl.DataFrame] = []
     seen: list[Array] = []

@@ -71,7 +71,7 @@ def _parse_lazy(lazy: pl.LazyFrame, roles: Paths, total: int) -> Iterator[Parsed
 
 
 def _at(path: ColumnPath, schema: Mapping[str, Any] | None = None) -> pl.Expr:
-    """Return a column, or a field of its objects, be they structs or JSON text."""
+    """Return a column, or a field of its objects, structs or JSON text."""
     column, *keys = path
     expression, kind = pl.col(column), None if schema is None else schema[column]
     for i, key in enumerate(keys):

@@ -30,7 +30,7 @@ def usable(frame: pl.DataFrame, roles: Roles, source: str) -> tuple[dict[str, pl
         or do not meet a condition.
 
     Raises:
-        UserError: A column has a type of no use.
+        UserError: A column has an unusable type.
 
     Example:
         >>> rows = pl.DataFrame({"reward": ["1", "x", "85%"], "mask": ["true", "true", "false"]})

@@ -81,7 +81,7 @@ def problems(
         exclude: Problems that must not occur, such as those held out.
 
     Raises:
-        ValueError: There are not so many different problems, or 100,000 expressions gave no new one.
+        ValueError: There are too few different problems, or 100,000 expressions gave no new one.
 
     Example:
         >>> problems(2, seed=0)[0].prompt

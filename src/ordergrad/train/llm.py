@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def start_folder(settings: LLMSettings, out: Path) -> Path:
-    """Return where the model that all runs start from is measured, and for the small model kept."""
+    """Return the folder of the model that all runs start from: its evaluation, and the small model itself."""
     return out / ("base" if settings.model else "warm-start")
 
 
@@ -47,13 +47,13 @@ def prepare(
     report: Callable[[int], None] = lambda step: None,
     stop: ShouldStop = lambda: False,
 ) -> bool:
-    """Measure the model that all runs start from; the one that comes with a task is first trained on demonstrations.
+    """Evaluate the model that all runs start from; the small one is first trained on demonstrations.
 
     Args:
         settings: What to train.
         out: The folder of the runs.
-        report: Given the step of the warm start, now and then.
-        stop: Asked after every step; true ends the warm start with a checkpoint.
+        report: Called with the step of the warm start from time to time.
+        stop: Called after every step; if true, the warm start ends with a checkpoint.
 
     Returns:
         Whether it is done.
@@ -100,8 +100,8 @@ def train(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: 
         objective: One of its objectives.
         seed: One of its seeds.
         folder: The folder of the run.
-        stop: Asked after every step; true ends the run with a checkpoint.
-        report: Given every row of metrics.
+        stop: Called after every step; if true, the run ends with a checkpoint.
+        report: Called with every row of metrics.
 
     Returns:
         Whether the run has reached its number of steps.

@@ -1,4 +1,4 @@
-"""The trainers of TRL that `ordergrad train llm` runs, and what is recorded of their steps."""
+"""The trainers of TRL that `ordergrad train llm` runs, and the recorder of their metrics."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
@@ -166,8 +166,8 @@ class Recorder(small_lm.Stop):
 
     Args:
         path: The file, one JSON object a line.
-        stop: Asked after every step; true ends training with a checkpoint.
-        report: Given every row.
+        stop: Called after every step; if true, training ends with a checkpoint.
+        report: Called with every row.
     """
 
     def __init__(self, path: Path, stop: ShouldStop, report: Report) -> None:

@@ -28,11 +28,11 @@ _ANY: tuple[Reader, ...] = (read_array, read_table, read_backtest)
 
 
 def recognise(head: Head, *, tools_only: bool = False) -> tuple[Head, Plan | None]:
-    """Return how to read a file, None if that cannot be told, and its head as a table.
+    """Return the head of a file as a table, and how to read it, None if it is not recognised.
 
     Args:
         head: Its beginning.
-        tools_only: Whether to leave out tables of no tool in particular.
+        tools_only: Whether to leave out generic tables.
 
     Raises:
         NoLogError: It holds no samples.

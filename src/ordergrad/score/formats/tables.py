@@ -1,4 +1,4 @@
-"""Tables of no tool in particular: columns by their usual names, JSON values, NumPy arrays."""
+"""Generic tables: columns by their usual names, JSON values, NumPy arrays."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
