@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import AsJson, Quiet, named_values, options_from, print_json
+from ordergrad.commands.options import AsJson, Quiet, Resume, Stop, Template, named_values, options_from, print_json
 from ordergrad.runs.console import (
     Stopped,
     chosen_jobs,
@@ -47,12 +47,10 @@ def llm(
         list[str] | None,
         typer.Option(help="File to measure on instead of rows of --data, FILE or NAME=FILE (repeatable)."),
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")] = None,
-    template: Annotated[
-        list[str] | None, typer.Option(help="Argument of the chat template, NAME=JSON (repeatable).")
-    ] = None,
+    stop: Stop = None,
+    template: Template = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/llm"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    resume: Resume = False,
     jobs: Annotated[
         int | None, typer.Option(help="Runs in parallel.", show_default="one per processor; 1 with a GPU")
     ] = None,
