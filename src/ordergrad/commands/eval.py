@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import AsJson, Quiet, Stop, Template, named_values, options_from, print_json
+from ordergrad.commands.options import AsJson, Quiet, StopTexts, Template, named_values, options_from, print_json
 from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages, plain
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, write_csv, write_rows
@@ -57,7 +57,7 @@ def evaluate(
     base: Annotated[
         str | None, typer.Option(help="The model that others are compared with.", show_default="of an adapter its own")
     ] = None,
-    stop: Stop = None,
+    stop: StopTexts = None,
     template: Template = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/eval"),
     resume: Annotated[bool, typer.Option("--resume", help="Keep the models that have been measured.")] = False,

@@ -16,7 +16,7 @@ Command = Callable[..., None]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")]
-Stop = Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")]
+StopTexts = Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")]
 Template = Annotated[list[str] | None, typer.Option(help="Argument of the chat template, NAME=JSON (repeatable).")]
 
 

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import AsJson, Quiet, Resume, Stop, Template, named_values, options_from, print_json
+from ordergrad.commands.options import (
+    AsJson,
+    Quiet,
+    Resume,
+    StopTexts,
+    Template,
+    named_values,
+    options_from,
+    print_json,
+)
 from ordergrad.runs.console import (
     Stopped,
     chosen_jobs,
@@ -47,7 +56,7 @@ def llm(
         list[str] | None,
         typer.Option(help="File to measure on instead of rows of --data, FILE or NAME=FILE (repeatable)."),
     ] = None,
-    stop: Stop = None,
+    stop: StopTexts = None,
     template: Template = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/llm"),
     resume: Resume = False,
