@@ -42,6 +42,9 @@ class Tail(HedgeLoss):
     def forward(self, input: Tensor, target: Tensor | float = 0.0) -> Tensor:
         return -og.value(input - target, self.objective, axis=0)
 
+    def cash(self, input: Tensor, target: Tensor | float = 0.0) -> Tensor:
+        return -self(input, target)
+
 
 CRITERIA = {"cvar:0.05": partial(Tail, "cvar:0.05"), "ExpectedShortfall(0.05)": partial(ExpectedShortfall, 0.05)}
 

@@ -119,7 +119,7 @@ TASKS = {
         {"max_episode_steps": 500},
         weights={"gini": (0.5, 1.0), "variance": (0.003, 0.01)},
         imitated=200,
-        steps=600_000,
+        steps=300_000,
         rollout=128,
         min_episodes=24,
         learning_rate=7e-4,

@@ -3,8 +3,8 @@ r"""Rewards that are now and then far off: what trimmed, winsorized and median o
 Four parts. In the first the corruption is made up; in the others it is a grader that fails by itself, or a sensor.
 
 1. *bandit*: ten arms, corruptions of every size, share and sign, two hundred seeds at once, one learning rate;
-2. *parser*: which of eight ways to ask a language model for a sum? The reward is minus the error of the last number in
-   the completion, as graders read it that fall back on that. The model talks on, so it is often another number. The
+2. *parser*: which of eight ways to ask a language model for a sum? The reward is minus the error of the last number on
+   the completion's first line, a usual way to read an answer. Where the model talks on, that is another number. The
    completions are SmolLM2's, sampled once and kept; what counts is how often the first number is right;
 3. *outliers*, and the same *clean*: CartPole, an episode pays its length; 5% of the episodes are off by ±5,000;
 4. *sensor*: CartPole read by a sensor of unknown gain; in 5% of the episodes it drops out for some steps and reads the
@@ -178,13 +178,13 @@ def prompts(a: int, b: int) -> list[str]:
     return plain + [before + plain[i] for before, i in zip(solved, SHOWN, strict=True)]
 
 
-def sample_completions(out: Path, sums: int = 24, samples: int = 12) -> None:
+def sample_completions(sums: int = 24, samples: int = 12) -> None:
     """Write completions of every prompt by SmolLM2-135M-Instruct."""
     from ordergrad.evaluate.sampling import Sampling, sample
 
     rng = np.random.default_rng(0)
     asked = [(int(a), int(b)) for a, b in rng.integers(2, 21, size=(sums, 2))]
-    model, tokenizer = pretrained.load(pretrained.pretrained(pretrained.Settings(), out))
+    model, tokenizer = pretrained.load(pretrained.pretrained(pretrained.Settings(), pretrained.Options.out))
     for a, b in asked:
         found = sample(model, tokenizer, prompts(a, b), samples, Sampling(max_completion=20), seed=100 * a + b)
         texts = [[completion.content for completion in completions] for completions in found]
@@ -192,8 +192,8 @@ def sample_completions(out: Path, sums: int = 24, samples: int = 12) -> None:
 
 
 def last_number(text: str) -> float:
-    """Return the last number in a text; 0 where there is none."""
-    found = re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))
+    """Return the last number on the first line of a text; 0 where there is none."""
+    found = re.findall(r"-?\d+(?:\.\d+)?", text.strip().partition("\n")[0].replace(",", ""))
     return float(found[-1]) if found else 0.0
 
 
@@ -310,7 +310,7 @@ def train_part(s: study.Study, part: str, settings: Settings) -> tuple[list[stud
     runs = [
         {"part": part, "trained": kind(r), "setting": r["contender"], "rate": r["rate"], "seed": seed, "clean": value}
         for r in found
-        for seed, value in enumerate(r["clean"])
+        for seed, value in enumerate(float(study.short(x)) for x in r["clean"])  # as the table has it
     ]
     rows = [{k: r[k] for k in ("part", "contender", "rate")} | {"clean": float(np.mean(r["clean"]))} for r in tuned]
     return [] if part == "clean" else rows, runs
@@ -390,7 +390,7 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
     )
     with study.Study(__file__, options, argv) as s:
         if options.sample:
-            return sample_completions(s.out)
+            return sample_completions()
         s.open(settings)
         lengths = {"seeds": settings.bandit_seeds, "updates": settings.bandit_updates}
         tasks = [{"contender": contender, **case, **lengths} for case in scenarios() for contender in BANDIT]

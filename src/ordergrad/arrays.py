@@ -97,7 +97,7 @@ def finish(ops: Backend, result: Array, given: Array) -> Array:
 
 
 def check_choice(name: str, got: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError if an argument is none of its choices."""
+    """Raise ValueError if an argument is not one of its choices."""
     if got not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
 

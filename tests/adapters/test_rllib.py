@@ -1,13 +1,12 @@
 """The RLlib adapter against the reference gradient, on one learner, on a local Ray, and through a checkpoint."""
 
-import doctest
-import importlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import walk
+from doctests import check_doctests
 from walk import Gamble, Walk
 
 import ordergrad as og
@@ -48,11 +47,7 @@ def framework():
 
 
 def test_doctests():
-    found = doctest.testmod(
-        importlib.import_module("ordergrad.adapters.rllib"), optionflags=doctest.NORMALIZE_WHITESPACE
-    )
-    assert found.attempted
-    assert not found.failed
+    check_doctests("ordergrad.adapters.rllib")
 
 
 MODULE = "default_policy"

@@ -91,7 +91,12 @@ def test_every_contender_learns_the_clean_bandit(contender):
 
 @pytest.mark.parametrize(
     ("text", "last", "first"),
-    [(" 12", 12, 12), (" 12. 3 plus 1,024 is", 1024, 12), ("?\nAnswer: 7", 7, None), (" many", 0, None)],
+    [
+        (" 12. 3 plus 1,024 is", 1024, 12),
+        (" 12\n3 plus 4 is 7", 12, 12),
+        ("? It is 7.5", 7.5, None),
+        (" many", 0, None),
+    ],
 )
 def test_what_the_parser_reads(text, last, first):
     assert study.last_number(text) == last

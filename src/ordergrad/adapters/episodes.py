@@ -1,4 +1,4 @@
-r"""What the adapters for reinforcement learning share: they rank the returns of whole episodes, and count.
+r"""Ranking of the returns of whole episodes, shared by the adapters for reinforcement learning.
 
 A trainer hands over the returns of the episodes that ended; it gets an advantage for each, or the transformation f
 with $A_i = f(R_i) - \mathrm{mean} f$ for credit within an episode (`telescoped`). Everything else, which episodes
@@ -9,7 +9,7 @@ import math
 import warnings
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,14 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spectrum
 
-__all__ = ["WEIGHT", "Credit", "EpisodeRanking", "steepest_slope", "weighs_lower_tail"]
+__all__ = [
+    "WEIGHT",
+    "Credit",
+    "EpisodeRanking",
+    "RankingSettings",
+    "steepest_slope",
+    "weighs_lower_tail",
+]
 
 _COUNTS = ("nonfinite", "abandoned", "shrunk", "total", "scale")
 _LEVELS = 32  # the K at which levels without @K are looked at
@@ -29,8 +36,22 @@ _IDLE = 5  # rankings without a difference before the warning
 WEIGHT = "ordergrad_weight"
 """Where the last info of an episode has its importance weight; see `ordergrad.envs.SampledConditions`."""
 
+
 Credit = Literal["episode", "terminal", "telescoped"]
 Array = NDArray[Any]
+
+
+class RankingSettings(TypedDict, total=False):
+    """What `EpisodeRanking` takes, for adapters that hand it on."""
+
+    objective: str | Objective
+    credit: Credit
+    discount: float
+    min_episodes: int
+    unit_scale: bool | None
+    patience: int
+    pool: int
+    cap: float | None
 
 
 class EpisodeRanking:
@@ -116,11 +137,11 @@ class EpisodeRanking:
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
-        """Return what to keep where training is to be resumed, as JSON values."""
+        """Return what a resumed training needs, as JSON values."""
         return {name: self.stats[name] for name in _COUNTS} | {"recent": self._recent.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was returned."""
+        """Continue from what `state` returned."""
         self.stats |= {name: state[name] for name in _COUNTS}
         self._recent = np.array(state["recent"])
 

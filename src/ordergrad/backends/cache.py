@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONSTANTS", "Cache", "host_constants", "in_dtype"]
-
 
 class Cache:
     """A cache bounded in bytes: a schedule of objectives must not fill the memory.

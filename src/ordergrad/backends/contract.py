@@ -5,8 +5,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Backend", "computing_dtype"]
-
 Array = Any
 """An array of any backend."""
 

@@ -11,30 +11,6 @@ from numpy.typing import NDArray
 from ordergrad.backends import numpy as on_numpy
 from ordergrad.backends.contract import Array, computing_dtype
 
-__all__ = [
-    "asarray",
-    "cast",
-    "centred",
-    "constants",
-    "cumulate",
-    "detach",
-    "floating",
-    "fused",
-    "fused_ragged",
-    "fuses_masked",
-    "gaps",
-    "magnitude",
-    "moveaxis",
-    "on_host",
-    "sort",
-    "sort_with_order",
-    "take",
-    "total",
-    "unsort",
-    "wide",
-    "xp",
-]
-
 jnp: Any = jax.numpy
 xp = jnp
 moveaxis, detach = jnp.moveaxis, jax.lax.stop_gradient

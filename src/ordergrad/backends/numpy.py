@@ -12,30 +12,6 @@ from ordergrad.backends import host
 from ordergrad.backends.cache import CONSTANTS, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
 
-__all__ = [
-    "asarray",
-    "cast",
-    "centred",
-    "constants",
-    "cumulate",
-    "detach",
-    "floating",
-    "fused",
-    "fused_ragged",
-    "fuses_masked",
-    "gaps",
-    "magnitude",
-    "moveaxis",
-    "on_host",
-    "sort",
-    "sort_with_order",
-    "take",
-    "total",
-    "unsort",
-    "wide",
-    "xp",
-]
-
 xp = np
 moveaxis = np.moveaxis
 fused, fused_ragged = host.fused, host.fused_ragged

@@ -11,8 +11,6 @@ from ordergrad.backends import numpy as on_numpy
 from ordergrad.backends.cache import CONSTANTS, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
 
-__all__ = ["Standard"]
-
 
 class Standard:
     """The backend of one namespace."""

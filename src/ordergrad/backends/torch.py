@@ -21,30 +21,6 @@ from ordergrad.backends import numpy as on_numpy
 from ordergrad.backends.cache import CONSTANTS, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
 
-__all__ = [
-    "asarray",
-    "cast",
-    "centred",
-    "constants",
-    "cumulate",
-    "detach",
-    "floating",
-    "fused",
-    "fused_ragged",
-    "fuses_masked",
-    "gaps",
-    "magnitude",
-    "moveaxis",
-    "on_host",
-    "sort",
-    "sort_with_order",
-    "take",
-    "total",
-    "unsort",
-    "wide",
-    "xp",
-]
-
 xp = array_api_torch
 compiler: Any = torch.compiler
 moveaxis: Any = torch.movedim

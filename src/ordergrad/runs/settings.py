@@ -16,8 +16,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ordergrad.runs.errors import UserError
 
-__all__ = ["POSITIVE", "Check", "Setting", "at_least", "check_settings", "finite", "settings_of", "within"]
-
 
 @dataclass(frozen=True)
 class Check:
