@@ -2,8 +2,8 @@
 
     python benchmarks/many_environments.py > benchmarks/many_environments.md
 
-Copies of a small environment, stepped as tensors: next to a simulator the ranking's share is smaller still. Plain PPO and
-OrderGradPPO take turns, an update at a time; the medians of their steps per second and of the ratios are shown.
+Copies of a small environment, stepped as tensors: next to a simulator the ranking's share is smaller still. Plain PPO
+and OrderGradPPO take turns, an update at a time; the medians of their steps per second and of the ratios are shown.
 """
 
 import contextlib
