@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-:UserWarning"),
 ]
 
 
@@ -63,7 +64,8 @@ MODULE = "default_policy"
 
 @pytest.fixture(scope="module")
 def local_ray():
-    cloudpickle.register_pickle_by_value(walk)  # the workers do not know this folder
+    for module in (walk, sys.modules[__name__]):  # the workers do not know these folders
+        cloudpickle.register_pickle_by_value(module)
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
@@ -228,7 +230,7 @@ def test_a_learner_of_its_own_process_waits_for_enough_episodes(local_ray):
     assert counts[0] == 0 < results[0]["ordergrad"]["waiting"]
     assert all(n == 0 or n >= 25 for n in counts)
     assert sum(counts) > 0
-    assert results[-1]["ordergrad"]["open"] == results[-1]["ordergrad"]["abandoned"] == 0
+    assert results[-1]["ordergrad"]["abandoned"] == 0
     algorithm.stop()
 
 
@@ -277,9 +279,9 @@ def test_gae_and_the_critic_are_those_of_rllib(credit):
 
 
 def test_whole_returns_are_ranked_whatever_the_cuts():
-    """Episodes of 25 steps on average in rollouts of 16 steps an environment."""
-    config = make_config(env_config={"mean_length": 25.0, "end": "truncated"}, n_envs=4, min_episodes=3)
-    config.env_runners(rollout_fragment_length=16)
+    """Episodes of 15 steps on average in rollouts of 20 steps an environment."""
+    config = make_config(env_config={"mean_length": 15.0, "end": "truncated"}, n_envs=12, min_episodes=15)
+    config.env_runners(rollout_fragment_length=20)
     learner, runner, kept = make_learner(config)
     ranked, batches = [], []
     whole, ranking = learner._whole[MODULE], learner.rankings[MODULE]
@@ -296,7 +298,7 @@ def test_whole_returns_are_ranked_whatever_the_cuts():
     whole.take, ranking.advantages = spy, rank
     sampled = 0
     for _ in range(12):
-        chunks = runner.sample(num_timesteps=64)
+        chunks = runner.sample(num_timesteps=240)
         sampled += sum(map(len, chunks))
         learner.update(training_data=TrainingData(episodes=chunks))
     finished = np.concatenate([env.unwrapped.finished for env in runner.env.unwrapped.envs])
@@ -313,9 +315,9 @@ def test_whole_returns_are_ranked_whatever_the_cuts():
 def test_nothing_is_trained_while_episodes_are_too_few():
     config = make_config(env_config={"mean_length": 1e9})
     learner, runner, kept = make_learner(config)
-    results = train(learner, runner, 3, 50)
+    results = train(learner, runner, 2, 50)
     assert all("policy_loss" not in result[MODULE] for result in results)
-    assert stats_of(learner)["open"] == 150
+    assert stats_of(learner)["open"] == 100
     assert not kept
 
 
@@ -331,6 +333,7 @@ def test_episodes_that_never_end_are_reported_not_fatal(credit):
     assert not kept
 
 
+@pytest.mark.filterwarnings("ignore:only 0 episodes")
 def test_an_episode_of_a_lost_env_runner_is_given_up():
     whole = WholeEpisodes(EpisodeRanking(patience=3))
     whole.take([synthetic([1.0, 2.0], done=None, key="lost"), synthetic([1.0], done=None, key="slow")])
@@ -390,6 +393,7 @@ def test_with_a_critic_steps_do_not_wait_for_the_end_of_their_episode():
     assert whole.ranking._recent.tolist() == pytest.approx([2.8, 4.0, 3 + 4.5 + 0.81 * 7, 1.0])
 
 
+@pytest.mark.filterwarnings("ignore:more steps wait")
 def test_k_above_the_number_of_episodes_waits_then_shrinks():
     learner, runner, kept = make_learner(make_config(objective="max@60"))
     train(learner, runner, 4, 100)
@@ -397,8 +401,8 @@ def test_k_above_the_number_of_episodes_waits_then_shrinks():
     assert 0 < len(kept) < 4
     learner, runner, kept = make_learner(make_config(objective="max@3000", patience=2))
     with pytest.warns(UserWarning, match="needs 3001"):
-        train(learner, runner, 4, 100)
-    assert stats_of(learner)["shrunk"] == len(kept) == 2
+        train(learner, runner, 8, 100)
+    assert stats_of(learner)["shrunk"] == len(kept) in (2, 4)  # an episode may span two iterations
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -560,7 +564,7 @@ def test_two_learners_train_with_minibatches(local_ray, credit):
 
 def make_agents(env, objective, policies=("bold", "careful"), steps=256, n_envs=2, **settings):
     register_env(env.__name__, lambda config: env(**config))
-    config = PPOConfig().environment(env.__name__)
+    config = PPOConfig().environment(env.__name__, disable_env_checking=True)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=n_envs)
     config.training(train_batch_size_per_learner=steps, minibatch_size=128, num_epochs=4, lr=0.03, use_kl_loss=False)
     config.multi_agent(policies=set(policies), policy_mapping_fn=lambda agent, *_, **__: agent.split("-")[0])
@@ -583,6 +587,7 @@ def test_each_policy_learns_what_its_own_objective_asks_for(local_ray, credit):
 
 
 @pytest.mark.parametrize("env_name", ["Gamblers", "Turns"])
+@pytest.mark.filterwarnings("ignore:more steps wait")
 def test_the_whole_returns_of_each_agent_are_ranked_with_those_of_its_policy(local_ray, env_name):
     """In chunks of 7 steps, agents that stop at different times, or take turns."""
     config = make_agents(getattr(agents, env_name), "cvar:0.3", steps=14).env_runners(rollout_fragment_length=7)

@@ -55,7 +55,7 @@ class Pieces(Dial):
     observation_space = spaces.Dict(
         {
             "clock": spaces.Box(-1000.0, 1000.0, (2,)),
-            "half": spaces.Discrete(2),
+            "late": spaces.Discrete(2),
             "picture": spaces.Box(0, 255, (36, 36, 3), np.uint8),
         }
     )
@@ -69,7 +69,7 @@ class Pieces(Dial):
         return self.pieces(clock), *others
 
     def pieces(self, clock):
-        return {"clock": clock, "half": self.t // 3, "picture": np.full((36, 36, 3), 40 * self.t, np.uint8)}
+        return {"clock": clock, "late": self.t // 3, "picture": np.full((36, 36, 3), 40 * self.t, np.uint8)}
 
 
 gym.register("Dial-v0", Dial, disable_env_checker=True)
@@ -232,7 +232,7 @@ def test_dictionaries_of_observations_are_trained_on_played_and_exported(tmp_pat
     if normalize:
         extractors = ours.policy.features_extractor.extractors
         assert float(extractors["clock"].mean[0]) == pytest.approx(502, abs=1)
-        assert float(extractors["half"].mean.sum()) == pytest.approx(1)
+        assert float(extractors["late"].mean.sum()) == pytest.approx(1)
 
 
 @pytest.mark.filterwarnings("ignore:.*(precision lowered|out of date|render_modes)")

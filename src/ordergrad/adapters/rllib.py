@@ -119,7 +119,8 @@ def use(
     config.learners(learner_class=learner, learner_config_dict={_SETTINGS: settings})
     if credit == "episode":
         ppo: Any = config
-        ppo.training(use_critic=False)
+        unused = {"find_unused_parameters": True}  # the critic's, or several learners wait for their gradients
+        ppo.training(use_critic=False).framework(torch_ddp_kwargs=unused | ppo.torch_ddp_kwargs)
     return config
 
 
