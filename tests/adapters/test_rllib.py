@@ -547,7 +547,7 @@ def test_two_learners_train_with_minibatches(local_ray, credit):
     config = make_config(n_envs=2, steps=100, objective="cvar:0.3", credit=credit).learners(num_learners=2)
     config.training(minibatch_size=32, num_epochs=2, lr=1e-2)
     algorithm = config.build_algo()
-    before = algorithm.get_module().state_dict()
+    before = {name: old.clone() for name, old in algorithm.get_module().state_dict().items()}
     results = [algorithm.train()["learners"][MODULE]["ordergrad"] for _ in range(3)]
     finished = np.concatenate([env.unwrapped.finished for env in algorithm.env_runner.env.unwrapped.envs])
     assert results[-1]["total"] + results[-1]["waiting"] == len(finished) > 60
@@ -580,7 +580,7 @@ def test_each_policy_learns_what_its_own_objective_asks_for(local_ray, credit):
         learned = algorithm.train()["learners"]
     obs = torch.tensor([[1.0, 0.0], [1.0, 0.5]])
     for policy, best in (("bold", 1), ("careful", 0)):
-        logits = algorithm.get_module(policy).forward_train({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]
+        logits = algorithm.get_module(policy).forward_inference({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]
         assert torch.softmax(logits, -1)[:, best].min() > 0.8
         assert learned[policy]["ordergrad"]["episodes"] > 100
     algorithm.stop()
@@ -616,10 +616,15 @@ def test_the_whole_returns_of_each_agent_are_ranked_with_those_of_its_policy(loc
 def test_a_policy_that_is_not_trained_needs_no_objective(local_ray):
     config = make_agents(agents.Gamblers, {"bold": "max@4"}).multi_agent(policies_to_train=["bold"])
     algorithm = config.build_algo()
-    before = algorithm.get_module("careful").state_dict()
+    before = {
+        policy: {name: old.clone() for name, old in algorithm.get_module(policy).state_dict().items()}
+        for policy in ("bold", "careful")
+    }
     learned = algorithm.train()["learners"]
     assert "ordergrad" not in learned.get("careful", {})
-    assert all(torch.equal(before[name], new) for name, new in algorithm.get_module("careful").state_dict().items())
+    for policy, old in before.items():
+        new = algorithm.get_module(policy).state_dict()
+        assert all(torch.equal(old[name], new[name]) for name in old) == (policy == "careful")
     algorithm.stop()
     with pytest.raises(ValueError, match=r"for every policy that is trained; got none for 'careful' \(it has bold"):
         make_agents(agents.Gamblers, {"bold": "max@4"}).build_learner(env=agents.Gamblers())

@@ -1,8 +1,12 @@
 """Small environments of several agents for RLlib; an agent's policy is its name up to the dash."""
 
+import itertools
+
 import numpy as np
 from gymnasium import spaces
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+_SEEDS = itertools.count()
 
 
 class Gamblers(MultiAgentEnv):
@@ -13,7 +17,7 @@ class Gamblers(MultiAgentEnv):
         self.agents = self.possible_agents = ["bold-1", "bold-2", "careful"]
         self.observation_spaces = {agent: spaces.Box(0, 1, (2,), np.float32) for agent in self.agents}
         self.action_spaces = {agent: spaces.Discrete(2) for agent in self.agents}
-        self.random = np.random.default_rng(0)
+        self.random = np.random.default_rng(next(_SEEDS))
         self.finished: dict[str, list[float]] = {"bold": [], "careful": []}
 
     def reset(self, *, seed=None, options=None):
@@ -47,7 +51,7 @@ class Turns(MultiAgentEnv):
         self.agents = self.possible_agents = ["bold", "careful"]
         self.observation_spaces = {agent: spaces.Box(-10, 10, (2,), np.float32) for agent in self.agents}
         self.action_spaces = {agent: spaces.Discrete(2) for agent in self.agents}
-        self.random = np.random.default_rng(0)
+        self.random = np.random.default_rng(next(_SEEDS))
         self.finished: dict[str, list[float]] = {"bold": [], "careful": []}
 
     def reset(self, *, seed=None, options=None):
