@@ -48,7 +48,6 @@ with extra("rllib"):
     from ray.rllib.connectors.connector_v2 import ConnectorV2
     from ray.rllib.core.learner.learner import Learner
     from ray.rllib.core.learner.training_data import TrainingData
-    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
     from ray.rllib.evaluation.postprocessing import Postprocessing
     from torch import distributed
 
@@ -104,8 +103,9 @@ def use(
         "unit_scale": unit_scale,
         "patience": patience,
     }
-    for one in settings["objective"].values() if isinstance(objective, Mapping) else [objective]:
-        EpisodeRanking(**settings | {"objective": one})
+    for one in objective.values() if isinstance(objective, Mapping) else [objective]:
+        checked: dict[str, Any] = settings | {"objective": one}
+        EpisodeRanking(**checked)
     _check(config)
     learner = config.learner_class
     if learner is PPOTorchLearner:
@@ -226,7 +226,7 @@ class RanksEpisodes(Learner):
         sampled = by_policy(self._gathered(training_data.episodes))
         for policy in sampled:
             self._add_ranking(policy)
-        episodes: list[SingleAgentEpisode] = []
+        episodes: list[Any] = []
         for policy, whole in self._whole.items():
             episodes += whole.take(sampled.get(policy, []))
             stats = {name: float(number) for name, number in whole.stats.items()}

@@ -238,7 +238,7 @@ def by_policy(chunks: Iterable[SingleAgentEpisode | MultiAgentEpisode]) -> dict[
         agents: dict[Any, SingleAgentEpisode] = chunk.agent_episodes
         for episode in agents.values():
             episode.is_terminated |= chunk.is_done and not episode.is_truncated
-            found.setdefault(episode.module_id, []).append(episode)
+            found.setdefault(str(episode.module_id), []).append(episode)
     return found
 
 

@@ -113,7 +113,7 @@ def restored(kind: type[Settings], content: dict[str, Any]) -> Settings:
         raise UserError(f"the run was made with settings of another version: {', '.join(sorted(unknown))}")
     if missing := known - content.keys() - defaults_of(kind).keys():
         raise UserError(f"the configuration of the run lacks {', '.join(sorted(missing))}")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+    return kind(**{name: tuple(cast(Any, x)) if isinstance(x, list) else x for name, x in content.items()})
 
 
 def check_settings(settings: object) -> None:
