@@ -1,16 +1,11 @@
-"""The wrapper around one environment under trainers that need an environment of their own: Tianshou and PufferLib.
-
-`make test-trainers` installs them.
-"""
+"""The wrapper around single environments under Tianshou, which `make test-trainers` installs."""
 
 import numpy as np
 import pytest
 import torch
-from gymnasium.wrappers import TransformReward
 from walk import Gamble
 
 from ordergrad.wrappers.gymnasium import ObjectiveReward
-from ordergrad.wrappers.running import RunningTransform
 
 torch.set_num_threads(1)
 pytestmark = [
@@ -66,40 +61,3 @@ def test_ppo_of_tianshou(objective, risky):
     algorithm.run_training(params)
     assert made[0].transform.total > 9000
     assert learned(actor(STATES)[0], risky)
-
-
-def test_puffer_rl_of_pufferlib(objective, risky):
-    pytest.importorskip("pufferlib")
-    import pufferlib.emulation
-    import pufferlib.models
-    import pufferlib.vector
-    from pufferlib.pufferl import PuffeRL
-
-    torch.manual_seed(0)
-    transform = RunningTransform(objective)
-
-    def make(buf=None, seed=0):
-        def one():
-            env = ObjectiveReward(Gamble(), objective)
-            env.transform = transform
-            return TransformReward(env, lambda reward: 0.25 * reward)  # PuffeRL clips rewards to [-1, 1]
-
-        return pufferlib.emulation.GymnasiumPufferEnv(env_creator=one, buf=buf, seed=seed)
-
-    envs = pufferlib.vector.make(make, backend=pufferlib.vector.Serial, num_envs=64)
-    policy = pufferlib.models.Default(envs.driver_env, hidden_size=16)
-    settings = {"batch_size": "auto", "bptt_horizon": 16, "minibatch_size": 256, "max_minibatch_size": 256}
-    settings |= {"optimizer": "adam", "learning_rate": 0.01, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_eps": 1e-8}
-    settings |= {"update_epochs": 4, "clip_coef": 0.2, "vf_clip_coef": 10.0, "vf_coef": 0.5, "ent_coef": 0.0}
-    settings |= {"gamma": 1.0, "gae_lambda": 0.95, "vtrace_rho_clip": 1.0, "vtrace_c_clip": 1.0, "max_grad_norm": 0.5}
-    settings |= {"prio_alpha": 0.0, "prio_beta0": 1.0, "anneal_lr": False, "total_timesteps": 40_000, "seed": 0}
-    settings |= {"device": "cpu", "precision": "float32", "compile": False, "cpu_offload": False, "use_rnn": False}
-    settings |= {"torch_deterministic": True, "checkpoint_interval": 10**9, "env": "gamble", "data_dir": "unused"}
-    trainer = PuffeRL(settings, envs, policy)
-    trainer.print_dashboard = lambda *args, **kwargs: None
-    for _ in range(30):
-        trainer.evaluate()
-        trainer.train()
-    trainer.utilization.stop()
-    assert transform.total > 9000
-    assert learned(policy.forward_eval(torch.tensor(STATES))[0], risky)
