@@ -36,7 +36,6 @@ from typing import Any
 
 import numpy as np
 import study
-from rich.table import Table
 from scipy.stats import binom
 
 import ordergrad as og
@@ -392,15 +391,6 @@ def example_of(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if (cell.law, cell.n, cell.objective) == ("bernoulli:0.5", 8, "max@4")]
 
 
-def rules_table(rows: Sequence[study.Record]) -> Table:
-    table = Table(title="Variance over the better baseline's", title_justify="left")
-    for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading in ("scores", "rule") else "right")
-    for row in rows:
-        table.add_row(*(f"{x:.3f}" if isinstance(x, float) else str(x) for x in row.values()))
-    return table
-
-
 def measured(law: str, n: int, settings: Settings) -> study.Record:
     return {"cells": [asdict(cell) for cell in measure(law, n, settings)]}
 
@@ -423,7 +413,8 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
     s.write_table("cells.csv", [cell_row(cell) for cell in cells])
     s.write_table("bounds.csv", least)
     s.write_table("rules.csv", rows)
-    s.console.print(rules_table(rows))
+    cells_of = ([f"{x:.3f}" if isinstance(x, float) else x for x in row.values()] for row in rows)
+    s.show("Variance over the better baseline's", list(rows[0]), cells_of, left=2)
     for row in least:
         s.console.print(
             "max@{k}, N = {n}, success rate {p}: k-minus-one has {kmo_over_loo_free:.3f} (free) and "

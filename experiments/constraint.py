@@ -251,9 +251,8 @@ def leads(runs: Sequence[study.Record]) -> list[study.Record]:
     rows: list[study.Record] = []
     for other in dict.fromkeys(r["method"] for r in runs):
         for name in MEASURES if other != "tail limit" else ():
-            found = study.paired(*(study.column(runs, name, method=m) for m in ("tail limit", other)))
-            row = {"against": other, "measure": name, "lead": found.value}
-            rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+            found = study.lead(*(study.column(runs, name, method=m) for m in ("tail limit", other)))
+            rows.append({"against": other, "measure": name, **found})
     return rows
 
 

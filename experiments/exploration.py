@@ -23,7 +23,7 @@ References:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -39,7 +39,6 @@ from ppo import Args, make_envs, play
 from ppo import train as train_ppo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import ordergrad as og
 from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
@@ -170,8 +169,9 @@ def first_seen(best: np.ndarray, treasure: float) -> np.ndarray:
     return np.where(seen.any(axis=1), seen.argmax(axis=1) + 1, 0)
 
 
-def tuning_grid(name: str, size: Size) -> list[tuple[float, float]]:
-    return list(product(size.rates, size.bonuses if CONTENDERS[name].bonus else (0.0,)))
+def grid(name: str, rates: Sequence[float], bonuses: Sequence[float]) -> list[tuple[float, float]]:
+    """Return the pairs of learning rate and bonus that are tried for a contender."""
+    return list(product(rates, bonuses if CONTENDERS[name].bonus else (0.0,)))
 
 
 def tuned(out: Path, task: str, name: str) -> tuple[float, float]:
@@ -198,7 +198,7 @@ def train_blocks(size: Size, out: Path, console: Console) -> None:
             path, task = block_path(out, part, name, contender), every[name]
             if not path.exists():
                 if part == "tune":
-                    settings, seeds = tuning_grid(contender, size), range(100, 100 + size.tuning_seeds)
+                    settings, seeds = grid(contender, size.rates, size.bonuses), range(100, 100 + size.tuning_seeds)
                 else:
                     settings, seeds = [tuned(out, task.settings_of or name, contender)], range(size.seeds)
                 run_block(path, task, contender, size, settings, seeds)
@@ -226,7 +226,7 @@ class GymTask:
     bonuses: tuple[float, ...] = ()
 
     def grid(self, name: str) -> list[tuple[float, float]]:
-        return list(product(self.rates, self.bonuses if CONTENDERS[name].bonus else (0.0,)))
+        return grid(name, self.rates, self.bonuses)
 
 
 def gym_tasks(size: Size) -> dict[str, GymTask]:
@@ -356,23 +356,14 @@ def measured(size: Size, out: Path) -> list[dict[str, Any]]:
     return records
 
 
-def cell(records: Sequence[Mapping[str, Any]], task: str, contender: str) -> dict[str, list[float]]:
-    """Return what one contender did in one task: each measure with its interval."""
-    of = partial(study.column, records, task=task, contender=contender)
-    found = {"found": study.share(of("treasure") > FOUND), "settled": study.share(of("treasure") > 0.5)}
-    found |= {name: study.over_seeds(of(name)) for name in ("mean", BEST_OF, "nothing", "decoy", "treasure")}
-    return {name: study.rounded(values) for name, values in found.items()}
-
-
 def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     """Return the lead of every contender over the mean and over the bonus, seed by seed, with its interval."""
     rows: list[study.Record] = []
     taking_part = list(dict.fromkeys((r["task"], r["contender"]) for r in records))
     for (task, contender), against, name in product(taking_part, ("mean", "mean + bonus"), ("mean", BEST_OF)):
         if contender != against and (task, against) in taking_part:
-            found = study.paired(*(study.column(records, name, task=task, contender=c) for c in (contender, against)))
-            row = {"task": task, "contender": contender, "against": against, "measure": name, "lead": found.value}
-            rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+            found = study.lead(*(study.column(records, name, task=task, contender=c) for c in (contender, against)))
+            rows.append({"task": task, "contender": contender, "against": against, "measure": name, **found})
     return rows
 
 
@@ -403,18 +394,16 @@ def gym_measured(size: Size, out: Path) -> list[study.Record]:
     return rows
 
 
-def gym_cell(records: Sequence[Mapping[str, Any]], task: str, contender: str) -> dict[str, list[float]]:
-    of = partial(study.column, records, task=task, contender=contender)
-    found = {"found": study.share(of("goal") > FOUND)}
-    found |= {name: study.over_seeds(of(name)) for name in ("mean", BEST_OF, "goal")}
-    return {name: study.rounded(values) for name, values in found.items()}
-
-
-def cells_of(records: Sequence[Mapping[str, Any]], make: Any) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Return every contender of every task, each by `cell` or `gym_cell`."""
+def cells_of(records: Sequence[Mapping[str, Any]], reached: str, measures: Sequence[str]) -> dict[str, Any]:
+    """Return for every task and contender the seeds that found what is to be `reached`, and measures with intervals."""
     cells: dict[str, Any] = {}
     for task, contender in dict.fromkeys((r["task"], r["contender"]) for r in records):
-        cells.setdefault(task, {})[contender] = make(records, task, contender)
+        of = partial(study.column, records, task=task, contender=contender)
+        found = {"found": study.share(of(reached) > FOUND)}
+        if reached == "treasure":
+            found["settled"] = study.share(of(reached) > 0.5)
+        found |= {name: study.over_seeds(of(name)) for name in (*measures, reached)}
+        cells.setdefault(task, {})[contender] = {name: study.rounded(values) for name, values in found.items()}
     return cells
 
 
@@ -425,23 +414,21 @@ def report(s: study.Study, size: Size) -> None:
     s.write_table("tuning.csv", tuning_rows(size, s.out))
     s.write_table("differences.csv", leads(records))
     s.write_table("gym.csv", gym_records)
-    cells, gyms = cells_of(records, cell), cells_of(gym_records, gym_cell)
+    cells = cells_of(records, "treasure", ("mean", BEST_OF, "nothing", "decoy"))
+    gyms = cells_of(gym_records, "goal", ("mean", BEST_OF))
     for every, reached in ((cells, "treasure"), (gyms, "goal")):
-        s.console.print(shown(every, reached))
+        headings = ("task", "trained on", "found by", "mean", BEST_OF, reached)
+        s.show("95% intervals over seeds", headings, shown(every, reached), left=2)
     s.write_summary(size, columns=["mean over seeds", "low", "high"], tasks=cells, gym=gyms)
     draw(size, s.out, cells, s.images / "exploration.png")
     draw_gym(size, s.out, s.images / "exploration_gym.png")
 
 
-def shown(cells: Mapping[str, Any], reached: str) -> Table:
-    table = Table(title="95% intervals over seeds", title_justify="left")
-    for heading in ("task", "trained on", "found by", "mean", BEST_OF, reached):
-        table.add_column(heading, justify="left" if heading in ("task", "trained on") else "right")
+def shown(cells: Mapping[str, Any], reached: str) -> Iterator[Sequence[str]]:
     for task, own in cells.items():
         for name, c in own.items():
             spread = ("{:.2f} [{:.2f}, {:.2f}]".format(*c[key]) for key in ("mean", BEST_OF))
-            table.add_row(task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}")
-    return table
+            yield task, name, f"{c['found'][0]:.0%}", *spread, f"{c[reached][0]:.0%}"
 
 
 def draw(size: Size, out: Path, cells: Mapping[str, Any], path: Path) -> None:

@@ -26,7 +26,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,6 @@ from typing import Any
 
 import study
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 import ordergrad as og
@@ -282,20 +281,14 @@ def leads(runs: Sequence[study.Record]) -> list[study.Record]:
     for batch, contender in dict.fromkeys((r["batch"], r["contender"]) for r in runs):
         for name in MEASURES[:3] if contender != "cvar:0.05" else ():
             ours, theirs = (study.column(runs, name, batch=batch, contender=c) for c in ("cvar:0.05", contender))
-            found = study.paired(ours, theirs)
-            apart = {"lead": found.value, "low": found.low, "high": found.high, "p": found.p}
-            rows.append({"batch": batch, "against": contender, "measure": name, **apart})
+            rows.append({"batch": batch, "against": contender, "measure": name, **study.lead(ours, theirs)})
     return rows
 
 
-def shown(table: Sequence[study.Record]) -> Table:
-    found = Table(title="Profit and loss in percent of the spot")
-    for heading in ("paths a step", "trained on", *MEASURES):
-        found.add_column(heading)
+def cells(table: Sequence[study.Record]) -> Iterator[Sequence[Any]]:
     for batch, contender in dict.fromkeys((r["batch"], r["contender"]) for r in table):
         mine = [r for r in table if (r["batch"], r["contender"]) == (batch, contender)]
-        found.add_row(str(batch), contender, *("{value:.3f} [{low:.3f}, {high:.3f}]".format(**r) for r in mine))
-    return found
+        yield batch, contender, *("{value:.3f} [{low:.3f}, {high:.3f}]".format(**r) for r in mine)
 
 
 def draw(runs: Sequence[study.Record], known: Mapping[str, Mapping[str, float]], path: Path) -> None:
@@ -357,7 +350,7 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
         for seed, measures in enumerate(r["measures"])
     ]
     table = study.intervals(runs, ("batch", "contender"), MEASURES)
-    s.console.print(shown(table))
+    s.show("Profit and loss in percent of the spot", ("paths a step", "trained on", *MEASURES), cells(table), left=2)
     s.write_table("runs.csv", runs)
     s.write_table("measures.csv", table)
     s.write_table("leads.csv", leads(runs))

@@ -23,6 +23,7 @@ References:
 import copy
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -32,13 +33,14 @@ from typing import Any
 import numpy as np
 import study
 import torch
+from countdown_lm.decoder import END, LONGEST, PROMPT, VOCABULARY, Decoder, answers, prompt_of
+from countdown_lm.figures import draw_curves, draw_training, draw_worth
 from scipy.special import comb
 from scipy.stats import binom
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 import ordergrad as og
-from ordergrad.runs.plots import new_figure, save, style
 from ordergrad.train import countdown
 
 PASS_TRAINING = "pass@4 training"
@@ -122,17 +124,7 @@ class Options(study.Options):
     report: bool = field(default=False, metadata={"help": "train nothing, write the tables of what has finished"})
 
 
-# The task -----------------------------------------------------------------------------------------------------------
-
-VOCABULARY = "0123456789+-*()=:"
-END = len(VOCABULARY)
-PROMPT = len("1577=09:")
-LONGEST = countdown.longest_answer(countdown.Level()) + 1
-
-
-def prompt_of(problem: countdown.Problem) -> list[int]:
-    text = f"{''.join(map(str, problem.numbers))}={problem.target:02d}:"
-    return [VOCABULARY.index(character) for character in text]
+# The task and the start ---------------------------------------------------------------------------------------------
 
 
 @cache
@@ -143,86 +135,10 @@ def problems(training: int, held_out: int) -> tuple[list[countdown.Problem], lis
     return drawn[held_out:], drawn[:held_out]
 
 
-def answers(tokens: Tensor) -> list[str]:
-    """Return the texts of completions, up to their end."""
-    texts: list[str] = []
-    for row in tokens[:, PROMPT:].tolist():
-        ids = row[: row.index(END)] if END in row else row
-        texts.append("".join(VOCABULARY[i] for i in ids))
-    return texts
-
-
-# The model ----------------------------------------------------------------------------------------------------------
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer, each after a normalisation and beside a skip connection."""
-
-    def __init__(self, width: int, heads: int = 4) -> None:
-        super().__init__()
-        self.heads = heads
-        self.before, self.between = nn.RMSNorm(width), nn.RMSNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
-
-    def forward(self, x: Tensor, cache: Tensor | None = None, at: int = 0) -> Tensor:
-        """Return the next layer's input; with a cache, keys and values before position `at` are taken from it."""
-        rows, length, width = x.shape
-        q, k, v = self.qkv(self.before(x)).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        if cache is not None:
-            cache[0, :, :, at : at + length], cache[1, :, :, at : at + length] = k, v
-            k, v = cache[:, :, :, : at + length]
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
-        x = x + self.out(attended.transpose(1, 2).reshape(rows, length, width))
-        return x + self.down(F.gelu(self.up(self.between(x))))
-
-
-class Decoder(nn.Module):
-    """A decoder over the characters of Countdown; 149,000 parameters with 3 layers of width 64."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__()
-        width = settings.width
-        self.tokens, self.places = nn.Embedding(END + 1, width), nn.Embedding(PROMPT + LONGEST, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(settings.layers))
-        self.last = nn.RMSNorm(width)
-        nn.init.normal_(self.tokens.weight, std=0.05)
-        nn.init.normal_(self.places.weight, std=0.05)
-
-    def forward(self, ids: Tensor, caches: Sequence[Tensor] | None = None, at: int = 0) -> Tensor:
-        """Return the logits of every next token."""
-        x = self.tokens(ids) + self.places.weight[at : at + ids.shape[1]]
-        for block, layer in zip(self.blocks, caches or [None] * len(self.blocks), strict=True):
-            x = block(x, layer, at)
-        return F.linear(self.last(x), self.tokens.weight)
-
-    @torch.no_grad()
-    def sample(self, prompts: Tensor, copies: int, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-        """Return prompts with completions, `copies` of each in a row; their lengths; and the entropy per token."""
-        width, heads = self.tokens.embedding_dim, self.blocks[0].heads
-        shape = (2, len(prompts), heads, PROMPT + LONGEST, width // heads)
-        caches = [torch.empty(shape) for _ in self.blocks]
-        logits = self(prompts, caches)[:, -1].repeat_interleave(copies, 0)
-        caches = [layer.repeat_interleave(copies, 1) for layer in caches]
-        tokens = torch.full((len(logits), PROMPT + LONGEST), END)
-        tokens[:, :PROMPT] = prompts.repeat_interleave(copies, 0)
-        alive, lengths, entropy = torch.ones(len(logits), dtype=torch.bool), torch.zeros(len(logits)), 0.0
-        for at in range(PROMPT, PROMPT + LONGEST):
-            p = logits.softmax(-1)
-            entropy += float((torch.special.entr(p).sum(-1) * alive).sum())
-            lengths += alive
-            tokens[:, at] = torch.where(alive, torch.multinomial(p, 1, generator=generator)[:, 0], END)
-            alive &= tokens[:, at] != END
-            if at + 1 == PROMPT + LONGEST or not alive.any():
-                break
-            logits = self(tokens[:, at : at + 1], caches, at)[:, -1]
-        return tokens, lengths, entropy / float(lengths.sum())
-
-
 def warm_start(settings: Settings, index: int, path: Path) -> Decoder:
     """Return a model trained on demonstrations, from its file if it is there."""
     torch.manual_seed(index)
-    model = Decoder(settings)
+    model = Decoder(settings.width, settings.layers)
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model
@@ -462,9 +378,8 @@ def leads(rows: Sequence[study.Record]) -> list[study.Record]:
             for measure in MEASURES:
                 ours, theirs = (np.array([pair[side][measure] for pair in pairs]) for side in (0, 1))
                 ahead = int((ours > theirs).sum())
-                lead = study.paired(ours, theirs)._asdict()
                 keys = {"contender": name, "over": against, "measure": measure}
-                found.append({**keys, "lead": lead.pop("value"), **lead, "ahead": ahead, "runs": len(pairs)})
+                found.append({**keys, **study.lead(ours, theirs), "ahead": ahead, "runs": len(pairs)})
     return found
 
 
@@ -475,7 +390,10 @@ def report(s: study.Study, settings: Settings) -> None:
     latest = {(*key(r), r["step"]): r for r in records if key(r) in finished}.values()
     rows = [measured(settings, r) | {"last": int(r["part"] == START or "solved" in r)} for r in latest]
     s.write_table("runs.csv", rows)
-    s.write_table("intervals.csv", table(rows))
+    counts = Counter(map(kind, rows))
+    every = [row | {"runs": counts[kind(row)]} for row in rows]
+    measures = (*MEASURES, "tokens", *CURVES)
+    s.write_table("intervals.csv", study.intervals(every, ("part", "contender", "step", "runs"), measures))
     if found := leads(rows):
         s.write_table("leads.csv", found)
     s.write_table("worth.csv", worths(settings.samples))
@@ -486,81 +404,20 @@ def report(s: study.Study, settings: Settings) -> None:
         runs={part: sum(r["last"] for r in rows if r["part"] == part) for part in PARTS},
         cpu_minutes=round(seconds / 60, 1),
     )
-    draw_curves(rows, s.images / "llm_countdown.png")
-    draw_training(rows, latest, settings, s.images / "llm_countdown_training.png")
-    draw_worth(settings.samples, s.images / "llm_countdown_worth.png")
+    draw_curves(rows, SHOWN, s.images / "llm_countdown.png")
+    steps = (settings.steps // 2, settings.steps)
+    draw_training(rows, latest, SHOWN, steps, s.images / "llm_countdown_training.png")
+    rates = np.linspace(0.001, 0.999, 400)
+    curves = {name: [worth(RECIPES[name], p, settings.samples) for p in rates] for name in WORTH}
+    draw_worth(rates, curves, s.images / "llm_countdown_worth.png")
 
 
 def key(record: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(record[name] for name in ("part", "contender", "warm", "seed"))
 
 
-def table(rows: Sequence[study.Record]) -> list[study.Record]:
-    """Return the mean over runs and its interval for every contender, step and measure."""
-    found: list[study.Record] = []
-    for part, contender, step in dict.fromkeys((r["part"], r["contender"], r["step"]) for r in rows):
-        mine = [r for r in rows if (r["part"], r["contender"], r["step"]) == (part, contender, step)]
-        kind = {"part": part, "contender": contender, "step": step, "runs": len(mine)}
-        for name in (*MEASURES, "tokens", *CURVES):
-            found.append({**kind, "measure": name, **study.over_seeds([r[name] for r in mine])._asdict()})
-    return found
-
-
-def mean_of(rows: Sequence[study.Record], contender: str, name: str, step: int | None = None) -> float:
-    """Return the mean over the runs of the study, at the end or after a number of steps."""
-    found = [
-        r[name]
-        for r in rows
-        if r["contender"] == contender
-        and r["part"] in ("study", START)
-        and (r["last"] if step is None else r["step"] == step)
-    ]
-    return float(np.mean(found)) if found else float("nan")
-
-
-def draw_curves(rows: Sequence[study.Record], path: Path) -> None:
-    """Draw pass@k, and pass@k and pass^k less those of the start, for every contender."""
-    figure, (left, middle, right) = new_figure(3, "Countdown, held-out problems")
-    left.plot(KS, [mean_of(rows, START, f"pass@{k}") for k in KS], color="#555555", label=START)
-    for index, name in enumerate(SHOWN):
-        colour, dash = style(index + 1)
-        line = {"color": colour, "linestyle": dash, "linewidth": 1.8, "label": name}
-        left.plot(KS, [mean_of(rows, name, f"pass@{k}") for k in KS], **line)
-        for axis, sign, ks in ((middle, "@", KS), (right, "^", RELIABLE)):
-            lifts = [mean_of(rows, name, f"pass{sign}{k}") - mean_of(rows, START, f"pass{sign}{k}") for k in ks]
-            axis.plot(ks, lifts, **line)
-    left.set(xlabel="k", ylabel="pass@k", xscale="log", xticks=KS, xticklabels=KS, ylim=(0, None))
-    for axis, sign, ks in ((middle, "@", KS), (right, "^", RELIABLE)):
-        axis.axhline(0, color="#777777", linewidth=0.8)
-        axis.set(xlabel="k", ylabel=f"pass{sign}k, less the start's", xscale="log", xticks=ks, xticklabels=ks)
-        axis.minorticks_off()
-    left.minorticks_off()
-    left.legend(frameon=False, fontsize=7)
-    save(figure, path)
-
-
-def draw_training(rows: Sequence[study.Record], records: Any, settings: Settings, path: Path) -> None:
-    """Draw pass@64 against pass@1 as training goes on, and the share of groups without a signal."""
-    figure, (left, right) = new_figure(2, "Countdown, training")
-    steps = (settings.steps // 2, settings.steps)
-    begin = [mean_of(rows, START, name) for name in ("pass@1", "pass@64")]
-    for index, name in enumerate(SHOWN):
-        colour, dash = style(index + 1)
-        line = {"color": colour, "linestyle": dash, "linewidth": 1.6}
-        points = [[mean_of(rows, name, measure, step) for measure in ("pass@1", "pass@64")] for step in steps]
-        left.plot(*zip(begin, *points, strict=True), marker="o", markersize=3.5, label=name, **line)
-        curves = [
-            [float(x) for x in r["no_signal"]]
-            for r in records
-            if r["part"] == "study" and r["contender"] == name and "no_signal" in r
-        ]
-        if curves:
-            places = np.linspace(0, settings.steps, len(curves[0]) + 1)[1:]
-            right.plot(places, np.mean(curves, axis=0), **line)
-    left.set(xlabel="pass@1", ylabel="pass@64")
-    right.set(xlabel="step", ylabel="groups without a signal", ylim=(0, 1))
-    left.legend(frameon=False, fontsize=7)
-    save(figure, path)
+def kind(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("part", "contender", "step"))
 
 
 def worth(recipe: Recipe, p: float, n: int) -> float:
@@ -582,19 +439,6 @@ def worths(n: int) -> list[study.Record]:
     """Return what a rise of the success rate is worth, at both ends in the limit."""
     rates = (1e-6, 0.05, 0.2, 0.5, 0.8, 0.95, 1 - 1e-6)
     return [{"contender": c, **{f"p={round(p, 5):g}": worth(RECIPES[c], p, n) for p in rates}} for c in WORTH]
-
-
-def draw_worth(n: int, path: Path) -> None:
-    """Draw what a rise of the success rate is worth, relative to its largest value."""
-    figure, (axis,) = new_figure(1, "What more success on a prompt is worth")
-    rates = np.linspace(0.001, 0.999, 400)
-    for index, name in enumerate(WORTH):
-        values = np.array([worth(RECIPES[name], p, n) for p in rates])
-        colour, dash = style(index + 1)
-        axis.plot(rates, values / values.max(), color=colour, linestyle=dash, linewidth=2, label=name)
-    axis.set(xlabel="success rate of the prompt", ylabel="relative to its largest value", xlim=(0, 1), ylim=(0, 1.05))
-    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    save(figure, path)
 
 
 def main(argv: list[str] | None = None, settings: Settings = Settings()) -> None:

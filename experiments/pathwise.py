@@ -22,7 +22,7 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -32,7 +32,6 @@ import jax
 import numpy as np
 import study
 import torch
-from rich.table import Table
 from scipy import stats
 from scipy.special import ndtr
 
@@ -267,16 +266,13 @@ def crossing(rows: Sequence[study.Record], problem: str, n: int, kind: str) -> s
     return lost or "none"
 
 
-def ratio_table(rows: Sequence[study.Record], settings: Settings) -> Table:
+def ratios(rows: Sequence[study.Record], settings: Settings) -> Iterator[Sequence[str]]:
+    """Yield the cells of the table that is shown: for the largest groups, a row an objective, a column a problem."""
     n = settings.sizes[-1]
-    table = Table(title=f"Variance of the pathwise gradient over that of the likelihood ratio, N = {n}")
-    for heading in ("objective", *problems(settings)):
-        table.add_column(heading)
     for kind, k in dict.fromkeys((row["objective"], row["k"]) for row in of(rows, n=n)):
         every = of(rows, n=n, objective=kind, k=k)
         name = kind if kind in ("mean", "gini") else f"{kind}@{k}"
-        table.add_row(name, *(f"{row['ratio']:.3g}" for p in problems(settings) for row in of(every, problem=p)))
-    return table
+        yield name, *(f"{row['ratio']:.3g}" for p in problems(settings) for row in of(every, problem=p))
 
 
 def draw(rows: Sequence[study.Record], settings: Settings, path: Path) -> None:
@@ -315,7 +311,8 @@ def main(argv: list[str] | None = None) -> None:
         tasks = [{"problem": problem} for problem in problems(settings)]
         records = s.computed("parts.jsonl", tasks, partial(compared, settings=settings))
     rows = [row for record in records for row in record["rows"]]
-    s.console.print(ratio_table(rows, settings))
+    title = f"Variance of the pathwise gradient over that of the likelihood ratio, N = {settings.sizes[-1]}"
+    s.show(title, ("objective", *problems(settings)), ratios(rows, settings))
     s.write_table("ratios.csv", rows)
     distances = [[row[f"z_{name}"] for name in ("pathwise", "likelihood")] for row in rows if row["problem"] in SHAPES]
     s.write_summary(

@@ -23,36 +23,32 @@ References:
 """
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import study
 import torch
-from rich.table import Table
-from scipy import optimize
-from torch import nn
 
 import ordergrad as og
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.plots import new_figure, save, style
 
 try:
     from skfolio import RiskMeasure, measures
-    from skfolio.datasets import load_sp500_dataset
     from skfolio.model_selection import WalkForward
     from skfolio.optimization import MeanRisk
-    from skfolio.preprocessing import prices_to_returns
+    from stocks.figures import draw
+    from stocks.policy import YEAR, Capped, Policy, cut, policy_weights, traded, turnover
+    from stocks.returns import load
+    from stocks.static import convex_optimum, descend, evolved, slsqp, statics
 except ImportError as error:
     raise SystemExit(f'Error: the study needs skfolio: pip install "ordergrad[studies]" ({error})') from None
 
 Array = np.ndarray
-YEAR = 252
 FIXED = "fixed "  # before an objective: the same weights in every period
 CAPPED = "threshold:"  # Rockafellar and Uryasev's CVaR at a level, with a trained threshold
 
@@ -83,267 +79,13 @@ class Settings:
     block: int = 63
 
 
-# Data ---------------------------------------------------------------------------------------------------------------
-
-
-@cache
-def load(path: Path | None) -> pd.DataFrame:
-    """Return daily returns, one column a stock, indexed by date.
-
-    Raises:
-        UserError: The file is missing, or is not a table of returns.
-    """
-    if path is None:
-        return prices_to_returns(load_sp500_dataset())
-    if not path.exists():
-        raise UserError(f"--data {path} does not exist")
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise UserError(f"--data must be a .csv or .parquet file; got {path.name}")
-    table = readers[path.suffix](path)
-    if not isinstance(table.index, pd.DatetimeIndex):
-        if table.shape[1] < 3:
-            raise UserError(
-                f"{path} must have a column of dates and at least two of returns; got {list(table.columns)}"
-            )
-        try:
-            table = table.set_index(pd.to_datetime(table.iloc[:, 0], format="ISO8601")).iloc[:, 1:]
-        except (ValueError, TypeError) as error:
-            first = f"{table.columns[0]!r} (such as {table.iloc[0, 0]!r})"
-            raise UserError(f"the first column of {path} must hold dates, YEAR-MONTH-DAY; got {first}") from error
-    words = [str(name) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    if words:
-        raise UserError(f"all columns of {path} after the dates must be numbers; not so: {', '.join(words)}")
-    gaps = [str(name) for name in table.columns if not np.isfinite(table[name]).all()]
-    if gaps:
-        raise UserError(f"{path} has missing or infinite returns in {', '.join(gaps)}; fill or drop them first")
-    if not table.index.is_monotonic_increasing or table.index.has_duplicates:
-        raise UserError(f"the dates of {path} must increase from row to row")
-    if float(table.to_numpy().min()) <= -1 or float(table.abs().median().median()) > 0.5:
-        raise UserError(
-            f"{path} must hold simple returns (0.01 for 1%), above -1; the values look like prices or percent"
-        )
-    return table.astype(float)
-
-
 def check_length(days: int, settings: Settings) -> None:
-    need = YEAR + settings.train + settings.test
-    if days < max(need, settings.days, settings.window + YEAR):
-        raise UserError(
-            f"the study needs at least {max(need, settings.days, settings.window + YEAR)} days of returns; got {days}"
-        )
+    need = max(YEAR + settings.train + settings.test, settings.days, settings.window + YEAR)
+    if days < need:
+        raise UserError(f"the study needs at least {need} days of returns; got {days}")
 
 
-# Static weights -----------------------------------------------------------------------------------------------------
-
-
-class Static(NamedTuple):
-    """One measure that is to be small: as an objective to ascend, and as skfolio's or SciPy's function of returns."""
-
-    title: str
-    objective: str  # {n}: the number of days, so that it is the sample's own measure
-    smooth: str  # what the first half of the steps ascends
-    measure: Callable[[Array], float]
-    convex: Any  # skfolio's risk measure, if its optimum is a convex problem
-
-
-def statics(level: float, n: int) -> list[Static]:
-    """Return the measures, in the definitions of skfolio: exact equalities, which the tests check."""
-    between = (math.floor(level * n + 1e-9) + 0.5) / n  # skfolio's VaR leaves at most the level below, ours at least
-    return [
-        Static(
-            f"CVaR {level:.0%}",
-            f"cvar:{level}@{n}",
-            f"cvar:{level}@{n}",
-            lambda r: float(measures.cvar(r, beta=1 - level)),
-            RiskMeasure.CVAR,
-        ),
-        Static(
-            "Gini mean difference",
-            "gini",
-            "gini",
-            lambda r: float(measures.gini_mean_difference(r)),
-            RiskMeasure.GINI_MEAN_DIFFERENCE,
-        ),
-        Static(
-            f"VaR {level:.0%}",
-            f"var:{between!r}@{n}",
-            f"var:{between!r}@{n // 4}",
-            lambda r: float(measures.value_at_risk(r, beta=1 - level)),
-            None,
-        ),
-        Static("fourth L-moment", "lmoment:4", "lmoment:4", fourth_l_moment, None),
-    ]
-
-
-def fourth_l_moment(returns: Array) -> float:
-    from scipy.stats import lmoment
-
-    return float(lmoment(returns, order=4, standardize=False))
-
-
-def risk_of(static: Static, returns: torch.Tensor, objective: str) -> torch.Tensor:
-    value = og.value(returns, objective)
-    return value if static.convex is RiskMeasure.GINI_MEAN_DIFFERENCE or "moment" in objective else -value
-
-
-def descend(static: Static, returns: Array, steps: int) -> tuple[Array, float]:
-    """Minimise a measure over long-only weights; returns the best weights and the seconds it took.
-
-    Adam on the logits of the weights, from equal weights, its step falling to nothing; the best weights met are kept.
-    """
-    clock = time.perf_counter()
-    x = torch.from_numpy(returns)
-    assets = x.shape[1]
-    logits = torch.zeros(assets, dtype=x.dtype, requires_grad=True)
-    optimizer = torch.optim.Adam([logits], lr=0.1, betas=(0.9, 0.99))
-    best, weights = math.inf, np.full(assets, 1 / assets)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps) ** 2
-        now = torch.softmax(logits, 0)
-        objective = static.smooth if step < steps // 2 else static.objective
-        risk = risk_of(static, x @ now, objective)
-        if objective == static.objective and risk.item() < best:
-            best, weights = risk.item(), now.detach().numpy().copy()
-        optimizer.zero_grad()
-        risk.backward()
-        optimizer.step()
-    return weights, time.perf_counter() - clock
-
-
-def convex_optimum(static: Static, returns: pd.DataFrame, level: float) -> tuple[Array, float]:
-    clock = time.perf_counter()
-    model = MeanRisk(risk_measure=static.convex, cvar_beta=1 - level).fit(returns)
-    return np.asarray(model.weights_), time.perf_counter() - clock
-
-
-def slsqp(static: Static, returns: Array, starts: int, seed: int = 0) -> tuple[Array, float]:
-    """Return the best of SciPy's SLSQP from equal weights and from random ones, with its numerical gradients."""
-    clock, assets = time.perf_counter(), returns.shape[1]
-    rng = np.random.default_rng(seed)
-    firsts = [np.full(assets, 1 / assets), *rng.dirichlet(np.ones(assets), starts - 1)]
-    found = [
-        optimize.minimize(
-            lambda w: 100 * static.measure(returns @ w),
-            first,
-            method="SLSQP",
-            bounds=[(0, 1)] * assets,
-            constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
-        )
-        for first in firsts
-    ]
-    every = [np.clip(result.x, 0, None) / np.clip(result.x, 0, None).sum() for result in found]
-    return min(every, key=lambda w: static.measure(returns @ w)), time.perf_counter() - clock
-
-
-def evolved(static: Static, returns: Array, generations: int, seed: int = 0) -> tuple[Array, float]:
-    """Return what SciPy's differential evolution finds, over positive numbers divided by their sum."""
-    clock, assets = time.perf_counter(), returns.shape[1]
-
-    def risk(x: Array) -> float:
-        return static.measure(returns @ (x / x.sum()))
-
-    found = optimize.differential_evolution(
-        risk, [(1e-6, 1)] * assets, maxiter=generations, popsize=10, tol=0, rng=seed, polish=False
-    )
-    return found.x / found.x.sum(), time.perf_counter() - clock
-
-
-# Trading ------------------------------------------------------------------------------------------------------------
-
-
-def traded(weights: torch.Tensor, returns: torch.Tensor, every: int, cost: float, entry: bool = True) -> torch.Tensor:
-    """Return daily returns after costs of weights set every so many days, held in between; differentiable.
-
-    Args:
-        weights: What is held from the start of each period on, shape (periods, stocks).
-        returns: Daily returns of the stocks, shape (days, stocks); the last period may be short.
-        every: Days of a period.
-        cost: Share of what is bought or sold, taken from the first day of the period.
-        entry: Whether the first purchase costs too.
-    """
-    days, assets = returns.shape
-    periods = len(weights)
-    padded = torch.cat([returns, returns.new_zeros(periods * every - days, assets)]).reshape(periods, every, assets)
-    grown = weights[:, None] * (1 + padded).cumprod(1)
-    worth = grown.sum(-1)
-    daily = worth / torch.cat([worth.new_ones(periods, 1), worth[:, :-1]], dim=1) - 1
-    drifted = grown[:, -1] / worth[:, -1:]
-    before = torch.cat([weights[:1] if not entry else torch.zeros_like(weights[:1]), drifted[:-1]])
-    paid = cost * (weights - before).abs().sum(-1)
-    first = (1 + daily[:, :1]) * (1 - paid[:, None]) - 1
-    return torch.cat([first, daily[:, 1:]], dim=1).reshape(-1)[:days]
-
-
-def turnover(weights: Array, returns: Array, every: int) -> float:
-    """Return what is bought and sold in a year, as a share of the portfolio."""
-    free = traded(torch.from_numpy(weights), torch.from_numpy(returns), every, 0.0, entry=False)
-    paid = traded(torch.from_numpy(weights), torch.from_numpy(returns), every, 1e-6, entry=False)
-    return float((free - paid).sum() / 1e-6) * YEAR / len(returns)
-
-
-# The policy ---------------------------------------------------------------------------------------------------------
-
-
-def features(returns: Array, days: Array) -> Array:
-    """Return what the policy sees at the close of the day before each of `days`, shape (days, stocks, features).
-
-    Of each stock, over the last month, quarter and year: the sum of its returns in units of their spread, the spread
-    relative to that of all stocks, and (quarter, year) how much it moves with the average of all. Then the spread of
-    that average over the month relative to the year. All from returns before the day, none from the day itself.
-    """
-    table = pd.DataFrame(returns)
-    market = pd.Series(returns.mean(axis=1))
-    columns: list[Array] = []
-    for window in (21, 63, YEAR):
-        rolling = table.rolling(window)
-        spread = rolling.std().clip(lower=1e-4)  # some prices of the early nineties stand still for a month
-        columns.append((rolling.sum() / (spread * math.sqrt(window))).to_numpy())
-        columns.append(np.log(spread.div(spread.mean(axis=1), axis=0)).to_numpy())
-        if window > 21:
-            columns.append(rolling.cov(market).div(market.rolling(window).var(), axis=0).to_numpy() - 1)
-    calm = np.log(market.rolling(21).std() / market.rolling(YEAR).std()).to_numpy()
-    columns.append(np.repeat(calm[:, None], returns.shape[1], axis=1))
-    return np.stack(columns, axis=-1)[days - 1]
-
-
-class Policy(nn.Module):
-    """One score a stock, from its own features by a network that all stocks share and a number of its own."""
-
-    def __init__(self, inputs: int, assets: int, hidden: int, conditioned: bool = True) -> None:
-        super().__init__()
-        self.conditioned = conditioned
-        self.score = nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, 1))
-        self.own = nn.Parameter(torch.zeros(assets))
-
-    def forward(self, seen: torch.Tensor) -> torch.Tensor:
-        score = self.score(seen if self.conditioned else torch.zeros_like(seen))[..., 0]
-        return torch.softmax(score + self.own, dim=-1)
-
-
-class Window(NamedTuple):
-    """A stretch of days cut into periods, what is seen before each, and the daily returns of the stretch."""
-
-    seen: torch.Tensor
-    returns: torch.Tensor
-
-
-def cut(returns: Array, begin: int, end: int, every: int) -> Window:
-    days = np.arange(begin, end, every)
-    return Window(torch.from_numpy(features(returns[:end], days)).float(), torch.from_numpy(returns[begin:end]).float())
-
-
-class Capped(nn.Module):
-    """The largest lower bound of CVaR that a threshold gives (Rockafellar and Uryasev, 2000); ours needs none."""
-
-    def __init__(self, level: float) -> None:
-        super().__init__()
-        self.level = level
-        self.percent = nn.Parameter(torch.zeros(()))
-
-    def forward(self, daily: torch.Tensor) -> torch.Tensor:
-        threshold = self.percent / 100
-        return threshold - (threshold - daily).clamp(min=0).mean() / self.level
+# The policy walks forward -------------------------------------------------------------------------------------------
 
 
 def fit_policy(
@@ -383,12 +125,6 @@ def fit_policy(
         optimizer.step()
     policy.load_state_dict(kept)
     return policy, best
-
-
-def policy_weights(policy: Policy, returns: Array, begin: int, end: int, every: int) -> Array:
-    """Return the weights that a policy sets at each period between two days."""
-    with torch.no_grad():
-        return policy(cut(returns, begin, end, every).seen).double().numpy()
 
 
 def folds(returns: Array, settings: Settings) -> list[tuple[int, int, int]]:
@@ -581,11 +317,16 @@ def report(
         }
         for name in held
     }
-    s.console.print(portfolio_table(portfolios))
+    formats = {"mean": ".2%", "cvar": ".2%", "gini": ".2%", "sharpe": ".2f", "drawdown": ".0%", "turnover": ".1f"}
+    headings = ("portfolio", "mean", "CVaR", "Gini", "Sharpe", "drawdown", "traded")
+    cells = (
+        [name, *(format(found[key][0], text) for key, text in formats.items())] for name, found in portfolios.items()
+    )
+    s.show("Out of sample, after costs (mean and traded: a year; CVaR and Gini: a day)", headings, cells)
     dates = {"first": returns.index[0], "last": returns.index[-1], "tested_from": tested.index[0]}
     data = {"days": len(returns), "stocks": returns.shape[1]} | {k: str(day.date()) for k, day in dates.items()}
     s.write_summary(settings, data=data, columns=["mean over seeds", "low", "high"], portfolios=portfolios)
-    draw(daily, tested.index, leads, s.images / "portfolio.png")
+    draw(daily, tested.index, leads, EQUAL, s.images / "portfolio.png")
 
 
 def run_records(held: Mapping[str, Sequence[Array]], market: torch.Tensor, settings: Settings) -> list[study.Record]:
@@ -605,9 +346,8 @@ def policy_leads(records: Sequence[study.Record], settings: Settings) -> list[st
     ours, theirs = f"cvar:{settings.level}", f"{CAPPED}{settings.level}"
     rows: list[study.Record] = []
     for measure in MEASURES if any(r["portfolio"] == theirs for r in records) else ():
-        found = study.paired(*(study.column(records, measure, portfolio=name) for name in (theirs, ours)))
-        row = {"portfolio": theirs, "against": ours, "measure": measure, "lead": found.value}
-        rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+        found = study.lead(*(study.column(records, measure, portfolio=name) for name in (theirs, ours)))
+        rows.append({"portfolio": theirs, "against": ours, "measure": measure, **found})
     return rows
 
 
@@ -619,45 +359,6 @@ def add_policies(s: study.Study, settings: Settings, returns: pd.DataFrame, poli
     s.write_table("runs.csv", [*old, *new])
     s.write_table("policies.csv", policy_leads([*old, *new], settings))
     s.write_summary(settings, "added.json")
-
-
-def portfolio_table(portfolios: Mapping[str, Mapping[str, list[float]]]) -> Table:
-    title = "Out of sample, after costs (mean and traded: a year; CVaR and Gini: a day)"
-    table = Table(title=title, title_justify="left")
-    for heading in ("portfolio", "mean", "CVaR", "Gini", "Sharpe", "drawdown", "traded"):
-        name = heading == "portfolio"
-        table.add_column(heading, justify="left" if name else "right", no_wrap=name)
-    formats = {"mean": ".2%", "cvar": ".2%", "gini": ".2%", "sharpe": ".2f", "drawdown": ".0%", "turnover": ".1f"}
-    for name, found in portfolios.items():
-        table.add_row(name, *(format(found[key][0], text) for key, text in formats.items()))
-    return table
-
-
-def draw(daily: dict[str, list[Array]], dates: Any, leads: Sequence[study.Record], path: Path) -> None:
-    """Draw what a dollar became, and the leads over equal weights with their intervals."""
-    figure, axes = new_figure(3, "Out of sample, after costs")
-    for index, (name, runs) in enumerate(daily.items()):
-        worth = np.array([np.cumprod(1 + run) for run in runs])
-        colour, dash = style(index)
-        if len(runs) > 1:
-            axes[0].fill_between(dates, worth.min(0), worth.max(0), color=colour, alpha=0.15, linewidth=0)
-        axes[0].plot(dates, np.exp(np.log(worth).mean(0)), color=colour, linestyle=dash, linewidth=1.2, label=name)
-    axes[0].set(yscale="log", title="worth of 1")
-    axes[0].legend(frameon=False, fontsize=7)
-    names = [name for name in daily if name != EQUAL]
-    for axis, measure, title in zip(axes[1:], ("cvar", "mean"), ("CVaR 5% a day", "mean return a year"), strict=True):
-        for row, name in enumerate(names):
-            (found,) = (r for r in leads if (r["portfolio"], r["against"], r["measure"]) == (name, EQUAL, measure))
-            lead, low, high = (100 * found[key] for key in ("lead", "low", "high"))
-            colour, _ = style(row + 1)
-            axis.plot([low, high], [row, row], color=colour, linewidth=2)
-            axis.plot([lead], [row], "o", color=colour, markersize=6)
-        axis.axvline(0, color="#777777", linewidth=0.8)
-        axis.set(
-            title=f"{title}: difference to equal weights", xlabel="percentage points", ylim=(len(names) - 0.5, -0.5)
-        )
-        axis.set_yticks(range(len(names)), names if measure == "cvar" else [""] * len(names), fontsize=8)
-    save(figure, path)
 
 
 # Command line -------------------------------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ from typing import Any
 import numpy as np
 import study
 import torch
-from rich.table import Table
 from scipy.optimize import minimize
 
 import ordergrad as og
@@ -301,15 +300,14 @@ def report(s: study.Study, rows: Sequence[study.Record], settings: Settings) -> 
         other_optima={p: other_optima(p, settings) for p in settings.problems},
         regret=found,
     )
-    table = Table(title="Regret in CVaR 20%, mean over seeds with 95% intervals", title_justify="left")
     ends = [name for name in found[settings.problems[0]][OURS] if name.startswith("after")]
-    for heading in ("problem", "contender", *ends, "median"):
-        table.add_column(heading)
+    cells: list[Sequence[str]] = []
     for problem, parts in found.items():
         for contender, values in parts.items():
-            cells = ("{:.3f} [{:.3f}, {:.3f}]".format(*values[name]) for name in ends)
-            table.add_row(problem, contender, *cells, f"{values['median at the end']:.3f}")
-    s.console.print(table)
+            numbers = ("{:.3f} [{:.3f}, {:.3f}]".format(*values[name]) for name in ends)
+            cells.append([problem, contender, *numbers, f"{values['median at the end']:.3f}"])
+    headings = ("problem", "contender", *ends, "median")
+    s.show("Regret in CVaR 20%, mean over seeds with 95% intervals", headings, cells, left=2)
     curves = {(p, c): regrets(rows, p, c) for p in settings.problems for c in CONTENDERS}
     draw(curves, np.arange(settings.first, settings.evaluations + 1), s.images / "robust_bo.png")
 

@@ -30,7 +30,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -40,6 +40,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 from scipy import stats
 
 from ordergrad.runs.console import chosen_jobs, ending_resumable, train_under_progress
@@ -147,6 +148,15 @@ class Study:
                 found[key_of(task, task)] = append_record(path, {**task, **measures})
                 progress.advance(bar)
         return [found[key_of(task, task)] for task in tasks]
+
+    def show(self, title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:
+        """Print a table, its first columns aligned to the left."""
+        table = Table(title=title, title_justify="left")
+        for place, heading in enumerate(headings):
+            table.add_column(heading, justify="left" if place < left else "right", no_wrap=place < left)
+        for row in rows:
+            table.add_row(*map(str, row))
+        self.console.print(table)
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
         """Write records as CSV, floats with five digits."""
@@ -336,6 +346,12 @@ def paired(ours: Any, theirs: Any) -> Lead:
     """
     apart = np.asarray(ours, float) - np.asarray(theirs, float)
     return Lead(*over_seeds(apart), _flipped(tuple(apart.tolist())))
+
+
+def lead(ours: Any, theirs: Any) -> Record:
+    """Return the mean difference seed by seed, its interval and p-value, as columns of a table."""
+    found = paired(ours, theirs)
+    return {"lead": found.value, "low": found.low, "high": found.high, "p": found.p}
 
 
 @cache

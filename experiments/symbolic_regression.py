@@ -19,184 +19,56 @@ References:
     Wilson (1927). Probable inference, the law of succession, and statistical inference. JASA 22. (intervals)
 """
 
-from __future__ import annotations
-
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import study
-import torch
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 from scipy.stats import binomtest
-from symbolic.expressions import NGUYEN, PAD, data, encode, errors, evaluate, infix
-from symbolic.policy import Batch, Policy, Rules, follow, sample
-from symbolic.recovery import verdict
+from symbolic.expressions import NGUYEN, encode, errors, evaluate
+from symbolic.figures import draw_limits, draw_recovery
+from symbolic.policy import Policy, Rules, follow, sample
+from symbolic.search import RESULT, Search, Settings, sample_weights, search_on
 from threadpoolctl import threadpool_limits
 
-import ordergrad as og
 from ordergrad.runs.console import chosen_jobs
 from ordergrad.runs.errors import UserError
-from ordergrad.runs.folder import (
-    CHECKPOINT,
-    METRICS,
-    open_folder,
-    read_checkpoint,
-    read_metrics,
-    run_folder,
-    trim_metrics,
-    write_checkpoint,
-    write_csv,
-    write_json,
-)
-from ordergrad.runs.plots import draw_curve, new_figure, save, style, tidy
+from ordergrad.runs.folder import METRICS, open_folder, read_metrics, run_folder, write_csv
+from ordergrad.runs.parallel import Report, ShouldStop
 
 DSR = "dsr:0.05"
 CONTENDERS = ("mean", DSR, "uppercvar:0.05", "max@20", "max@100")
 RATES = (0.0005, 0.002, 0.005)  # the first is the published one, for ten times as many expressions
 TUNING_SEED = 100
-RESULT = "result.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is equal for all contenders: the published settings of deep symbolic regression, but the learning rate."""
-
-    batch: int = 1000
-    points: int = 20
-    hidden: int = 32
-    entropy: float = 0.03
-    discount: float = 0.7  # of the entropy, from token to token
-    rules: Rules = field(default_factory=Rules)
-    learning_rate: float = 0.002
-
-
 STUDY = Settings()
 
 
-# One run ------------------------------------------------------------------------------------------------------------
+def named(default: Any, text: str, **extra: Any) -> Any:
+    return field(default=default, metadata={"help": text, **extra})
 
 
-def sample_weights(contender: str, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What multiplies the log-probability and the entropy of each expression of a batch.
-
-    `dsr:q` is the risk-seeking policy gradient: over the expressions from the empirical (1 - q)-quantile of the rewards
-    on, the mean of (R - quantile) grad log p, and their entropy. The others are OrderGrad advantages.
-    """
-    if contender.startswith("dsr:"):
-        level = float(contender.removeprefix("dsr:"))
-        quantile = np.quantile(rewards, 1 - level, method="higher")
-        kept = rewards >= quantile
-        return np.where(kept, rewards - quantile, 0) / kept.sum(), kept / kept.sum()
-    n = len(rewards)
-    return og.advantages(rewards, contender) / n, np.full(n, 1 / n)
+@dataclass(frozen=True)
+class Options(study.Options):
+    problems: tuple[str, ...] = field(default=tuple(NGUYEN), metadata={"choices": NGUYEN, "metavar": "NGUYEN-K"})
+    contenders: tuple[str, ...] = field(default=CONTENDERS, metadata={"choices": CONTENDERS, "metavar": "OBJECTIVE"})
+    seeds: int = named(10, "seeds 0 to SEEDS - 1 [10]")
+    expressions: int = named(200_000, "evaluated by a run without recovery [200000]")
+    rate: float = named(STUDY.learning_rate, "learning rate [%(default)s]")
+    tune: bool = named(False, "compare learning rates, on other seeds, instead")
+    compare: bool = named(False, "compare the gradients on equal batches instead")
+    out: Path = Path("runs/symbolic_regression")
+    curves: tuple[str, ...] = field(default=("Nguyen-5", "Nguyen-7", "Nguyen-12"), metadata={"choices": NGUYEN})
 
 
-KEPT = ("expressions", "seconds", "best", "best_expression")
+# The runs -----------------------------------------------------------------------------------------------------------
 
-
-class Search:
-    """The state of a run: policy, optimiser, random numbers, counts, and the best expression so far."""
-
-    def __init__(self, settings: Settings, problem: str, contender: str, seed: int) -> None:
-        self.settings, self.problem, self.contender, self.seed = settings, problem, contender, seed
-        self.points, self.target = data(problem, seed, settings.points)
-        self.fresh = NGUYEN[problem].points(np.random.default_rng([seed, 1, 1]), 100)
-        self.rng = np.random.default_rng([seed, 2])
-        torch.manual_seed(seed)
-        self.policy = Policy(NGUYEN[problem].variables, settings.hidden)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=settings.learning_rate, maximize=True)
-        self.expressions, self.seconds = 0, 0.0
-        self.best, self.best_expression = 0.0, ""
-        self.rejected: set[str] = set()
-        self.recovered: dict[str, str] | None = None
-
-    def step(self) -> tuple[Batch, np.ndarray]:
-        """Sample a batch, look for the function in it, and improve the policy; returns the batch and its rewards."""
-        begin = time.process_time()
-        settings = self.settings
-        batch = sample(self.policy, settings.rules, settings.batch, self.rng)
-        _, first = np.unique(batch.distinct, return_index=True)
-        wrong = errors(evaluate(batch.tokens[first], self.points), self.target)
-        rewards = 1 / (1 + wrong[batch.distinct])
-        self.look_at(batch.tokens, first, wrong)
-        if self.recovered is None:
-            on_logp, on_entropy = sample_weights(self.contender, rewards)
-            self.optimizer.zero_grad()
-            batch.weighted(on_logp, settings.entropy * on_entropy, settings.discount).backward()
-            self.optimizer.step()
-            self.expressions += settings.batch
-        self.seconds += time.process_time() - begin
-        return batch, rewards
-
-    def look_at(self, tokens: np.ndarray, first: np.ndarray, wrong: np.ndarray) -> None:
-        """Keep the best expression, and check those that fit the points: in order, as if one by one."""
-        best = int(wrong.argmin())
-        if 1 / (1 + wrong[best]) > self.best:
-            self.best, self.best_expression = float(1 / (1 + wrong[best])), infix(tokens[first[best]])
-        for position, expression in sorted((int(first[i]), tokens[first[i]]) for i in np.flatnonzero(wrong < 1e-8)):
-            text, problem = infix(expression), NGUYEN[self.problem]
-            fits = errors(evaluate(expression[None], self.fresh), problem.target(self.fresh))[0] < 1e-8
-            if text in self.rejected or not fits:
-                continue
-            found = verdict(text, problem.formula, problem.variables, problem.low, problem.high)
-            if found in ("proved", "digits"):
-                self.recovered = {"expression": text, "how": found}
-                self.expressions += position + 1
-                return
-            self.rejected.add(text)
-
-    def metrics(self, batch: Batch, rewards: np.ndarray) -> dict[str, float]:
-        """What is recorded of a batch."""
-        solution = follow(self.policy, self.settings.rules, encode(NGUYEN[self.problem].solution)[None])
-        tokens = (batch.tokens != PAD).sum()
-        return {
-            "step": self.expressions,
-            "mean": float(rewards.mean()),
-            "top": float(np.quantile(rewards, 0.95)),
-            "batch_best": float(rewards.max()),
-            "best": self.best,
-            "distinct": float((batch.distinct.max() + 1) / len(rewards)),
-            "length": float(tokens / len(rewards)),
-            "entropy": float(batch.entropies().detach().numpy()[batch.prefix].mean()),
-            "solution_logp": float(solution.log_probabilities()[0]),
-        }
-
-    def save(self, path: Path) -> None:
-        moments = self.optimizer.state_dict()["state"]
-        tensors = {f"policy.{name}": weights for name, weights in self.policy.state_dict().items()}
-        tensors |= {f"adam.{index}.{name}": value for index, row in moments.items() for name, value in row.items()}
-        state = {name: getattr(self, name) for name in KEPT}
-        state |= {"rejected": sorted(self.rejected), "random": self.rng.bit_generator.state}
-        state |= {"settings": asdict(self.settings)}
-        write_checkpoint(path, {name: tensor.numpy() for name, tensor in tensors.items()}, state)
-
-    def restore(self, path: Path) -> None:
-        arrays, state = read_checkpoint(path)
-        if state["settings"] != asdict(self.settings):
-            raise UserError(f"{path} was made with other settings; choose another --out, or delete it")
-        for name in KEPT:
-            setattr(self, name, state[name])
-        self.rejected, self.rng.bit_generator.state = set(state["rejected"]), state["random"]
-        tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-        policy = {name: value for name, value in tensors.items() if name.startswith("policy.")}
-        self.policy.load_state_dict({name.removeprefix("policy."): value for name, value in policy.items()})
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name in tensors.keys() - policy.keys():
-            _, index, kind = name.split(".")
-            moments.setdefault(int(index), {})[kind] = tensors[name]
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-
-
-Stop = Callable[[], bool]
-Report = Callable[[dict[str, Any]], None]
+COLUMNS = ("problem", "contender", "seed", "budget", "expressions", "recovered", "best", "seconds", "expression")
+Row = dict[str, Any]
 
 
 def run(
@@ -208,7 +80,7 @@ def run(
     contender: str,
     seed: int,
     folder: Path,
-    stop: Stop,
+    stop: ShouldStop,
     report: Report,
 ) -> bool:
     """Search until recovery or until so many expressions were evaluated; returns whether that is done.
@@ -219,50 +91,6 @@ def run(
         return True
     with threadpool_limits(1):  # of NumPy and PyTorch: such small matrices are slower with more threads
         return search_on(Search(settings, problem, contender, first + seed), expressions, folder, stop, report)
-
-
-def search_on(search: Search, expressions: int, folder: Path, stop: Stop, report: Report) -> bool:
-    settings, checkpoint = search.settings, folder / CHECKPOINT
-    if checkpoint.exists():
-        search.restore(checkpoint)
-    trim_metrics(folder / METRICS, search.expressions)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / METRICS).open("a") as file:
-        while search.recovered is None and search.expressions < expressions:
-            batch, rewards = search.step()
-            last = search.recovered is not None or search.expressions >= expressions or stop()
-            if last or search.expressions % (10 * settings.batch) == 0:
-                row = search.metrics(batch, rewards)
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                report(row)
-            if search.recovered is None and (last or search.expressions % (100 * settings.batch) == 0):
-                search.save(checkpoint)
-            if last and search.recovered is None and search.expressions < expressions:
-                return False
-    write_json(folder / RESULT, as_row(search, expressions))
-    return True
-
-
-def as_row(search: Search, budget: int) -> dict[str, Any]:
-    found = search.recovered
-    return {
-        "problem": search.problem,
-        "contender": search.contender,
-        "seed": search.seed,
-        "budget": budget,
-        "expressions": search.expressions,
-        "recovered": found["how"] if found else "no",
-        "best": round(search.best, 6),
-        "seconds": round(search.seconds, 2),
-        "expression": found["expression"] if found else search.best_expression,
-    }
-
-
-# Many runs ----------------------------------------------------------------------------------------------------------
-
-COLUMNS = ("problem", "contender", "seed", "budget", "expressions", "recovered", "best", "seconds", "expression")
-Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> dict[tuple[str, str, int], Row]:
@@ -375,11 +203,6 @@ def gradients(search: Search) -> list[np.ndarray]:
 CURVES = ("top", "best", "distinct", "length", "entropy", "solution_logp")
 
 
-def budgets(rows: Sequence[Row]) -> list[int]:
-    """The numbers of expressions for which runs were made, ascending."""
-    return sorted({row["budget"] for row in rows})
-
-
 def within(rows: Sequence[Row], problem: str, contender: str, budget: int) -> list[Row]:
     """The runs that had so many expressions, or more, by seed."""
     mine = [r for r in rows if (r["problem"], r["contender"]) == (problem, contender) and r["budget"] >= budget]
@@ -393,21 +216,15 @@ def taken(rows: Sequence[Row], budget: int) -> np.ndarray:
     )
 
 
-def wilson(successes: int, number: int) -> tuple[float, float]:
-    """The 95% interval of a rate."""
-    found = binomtest(successes, number).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
-
-
 def recovery(rows: Sequence[Row], budget: int) -> dict[str, Any]:
     """Recovery rate of some runs with its interval, and the median number of expressions, None above the budget."""
     needed = taken(rows, budget)
-    found = int(np.isfinite(needed).sum())
-    median = float(np.median(needed))
+    found, median = int(np.isfinite(needed).sum()), float(np.median(needed))
+    interval = binomtest(found, len(rows)).proportion_ci(method="wilson")
     return {
         "runs": len(rows),
         "recovered": found,
-        "interval": [round(x, 4) for x in wilson(found, len(rows))],
+        "interval": study.rounded(interval),
         "median": int(median) if np.isfinite(median) else None,
     }
 
@@ -427,7 +244,7 @@ def against(rows: Sequence[Row], contender: str, other: str, budget: int, proble
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """For every number of expressions: by problem and contender, and over all problems that all contenders have."""
     summary: dict[str, Any] = {}
-    for budget in budgets(rows):
+    for budget in sorted({row["budget"] for row in rows}):
         contenders = [c for c in CONTENDERS if any(r["contender"] == c and r["budget"] >= budget for r in rows)]
         problems = [p for p in NGUYEN if any(within(rows, p, c, budget) for c in contenders)]
         by_problem = {
@@ -456,20 +273,6 @@ def odds(rules: Rules) -> dict[str, Any]:
     return found
 
 
-def show(summary: Mapping[str, Any], console: Console) -> None:
-    for budget, found in summary.items():
-        contenders = list(dict.fromkeys(c for row in found["problems"].values() for c in row))
-        table = Table(title=f"Recovered within {int(budget):,} expressions (median number)", title_justify="left")
-        table.add_column("problem")
-        for contender in contenders:
-            table.add_column(contender, justify="right")
-        for problem, row in found["problems"].items():
-            table.add_row(problem, *(cell(row.get(c)) for c in contenders))
-        if found["overall"]:
-            table.add_row("all", *(cell(found["overall"][c]) for c in contenders))
-        console.print(table)
-
-
 def cell(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
@@ -496,68 +299,24 @@ def curve_rows(asked: Options, out: Path, table: Path) -> list[Row]:
     return [row for k in sorted(kept, key=lambda k: (list(NGUYEN).index(k[0]), *k[1:])) for row in kept[k]]
 
 
-def draw_recovery(rows: Sequence[Row], path: Path) -> None:
-    """Draw the share of runs that have recovered their function, over expressions; and by problem with intervals."""
-    budget = budgets(rows)[0]
-    figure, (left, right) = new_figure(2, f"Nguyen-1 to 12, recovery within {budget:,} expressions")
-    figure.set_size_inches(12, 4)
-    problems = [p for p in NGUYEN if any(r["problem"] == p for r in rows)]
-    contenders = [c for c in CONTENDERS if any(r["contender"] == c for r in rows)]
-    for index, contender in enumerate(contenders):
-        colour, dash = style(index)
-        needed = np.concatenate([taken(within(rows, p, contender, budget), budget) for p in problems])
-        ordered = np.sort(needed[np.isfinite(needed)])
-        shares = np.arange(1, len(ordered) + 1) / max(1, len(needed))
-        x, y = [1000, *ordered, budget], [0, *shares, *(shares[-1:] if len(shares) else [0])]
-        left.step(x, y, where="post", color=colour, linestyle=dash, linewidth=1.8, label=contender)
-        for place, problem in enumerate(problems):
-            mine = within(rows, problem, contender, budget)
-            if mine:
-                found = recovery(mine, budget)
-                at = place + (index - (len(contenders) - 1) / 2) * 0.16
-                right.plot([at, at], found["interval"], color=colour, linewidth=1.2, alpha=0.6)
-                right.plot(at, found["recovered"] / found["runs"], "o", color=colour, markersize=4)
-    left.set(
-        xscale="log", xlim=(1000, budget), ylim=(0, 1), xlabel="expressions evaluated", ylabel="runs that recovered"
-    )
-    left.legend(frameon=False, fontsize=9)
-    right.set(xlabel="Nguyen problem", ylabel="recovery rate, 95% Wilson interval", ylim=(-0.03, 1.03))
-    right.set_xticks(range(len(problems)), [p.removeprefix("Nguyen-") for p in problems])
-    save(figure, path)
-
-
-def draw_limits(rows: Sequence[Row], problems: Sequence[str], path: Path) -> None:
-    """Draw how the policies narrow on the hard problems: medians over the runs that are still searching."""
-    panels = (("top", "95% quantile of the reward"), ("distinct", "distinct expressions"))
-    panels += (("length", "tokens of an expression"), ("solution_logp", "log-probability of a solution"))
-    figure = Figure(figsize=(13, 2.9 * len(problems)), dpi=150, layout="constrained")
-    axes = figure.subplots(len(problems), len(panels), squeeze=False)
-    for line, problem in zip(axes, problems, strict=True):
-        for axis, (name, label) in zip(line, panels, strict=True):
-            tidy(axis)
-            for index, contender in enumerate(CONTENDERS):
-                mine = [row for row in rows if (row["problem"], row["contender"]) == (problem, contender)]
-                steps, values = study.column(mine, "expressions"), study.column(mine, name)
-                enough = min(2, len({row["seed"] for row in mine}))
-                shared = [step for step in np.unique(steps) if (steps == step).sum() >= enough]
-                medians = [np.median(values[steps == step]) for step in shared]
-                draw_curve(axis, index, contender, np.array(shared) / 1000, np.array(medians))
-            axis.set(xlabel="thousand expressions", title=label if problem == problems[0] else "")
-        line[0].set_ylabel(problem)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
-    save(figure, path)
-
-
 def report(s: study.Study, settings: Settings, asked: Options) -> None:
     rows = list(read_rows(s.results / "runs.csv").values())
     summary = summarise(rows)
     seconds = sum(row["seconds"] for row in rows)
-    show(summary, s.console)
-    draw_recovery(rows, s.images / "symbolic_regression.png")
+    for budget, found in summary.items():
+        contenders = list(dict.fromkeys(c for row in found["problems"].values() for c in row))
+        every = found["problems"] | ({"all": found["overall"]} if found["overall"] else {})
+        cells = [[problem, *(cell(row.get(c)) for c in contenders)] for problem, row in every.items()]
+        s.show(f"Recovered within {int(budget):,} expressions (median number)", ("problem", *contenders), cells)
+    budget = min(row["budget"] for row in rows)
+    by_problem = summary[str(budget)]["problems"]
+    runs_of = {c: [within(rows, p, c, budget) for p in by_problem] for c in CONTENDERS}
+    needed = {c: np.concatenate([taken(runs, budget) for runs in every]) for c, every in runs_of.items() if any(every)}
+    draw_recovery(needed, by_problem, budget, s.images / "symbolic_regression.png")
     curves = curve_rows(asked, s.out, s.results / "curves.csv")
     s.write_table("curves.csv", curves, ("problem", "contender", "seed", "expressions", *CURVES))
     if hard := [p for p in asked.curves if any(row["problem"] == p for row in curves)]:
-        draw_limits(curves, hard, s.images / "symbolic_regression_limits.png")
+        draw_limits(curves, hard, CONTENDERS, s.images / "symbolic_regression_limits.png")
     s.write_summary(
         settings,
         **{"seconds a batch": round(settings.batch * seconds / sum(row["expressions"] for row in rows), 4)},
@@ -566,23 +325,6 @@ def report(s: study.Study, settings: Settings, asked: Options) -> None:
         solutions=odds(settings.rules),
         within=summary,
     )
-
-
-def named(default: Any, text: str, **extra: Any) -> Any:
-    return field(default=default, metadata={"help": text, **extra})
-
-
-@dataclass(frozen=True)
-class Options(study.Options):
-    problems: tuple[str, ...] = field(default=tuple(NGUYEN), metadata={"choices": NGUYEN, "metavar": "NGUYEN-K"})
-    contenders: tuple[str, ...] = field(default=CONTENDERS, metadata={"choices": CONTENDERS, "metavar": "OBJECTIVE"})
-    seeds: int = named(10, "seeds 0 to SEEDS - 1 [10]")
-    expressions: int = named(200_000, "evaluated by a run without recovery [200000]")
-    rate: float = named(STUDY.learning_rate, "learning rate [%(default)s]")
-    tune: bool = named(False, "compare learning rates, on other seeds, instead")
-    compare: bool = named(False, "compare the gradients on equal batches instead")
-    out: Path = Path("runs/symbolic_regression")
-    curves: tuple[str, ...] = field(default=("Nguyen-5", "Nguyen-7", "Nguyen-12"), metadata={"choices": NGUYEN})
 
 
 def check(asked: Options, batch: int) -> None:

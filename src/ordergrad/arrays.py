@@ -13,6 +13,7 @@ __all__ = [
     "Rewards",
     "arrange",
     "check_choice",
+    "check_finite",
     "check_fits",
     "counts_on_host",
     "fill_empty",
@@ -39,7 +40,6 @@ class Rewards(NamedTuple):
         sizes: The number of valid ones in each group, shape (...), if the host knows it already.
         given: What the user handed in.
         axis: The axis of the group in it.
-        large: Whether a result may overflow; None until `fill_masked` has looked, and where it cannot look.
     """
 
     ops: Backend
@@ -49,7 +49,6 @@ class Rewards(NamedTuple):
     sizes: NDArray[np.int64] | None
     given: Array
     axis: int
-    large: bool | None = None
 
 
 def arrange(rewards: Array, axis: int, where: Array | None, *, detach: bool = False) -> Rewards:
@@ -57,14 +56,11 @@ def arrange(rewards: Array, axis: int, where: Array | None, *, detach: bool = Fa
     ops = backend_of(rewards)
     x = ops.floating(rewards)
     axis = axis if axis.__class__ is int else whole_axis(axis)
-    if x.ndim > 0 and not -x.ndim <= axis < x.ndim:
-        raise ValueError(
-            f"axis must satisfy {-x.ndim} <= axis < {x.ndim}; got axis={axis} (rewards shape {tuple(x.shape)})"
-        )
-    if x.ndim == 0 or x.shape[axis] == 0:
-        raise ValueError(f"rewards must hold at least one sample along axis {axis}; got shape {tuple(x.shape)}")
+    shape = x.shape
+    if not shape or not -len(shape) <= axis < len(shape) or shape[axis] == 0:
+        raise ValueError(_misfit(axis, tuple(shape)))
     x = ops.detach(x) if detach else x
-    n = len(range(x.shape[axis]))  # a plain int also where compilers make sizes symbolic
+    n = len(range(shape[axis]))  # a plain int also where compilers make sizes symbolic
     mask = None
     if where is not None:
         mask = _beside("where", ops.asarray(where, x), x, ops, axis)
@@ -73,6 +69,12 @@ def arrange(rewards: Array, axis: int, where: Array | None, *, detach: bool = Fa
     if axis != -1:
         x = ops.moveaxis(x, axis, -1)
     return Rewards(ops, x, n, mask, None, rewards, axis)
+
+
+def _misfit(axis: int, shape: tuple[int, ...]) -> str:
+    if shape and not -len(shape) <= axis < len(shape):
+        return f"axis must satisfy {-len(shape)} <= axis < {len(shape)}; got axis={axis} (rewards shape {shape})"
+    return f"rewards must hold at least one sample along axis {axis}; got shape {shape}"
 
 
 def restore(r: Rewards, a: Array) -> Array:
@@ -95,7 +97,7 @@ def finish(ops: Backend, result: Array, given: Array) -> Array:
 
 
 def check_choice(name: str, got: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError if an argument is none of its choices."""
+    """Raise ValueError if an argument is not one of its choices."""
     if got not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got!r}")
 
@@ -119,27 +121,18 @@ def floating_beside(name: str, values: Array, x: Array, ops: Backend) -> Array:
 
 def is_finite(ops: Backend, array: Array) -> bool | None:
     """Return whether all values are finite, or None where looking would synchronise or trace."""
-    largest = _magnitude(ops, array)
+    largest = ops.magnitude(array)
     return None if largest is None else math.isfinite(largest)
 
 
-def _magnitude(ops: Backend, array: Array) -> float | None:
-    """Return the largest absolute value, NaN if there is one, None where looking would synchronise or trace.
-
-    By the minimum and the maximum, without BLAS: OpenBLAS does not survive a fork in another thread.
-    """
-    found = ops.extremes(array)
-    return None if found is None else max(abs(found[0]), abs(found[1]))
-
-
-def _check_finite(r: Rewards) -> bool | None:
+def check_finite(r: Rewards) -> bool | None:
     """Check that rewards are finite and sums of their differences fit their dtype; return whether they are large.
 
-    Without a factor in the objective, those sums are at most 2 n times the range, n the number of valid samples of the
-    group; the kernel checks the same.
+    None where looking would synchronise or trace. Without a factor in the objective, those sums are at most 2 n times
+    the range, n the number of valid samples of the group; the kernel checks the same.
     """
     ops, x = r.ops, r.x
-    magnitude = _magnitude(ops, x)
+    magnitude = ops.magnitude(x)
     if magnitude is None or magnitude < 1e18:  # no sum overflows in any dtype below that
         return None if magnitude is None else False
     if not math.isfinite(magnitude):
@@ -155,9 +148,9 @@ def _check_finite(r: Rewards) -> bool | None:
 
 
 def check_fits(r: Rewards, result: Array, total: Array | float = 0.0) -> Array:
-    """Return a result of large rewards, checked not to overflow; where the scan's `total` is NaN it may be NaN."""
+    """Return a result, checked not to overflow; where the scan's `total` is NaN it may be NaN."""
     xp = r.ops.xp
-    if r.large and not bool(xp.all(xp.isfinite(result) | xp.isnan(xp.zeros_like(result) + total))):
+    if not bool(xp.all(xp.isfinite(result) | xp.isnan(xp.zeros_like(result) + total))):
         raise ValueError(
             f"the result must fit {result.dtype}; got a number above {float(xp.finfo(result.dtype).max):.6g} "
             f"(rewards shape {tuple(r.x.shape)}): pass smaller rewards"
@@ -195,13 +188,13 @@ def valid_counts(r: Rewards) -> Array:
 
 
 def fill_masked(r: Rewards) -> Rewards:
-    """Return checked rewards, the masked ones equal to the highest valid one of their group."""
+    """Return rewards, the masked ones equal to the highest valid one of their group."""
     ops, x, mask = r.ops, r.x, r.mask
-    if mask is not None:
-        zero = ops.xp.zeros_like(x)
-        highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
-        r = r._replace(x=ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero)))
-    return Rewards(*r[:-1], large=_check_finite(r))
+    if mask is None:
+        return r
+    zero = ops.xp.zeros_like(x)
+    highest = ops.xp.max(ops.xp.where(mask, x, zero - ops.xp.inf), axis=-1, keepdims=True)
+    return r._replace(x=ops.xp.where(mask, x, ops.xp.where(valid_counts(r)[..., None] > 0, highest, zero)))
 
 
 def zero_masked(r: Rewards, a: Array) -> Array:

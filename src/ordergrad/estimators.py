@@ -26,6 +26,7 @@ from ordergrad.arrays import (
     Rewards,
     arrange,
     check_choice,
+    check_finite,
     check_fits,
     counts_on_host,
     fill_empty,
@@ -122,10 +123,11 @@ def advantages(
     if baseline != "leave_one_out":
         raise ValueError(f"sample_weight needs baseline='leave_one_out'; got baseline={baseline!r}")
     r = fill_masked(r)
+    large = _may_overflow(r, objective)
     probs, empty = probabilities(r, sample_weight, small)
     a = advantages_under(r.ops, r.x, r.ops.detach(probs), objective, *_open_sizes(r, "leave_one_out"))
     a = fill_empty(r.ops, zero_masked(r, a), empty, 0.0)
-    return restore(r, check_fits(_large_by(objective, r), a))
+    return restore(r, check_fits(r, a) if large else a)
 
 
 def value(
@@ -170,10 +172,10 @@ def value(
         v = _value_of_sorted(r, r.ops.sort(r.x), objective, small)
     else:
         check_choice("small", small, _SMALL_VALUE)
+        large = _may_overflow(r, objective)
         probs, empty = probabilities(r, sample_weight, small)
-        v = value_under(r.ops, r.x, probs, objective, *_open_sizes(r, "value"))
-        v = check_fits(_large_by(objective, r), fill_empty(r.ops, v, empty, 0.0))
-        v = fill_empty(r.ops, v, empty, np.nan)
+        v = fill_empty(r.ops, value_under(r.ops, r.x, probs, objective, *_open_sizes(r, "value")), empty, 0.0)
+        v = fill_empty(r.ops, check_fits(r, v) if large else v, empty, np.nan)
     return finish(r.ops, v, rewards)
 
 
@@ -318,7 +320,7 @@ def order_statistics(rewards: Array, k: int, *, axis: int = -1, where: Array | N
     r = fill_masked(arrange(rewards, axis, where))
     ordered = r.ops.sort(r.x)
     if r.mask is None:
-        return finish(r.ops, _common(r, ordered[..., None, :], _rank_scans(r, k, "value")), rewards)
+        return finish(r.ops, _checked_common(r, ordered[..., None, :], _rank_scans(r, k, "value"), None), rewards)
     ranks = [_value_of_sorted(r, ordered, rank, "error") for rank in every_rank(k)]
     return finish(r.ops, r.ops.xp.stack(ranks, axis=-1), rewards)
 
@@ -352,11 +354,11 @@ def rank_advantages(
         a = xp.stack([_scan_samples(r, rank, baseline, "error") for rank in every_rank(k)], axis=-1)
     else:
         scans = _rank_scans(r, k, baseline)
-        r = fill_masked(r)
+        large = _may_overflow(r, None)
         ordered, order = ops.sort_with_order(r.x)
         climb = ops.cumulate(scans.slopes * ops.gaps(ordered)[..., None, :])
-        ascending = climb - ops.mean(climb) + _common(r, ordered[..., None, :], scans)[..., None]
-        ascending = check_fits(r, ascending, scans.total[..., None])
+        ascending = ops.centred(climb) + _common(r, ordered[..., None, :], scans)[..., None]
+        ascending = check_fits(r, ascending, scans.total[..., None]) if large else ascending
         a = xp.stack([ops.unsort(ascending[..., j, :], order) for j in range(k)], axis=-1)
     return finish(ops, a if r.axis == -1 else ops.moveaxis(a, -2, r.axis - 1 if r.axis < 0 else r.axis), rewards)
 
@@ -418,12 +420,12 @@ def _scan_samples(
     fused = _fused(r, scans)
     if fused is not None:
         return fused
-    r = _large_by(objective, fill_masked(r))
-    ops = r.ops
+    r, ops = fill_masked(r), r.ops
+    large = _may_overflow(r, objective)
     ordered, order = ops.sort_with_order(r.x)
     climb = ops.cumulate(_each(r, scans, "slopes") * ops.gaps(ordered))
     if r.mask is None:
-        a = ops.unsort(climb - ops.mean(climb), order)
+        a = ops.unsort(ops.centred(climb), order)
     else:
         a = ops.unsort(climb, order)
         n = ops.xp.clip(ops.xp.astype(valid_counts(r), a.dtype), 1, r.n)
@@ -432,7 +434,7 @@ def _scan_samples(
         a = a + _common(r, ordered, scans)[..., None]
     elif r.mask is not None:
         a = a + _each(r, scans, "total")[..., None]  # 0, or NaN for a group that is too small, even without a gap
-    if r.large:
+    if large:
         a = check_fits(r, a, _each(r, scans, "total")[..., None])
     return zero_masked(r, a)
 
@@ -441,15 +443,20 @@ def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective | Sc
     """Return the value of groups whose rewards ascend."""
     if isinstance(objective, Schedule):
         return objective.mix(r.ops, lambda end: _value_of_sorted(r, ordered, end, small))
-    scans = _scans(r, objective, "value", small)
-    return _common(_large_by(objective, r), ordered, scans)
+    return _checked_common(r, ordered, _scans(r, objective, "value", small), objective)
 
 
-def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount") -> Array:
+def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount | _Table") -> Array:
     """Return the part of a quantity that all samples of a group have in common."""
-    total = _each(r, scans, "total")
-    common = total * ordered[..., 0] + r.ops.total(_each(r, scans, "offset") * r.ops.gaps(ordered))
-    return check_fits(r, common, total)
+    gaps = r.ops.gaps(ordered)
+    return _each(r, scans, "total") * ordered[..., 0] + r.ops.total(_each(r, scans, "offset") * gaps)
+
+
+def _checked_common(
+    r: Rewards, ordered: Array, scans: "_Scans | _ByCount | _Table", objective: str | Objective | None
+) -> Array:
+    large, common = _may_overflow(r, objective), _common(r, ordered, scans)
+    return check_fits(r, common, _each(r, scans, "total")) if large else common
 
 
 def _length(ops: Backend, a: Array) -> Array:
@@ -461,12 +468,13 @@ def _length(ops: Backend, a: Array) -> Array:
     return unit * xp.where(square == 0, square, xp.sqrt(xp.where(square == 0, xp.ones_like(square), square)))
 
 
-def _large_by(objective: str | Objective | Schedule, r: Rewards) -> Rewards:
-    """Return rewards marked as large where the objective multiplies them by much, and the host can look at them."""
-    if r.large is not False:
-        return r
+def _may_overflow(r: Rewards, objective: str | Objective | Schedule | None) -> bool:
+    """Check rewards, and return whether a result may overflow by their size or by the objective's factors."""
+    large = check_finite(r)
+    if large is not False or objective is None:
+        return bool(large)
     ends = (objective.start, objective.end) if isinstance(objective, Schedule) else (objective,)
-    return r._replace(large=True) if max(map(_factor, ends)) > 1e6 else r
+    return max(_factor(end if isinstance(end, str) else parse(end)) for end in ends) > 1e6
 
 
 @lru_cache(maxsize=1024)
@@ -488,14 +496,29 @@ class _ByCount(NamedTuple):
 
 
 class _Scans(NamedTuple):
-    """One scan for all groups or, with a mask, those of 0..n valid samples, one after the other."""
+    """One scan for all groups or, for a fused kernel with a mask, those of 0..n valid samples, one after the other."""
 
     slopes: Array
     offset: Array
     total: Array
 
 
-def _scans(r: Rewards, objective: str | Objective, quantity: Quantity, small: Small | SmallValue) -> _Scans | _ByCount:
+class _Table(NamedTuple):
+    """The scans of 0..n valid samples where the host cannot look at the mask.
+
+    Slopes and offset are `_joined`: `pieces` has for each where the vector of a count begins in them, the gap of its
+    first number, and the number of its last one; shape (6, n + 1).
+    """
+
+    slopes: Array
+    offset: Array
+    total: Array
+    pieces: Array
+
+
+def _scans(
+    r: Rewards, objective: str | Objective, quantity: Quantity, small: Small | SmallValue
+) -> _Scans | _ByCount | _Table:
     if not isinstance(objective, (str, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
         objective = parse(objective)
     if r.mask is None:
@@ -504,8 +527,10 @@ def _scans(r: Rewards, objective: str | Objective, quantity: Quantity, small: Sm
         except _TooSmallError as error:
             raise ValueError(f"{error} (rewards shape {tuple(r.x.shape)})") from None
     counts = counts_on_host(r)
+    if counts is None and r.ops.fuses_masked(r.x):
+        return _Scans(*r.ops.constants(_triangle, r.x, objective, r.n, quantity, small))
     if counts is None:
-        return _Scans(*r.ops.constants(_table, r.x, objective, r.n, quantity, small))
+        return _Table(*r.ops.constants(_table, r.x, objective, r.n, quantity, small))
     if small == "error":
         need, least = smallest_group(parse(objective), quantity), int(counts.min(initial=r.n))
         if least < need:
@@ -539,10 +564,12 @@ def _stacked_scans(k: int, n: int, quantity: Quantity) -> tuple[NDArray[np.float
     return tuple(map(np.stack, zip(*(_scan(rank, n, quantity, "error") for rank in every_rank(k)), strict=True)))
 
 
-def _fused(r: Rewards, scans: _Scans | _ByCount) -> Array | None:
+def _fused(r: Rewards, scans: _Scans | _ByCount | _Table) -> Array | None:
     """Return the scan of every group from a fused kernel; None without one, or where a sum may overflow."""
     if isinstance(scans, _Scans):
         return r.ops.fused(r.x, r.mask, *scans)
+    if isinstance(scans, _Table):
+        return None
     mask = r.ops.on_host(r.mask) if r.sizes is None and r.ops.on_host(r.x) is not None else None
     if mask is None:
         return None
@@ -561,21 +588,27 @@ def _fused_ragged(
     return ops.fused_ragged(flat, positions, sizes, row, at, slopes, offset, scans.total)
 
 
-def _each(r: Rewards, scans: _Scans | _ByCount, part: Literal["slopes", "offset", "total"]) -> Array:
+def _each(r: Rewards, scans: _Scans | _ByCount | _Table, part: Literal["slopes", "offset", "total"]) -> Array:
     """Return slopes, offset or total for all groups or, with a mask, stacked for each."""
     ops, found = r.ops, getattr(scans, part)
     if isinstance(scans, _ByCount):
         table = found if part == "total" else _padded(found, r.n - 1)
         return ops.cast(ops.asarray(table[scans.row], r.x), r.x)
-    if r.mask is None:
+    if isinstance(scans, _Scans):
         return found
     counts = valid_counts(r)
     if part == "total":
         index = counts
     else:
-        c = ops.xp.clip(counts, 1, r.n)
-        index = ((c - 1) * (c - 2) // 2)[..., None] + ops.asarray(np.arange(r.n - 1), r.x)  # no gap beyond the valid
-    return ops.xp.reshape(ops.xp.take(found, ops.xp.reshape(index, (-1,)), axis=0), index.shape)
+        row = 0 if part == "slopes" else 3
+        begin, first, last = (_picked(ops, scans.pieces[row + i, :], counts)[..., None] for i in range(3))
+        gaps = ops.asarray(np.arange(r.n - 1), r.x)
+        index = begin + ops.xp.minimum(ops.xp.maximum(gaps - first, ops.xp.zeros_like(first)), last)
+    return _picked(ops, found, index)
+
+
+def _picked(ops: Backend, values: Array, index: Array) -> Array:
+    return ops.xp.reshape(ops.xp.take(values, ops.xp.reshape(index, (-1,)), axis=0), index.shape)
 
 
 def _padded(vectors: Sequence[NDArray[np.float64]], length: int) -> NDArray[np.float64]:
@@ -624,13 +657,37 @@ def _scan(
     return _filled_scan(n, np.nan if small == "nan" or quantity in _VALUES else 0.0)
 
 
-def _table(
+def _triangle(
     objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the scans of groups of 0..n samples, one after the other; NaN for groups that are too small."""
     slopes, offset, total = zip(*(_scan_or_nan(objective, m, quantity, small) for m in range(n + 1)), strict=True)
-    common = np.concatenate(offset) if quantity not in _CENTRED else np.broadcast_to(0.0, n * (n - 1) // 2)
-    return np.concatenate(slopes), common, np.array(total)
+    return np.concatenate(slopes), np.concatenate(offset), np.array(total)
+
+
+def _table(
+    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the parts of a `_Table`; NaN for groups that are too small."""
+    slopes, offset, total = zip(*(_scan_or_nan(objective, m, quantity, small) for m in range(n + 1)), strict=True)
+    parts = _joined(slopes), _joined(offset)
+    return parts[0][0], parts[1][0], np.array(total), np.concatenate([parts[0][1], parts[1][1]])
+
+
+def _joined(vectors: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return vectors one after the other, each without what repeats its first or last number, and the places of each.
+
+    Places are those of `_Table.pieces`. A tail objective has few different slopes, so that n vectors take O(n) numbers.
+    """
+    kept, first = list[NDArray[np.float64]](), list[int]()
+    for vector in vectors:
+        start, stop, differs = 0, 1, vector[1:] != vector[:-1]
+        if differs.any() and not np.isnan(vector[0]):
+            start, stop = int(differs.argmax()), len(vector) - int(differs[::-1].argmax())
+        first.append(start)
+        kept.append(vector[start:stop] if len(vector) else np.zeros(1))
+    lengths = np.array([len(vector) for vector in kept])
+    return np.concatenate(kept), np.stack([np.cumsum(lengths) - lengths, np.array(first), lengths - 1])
 
 
 def _scan_or_nan(

@@ -322,7 +322,8 @@ def _bernstein_terms(rows: list[NDArray[np.float64]]) -> tuple[NDArray[np.float6
         background[i] = values[np.argmax(counts)]
         excess[i, : len(row)] = row - background[i]
     power = np.flatnonzero(excess.any(axis=0))
-    return tuple(map(np.asarray, (background, excess[:, power], power, degree, log_binomial(degree[:, None], power))))
+    terms = background, excess[:, power], power, degree, log_binomial(degree[:, None], power)
+    return tuple(np.asarray(term, np.float64) for term in terms)
 
 
 def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Array]) -> Array:

@@ -1,11 +1,10 @@
 """The BoTorch adapter, against BoTorch's own risk measures and in its acquisition functions."""
 
-import doctest
-import importlib
 import math
 
 import pytest
 import torch
+from doctests import check_doctests
 from torch.testing import assert_close
 
 import ordergrad as og
@@ -37,11 +36,7 @@ def framework():
 
 
 def test_doctests():
-    found = doctest.testmod(
-        importlib.import_module("ordergrad.adapters.botorch"), optionflags=doctest.NORMALIZE_WHITESPACE
-    )
-    assert found.attempted
-    assert not found.failed
+    check_doctests("ordergrad.adapters.botorch")
 
 
 def samples(*shape, seed=0):

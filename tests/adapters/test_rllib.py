@@ -1,7 +1,5 @@
 """The RLlib adapter against the reference gradient, on a local Ray with one learner and two, with several agents."""
 
-import doctest
-import importlib
 import sys
 from typing import Any
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import walk
+from doctests import check_doctests
 from walk import Gamble, Walk
 
 import ordergrad as og
@@ -52,11 +51,7 @@ def framework():
 
 
 def test_doctests():
-    found = doctest.testmod(
-        importlib.import_module("ordergrad.adapters.rllib"), optionflags=doctest.NORMALIZE_WHITESPACE
-    )
-    assert found.attempted
-    assert not found.failed
+    check_doctests("ordergrad.adapters.rllib")
 
 
 MODULE = "default_policy"

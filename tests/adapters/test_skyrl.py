@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import token_rewards
 import torch
 
 import ordergrad as og
@@ -53,14 +54,9 @@ def algorithm(objective: str = "top:2@4", **options):
 
 
 def batch(sizes: list[int], seed: int = 0, t: int = 6) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Return token-level rewards, masks and uids of groups of the given sizes, group after group as SkyRL has them."""
-    rng = np.random.default_rng(seed)
-    rows = sum(sizes)
-    lengths = rng.integers(1, t + 1, rows)
-    mask = torch.as_tensor((np.arange(t) < lengths[:, None]).astype(np.int64))
-    rewards = torch.zeros(rows, t)
-    rewards[torch.arange(rows), torch.as_tensor(lengths - 1)] = torch.as_tensor(rng.normal(size=rows)).float()
-    return rewards, mask, np.repeat([f"uid{i}" for i in range(len(sizes))], sizes).tolist()
+    """Return token-level rewards, masks and uids, group after group as SkyRL has them."""
+    rewards, mask, uids = token_rewards.batch(sizes, seed, t)
+    return rewards, mask, uids.tolist()
 
 
 def dispatched(rewards, mask, uids, config, estimator="ordergrad", **named):

@@ -1,7 +1,5 @@
 """The TorchRL adapter against the reference gradient, through real collectors and losses."""
 
-import doctest
-import importlib
 import warnings
 from functools import cache
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from doctests import check_doctests
 from walk import Gamble, Walk
 
 import ordergrad as og
@@ -42,11 +41,7 @@ def framework():
 
 
 def test_doctests():
-    found = doctest.testmod(
-        importlib.import_module("ordergrad.adapters.torchrl"), optionflags=doctest.NORMALIZE_WHITESPACE
-    )
-    assert found.attempted
-    assert not found.failed
+    check_doctests("ordergrad.adapters.torchrl")
 
 
 @pytest.fixture(autouse=True)

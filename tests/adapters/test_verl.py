@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import token_rewards
 import torch
 
 import ordergrad as og
@@ -55,16 +56,10 @@ def algorithm(objective: str = "top:2@4", **options):
 
 
 def batch(sizes: list[int], seed: int = 0, t: int = 6) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """Return shuffled token-level rewards, masks and uids of groups of the given sizes; the reward at the end."""
-    rng = np.random.default_rng(seed)
-    rows = sum(sizes)
-    lengths = rng.integers(1, t + 1, rows)
-    mask = torch.as_tensor((np.arange(t) < lengths[:, None]).astype(np.int64))
-    rewards = torch.zeros(rows, t)
-    rewards[torch.arange(rows), torch.as_tensor(lengths - 1)] = torch.as_tensor(rng.normal(size=rows)).float()
-    uids = np.repeat([f"uid{i}" for i in range(len(sizes))], sizes).astype(object)
-    order = rng.permutation(rows)
-    return rewards[order], mask[order], uids[order]
+    """Return shuffled token-level rewards, masks and uids."""
+    rewards, mask, uids = token_rewards.batch(sizes, seed, t)
+    order = np.random.default_rng(seed).permutation(len(uids))
+    return rewards[order], mask[order], uids[order].astype(object)
 
 
 def dispatched(rewards, mask, uids, config, keys=None, estimator="ordergrad") -> tuple[torch.Tensor, torch.Tensor]:

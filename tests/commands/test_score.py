@@ -17,13 +17,14 @@ import ordergrad as og
 from ordergrad.commands.cli import app
 from ordergrad.intervals import influence_interval
 from ordergrad.report import score_section
+from ordergrad.runs.contenders import GRPO
 from ordergrad.runs.errors import UserError
 from ordergrad.score import digest, folder, grouping, logs, means, opening, parsing
 from ordergrad.score.columns import Columns, resolve
 from ordergrad.score.comparison import compare
 from ordergrad.score.digest import Digest
 from ordergrad.score.files import head
-from ordergrad.score.groups import GRPO, advantages_of, score_groups
+from ordergrad.score.groups import advantages_of, score_groups
 from ordergrad.score.logs import Reading, RowStore, score_log, write_advantages
 from ordergrad.score.opening import log_files, open_log, open_logs
 from ordergrad.score.reading import BrokenRows, read

@@ -20,7 +20,8 @@ from ordergrad.runs.folder import read_metrics, run_folder
 from ordergrad.runs.statistics import pass_at, pass_at_k, read_successes
 from ordergrad.spec import parse
 from ordergrad.train import countdown, small_lm
-from ordergrad.train.llm import check, prepare, run, train
+from ordergrad.train.llm import prepare, run, train
+from ordergrad.train.llm_checks import check
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.llm_summary import collected, leads, nothing_learned, write_summary
 from ordergrad.train.llm_trainer import Recorder, make_trainer
@@ -67,7 +68,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path):
     assert prepare(settings, tmp_path)
     folder = run_folder(tmp_path, "top:2@3", 0)
     asked = iter([False] * 12 + [True])
-    assert not train(settings, "top:2@3", 0, folder, stop=lambda: next(asked))
+    assert not train(settings, "top:2@3", 0, folder, lambda: next(asked), lambda row: None)
     assert sorted(path.name for path in (folder / "checkpoints").glob("checkpoint-*")) == ["checkpoint-13"]
     assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(1, 14))
     assert run(replace(settings, micro_batch=2), "top:2@3", 0, folder, lambda: False, lambda row: None)
@@ -114,7 +115,7 @@ def test_micro_batches_have_the_same_gradient(objective, tmp_path):
     trained = []
     for size in (None, 2):
         folder = run_folder(tmp_path, objective, size or 0)
-        assert train(replace(settings, micro_batch=size), objective, 0, folder)
+        assert train(replace(settings, micro_batch=size), objective, 0, folder, lambda: False, lambda row: None)
         trained.append(load_file(folder / "model" / "model.safetensors"))
     start = load_file(tmp_path / "warm-start" / "model.safetensors")
     for name, weights in start.items():

@@ -206,3 +206,23 @@ def test_every_estimator_without_64_bits():
     out = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert out.returncode == 0, out.stderr
     assert int(out.stdout.split()[0]) > 500
+
+
+@pytest.mark.parametrize(("spec", "most"), [("cvar:0.1", 5), ("mean", 1), ("median", 4), ("max@8", 1024 / 2)])
+def test_a_mask_adds_as_many_constants_as_there_are_different_slopes(spec, most):
+    """All slopes of groups of 0..n valid rewards are n²/2 numbers, 33 MB at n = 4096: too many for a compiler."""
+    n = 1024
+    x, mask = jax.numpy.zeros((1, n)), jax.numpy.ones((1, n), bool)
+    program = jax.make_jaxpr(lambda r, m: og.advantages(r, spec, where=m))(x, mask)
+    assert sum(np.size(constant) for constant in program.consts) <= (most + 8) * n
+
+
+@pytest.mark.parametrize("spec", ["cvar:0.3", "median", "max@3 - 0.5*gini", "top:2@4", "wang:0.5", "var:0.2"])
+@pytest.mark.parametrize("quantity", [og.advantages, og.value, og.include_one, og.leave_one_out])
+def test_masks_that_cannot_be_looked_at_give_what_the_host_gives(spec, quantity):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 6, (40, 11)).astype(np.float32)
+    mask = rng.random(x.shape) < np.linspace(0.3, 1, 40)[:, None]
+    mask[:, :6] = True
+    got = jax.jit(lambda r, m: quantity(r, spec, where=m))(x, mask)
+    np.testing.assert_allclose(got, quantity(x, spec, where=mask), atol=2e-5)

@@ -106,25 +106,29 @@ def test_no_line_of_code_is_cropped_and_what_scrolls_does_so_by_keyboard(site, a
             assert tab.evaluate(UNREACHABLE) == [], page
 
 
-PAINTED = """() => new Promise(done => new PerformanceObserver(list => {
-    const last = list.getEntries().at(-1);
-    done([last.startTime, last.element ? last.element.tagName : ""]);
-}).observe({type: "largest-contentful-paint", buffered: true}))"""
+PAINTED = """() => new Promise((done, fail) => {
+    new PerformanceObserver(list => {
+        const largest = list.getEntries().at(-1);
+        if (largest.element && largest.element.tagName === "IMG") done(largest.startTime);
+    }).observe({type: "largest-contentful-paint", buffered: true});
+    setTimeout(() => fail("the picture was not painted within a minute"), 60000);
+})"""
 
 
 @needs_chromium
-def test_the_front_page_is_painted(address, record_property) -> None:
-    """Reports the time of the largest paint, and checks what it painted: no time is asserted."""
+def test_the_picture_of_the_front_page_is_its_largest_paint(address, record_property) -> None:
+    """Reports when it is painted; no time is asserted.
+
+    The browser reports each paint that is larger than those before: on a slow machine, the header and the text first.
+    """
     with launched() as browser:
         times = []
         for _ in range(5):
             context = browser.new_context(viewport={"width": 1280, "height": 900})
             tab = context.new_page()
             tab.goto(f"{address}/index.html")
-            time, element = tab.evaluate(PAINTED)
+            times.append(tab.evaluate(PAINTED))
             context.close()
-            times.append(time)
-            assert element in {"IMG", "P"}
     record_property("largest_paint_ms", times)
     print("largest paint of the front page, ms:", *map(round, times))
 

@@ -1,5 +1,6 @@
 """The study of portfolios: its definitions are skfolio's, its trading is right, nothing looks ahead, all of it runs."""
 
+import importlib
 import itertools
 import json
 from dataclasses import replace
@@ -24,6 +25,12 @@ pytestmark = [
 @pytest.fixture
 def study():
     return load("portfolio")
+
+
+@pytest.fixture
+def stocks(study):
+    """The package beside the script."""
+    return importlib.import_module("stocks")
 
 
 @pytest.fixture
@@ -56,11 +63,13 @@ def market(days=480, stocks=4, seed=0):
 
 @pytest.mark.parametrize("n", [37, 100, 1000])  # with and without a whole number of days in the tail
 @pytest.mark.parametrize("level", [0.05, 0.1, 0.3])
-def test_the_samples_own_measures_are_objectives_at_k_equal_to_n(study, n, level):
+def test_the_samples_own_measures_are_objectives_at_k_equal_to_n(study, stocks, n, level):
     returns = np.random.default_rng(n).standard_t(3, n)
     for static in study.statics(level, n):
         x = torch.from_numpy(returns)
-        assert float(study.risk_of(static, x, static.objective)) == pytest.approx(static.measure(returns), rel=1e-12)
+        assert float(stocks.static.risk_of(static, x, static.objective)) == pytest.approx(
+            static.measure(returns), rel=1e-12
+        )
     assert -float(og.value(returns, f"cvar:{level}@{n}")) == pytest.approx(measures.cvar(returns, beta=1 - level))
     assert float(og.value(returns, "gini")) == pytest.approx(measures.gini_mean_difference(returns))
     assert 2 * float(og.value(returns, "lmoment:2")) == pytest.approx(measures.gini_mean_difference(returns))
@@ -137,14 +146,16 @@ def changed_after(returns, day):
     return other
 
 
-def test_features_see_nothing_of_their_day_or_later(study):
+def test_features_see_nothing_of_their_day_or_later(stocks):
     returns = market().to_numpy(copy=True)
     days = np.arange(260, 400, 21)
-    seen = study.features(returns, days)
+    seen = stocks.policy.features(returns, days)
     assert np.isfinite(seen).all()
     for place, day in enumerate(days):
-        np.testing.assert_array_equal(study.features(changed_after(returns, day), days)[: place + 1], seen[: place + 1])
-        before = study.features(changed_after(returns, day - 1), days)
+        np.testing.assert_array_equal(
+            stocks.policy.features(changed_after(returns, day), days)[: place + 1], seen[: place + 1]
+        )
+        before = stocks.policy.features(changed_after(returns, day - 1), days)
         assert np.abs(before[place] - seen[place]).max() > 1e-3
 
 

@@ -381,7 +381,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tiny, tmp_path):
 def test_a_recovered_function_ends_the_run(tiny, expressions, policies, monkeypatch):
     """The known solution is put into the third batch."""
     solution = expressions.encode(expressions.NGUYEN["Nguyen-11"].solution)
-    truly, batches = tiny.sample, iter(range(100))
+    searching = importlib.import_module("symbolic.search")
+    truly, batches = searching.sample, iter(range(100))
 
     def sample(policy, rules, number, rng):
         batch = truly(policy, rules, number, rng)
@@ -392,7 +393,7 @@ def test_a_recovered_function_ends_the_run(tiny, expressions, policies, monkeypa
             batch.tokens[7, : len(solution)] = solution
         return batch
 
-    monkeypatch.setattr(tiny, "sample", sample)
+    monkeypatch.setattr(searching, "sample", sample)
     monkeypatch.setattr(policies.Batch, "weighted", lambda self, *_: self.logp.clamp(min=0).sum())  # the policy stays
     search = tiny.Search(tiny.STUDY, "Nguyen-11", "mean", 0)
     while search.recovered is None:

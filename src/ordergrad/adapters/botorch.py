@@ -81,7 +81,7 @@ class OrderGradRiskMeasure(RiskMeasureMCObjective):
         Args:
             samples: Posterior samples of shape (sample_shape, batch_shape, q * n_w, m), the n_w points of a candidate
                 next to each other.
-            X: The candidates; not looked at.
+            X: Unused.
 
         Returns:
             A tensor of shape (sample_shape, batch_shape, q).

@@ -124,11 +124,11 @@ class Multiplier:
         return (of_return - weight * of_cost) / (1.0 + weight)
 
     def state(self) -> dict[str, Any]:
-        """Return what to keep where training is to be resumed, as JSON values."""
+        """Return what a resumed training needs, as JSON values."""
         return {"value": self.value, "integral": self._integral, "last": self._last}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was returned."""
+        """Continue from what `state` returned."""
         self.value, self._integral, self._last = state["value"], state["integral"], state["last"]
 
 

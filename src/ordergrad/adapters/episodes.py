@@ -1,4 +1,4 @@
-r"""What the adapters for reinforcement learning share: they rank the returns of whole episodes, and count.
+r"""Ranking of the returns of whole episodes, shared by the adapters for reinforcement learning.
 
 A trainer hands over the returns of the episodes that ended; it gets an advantage for each, or the transformation f
 with $A_i = f(R_i) - \mathrm{mean} f$ for credit within an episode (`telescoped`). Everything else, which episodes
@@ -9,7 +9,7 @@ import math
 import warnings
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ __all__ = [
     "Credit",
     "EpisodeRanking",
     "MeanFirst",
+    "RankingSettings",
     "steepest_slope",
     "thinned",
     "weighs_lower_tail",
@@ -42,6 +43,19 @@ WEIGHT = "ordergrad_weight"
 Credit = Literal["episode", "terminal", "telescoped"]
 Cap = float | Literal["falling"]
 Array = NDArray[Any]
+
+
+class RankingSettings(TypedDict, total=False):
+    """What `EpisodeRanking` takes, for adapters that hand it on."""
+
+    objective: str | Objective
+    credit: Credit
+    discount: float
+    min_episodes: int
+    unit_scale: bool | None
+    patience: int
+    pool: int
+    cap: Cap | None
 
 
 class EpisodeRanking:
@@ -130,12 +144,12 @@ class EpisodeRanking:
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
-        """Return what to keep where training is to be resumed, as JSON values."""
+        """Return what a resumed training needs, as JSON values."""
         counts = {name: self.stats[name] for name in _COUNTS}
         return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was returned, perhaps by an older version that kept less."""
+        """Continue from what `state` returned, perhaps in an older version that kept less."""
         self.stats |= {name: state[name] for name in _COUNTS if name in state}
         self._recent = np.array(state.get("recent", []), dtype=np.float64)
         vars(self._approach).update(state.get("approach", {}))

@@ -1,4 +1,4 @@
-"""What the adapters say once, in the log, about an objective in groups of the size at hand."""
+"""Messages of the adapters about an objective in groups of a given size, each logged once."""
 
 import logging
 from functools import lru_cache

@@ -1,4 +1,4 @@
-r"""What the adapters for short rollouts of many environments share: rewards f(C_t) - f(C_{t-1}), in PyTorch.
+r"""Rewards f(C_t) - f(C_{t-1}) in PyTorch, for the adapters of trainers with short rollouts of many environments.
 
 Robots train in thousands of environments, 16 to 24 steps at a time, in episodes of hundreds of steps. Few of the
 episodes that a rollout touches end in it, and ranking them needs all of their return, so f is that of the last returns
@@ -65,7 +65,7 @@ class RolloutRewards:
         self._partial = torch.zeros(num_envs, dtype=torch.bool, device=device)
 
     def begin_in_the_middle(self, partial: Tensor) -> None:
-        """Leave the running episodes of some environments out of the sample, for their beginning has not been seen."""
+        """Leave the running episodes of some environments out of the sample: their beginning was not seen."""
         self._partial = partial.clone()
 
     @torch.no_grad()

@@ -36,7 +36,7 @@ class OrderGradPPO(PPO):
 
     Time limits are ends like any other: rsl_rl's bootstrap of ``time_outs`` is left out. Intrinsic rewards of random
     network distillation are added to those of f. Episodes that were under way at the beginning
-    (``init_at_random_ep_len=True``) are not ranked, for a part of their return is missing.
+    (``init_at_random_ep_len=True``) are not ranked, because a part of their return is missing.
 
     Args:
         *args: Of PPO.

@@ -34,13 +34,21 @@ References:
 # (Stable-Baselines3 leaves many of its types open)
 
 import io
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
-from ordergrad.adapters.episodes import WEIGHT, Cap, Credit, EpisodeRanking, steepest_slope, thinned
+from ordergrad.adapters.episodes import (
+    WEIGHT,
+    Cap,
+    Credit,
+    EpisodeRanking,
+    RankingSettings,
+    steepest_slope,
+    thinned,
+)
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -58,17 +66,7 @@ with extra("rl"):
 __all__ = ["OrderGradA2C", "OrderGradPPO", "OrderGradRolloutBuffer", "RecordRewards"]
 
 Array = NDArray[Any]
-_SETTINGS = (
-    "objective",
-    "credit",
-    "discount",
-    "min_episodes",
-    "unit_scale",
-    "patience",
-    "pool",
-    "cap",
-    "constraint",
-)
+_SETTINGS = (*RankingSettings.__annotations__, "constraint")
 _WAITING = 2  # rollouts whose steps may wait for the end of their episodes
 _FIELDS = ("observations", "actions", "values", "log_probs", "rewards", "gains", "costs", "weights")
 _TRAINED = ("observations", "actions", "values", "log_probs", "advantages", "returns")
@@ -89,23 +87,12 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         gae_lambda: GAE parameter, for the critic.
         gamma: Discount of GAE, for the critic. It does not enter the ranked returns.
         n_envs: Parallel environments.
-        objective: What to optimise: an objective or its string. May be assigned during training, for a schedule.
-        credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
-        discount: The discount of the returns that are ranked.
-        min_episodes: Update only once this many episodes have ended. At least the K + 1 of the objective, and 2.
-        unit_scale: Divide the advantages (and with them the critic's rewards) by the ``scale`` of the returns times
-            the steepest slope of the objective: a positive number, so that the direction stays. Without it they have
-            the unit of the return, and where that is large the critic's loss drowns the policy's under gradient
-            clipping. None: where there is a critic.
-        patience: Rollouts to wait for enough episodes, or longer, twice the longest episode. Then the episodes
-            so far are ranked at the largest K they allow, with a warning.
-        pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older
-            ones are of slightly older policies: an approximation.
-        cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts (Return
-            Capping): a return that is good enough. ``falling``: train on the mean until that no longer raises the
-            objective, then by a cap that falls, `ordergrad.adapters.episodes.MeanFirst`. None: without.
         constraint: A limit on an objective of the episode's cost, the sum of ``info["cost"]`` with the same discount;
             see `ordergrad.adapters.constraint`. Advantages are then always in the unit of `unit_scale`.
+        **settings: Of `ordergrad.adapters.episodes.EpisodeRanking`: the objective, ``credit``, ``discount``,
+            ``min_episodes``, ``unit_scale`` (by default False: advantages have the unit of the return, and where that
+            is large the critic's loss drowns the policy's under gradient clipping), ``patience`` (or longer, twice the
+            longest episode), ``pool`` and ``cap`` (by default ``falling``).
 
     Raises:
         ValueError: The objective string is wrong, a number is out of range, or observations are tuples.
@@ -132,15 +119,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         gamma: float = 0.99,
         n_envs: int = 1,
         *,
-        objective: str | Objective = "mean",
-        credit: Credit = "episode",
-        discount: float = 1.0,
-        min_episodes: int = 2,
-        unit_scale: bool | None = False,
-        patience: int = 32,
-        pool: int = 200,
-        cap: Cap | None = "falling",
         constraint: Constraint | None = None,
+        **settings: Unpack[RankingSettings],
     ):
         if isinstance(observation_space, spaces.Tuple):
             raise ValueError(
@@ -149,15 +129,14 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self._packed = _Packed(observation_space) if isinstance(observation_space, spaces.Dict) else None
         if self._packed:
             observation_space = spaces.Box(0, 255, (self._packed.size,), np.uint8)
-        scaled = unit_scale if constraint is None else True
-        self.ranking = EpisodeRanking(objective, credit, discount, min_episodes, scaled, patience, pool, cap)
+        settings = {"unit_scale": False, "cap": "falling", **settings}
         self.multiplier = self.cost_ranking = None
         if constraint is not None:
-            self.multiplier = Multiplier(constraint)
-            self.cost_ranking = EpisodeRanking(
-                constraint.objective, credit, discount, min_episodes, scaled, patience, pool
-            )
-        self.stats, self.discount = self.ranking.stats, discount
+            settings["unit_scale"] = True
+            of_cost: RankingSettings = {**settings, "objective": constraint.objective, "cap": None}
+            self.multiplier, self.cost_ranking = Multiplier(constraint), EpisodeRanking(**of_cost)
+        self.ranking = EpisodeRanking(**settings)
+        self.stats, self.discount = self.ranking.stats, self.ranking.discount
         self.gains, self.weights = np.zeros((buffer_size, n_envs)), np.ones((buffer_size, n_envs))
         self.costs = np.zeros((buffer_size, n_envs))
         self.ended, self.lengths = np.zeros(0), np.zeros(0, int)
@@ -183,14 +162,14 @@ class OrderGradRolloutBuffer(RolloutBuffer):
         self.ranking.objective = objective
 
     def state(self) -> dict[str, Any]:
-        """Return what to keep where training is to be resumed, as JSON values."""
+        """Return what a resumed training needs, as JSON values."""
         state = self.ranking.state()
         if self.multiplier and self.cost_ranking:
             state["constraint"] = {"multiplier": self.multiplier.state(), "ranking": self.cost_ranking.state()}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was returned."""
+        """Continue from what `state` returned."""
         self.ranking.set_state(state)
         if self.multiplier and self.cost_ranking and "constraint" in state:
             self.multiplier.set_state(state["constraint"]["multiplier"])
@@ -211,8 +190,8 @@ class OrderGradRolloutBuffer(RolloutBuffer):
 
         Args:
             rewards: Shape (n_envs,).
-            weights: The importance weights of the episodes that end with it, shape (n_envs,); the others' are not
-                looked at. None: all are 1.
+            weights: The importance weights of the episodes that end with it, shape (n_envs,); the others' are
+                ignored. None: all are 1.
             costs: Shape (n_envs,), with a constraint.
 
         Raises:
@@ -513,17 +492,9 @@ class _Ranked(OnPolicyAlgorithm):
         constraint: Constraint | None = None,
         **kwargs: Any,
     ):
-        settings = {
-            "objective": parse(objective),
-            "credit": credit,
-            "discount": discount,
-            "min_episodes": min_episodes,
-            "unit_scale": unit_scale,
-            "patience": patience,
-            "pool": pool,
-            "cap": cap,
-            "constraint": constraint,
-        }
+        settings = {"objective": parse(objective), "credit": credit, "discount": discount, "constraint": constraint}
+        settings |= {"min_episodes": min_episodes, "unit_scale": unit_scale, "patience": patience}
+        settings |= {"pool": pool, "cap": cap}
         kwargs["rollout_buffer_kwargs"] = _joined(settings, kwargs.get("rollout_buffer_kwargs"))
         kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | _of_credit(credit) | kwargs
         super().__init__(policy, env, *args, **kwargs)

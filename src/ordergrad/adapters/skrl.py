@@ -31,7 +31,7 @@ class OrderGradPPO(PPO):
     """skrl's PPO on an order-statistic objective of episode returns.
 
     Truncated episodes end like terminated ones. The ``rewards_shaper`` of the configuration is applied to the rewards
-    of f; what is ranked are the environment's own.
+    of f; the environment's own rewards are ranked.
 
     Args:
         objective: An objective or its string, such as ``"cvar:0.1"``.

@@ -79,8 +79,8 @@ class OrderGradAdvantage(GAE):
         ranking: The objective, which may be assigned during training.
         stats: Of the last batch: ``episodes`` ranked, their ``steps``, the share of steps ``left_out``, the ``value``
             of the objective; and, since the start, ``nonfinite`` (episodes left out for NaN or infinite returns),
-            ``abandoned`` (for they began in an earlier batch), ``shrunk`` (rankings at a smaller K), ``total`` episodes
-            ranked and the ``scale`` of their returns (root mean square deviation).
+            ``abandoned`` (because they began in an earlier batch), ``shrunk`` (rankings at a smaller K), ``total``
+            episodes ranked and the ``scale`` of their returns (root mean square deviation).
 
     Example:
         >>> from tensordict import TensorDict
@@ -123,7 +123,7 @@ class OrderGradAdvantage(GAE):
         Args:
             tensordict: Steps, shape [*B, T] in the order of time or flat, with ``("next", "reward")`` and
                 ``("next", "done")`` of one column. ``("collector", "traj_ids")`` and ``("collector", "mask")``, of
-                collectors, and ``"is_init"``, of `InitTracker`, are heeded.
+                collectors, and ``"is_init"``, of `InitTracker`, are taken into account.
             params: Of the critic, see `GAE`.
             target_params: Of the critic's target, see `GAE`.
             time_dim: The axis of time. Default: that named ``"time"``, or the last.

@@ -128,7 +128,7 @@ class ObjectiveSchedule(TrainerCallback):
 
 
 class OrderGradMixin:
-    """What the two trainers share: the advantages of an objective in place of TRL's own, and metrics of the ranks.
+    """What the two trainers share: the advantages of an objective instead of TRL's own, and metrics of the ranks.
 
     Metrics, averaged over the logging period and prefixed by ``eval_`` in evaluation: ``ordergrad/value``, the
     estimate of the objective, and ``ordergrad/value_error``, the standard error of that average for the prompts seen;
@@ -308,7 +308,7 @@ class OrderGradMixin:
         return self._refilled(output) if self.refill and self.model.training else output
 
     def _refilled(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch with groups of further prompts in place of those without a signal, as far as found."""
+        """Return the batch with groups of further prompts instead of those without a signal, where any are found."""
         trainer, n = cast("Any", self), self.num_generations
         if len(output["advantages"]) % n:
             raise ValueError(

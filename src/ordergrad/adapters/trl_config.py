@@ -51,17 +51,9 @@ _LEAKING = (
 
 @dataclass
 class _Settings:
-    """What `OrderGradMixin` takes, as fields of a configuration.
+    """The settings of `OrderGradMixin`, which describes them, as fields of a configuration.
 
-    Attributes:
-        objective: An objective's string, or ``A..B``, which moves from A to B during training. There is no default: the
-            trainer refuses an empty one.
-        scale: Divide the advantages by their standard deviation: ``none``, ``group`` or ``batch``.
-        small: How to treat a group with too few scorable completions for K: ``zero`` or ``shrink``.
-        success: A completion passes, for ``pass@k``, if its reward is at least this.
-        success_reward: The reward function whose reward counts for that; needed if there are several.
-        group: What a completion is ranked among: those of its ``prompt``, or of the whole ``batch``.
-        refill: The most further batches that are generated in a step to replace groups without a signal.
+    `objective` is a string, and has no default: the trainer refuses an empty one.
     """
 
     objective: str = field(default="", metadata={"help": "What to optimise, such as top:2@4 or max@4..mean."})

@@ -1,1 +1,1 @@
-"""What `ordergrad advise` runs: from a goal in plain terms to an objective, its K and its baseline."""
+"""`ordergrad advise`: from a goal in plain terms to an objective, its K and its baseline."""

@@ -35,8 +35,6 @@ from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, rank_weights
 
-__all__ = ["FAITHFUL", "LARGEST", "Advice", "Candidate", "advise", "direction_on", "enough", "mixed"]
-
 Array = NDArray[Any]
 FAITHFUL, LARGEST = 0.95, 4096
 _WORTH, _ALIKE, _RARE = 1.25, 0.02, 0.05
@@ -94,7 +92,7 @@ class Advice:
     unsteady: bool
 
 
-def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
+def advise(goal: Goal, rewards: Rewards, n: int) -> Advice:
     """Return what to train on to reach a goal with groups of n.
 
     That is the goal's own objective at the largest K that N allows, unless another one whose direction is at least
@@ -106,7 +104,6 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
         goal: From `read_goal`.
         rewards: From `named` or `sampled`.
         n: The group size N, from 2 to 4096.
-        seed: Of the simulation.
 
     Example:
         >>> from ordergrad.advise.rewards import named
@@ -124,7 +121,7 @@ def advise(goal: Goal, rewards: Rewards, n: int, *, seed: int = 0) -> Advice:
     target = parse(goal.target)
 
     def weighed(pairs: Sequence[tuple[str, Baseline]]) -> list[tuple[Candidate, bool]]:
-        samples = _every_group(rewards, scores, n) if binary else _some_groups(rewards, scores, n, count, seed)
+        samples = _every_group(rewards, scores, n) if binary else _some_groups(rewards, scores, n, count)
         return _weighed(pairs, rewards, scores, samples, target)
 
     found = weighed([(name, "leave_one_out") for name in candidates(goal, n)])
@@ -273,9 +270,9 @@ def _of_outcomes(scores: Array, high: Array, a: Array) -> Array:
     return scores[:, :1] * np.where(high, 0, a).mean(axis=1) + scores[:, -1:] * np.where(high, a, 0).mean(axis=1)
 
 
-def _some_groups(rewards: Rewards, scores: Sequence[Array], n: int, count: int, seed: int) -> Iterator[Sample]:
+def _some_groups(rewards: Rewards, scores: Sequence[Array], n: int, count: int) -> Iterator[Sample]:
     """Yield groups of n drawn at random, of prompts drawn at random."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.multinomial(count, rewards.share() / rewards.share().sum())
     start = 0
     for group, score in zip(rewards.prompts, scores, strict=True):

@@ -10,23 +10,6 @@ from ordergrad.smoothing import quantile_level
 from ordergrad.spec import parse
 from ordergrad.weights import sample_weights, smallest_group
 
-__all__ = [
-    "Goal",
-    "best",
-    "best_of",
-    "candidates",
-    "mean_goal",
-    "median_goal",
-    "next_group",
-    "of_objective",
-    "quantile",
-    "rank_of",
-    "robust",
-    "spread",
-    "worst",
-    "worst_of",
-]
-
 _QUANTILE_WIDTH = 0.1
 Family = Callable[[float], str | None]
 

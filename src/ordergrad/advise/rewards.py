@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ordergrad.score.logs import Reading
     from ordergrad.score.opening import Log
 
-__all__ = ["LAWS", "Prompts", "Rewards", "named", "sampled"]
-
 Array = NDArray[Any]
 _OUTCOMES, _PROMPTS, _KEPT, _POINTS, _SHAPE, _CONTINUOUS = 2000, 200, 2000, 4096, 1024, 0.9
 LAWS = (

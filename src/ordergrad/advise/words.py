@@ -1,4 +1,4 @@
-"""Goals in people's own words, and goals that no objective of ranks serves."""
+"""Goals in plain words, and goals that no objective of ranks serves."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,8 +21,6 @@ from ordergrad.advise.goals import (
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero
 
-__all__ = ["UNDERSTOOD", "UnservedError", "read_goal"]
-
 UNDERSTOOD = (
     '"pass@16" or "best of 16", "best 10%", "worst 5%", "worst of 8", "all of 8 pass", "majority of 8", "median", '
     '"5% quantile", "robust to outliers", "less spread", "mean", "success rate", "reward >= 5", or an '
@@ -40,7 +38,7 @@ def read_goal(text: str) -> Goal:
 
     Raises:
         UnservedError: No rank objective serves it; the message says what does.
-        ValueError: They are not understood; the message lists what is.
+        ValueError: The words are not understood; the message lists goals that are.
 
     Example:
         >>> read_goal("worst 5%").target, read_goal("maximise pass@16").target, read_goal("5th percentile").target
@@ -70,7 +68,7 @@ _ASKING = re.compile(
 
 
 def _plain(text: str) -> str:
-    """Return the words of a goal: lower case, percent signs, without what only asks for it.
+    """Return the words of a goal in lower case, with percent signs and without words such as "maximise".
 
     Example:
         >>> _plain("Maximise the worst 1 percent of returns")

@@ -7,8 +7,7 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-
-__all__ = ["CONSTANTS", "Cache", "host_constants"]
+from numpy.typing import NDArray
 
 
 class Cache:
@@ -33,7 +32,7 @@ class Cache:
             if found is not None:
                 self._entries.move_to_end(key)
                 return found[0]
-        host = [np.asarray(constant, np.float64) for constant in make()]
+        host = [np.asarray(constant) for constant in make()]
         size = 256 + sum(constant.nbytes for constant in host)  # on the host, as a traced tensor has no number of bytes
         entry = tuple(move(constant) for constant in host)
         with self._lock:
@@ -49,6 +48,11 @@ class Cache:
 CONSTANTS = Cache(limit=1 << 28)
 
 
+def in_dtype(constant: NDArray[Any], dtype: Any) -> Any:
+    """Return the dtype that a constant moves to: whole numbers keep theirs, which is None."""
+    return None if constant.dtype.kind == "i" else dtype
+
+
 def host_constants(make: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
-    """Return the arrays of ``make(*arguments)`` in float64 on the host, cached."""
+    """Return the arrays of ``make(*arguments)`` on the host, cached."""
     return CONSTANTS.get((make, *arguments), lambda: make(*arguments), lambda constant: constant)

@@ -6,8 +6,6 @@ from typing import Any, cast
 from ordergrad.backends import numpy
 from ordergrad.backends.contract import Array, Backend
 
-__all__ = ["backend_of"]
-
 _BACKENDS: list[Backend] = [numpy]
 _BY_TYPE: dict[type, int] = {numpy.xp.ndarray: 0, list: 0, tuple: 0}
 

@@ -5,8 +5,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Backend", "computing_dtype"]
-
 Array = Any
 """An array of any backend."""
 
@@ -86,26 +84,33 @@ class Backend(Protocol):
         """Return the sums, (..., n) -> (...)."""
         ...
 
-    def mean(self, x: Array, /) -> Array:
-        """Return the means, (..., n) -> (..., 1)."""
+    def centred(self, x: Array, /) -> Array:
+        """Return an array less its means along the last axis."""
         ...
 
-    def extremes(self, x: Array, /) -> tuple[float, float] | None:
-        """Return the least and the largest value, NaN if there is one; None where a look would synchronise or trace."""
+    def magnitude(self, x: Array, /) -> float | None:
+        """Return the largest absolute value, NaN if there is one; None where a look would synchronise or trace.
+
+        By the minimum and the maximum, without BLAS: OpenBLAS does not survive a fork in another thread.
+        """
         ...
 
     def constants(self, make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
         """Return the host arrays of ``make(*arguments)`` with the dtype and device of `like`.
 
-        Cached; compilers see constants.
+        Cached; compilers see constants. Whole numbers keep their dtype.
         """
+        ...
+
+    def fuses_masked(self, x: Array, /) -> bool:
+        """Return whether `fused` serves such arrays with a mask that the host cannot look at."""
         ...
 
     def fused(self, x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, /) -> Array | None:
         """Return the scan of every group from a fused kernel.
 
         None where there is no kernel for such arrays or, on the host, a sum may overflow. Without a mask one scan
-        serves all groups; with one there are those of 0..n valid samples, one after the other.
+        serves all groups; with one, which `fuses_masked`, there are those of 0..n valid samples, one after the other.
         """
         ...
 

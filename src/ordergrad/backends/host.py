@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fused", "fused_ragged", "kernel"]
-
 Array = NDArray[Any]
 
 _lock = RLock()

@@ -11,29 +11,6 @@ from numpy.typing import NDArray
 from ordergrad.backends import numpy as on_numpy
 from ordergrad.backends.contract import Array, computing_dtype
 
-__all__ = [
-    "asarray",
-    "cast",
-    "constants",
-    "cumulate",
-    "detach",
-    "extremes",
-    "floating",
-    "fused",
-    "fused_ragged",
-    "gaps",
-    "mean",
-    "moveaxis",
-    "on_host",
-    "sort",
-    "sort_with_order",
-    "take",
-    "total",
-    "unsort",
-    "wide",
-    "xp",
-]
-
 jnp: Any = jax.numpy
 xp = jnp
 moveaxis, detach = jnp.moveaxis, jax.lax.stop_gradient
@@ -87,13 +64,13 @@ def total(x: Array, /) -> Array:
     return x.sum(-1)
 
 
-def mean(x: Array, /) -> Array:
-    return x.mean(-1, keepdims=True)
+def centred(x: Array, /) -> Array:
+    return x - x.mean(-1, keepdims=True)
 
 
-def extremes(x: Array, /) -> tuple[float, float] | None:
+def magnitude(x: Array, /) -> float | None:
     values = on_host(detach(x))
-    return None if values is None else on_numpy.extremes(values)
+    return None if values is None else on_numpy.magnitude(values)
 
 
 def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
@@ -106,6 +83,10 @@ def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Arr
 
 def fused_ragged(x: Array, /, *groups_and_scans: Any) -> Array | None:
     return None
+
+
+def fuses_masked(x: Array, /) -> bool:
+    return False
 
 
 def on_host(x: Array, /) -> NDArray[Any] | None:

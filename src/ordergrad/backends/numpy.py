@@ -9,31 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backends import host
-from ordergrad.backends.cache import CONSTANTS
+from ordergrad.backends.cache import CONSTANTS, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
-
-__all__ = [
-    "asarray",
-    "cast",
-    "constants",
-    "cumulate",
-    "detach",
-    "extremes",
-    "floating",
-    "fused",
-    "fused_ragged",
-    "gaps",
-    "mean",
-    "moveaxis",
-    "on_host",
-    "sort",
-    "sort_with_order",
-    "take",
-    "total",
-    "unsort",
-    "wide",
-    "xp",
-]
 
 xp = np
 moveaxis = np.moveaxis
@@ -126,21 +103,27 @@ def total(x: Array, /) -> Array:
     return x.sum(-1)
 
 
-def mean(x: Array, /) -> Array:
-    return x.sum(-1, keepdims=True) / x.shape[-1]
+def centred(x: Array, /) -> Array:
+    return x - x.sum(-1, keepdims=True) / x.shape[-1]
 
 
-def extremes(x: Array, /) -> tuple[float, float]:
+def magnitude(x: Array, /) -> float:
     if not x.size:
-        return 0.0, 0.0
-    return float(np.minimum.reduce(x, axis=None)), float(np.maximum.reduce(x, axis=None))
+        return 0.0
+    return max(abs(float(np.minimum.reduce(x, axis=None))), abs(float(np.maximum.reduce(x, axis=None))))
 
 
 def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
     dtype = like.dtype
     return CONSTANTS.get(
-        (make, dtype, *arguments), lambda: make(*arguments), lambda constant: np.array(constant, dtype, order="C")
+        (make, dtype, *arguments),
+        lambda: make(*arguments),
+        lambda constant: np.array(constant, in_dtype(constant, dtype), order="C"),
     )
+
+
+def fuses_masked(x: Array, /) -> bool:
+    return False
 
 
 def on_host(x: Array, /) -> NDArray[Any] | None:

@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backends import numpy as on_numpy
-from ordergrad.backends.cache import CONSTANTS
+from ordergrad.backends.cache import CONSTANTS, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
-
-__all__ = ["Standard"]
 
 
 class Standard:
@@ -64,19 +62,22 @@ class Standard:
     def total(self, x: Array, /) -> Array:
         return self.xp.sum(x, axis=-1)
 
-    def mean(self, x: Array, /) -> Array:
-        return self.xp.mean(x, axis=-1, keepdims=True)
+    def centred(self, x: Array, /) -> Array:
+        return x - self.xp.mean(x, axis=-1, keepdims=True)
 
-    def extremes(self, x: Array, /) -> tuple[float, float] | None:
+    def magnitude(self, x: Array, /) -> float | None:
         values = self.on_host(x)
-        return None if values is None else on_numpy.extremes(values)
+        return None if values is None else on_numpy.magnitude(values)
 
     def constants(self, make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
         return CONSTANTS.get(
             (make, like.dtype, like.device, *arguments),
             lambda: make(*arguments),
-            lambda constant: self.xp.asarray(constant, dtype=like.dtype, device=like.device),
+            lambda constant: self.xp.asarray(constant, dtype=in_dtype(constant, like.dtype), device=like.device),
         )
+
+    def fuses_masked(self, x: Array, /) -> bool:
+        return False
 
     def fused(self, x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, /) -> Array | None:
         return None

@@ -18,31 +18,8 @@ from torch.autograd import forward_ad
 
 from ordergrad.backends import host
 from ordergrad.backends import numpy as on_numpy
-from ordergrad.backends.cache import CONSTANTS
+from ordergrad.backends.cache import CONSTANTS, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
-
-__all__ = [
-    "asarray",
-    "cast",
-    "constants",
-    "cumulate",
-    "detach",
-    "extremes",
-    "floating",
-    "fused",
-    "fused_ragged",
-    "gaps",
-    "mean",
-    "moveaxis",
-    "on_host",
-    "sort",
-    "sort_with_order",
-    "take",
-    "total",
-    "unsort",
-    "wide",
-    "xp",
-]
 
 xp = array_api_torch
 compiler: Any = torch.compiler
@@ -136,20 +113,20 @@ def total(x: Array, /) -> Array:
     return x.sum(-1)
 
 
-def mean(x: Array, /) -> Array:
-    return x.mean(-1, keepdim=True)
+def centred(x: Array, /) -> Array:
+    return x - x.sum(-1, True) / x.shape[-1]
 
 
-def extremes(x: Array, /) -> tuple[float, float] | None:
-    x = x.detach()
+def magnitude(x: Array, /) -> float | None:
+    x = x.detach() if x.requires_grad else x
     if not _readable(x):
         return None
     if not 0 < x.numel() <= _UNDIVIDED:
         values = on_host(x)
-        return None if values is None else on_numpy.extremes(values)
+        return None if values is None else on_numpy.magnitude(values)
     try:
         low, high = torch.aminmax(x)  # NumPy is as fast alone, but not between calls of PyTorch
-        return low.item(), high.item()
+        return max(abs(low.item()), abs(high.item()))
     except RuntimeError:  # a tensor of torch.func
         return None
 
@@ -173,10 +150,10 @@ def _constants(
 ) -> tuple[Array, ...]:
     def move(constant: Array) -> Array:
         with torch.inference_mode(False), _untransformed():
-            return torch.as_tensor(constant.copy(), dtype=dtype, device=device)
+            return torch.as_tensor(constant.copy(), dtype=in_dtype(constant, dtype), device=device)
 
     if _dispatch_modes():
-        return tuple(move(np.asarray(constant, np.float64)) for constant in make(*arguments))
+        return tuple(move(np.asarray(constant)) for constant in make(*arguments))
     return CONSTANTS.get((make, dtype, device, *arguments), lambda: make(*arguments), move)
 
 
@@ -206,12 +183,14 @@ def asarray(values: Any, like: Array, /) -> Array:
     return torch.as_tensor(values, device=like.device)
 
 
+def fuses_masked(x: Array, /) -> bool:
+    return x.device.type in _TRITON_DEVICES and _cuda_kernel(x, x.shape[-1]) is not None
+
+
 def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, /) -> Array | None:
     if x.device.type in _TRITON_DEVICES:
-        cuda = _cuda_kernel(x)
-        if cuda is None or x.shape[-1] > cuda.LARGEST:
-            return None
-        return cuda.scan_groups(x, mask, slopes, offset, total)
+        cuda = _cuda_kernel(x, x.shape[-1])
+        return None if cuda is None else cuda.scan_groups(x, mask, slopes, offset, total)
     if mask is not None or compiler.is_compiling() or host.kernel() is None:
         return None
     values = on_host(x)
@@ -223,8 +202,8 @@ def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Arr
 
 def fused_ragged(x: Array, positions: NDArray[Any], sizes: NDArray[Any], /, *others: Any) -> Array | None:
     if x.device.type in _TRITON_DEVICES:
-        cuda = _cuda_kernel(x)
-        if cuda is None or sizes.max(initial=0) > cuda.LARGEST:
+        cuda = _cuda_kernel(x, sizes.max(initial=0))
+        if cuda is None:
             return None
         row, at, *scans = others
         moved = (torch.as_tensor(scan, dtype=x.dtype, device=x.device) for scan in scans)
@@ -236,13 +215,13 @@ def fused_ragged(x: Array, positions: NDArray[Any], sizes: NDArray[Any], /, *oth
     return None if out is None else _from_numpy(out)
 
 
-def _cuda_kernel(x: Array) -> Any:
-    """Return the module of the GPU kernel, or None where there is none for such a tensor."""
+def _cuda_kernel(x: Array, largest: int) -> Any:
+    """Return the module of the GPU kernel, or None where there is none for such a tensor and the largest group."""
     if x.requires_grad or x.dtype != torch.float32 or not _has_triton():
         return None
     from ordergrad.kernels import cuda
 
-    return cuda
+    return cuda if largest <= cuda.LARGEST else None
 
 
 _triton: dict[str, bool] = {}

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ordergrad.advise.rewards import Rewards
     from ordergrad.score.opening import Log
 
-__all__ = ["advise", "lines_for"]
-
 _GROUP, _NOTABLE, _FEW = 16, 1.1, 0.3
 _TITLES = {
     "trl": "TRL",

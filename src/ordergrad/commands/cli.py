@@ -20,8 +20,6 @@ from ordergrad.commands.train_llm import llm
 from ordergrad.commands.train_rl import rl
 from ordergrad.runs.encoding import spell_out
 
-__all__ = ["app"]
-
 _HELP = {"help_option_names": ["-h", "--help"]}
 
 

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import AsJson, Quiet, named_values, options_from, print_json
+from ordergrad.commands.options import AsJson, Quiet, StopTexts, Template, named_values, options_from, print_json
 from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages, plain
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, write_csv, write_rows
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, check_settings, finite
 from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.runs.terminal import show_table
-
-__all__ = ["evaluate"]
 
 _NEEDED = ("torch", "trl", "transformers", "datasets", "peft")
 _LEAD = ("test", "model", "over", "measure", "lead", "low", "high")
@@ -59,10 +57,8 @@ def evaluate(
     base: Annotated[
         str | None, typer.Option(help="The model that others are compared with.", show_default="of an adapter its own")
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")] = None,
-    template: Annotated[
-        list[str] | None, typer.Option(help="Argument of the chat template, NAME=JSON (repeatable).")
-    ] = None,
+    stop: StopTexts = None,
+    template: Template = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/eval"),
     resume: Annotated[bool, typer.Option("--resume", help="Keep the models that have been measured.")] = False,
     as_json: AsJson = False,

@@ -14,8 +14,6 @@ from ordergrad.report.explore import page, state
 from ordergrad.runs.tables import Column, Row, Table, count, decimals, number, percent, text
 from ordergrad.runs.terminal import show_table
 
-__all__ = ["explain"]
-
 _PICTURES = (".png", ".svg", ".pdf")
 _SHOWN = 16
 

@@ -12,11 +12,12 @@ from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import Setting, settings_of
 from ordergrad.runs.tables import json_values
 
-__all__ = ["AsJson", "Quiet", "named_values", "options_from", "print_json"]
-
 Command = Callable[..., None]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")]
+StopTexts = Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")]
+Template = Annotated[list[str] | None, typer.Option(help="Argument of the chat template, NAME=JSON (repeatable).")]
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -25,7 +26,7 @@ def print_json(content: Mapping[str, Any]) -> None:
 
 
 def options_from(kind: type) -> Callable[[Command], Command]:
-    """Give a command one option for each field of a settings dataclass that has a `Setting`.
+    """Add to a command one option for each field of a settings dataclass that has a `Setting`.
 
     The command takes their values in its parameter ``settings``, a dictionary; its other parameters stay. A setting
     whose default depends on others is missing there unless it was given.

@@ -20,8 +20,6 @@ from ordergrad.runs.terminal import show_table
 if TYPE_CHECKING:
     from ordergrad.train.play import Episode
 
-__all__ = ["play"]
-
 _NEEDED = ("torch", "gymnasium", "stable_baselines3", "safetensors")
 
 
@@ -36,7 +34,7 @@ class PlaySettings:
     episodes: Annotated[int, Setting("How many to play and choose from.", at_least(1))] = 20
     which: Annotated[Literal["worst", "median", "best"], Setting("The episode to show, by its return.")] = "median"
     greedy: Annotated[bool, Setting("Take the likeliest action instead of drawing one as in training.")] = False
-    episode_seed: Annotated[int, Setting("What the episodes follow from.", at_least(0))] = 0
+    episode_seed: Annotated[int, Setting("Seed of the episodes.", at_least(0))] = 0
     size: Annotated[int, Setting("Longer side of recorded pictures, in pixels.", at_least(16))] = 400
 
 

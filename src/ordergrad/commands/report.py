@@ -17,8 +17,6 @@ from ordergrad.report.page import render, write
 from ordergrad.runs.console import handling_errors, need_packages
 from ordergrad.runs.errors import UserError
 
-__all__ = ["report"]
-
 _NEEDED = ("jinja2", "matplotlib")
 
 
@@ -43,7 +41,7 @@ def report(
             page, pictures = render(
                 "OrderGrad report: " + ", ".join(opened), gather.sections(opened), gather.side_by_side(opened), _made()
             )
-        figures = write(page, pictures, path, overwrite=overwrite)
+        figures = write(page, pictures, path)
     size = path.stat().st_size / 1e6
     console.print(
         f"Written: {path} ({size:.1f} MB), {len(pictures)} figures as PNG and CSV in {figures}",

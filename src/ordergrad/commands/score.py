@@ -22,8 +22,6 @@ from ordergrad.spec import parse
 if TYPE_CHECKING:
     from ordergrad.score.opening import Log
 
-__all__ = ["score"]
-
 _OBJECTIVES = ("mean", "max@4", "top:2@4", "maxrl", "cvar:0.1", "median")
 
 

@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import AsJson, Quiet, named_values, options_from, print_json
+from ordergrad.commands.options import (
+    AsJson,
+    Quiet,
+    Resume,
+    StopTexts,
+    Template,
+    named_values,
+    options_from,
+    print_json,
+)
 from ordergrad.runs.console import (
     Stopped,
     chosen_jobs,
@@ -27,8 +36,6 @@ from ordergrad.train.llm_results import Models, load, pass_table
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.llm_summary import collected, nothing_learned, reliability_tables, start_name, write_summary
 from ordergrad.train.tasks import countdown_level
-
-__all__ = ["llm"]
 
 _CUT, _OFTEN = "completions/clipped_ratio", 0.05
 _FILES = ("results.csv", "measures.csv", "leads.csv", "pass_at_k.png")
@@ -49,12 +56,10 @@ def llm(
         list[str] | None,
         typer.Option(help="File to measure on instead of rows of --data, FILE or NAME=FILE (repeatable)."),
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")] = None,
-    template: Annotated[
-        list[str] | None, typer.Option(help="Argument of the chat template, NAME=JSON (repeatable).")
-    ] = None,
+    stop: StopTexts = None,
+    template: Template = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/llm"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    resume: Resume = False,
     jobs: Annotated[
         int | None, typer.Option(help="Runs in parallel.", show_default="one per processor; 1 with a GPU")
     ] = None,
@@ -94,7 +99,8 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     """Train everything under a progress bar; return whether it has finished."""
     import torch
 
-    from ordergrad.train.llm import check, prepare, run
+    from ordergrad.train.llm import prepare, run
+    from ordergrad.train.llm_checks import check
 
     check(settings)
     jobs = chosen_jobs(

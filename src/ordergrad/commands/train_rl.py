@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from ordergrad.commands.options import AsJson, Quiet, named_values, options_from, print_json
+from ordergrad.commands.options import AsJson, Quiet, Resume, named_values, options_from, print_json
 from ordergrad.runs.console import (
     Stopped,
     chosen_jobs,
@@ -29,8 +29,6 @@ from ordergrad.train.rl_results import Policies, load, value_table
 from ordergrad.train.rl_settings import RLSettings
 from ordergrad.weights import smallest_group
 
-__all__ = ["rl"]
-
 _FILES = ("results.csv", "results.json", "returns.png", "learning.png")
 _NEEDED = ("torch", "gymnasium", "stable_baselines3", "safetensors", "matplotlib")
 
@@ -48,7 +46,7 @@ def rl(
         list[str] | None, typer.Option("--env-arg", help="Argument of the environment, NAME=JSON (repeatable).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results.", show_default="runs/ENV_ID")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    resume: Resume = False,
     jobs: Annotated[int | None, typer.Option(help="Runs in parallel.", show_default="one per processor")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,

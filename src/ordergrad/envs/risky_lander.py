@@ -1,9 +1,4 @@
-"""The lunar lander with a risky half of the ground [1]. Needs Box2D: `pip install "ordergrad[rl]"`.
-
-References:
-    [1] Luo, Liu, Poupart and Pan (2023), "An Alternative to Variance: Gini Deviation for Risk-averse Policy Gradient",
-        NeurIPS 36, arXiv 2307.08873.
-"""
+"""The lunar lander with a risky half of the ground. Needs Box2D: `pip install "ordergrad[rl]"`."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportIncompatibleMethodOverride=false, reportOptionalMemberAccess=false
@@ -55,17 +50,12 @@ class RiskyLander(LunarLander):
         {'landed': False, 'risky': False, 'risky_share': 0.0}
 
     References:
-        Luo et al. (2023), "An Alternative to Variance: Gini Deviation for Risk-averse Policy Gradient", NeurIPS 36,
-        arXiv 2307.08873.
+        Luo, Liu, Poupart and Pan (2023), "An Alternative to Variance: Gini Deviation for Risk-averse Policy Gradient",
+        NeurIPS 36, arXiv 2307.08873.
     """
 
     def __init__(
-        self,
-        threshold: float = 0.0,
-        bonus: float = 0.0,
-        noise: float = 90.0,
-        freedom: float = math.inf,
-        **kwargs: Any,
+        self, threshold: float = 0.0, bonus: float = 0.0, noise: float = 90.0, freedom: float = math.inf, **kwargs: Any
     ) -> None:
         if not -1.0 <= threshold <= 1.0:
             raise ValueError(f"threshold must lie in [-1, 1]; got {threshold}")

@@ -1,9 +1,4 @@
-"""The inverted pendulum with a risky half of the rail [1]. Needs MuJoCo: `pip install "gymnasium[mujoco]"`.
-
-References:
-    [1] Luo, Liu, Poupart and Pan (2023), "An Alternative to Variance: Gini Deviation for Risk-averse Policy Gradient",
-        NeurIPS 36, arXiv 2307.08873.
-"""
+"""The inverted pendulum with a risky half of the rail. Needs MuJoCo: `pip install "gymnasium[mujoco]"`."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportIncompatibleMethodOverride=false
 # (Gymnasium leaves some types of its MuJoCo environments open, and lets others be inferred too narrowly)
@@ -54,17 +49,12 @@ class RiskyPendulum(InvertedPendulumEnv):
         (True, True, True)
 
     References:
-        Luo et al. (2023), "An Alternative to Variance: Gini Deviation for Risk-averse Policy Gradient", NeurIPS 36,
-        arXiv 2307.08873.
+        Luo, Liu, Poupart and Pan (2023), "An Alternative to Variance: Gini Deviation for Risk-averse Policy Gradient",
+        NeurIPS 36, arXiv 2307.08873.
     """
 
     def __init__(
-        self,
-        threshold: float = 0.01,
-        bonus: float = 0.0,
-        noise: float = 10.0,
-        freedom: float = math.inf,
-        **kwargs: Any,
+        self, threshold: float = 0.01, bonus: float = 0.0, noise: float = 10.0, freedom: float = math.inf, **kwargs: Any
     ) -> None:
         if not math.isfinite(threshold):
             raise ValueError(f"threshold must be finite; got {threshold}")

@@ -1,10 +1,6 @@
-"""The lunar lander of Return Capping [1]: the same ground in every episode, and a windfall for ending on its right.
+"""The lunar lander of Return Capping: the same ground in every episode, and a windfall for ending on its right.
 
 Needs Box2D: `pip install "ordergrad[rl]"`.
-
-References:
-    [1] Mead, Costen, Lacerda and Hawes (2025), "Return Capping: Sample Efficient CVaR Policy Gradient Optimisation",
-        ICML, arXiv 2504.20887.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -45,7 +41,8 @@ class WindfallLander(LunarLander):
         True
 
     References:
-        Mead et al. (2025), "Return Capping", ICML, arXiv 2504.20887.
+        Mead, Costen, Lacerda and Hawes (2025), "Return Capping: Sample Efficient CVaR Policy Gradient Optimisation",
+        ICML, arXiv 2504.20887.
     """
 
     def __init__(self, windfall: float = 70.0, noise: float = 100.0, ground: int = 4, **kwargs: Any) -> None:

@@ -40,7 +40,7 @@ def sampling_of(args: Any) -> Sampling:
 
 
 class HeldOutEvaluation(TrainerCallback):
-    """Measures a model before the first step, every so many steps and at the end.
+    """Measures a model before the first step, at intervals and at the end.
 
     Logged under ``eval_NAME/``: what `ordergrad.evaluate.evaluation.measures` returns, such as ``eval_test/pass@8``
     and ``eval_test/pass^8``. Several processes share the problems. Weights that are split over processes (FSDP,

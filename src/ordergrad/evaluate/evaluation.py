@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ordergrad.estimators import value
 from ordergrad.evaluate.rewards import Reward, rewards_of
+from ordergrad.runs.folder import replacing
 from ordergrad.runs.statistics import confidence_interval, powers_of_two
 
 __all__ = ["Evaluation", "Measure", "evaluate", "lead", "measures", "read_evaluation", "write_evaluation"]
@@ -69,7 +70,7 @@ def evaluate(
         seed: Of the sampling.
 
     Raises:
-        ValueError: The reward function returned something else than one finite number or None for each completion.
+        ValueError: The reward function returned anything but one finite number or None for each completion.
     """
     from ordergrad.evaluate.sampling import sample
     from ordergrad.evaluate.vllm_sampling import sample_with_vllm
@@ -168,11 +169,8 @@ def lead(ours: Measure, theirs: Measure) -> Measure:
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
     """Write every completion as a line of JSON, in the form of a reward log that `ordergrad score` reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in _lines(evaluation))
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.writelines(f"{json.dumps(row)}\n".encode() for row in _lines(evaluation))
 
 
 def _lines(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

@@ -66,7 +66,7 @@ def load_engine(name: str) -> tuple[Any, Any]:
 
 
 def load_tokenizer(name: str) -> Any:
-    """Return the tokenizer of a model, padding on the left, by the end-of-sequence token where it has no other."""
+    """Return the tokenizer of a model, padding on the left; its padding token is the end of sequence if it has none."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")

@@ -38,7 +38,7 @@ def rewards_of(
         columns: The other columns of the data, one entry for each completion.
 
     Raises:
-        ValueError: The function returned another number of rewards, or infinities.
+        ValueError: The function returned a wrong number of rewards, or infinities.
 
     Example:
         >>> async def length(completions, **_):

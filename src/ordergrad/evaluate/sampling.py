@@ -251,7 +251,7 @@ def _until_end(ids: list[int], ends: Sequence[int]) -> list[int]:
 
 
 class StopsAt(StoppingCriteria):
-    """Ends the sequences of one call of `generate` after one of some strings, whatever the tokenizer's vocabulary.
+    """Ends each sequence of one call of `generate` after any of some strings; works with every tokenizer.
 
     Args:
         tokenizer: Turns the end of a sequence into text.

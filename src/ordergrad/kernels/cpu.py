@@ -33,8 +33,6 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["Layout", "Scans", "compiler_lock", "default_threads", "scan_groups", "scan_ragged"]
-
 Array = NDArray[Any]
 
 LANES = 32

@@ -18,8 +18,6 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["IN_A_THREAD", "LARGEST", "scan_groups", "scan_ragged"]
-
 Array = Any
 
 IN_A_THREAD = 32

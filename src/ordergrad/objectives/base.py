@@ -1,4 +1,4 @@
-"""What all objectives are: weighted sums of elementary ones, and elementary ones by kind."""
+"""The base classes: an objective is a weighted sum of elementary ones, which are fixed, counting or level."""
 
 import math
 from collections import defaultdict

@@ -1,1 +1,1 @@
-"""Tables, drawings and figures of objectives and runs."""
+"""`ordergrad report` and `ordergrad explain`: pages about runs and about objectives."""

@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "Weighed",
-    "distribution",
-    "k_curves",
-    "metric_curves",
-    "quantiles",
-    "quantiles_of",
-    "resampled",
-    "step_curves",
-]
-
 Array = NDArray[Any]
 Weighed = tuple[Objective, int]
 """An objective, and the comparison size of its levels without @K."""

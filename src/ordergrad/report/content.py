@@ -1,4 +1,4 @@
-"""What a report consists of: sections with charts and tables."""
+"""The parts of a report: sections with charts and tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,6 @@ from ordergrad.runs.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["Chart", "Section"]
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,6 @@ from ordergrad.objectives import Elementary, Level, Objective
 from ordergrad.spec import parse
 from ordergrad.weights import level_note, open_k, rank_weights, sample_weights, spectrum
 
-__all__ = [
-    "Explanation",
-    "compare",
-    "draw",
-    "explain",
-    "population_spectrum",
-    "save_comparison",
-    "save_figure",
-    "shares",
-    "spark",
-]
-
 Array = NDArray[np.float64]
 _LARGEST = 10_000
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -3,8 +3,6 @@
 from importlib import resources
 from urllib.parse import urlencode
 
-__all__ = ["fragment", "page", "state"]
-
 
 def fragment() -> str:
     """Return the HTML of the page's inside, with its style and scripts."""

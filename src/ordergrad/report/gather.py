@@ -1,7 +1,7 @@
 """The folders of runs, read into the sections of a report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,32 @@ from ordergrad.runs.errors import UserError
 from ordergrad.runs.tables import Table, text
 from ordergrad.train import llm_results, rl_results
 
-__all__ = ["Run", "Source", "open_run", "sections", "side_by_side"]
-
 _CONFIG = "config.json"
 _HINT = "give the folder that `ordergrad train` or `ordergrad score` wrote (its --out)"
-Loaded = rl_results.Policies | llm_results.Models | score_section.Logs
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the runs of one command are read and shown.
+
+    Attributes:
+        load: Reads the content of a folder.
+        together: Joins the contents of several.
+        section: Returns the section of a content.
+        shared: The settings that runs must share to be joined.
+    """
+
+    load: Callable[[Path, Mapping[str, Any]], Any]
+    together: Callable[[Mapping[str, Any]], Any]
+    section: Callable[[str, Any, str | None], Section]
+    shared: tuple[str, ...] = ()
+
+
+_KINDS = {
+    "train rl": Kind(rl_results.load, rl_results.together, rl_section.section, rl_results.SHARED),
+    "train llm": Kind(llm_results.load, llm_results.together, llm_section.section, llm_results.SHARED),
+    "score": Kind(score_section.load, score_section.together, score_section.section),
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +69,7 @@ class Run:
 
     folder: Path
     source: Source
-    content: Loaded
+    content: Any
 
 
 def open_run(folder: Path) -> Run:
@@ -61,7 +82,7 @@ def open_run(folder: Path) -> Run:
         raise UserError(f"{folder} is not a folder; {_HINT}")
     config = folder / _CONFIG
     if not config.exists():
-        raise UserError(f"{folder} is not the folder of a run, for it has no {_CONFIG}; {_HINT}")
+        raise UserError(f"{folder} is not the folder of a run: it has no {_CONFIG}; {_HINT}")
     try:
         content = json.loads(config.read_text())
         settings, versions = dict(content["settings"]), dict(content["versions"])
@@ -70,11 +91,10 @@ def open_run(folder: Path) -> Run:
         raise UserError(
             f"{config} is not the configuration of a run ({type(error).__name__}: {error}); {_HINT}"
         ) from error
-    loaders = {"train rl": rl_results.load, "train llm": llm_results.load, "score": score_section.load}
-    if kind not in loaders:
-        raise UserError(f"{config} is of the kind {kind!r}; known are {', '.join(loaders)}")
+    if kind not in _KINDS:
+        raise UserError(f"{config} is of the kind {kind!r}; known are {', '.join(_KINDS)}")
     try:
-        loaded = loaders[kind](folder, settings)
+        loaded = _KINDS[kind].load(folder, settings)
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -89,7 +109,9 @@ def sections(runs: Mapping[str, Run]) -> list[Section]:
         group = {name: run for name, run in runs.items() if run.source.kind == kind}
         if len(group) > 1:
             found += _together(group)
-    return found + [_section(name, run.content, run.source.command) for name, run in runs.items()]
+    return found + [
+        _KINDS[run.source.kind].section(name, run.content, run.source.command) for name, run in runs.items()
+    ]
 
 
 def side_by_side(runs: Mapping[str, Run]) -> list[Table]:
@@ -131,35 +153,14 @@ def _differing(by_run: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, s
 
 
 def _together(group: Mapping[str, Run]) -> Sequence[Section]:
-    contents = {name: run.content for name, run in group.items()}
-    title = "Together: " + ", ".join(group)
-    apart = _differences([run.source for run in group.values()])
+    sources = [run.source for run in group.values()]
+    title, kind = "Together: " + ", ".join(group), _KINDS[sources[0].kind]
+    found = {key: dict.fromkeys(_text(source.settings.get(key)) for source in sources) for key in kind.shared}
+    apart = [f"{key} ({', '.join(values)})" for key, values in found.items() if len(values) > 1]
     if apart:
         note = f"Not drawn together: these runs differ in {'; '.join(apart)}. Each has a section of its own."
         return [Section(title, "not drawn in one picture", (note,))]
-    joined: Loaded
-    if all(isinstance(content, rl_results.Policies) for content in contents.values()):
-        joined = rl_results.together({n: c for n, c in contents.items() if isinstance(c, rl_results.Policies)})
-    elif all(isinstance(content, llm_results.Models) for content in contents.values()):
-        joined = llm_results.together({n: c for n, c in contents.items() if isinstance(c, llm_results.Models)})
-    else:
-        joined = score_section.together({n: c for n, c in contents.items() if isinstance(c, score_section.Logs)})
-    return [_section(title, joined, None)]
-
-
-def _differences(sources: Sequence[Source]) -> list[str]:
-    """Return the settings that runs of one kind must share and do not, with what each has."""
-    shared = {"train rl": rl_results.SHARED, "train llm": llm_results.SHARED}.get(sources[0].kind, ())
-    found = {key: dict.fromkeys(_text(source.settings.get(key)) for source in sources) for key in shared}
-    return [f"{key} ({', '.join(values)})" for key, values in found.items() if len(values) > 1]
-
-
-def _section(title: str, content: Loaded, command: str | None) -> Section:
-    if isinstance(content, rl_results.Policies):
-        return rl_section.section(title, content, command)
-    if isinstance(content, llm_results.Models):
-        return llm_section.section(title, content, command)
-    return score_section.section(title, content, command)
+    return [kind.section(title, kind.together({name: run.content for name, run in group.items()}), None)]
 
 
 def _text(value: Any) -> str:

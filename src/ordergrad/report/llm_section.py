@@ -13,8 +13,6 @@ from ordergrad.spec import parse
 from ordergrad.train.llm_results import Models, objective_table, pass_table
 from ordergrad.weights import open_k
 
-__all__ = ["section"]
-
 Array = NDArray[Any]
 _CURVES = {
     "reward": "reward",

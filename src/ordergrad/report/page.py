@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ordergrad.report.content import Chart, Section
+from ordergrad.runs.folder import replacing
 from ordergrad.runs.plots import COLOURS, DASHES
 from ordergrad.runs.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["Picture", "inline_svg", "render", "write"]
 
 _INK, _GRID, _AXIS = "#000000", "#b0b0b0", "#777777"
 
@@ -134,21 +133,13 @@ def _slug(text: str) -> str:
     return re.sub(r"[^\w.@]+", "-", text).strip("-").lower()[:40]
 
 
-def write(page: str, pictures: Sequence[Picture], out: Path, *, overwrite: bool) -> Path:
-    """Write a page and its pictures; return the folder of the pictures, which is called after the page.
-
-    Raises:
-        FileExistsError: A file exists and `overwrite` is false.
-    """
+def write(page: str, pictures: Sequence[Picture], out: Path) -> Path:
+    """Write a page and its pictures; return the folder of the pictures, which is named after the page."""
     folder = out.with_name(out.stem + "-figures")
-    for path in (out, folder):
-        if path.exists() and not overwrite:
-            raise FileExistsError(str(path))
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
         (folder / f"{picture.name}.png").write_bytes(picture.png)
         (folder / f"{picture.name}.csv").write_text(picture.csv)
-    temporary = out.with_name(out.name + ".part")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(out)
+    with replacing(out) as file:
+        file.write(page.encode())
     return folder

@@ -10,8 +10,6 @@ from ordergrad.spec import parse
 from ordergrad.train.rl_results import Policies, value_table
 from ordergrad.weights import open_k
 
-__all__ = ["section"]
-
 
 def section(title: str, policies: Policies, command: str | None) -> Section:
     """Return the section of a report."""

@@ -25,8 +25,6 @@ from ordergrad.score.tables import (
 from ordergrad.spec import parse
 from ordergrad.weights import open_k
 
-__all__ = ["Logs", "load", "section", "together"]
-
 Array = NDArray[Any]
 Row = Mapping[str, Any]
 _STEPS = 20

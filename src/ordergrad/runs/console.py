@@ -19,21 +19,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import METRICS, is_full_disk, last_line, run_folder
-from ordergrad.runs.parallel import Run, default_jobs, interruptible, train_all
+from ordergrad.runs.parallel import Run, ShouldStop, default_jobs, interruptible, train_all
 
-__all__ = [
-    "Stopped",
-    "chosen_jobs",
-    "ending_resumable",
-    "handling_errors",
-    "leaving_stdout",
-    "need_packages",
-    "plain",
-    "reading_bars",
-    "train_under_progress",
-]
-
-Prepare = Callable[[Callable[[int], None], Callable[[], bool]], bool]
+Prepare = Callable[[Callable[[int], None], ShouldStop], bool]
 """Runs with (report, stop), reports its steps, and returns whether it has finished."""
 
 

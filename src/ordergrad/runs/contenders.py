@@ -1,4 +1,4 @@
-"""What the folder of a command holds of each objective that was trained: evaluations, metrics, and what is missing."""
+"""The runs in the folder of a command, by objective: evaluations, metrics, and what is missing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.statistics import metric_columns
 
-__all__ = ["Contender", "common_settings", "pooled", "read_contender", "side_by_side"]
+GRPO = "grpo"
+"""Instead of an objective: GRPO as TRL ships it, to compare with."""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ import codecs
 import io
 from typing import Any
 
-__all__ = ["spell_out"]
-
 _BARS = dict(zip("▁▂▃▄▅▆▇█", "_..::=##", strict=True))
 _SPELLED = _BARS | {
     "√": "sqrt ",

@@ -1,6 +1,4 @@
-"""The error of every command."""
-
-__all__ = ["UserError"]
+"""The error that commands report as a message instead of a traceback."""
 
 
 class UserError(ValueError):

@@ -24,7 +24,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from importlib import metadata
@@ -36,28 +36,6 @@ from numpy.typing import NDArray
 
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import defaults_of
-
-__all__ = [
-    "CHECKPOINT",
-    "EVALUATION",
-    "METRICS",
-    "append_metrics",
-    "is_full_disk",
-    "last_line",
-    "made_once",
-    "open_folder",
-    "provenance",
-    "read_checkpoint",
-    "read_metrics",
-    "read_settings",
-    "replacing",
-    "run_folder",
-    "trim_metrics",
-    "write_checkpoint",
-    "write_csv",
-    "write_json",
-    "write_rows",
-]
 
 Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
@@ -213,15 +191,6 @@ def write_json(path: Path, content: Any) -> None:
         file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
-def made_once(path: Path, make: Callable[[], Any]) -> Any:
-    """Return the JSON content of a file; compute and write it if it does not exist."""
-    if not path.exists():
-        content = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, content)
-    return json.loads(path.read_text())
-
-
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table by replacing the file atomically."""
     with replacing(path) as file:
@@ -312,7 +281,7 @@ def _versions() -> dict[str, str]:
 
 @contextmanager
 def replacing(path: Path) -> Generator[io.BufferedWriter]:
-    """Give a file that takes the place of another one once all of it is on the disk, and leaves nothing otherwise."""
+    """Open a file that replaces another one once all of it is on the disk, and leaves nothing otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     try:
@@ -327,7 +296,7 @@ def replacing(path: Path) -> Generator[io.BufferedWriter]:
 
 @contextmanager
 def _naming(path: Path) -> Generator[None]:
-    """Name the file in errors of writing to it, which do not."""
+    """Add the name of the file to errors of writing to it."""
     try:
         yield
     except OSError as error:

@@ -15,9 +15,11 @@ from typing import Any
 
 from ordergrad.runs.folder import METRICS, last_line, run_folder
 
-__all__ = ["Run", "default_jobs", "interruptible", "train_all"]
-
-Run = Callable[[str, int, Path, Callable[[], bool], Callable[[dict[str, Any]], None]], bool]
+ShouldStop = Callable[[], bool]
+"""Called after each update of a run; if true, the run ends with a checkpoint."""
+Report = Callable[[dict[str, Any]], None]
+"""Called with each new row of metrics of a run."""
+Run = Callable[[str, int, Path, ShouldStop, Report], bool]
 """Trains and evaluates (objective, seed, folder, stop, report) and returns whether it has finished; picklable."""
 Update = Callable[[str, int, dict[str, Any]], None]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -20,29 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLOURS",
-    "DASHES",
-    "draw_curve",
-    "draw_histogram",
-    "draw_metric",
-    "draw_pass_curves",
-    "draw_quantiles",
-    "learning_curves",
-    "new_figure",
-    "on_one_grid",
-    "pass_curves",
-    "return_distributions",
-    "save",
-    "spectra",
-    "style",
-    "tidy",
-]
-
 Array = NDArray[Any]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ((), (5, 1.5), (1.5, 1.2), (6, 1.5, 1.5, 1.5))
 """Lengths of dashes and gaps, in line widths."""
+
+_BINS = 40
 
 
 def return_distributions(returns: Mapping[str, Array], title: str = "") -> "Figure":
@@ -122,11 +105,11 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(file, format=path.suffix[1:])
 
 
-def draw_histogram(axis: "Axes", samples: Mapping[str, Array], bins: int = 40) -> tuple[Array, dict[str, Array]]:
+def draw_histogram(axis: "Axes", samples: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
     """Draw histograms on common bins; return the bins' edges and for each sample the share of its values in them."""
     finite = {name: values[np.isfinite(values)] for name, values in samples.items()}
     everything = np.concatenate(list(finite.values()))
-    edges = np.histogram_bin_edges(everything, bins=bins) if len(everything) else np.linspace(0, 1, bins + 1)
+    edges = np.histogram_bin_edges(everything, bins=_BINS) if len(everything) else np.linspace(0, 1, _BINS + 1)
     shares: dict[str, Array] = {}
     for index, (name, values) in enumerate(finite.items()):
         colour, dash = style(index)

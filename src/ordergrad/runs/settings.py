@@ -16,19 +16,6 @@ from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_h
 
 from ordergrad.runs.errors import UserError
 
-__all__ = [
-    "POSITIVE",
-    "Check",
-    "Setting",
-    "at_least",
-    "check_settings",
-    "defaults_of",
-    "finite",
-    "restored",
-    "settings_of",
-    "within",
-]
-
 Settings = TypeVar("Settings")
 
 

@@ -14,19 +14,6 @@ from ordergrad.estimators import value, value_and_error
 from ordergrad.spec import parse
 from ordergrad.weights import smallest_group
 
-__all__ = [
-    "Value",
-    "confidence_interval",
-    "interval",
-    "metric_columns",
-    "pass_at",
-    "pass_at_k",
-    "powers_of_two",
-    "read_returns",
-    "read_successes",
-    "values_of",
-]
-
 Array = NDArray[Any]
 
 

@@ -9,23 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-__all__ = [
-    "Cell",
-    "Column",
-    "Row",
-    "Table",
-    "count",
-    "decimals",
-    "estimate",
-    "estimate_text",
-    "interval",
-    "json_values",
-    "number",
-    "number_text",
-    "percent",
-    "text",
-]
-
 Row = dict[str, Any]
 Marks = Literal["", "best of row", "best of column", "differences"]
 UNKNOWN = "–"
@@ -193,42 +176,39 @@ def _highest(values: Sequence[float | str | None]) -> list[bool]:
     return [best is not None and value == best for value in values]
 
 
-def _order(key: str) -> Callable[[Row], float | str | None]:
-    return lambda row: row.get(key)
+def _column(key: str, heading: str | None, note: str, show: Callable[[Any], str], numeric: bool = True) -> Column:
+    """Return a column whose cells show the value of a key."""
+
+    def shown(row: Row) -> str:
+        return UNKNOWN if row.get(key) is None else show(row[key])
+
+    return Column(key, key if heading is None else heading, shown, numeric, note, lambda row: row.get(key))
 
 
 def text(key: str, heading: str | None = None, note: str = "") -> Column:
     """Return a column of text."""
-    show: Callable[[Row], str] = lambda row: UNKNOWN if row.get(key) is None else str(row[key])  # noqa: E731
-    return Column(key, key if heading is None else heading, show, False, note, _order(key))
+    return _column(key, heading, note, str, numeric=False)
 
 
 def number(key: str, heading: str | None = None, note: str = "", digits: int = 4, sign: str = "") -> Column:
     """Return a column of numbers; a sign of ``+`` shows it for positive ones too."""
-    show: Callable[[Row], str] = lambda row: number_text(row.get(key), digits, sign)  # noqa: E731
-    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+    return _column(key, heading, note, lambda value: number_text(value, digits, sign))
 
 
 def decimals(key: str, heading: str | None = None, note: str = "", digits: int = 4, sign: str = "") -> Column:
     """Return a column of numbers with a fixed number of decimals, zero without a minus."""
-
-    def show(row: Row) -> str:
-        value = row.get(key)
-        return UNKNOWN if value is None or math.isnan(value) else f"{round(value, digits) + 0:{sign}.{digits}f}"
-
-    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+    form = f"{{:{sign}.{digits}f}}"
+    return _column(key, heading, note, lambda x: UNKNOWN if math.isnan(x) else form.format(round(x, digits) + 0))
 
 
 def count(key: str, heading: str | None = None, note: str = "") -> Column:
     """Return a column of whole numbers, all of their digits shown."""
-    show: Callable[[Row], str] = lambda row: UNKNOWN if row.get(key) is None else f"{row[key]:,}"  # noqa: E731
-    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+    return _column(key, heading, note, "{:,}".format)
 
 
 def percent(key: str, heading: str | None = None, note: str = "") -> Column:
     """Return a column of shares, in percent."""
-    show: Callable[[Row], str] = lambda row: UNKNOWN if row.get(key) is None else f"{row[key] + 0:.1%}"  # noqa: E731
-    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+    return _column(key, heading, note, lambda value: f"{value + 0:.1%}")
 
 
 def estimate(key: str, heading: str | None = None, note: str = "", digits: int = 4, scale: float = 1.0) -> Column:
@@ -238,7 +218,7 @@ def estimate(key: str, heading: str | None = None, note: str = "", digits: int =
         middle, low, high = (None if row.get(k) is None else scale * row[k] for k in (key, "low", "high"))
         return UNKNOWN if middle is None else estimate_text(middle, low, high, digits)
 
-    return Column(key, key if heading is None else heading, show, True, note, _order(key))
+    return replace(_column(key, heading, note, str), show=show)
 
 
 def interval(heading: str, note: str = "") -> Column:
@@ -248,7 +228,7 @@ def interval(heading: str, note: str = "") -> Column:
         low, high = row.get("low"), row.get("high")
         return UNKNOWN if low is None else f"[{number_text(low, 3)}, {number_text(high, 3)}]"
 
-    return Column("low", heading, show, True, note, _order("low"))
+    return replace(_column("low", heading, note, str), show=show)
 
 
 def number_text(value: float | None, digits: int = 4, sign: str = "") -> str:

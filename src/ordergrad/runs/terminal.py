@@ -10,8 +10,6 @@ from rich.text import Text
 
 from ordergrad.runs.tables import Table
 
-__all__ = ["show_table"]
-
 _BREAK = re.compile(r"(?<=\s)|(?<=[\w)][+-])(?<![\d.]e[+-])(?=[\w.(])")
 """Where text may continue on the next line: after a space, or after the operator between two terms of an objective."""
 

@@ -1,4 +1,4 @@
-"""Which columns of a log hold what: names, sums, nested fields and conditions, resolved against what a file has."""
+"""The columns of a log: names, sums, nested fields and conditions, resolved against those of a file."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -10,8 +10,6 @@ from typing import Literal
 
 from ordergrad.runs.errors import UserError
 from ordergrad.score.files import Head
-
-__all__ = ["Columns", "Lists", "Path", "Roles", "resolve", "split_sum"]
 
 Path = tuple[str, ...]
 """A column, and the keys that lead to a field of its objects."""
@@ -49,7 +47,7 @@ class Columns:
     format: str | None = None
 
     def text(self) -> str:
-        """Return which column is what, in words.
+        """Describe the columns in words.
 
         Example:
             >>> Columns("input", "score", step="step").text()
@@ -104,7 +102,7 @@ def resolve(columns: Columns, head: Head) -> Roles:
     """Find columns in a file.
 
     Raises:
-        UserError: One is not there; the message has what is.
+        UserError: A column is missing; the message lists those that exist.
     """
     paths: dict[str, Path] = {}
     if columns.group is not None:

@@ -12,8 +12,6 @@ from ordergrad.score.summary import Summary
 from ordergrad.spec import parse
 from ordergrad.weights import open_k
 
-__all__ = ["common_k", "compare", "compare_logs", "mixed_sizes"]
-
 Array = NDArray[Any]
 
 
@@ -41,7 +39,7 @@ def compare_logs(
     `common_k`, and the rows name it.
 
     Args:
-        summaries: What the logs say, their groups kept.
+        summaries: The summaries of the logs, with their groups kept.
         again: Reads them again for other objectives; called if groups differ in size.
     """
     k = common_k(summaries)

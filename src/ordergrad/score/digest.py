@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Digest", "levels"]
-
 Array = NDArray[Any]
 _POINTS = 1 << 18
 _PENDING = 1 << 22

@@ -27,37 +27,9 @@ import polars as pl
 
 from ordergrad.runs.errors import UserError
 
-__all__ = [
-    "SUFFIXES",
-    "Dialect",
-    "Head",
-    "Kind",
-    "decoded",
-    "dialect",
-    "head",
-    "json_object",
-    "open_text",
-    "spooled",
-    "suffix_of",
-]
-
 Kind = Literal["parquet", "csv", "lines", "document", "numpy", "zip"]
-SUFFIXES = (
-    ".jsonl",
-    ".ndjson",
-    ".json",
-    ".csv",
-    ".tsv",
-    ".parquet",
-    ".npy",
-    ".npz",
-    ".eval",
-    ".gz",
-    ".zst",
-    ".bz2",
-    ".xz",
-)
 _COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".npy", ".npz", ".eval", *_COMPRESSED)
 _MAGIC: tuple[tuple[bytes, Callable[[IO[bytes]], IO[bytes]]], ...] = (
     (b"\x1f\x8b", lambda stream: cast("IO[bytes]", gzip.GzipFile(fileobj=stream))),
     (b"BZh", lambda stream: cast("IO[bytes]", bz2.BZ2File(stream))),

@@ -1,4 +1,4 @@
-"""What a colleague would say after reading a log: findings in words, each with its numbers and what to do.
+"""Findings on a log in words, each with its numbers and what to do.
 
 A finding is made only where it holds beyond the 95% interval of its number.
 """
@@ -9,8 +9,6 @@ from typing import Any
 
 from ordergrad.runs.tables import number_text
 from ordergrad.score.trend import fall_of
-
-__all__ = ["Finding", "findings"]
 
 Row = Mapping[str, Any]
 _NOTABLE, _WASTED, _GAP = 0.05, 0.5, 0.05

@@ -69,8 +69,6 @@ from ordergrad.score.findings import findings
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
 
-__all__ = ["check_folder", "results_of", "write_score"]
-
 _TABLES = (
     *("values", "signal", "outcomes", "curves", "tails", "quantiles"),
     *("steps", "entropy", "generated", "formats"),

@@ -19,8 +19,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-__all__ = ["Groups", "ScatteredError", "contiguous", "fingerprints", "partitioned"]
-
 Array = NDArray[Any]
 _PARTS = 64
 _OPTIONAL = ("weight", "step", "unit", "position", "length", "format")
@@ -70,7 +68,7 @@ def contiguous(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
         frames: The rows: ``key0``, ``key1``, ``reward`` and the optional columns that exist.
 
     Raises:
-        ScatteredError: They do not; some groups may have been yielded already.
+        ScatteredError: A group is not contiguous; some groups may have been yielded already.
     """
     pending: list[pl.DataFrame] = []
     seen: list[Array] = []
@@ -102,14 +100,13 @@ def contiguous(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
         yield groups
 
 
-def partitioned(frames: Iterable[pl.DataFrame], folder: Path | None = None) -> Iterator[Groups]:
+def partitioned(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
     """Yield the groups of rows in any order, through temporary files; rows keep their order within a group.
 
     Args:
         frames: As for `contiguous`.
-        folder: Where to make a temporary folder; by default where the system does (``TMPDIR``).
     """
-    with tempfile.TemporaryDirectory(prefix="ordergrad-", dir=folder) as place, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="ordergrad-") as place, ExitStack() as stack:
         files = [stack.enter_context((Path(place) / f"{part}.bin").open("w+b")) for part in range(_PARTS)]
         dtype = np.dtype([])
         for frame in frames:

@@ -31,10 +31,7 @@ from ordergrad.runs.statistics import powers_of_two
 from ordergrad.spec import parse
 from ordergrad.weights import Baseline, Quantity, Scan, scan, smallest_group
 
-__all__ = ["GRPO", "GroupScores", "advantages_of", "by_size", "outcome_entropy", "powers", "score_groups"]
-
 Array = NDArray[Any]
-GRPO = "grpo"
 _GRPO_EPSILON = 1e-4
 _CELLS, _CACHED, _LARGEST_K = 1 << 22, 4096, 1024
 

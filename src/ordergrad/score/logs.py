@@ -25,8 +25,6 @@ with extra("score"):
     from ordergrad.score.opening import Log
     from ordergrad.score.reading import BrokenRows, read
 
-__all__ = ["Reading", "RowStore", "read_log", "score_log", "write_advantages"]
-
 Array = NDArray[Any]
 Result = TypeVar("Result")
 
@@ -63,9 +61,9 @@ class RowStore:
         array([nan,  1., nan,  3., nan])
     """
 
-    def __init__(self, width: int, folder: Path | None = None) -> None:
+    def __init__(self, width: int) -> None:
         self.width = width
-        self._file = tempfile.TemporaryFile(prefix="ordergrad-", dir=folder)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(prefix="ordergrad-")  # noqa: SIM115
         self._rows = 0
 
     def __enter__(self) -> Self:

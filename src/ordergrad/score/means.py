@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 
 from ordergrad.intervals import influence_interval
 
-__all__ = ["Estimate", "Means", "Moments", "Shares", "bounded_interval"]
-
 Array = NDArray[Any]
 _KEPT = 1 << 16
 
@@ -262,9 +260,8 @@ def bounded_interval(
     rewards: int,
     bounds: tuple[float, float],
     freedom: float | None = None,
-    level: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the interval of a mean of values that lie between two bounds.
+    """Return the 95% interval of a mean of values that lie between two bounds.
 
     Args:
         value: The mean.
@@ -273,7 +270,6 @@ def bounded_interval(
         rewards: The number of rewards behind it: more independent tries there cannot be.
         bounds: The lowest and the highest value.
         freedom: Degrees of freedom of the error; default one less than `units`.
-        level: The confidence level.
 
     Example:
         >>> low, high = bounded_interval(0.0, 0.0, 40, 320, (0.0, 1.0))
@@ -283,7 +279,7 @@ def bounded_interval(
     from scipy.special import betaincinv, stdtrit
 
     a, b = bounds
-    p, side = min(max((value - a) / (b - a), 0.0), 1.0), (1 - level) / 2
+    p, side = min(max((value - a) / (b - a), 0.0), 1.0), 0.025
     if p in (0.0, 1.0):
         n = float(units)
     elif error > 0 and units > 1:

@@ -7,12 +7,10 @@ from pathlib import Path
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns, Roles, resolve, split_sum
 from ordergrad.score.files import SUFFIXES, Head, head, spooled, suffix_of
-from ordergrad.score.formats import (
-    NoLogError,
-    Plan,
+from ordergrad.score.formats import NoLogError, Plan, recognise
+from ordergrad.score.formats.tables import (
     default_step,
     load_rows,
-    recognise,
     unknown,
     usual_format,
     usual_group,
@@ -21,8 +19,6 @@ from ordergrad.score.formats import (
 )
 from ordergrad.score.reading import Load
 from ordergrad.score.settings import LogSettings, ScoreSettings
-
-__all__ = ["Log", "log_files", "open_log", "open_logs", "table_of"]
 
 _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
@@ -37,8 +33,8 @@ class Log:
         columns: The names of their columns.
         roles: The columns of each file.
         tool: What wrote it.
-        load: Makes a table of a file that is none.
-        note: What else the reader of its numbers must know.
+        load: Turns a file that is not a table into one.
+        note: What else a reader of its numbers should know.
     """
 
     name: str
@@ -60,7 +56,7 @@ def open_logs(arguments: Sequence[str], settings: LogSettings) -> list[Log]:
     """Return the logs that a command names, their files and columns checked.
 
     Raises:
-        UserError: A file cannot be read, is no log or lacks a column, or a log is named twice.
+        UserError: A file cannot be read, is not a log or lacks a column, or a log is named twice.
     """
     if len(set(arguments)) < len(arguments):
         raise UserError("each log may be given once")
@@ -75,10 +71,10 @@ def open_logs(arguments: Sequence[str], settings: LogSettings) -> list[Log]:
 def log_files(argument: str) -> list[Path]:
     """Return the files of a log: a file, the logs in a folder, all files that match a pattern, or standard input (-).
 
-    In a folder with logs of a tool that is known, those alone count.
+    If a folder holds logs of a known tool, only those are taken.
 
     Raises:
-        UserError: There is none, or the folder has logs of several tools.
+        UserError: No file was found, or the folder has logs of several tools.
     """
     path = Path(argument)
     if argument == "-":
@@ -167,7 +163,7 @@ def _plan(file: Path, settings: LogSettings) -> tuple[Head, Plan]:
 
 
 def _asked(columns: Columns, table: Head, settings: LogSettings) -> Columns:
-    """Return the columns with what was asked for in place of what was recognised."""
+    """Return the recognised columns, overridden by those that were asked for."""
     if settings.ungrouped:
         columns = replace(columns, group=None, step=None)
     elif settings.group is not None:
@@ -211,7 +207,7 @@ def open_log(name: str, files: Sequence[Path], columns: Columns, plan: Plan | No
 
 
 def table_of(file: Path, load: Load | None) -> Head:
-    """Return the beginning of a file as the table that it is read as."""
+    """Return the head of the table that a file is read as."""
     if load is None:
         return head(file)
     frame = load(file)

@@ -22,8 +22,6 @@ from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Path as ColumnPath
 from ordergrad.score.files import Dialect, decoded, dialect, json_object
 
-__all__ = ["Parsed", "parse_csv", "parse_frame", "parse_jsonl", "parse_parquet"]
-
 _BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
 Paths = dict[str, ColumnPath]
 
@@ -73,7 +71,7 @@ def _parse_lazy(lazy: pl.LazyFrame, roles: Paths, total: int) -> Iterator[Parsed
 
 
 def _at(path: ColumnPath, schema: Mapping[str, Any] | None = None) -> pl.Expr:
-    """Return a column, or a field of its objects, be they structs or JSON text."""
+    """Return a column, or a field of its objects, structs or JSON text."""
     column, *keys = path
     expression, kind = pl.col(column), None if schema is None else schema[column]
     for i, key in enumerate(keys):

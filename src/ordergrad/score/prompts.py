@@ -19,8 +19,6 @@ from ordergrad.score.logs import Log
 from ordergrad.score.opening import table_of
 from ordergrad.score.reading import BrokenRows, read
 
-__all__ = ["group_size", "prompt_rows", "write_prompts"]
-
 _SIZES, _MIXED, _ENOUGH = (2, 4, 8, 16, 32, 64, 128, 256), 0.9, 8
 _SEPARATOR = "\x1f"
 _OWN = ("samples", "mean", "sd", "successes", "action", "group_size")

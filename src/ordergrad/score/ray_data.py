@@ -24,9 +24,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ordergrad.runs.contenders import GRPO
 from ordergrad.score.columns import Roles
 from ordergrad.score.digest import Digest
-from ordergrad.score.groups import GRPO, GroupScores, powers, score_groups
+from ordergrad.score.groups import GroupScores, powers, score_groups
 from ordergrad.score.means import Moments
 from ordergrad.score.summary import Summary
 from ordergrad.score.values import usable

@@ -19,8 +19,6 @@ from ordergrad.score.files import head
 from ordergrad.score.parsing import Parsed, parse_csv, parse_frame, parse_jsonl, parse_parquet
 from ordergrad.score.values import usable
 
-__all__ = ["BrokenRow", "BrokenRows", "Load", "Piece", "read"]
-
 Load = Callable[[Path], pl.DataFrame]
 _LISTED, _KEPT = 10, 1000
 
@@ -102,8 +100,8 @@ def read(file: Path, roles: Roles, problems: BrokenRows, load: Load | None = Non
     Args:
         file: The file.
         roles: Its columns.
-        problems: Takes note of the rows that cannot be used.
-        load: Makes a table of a file that is none.
+        problems: Collects the rows that cannot be used.
+        load: Turns a file that is not a table into one.
 
     Raises:
         UserError: The file cannot be read, a column has an unusable type, or rows are broken and not skipped.
@@ -122,7 +120,7 @@ def _parsed(file: Path, roles: Roles, load: Load | None) -> Iterator[Parsed]:
 
 
 def _piece(raw: Parsed, file: Path, roles: Roles, problems: BrokenRows) -> Piece:
-    """Return what can be used of parsed rows, and take note of what cannot."""
+    """Return the usable ones of parsed rows, and record the others."""
     frame = raw.frame.with_row_index("row")
     good, reasons, masked = usable(frame, roles, str(file))
     broken = reasons.is_not_null()

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 from ordergrad.runs.settings import Setting, finite
 from ordergrad.weights import Baseline
 
-__all__ = ["LogSettings", "ScoreSettings"]
-
 
 @dataclass(frozen=True)
 class LogSettings:

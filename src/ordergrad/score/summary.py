@@ -1,4 +1,4 @@
-"""Running totals over the groups of a log, and their tables."""
+"""Running totals over the groups of a log, and the rows of ``results.json`` made from them."""
 
 import math
 from collections import Counter
@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from ordergrad.estimators import value_and_error
 from ordergrad.exact import value
 from ordergrad.intervals import interval
+from ordergrad.runs.contenders import GRPO
 from ordergrad.runs.statistics import confidence_interval
 from ordergrad.score.digest import Digest, levels
-from ordergrad.score.groups import GRPO, GroupScores, outcome_entropy, score_groups
+from ordergrad.score.groups import GroupScores, outcome_entropy, score_groups
 from ordergrad.score.means import Estimate, Means, Moments, Shares, bounded_interval
 from ordergrad.spec import parse
 from ordergrad.weights import sample_weights, smallest_group
-
-__all__ = ["CURVES", "Summary"]
 
 Array = NDArray[Any]
 _WIDEST = 32

@@ -7,18 +7,6 @@ from ordergrad.runs.tables import Row, Table, count, estimate, interval, number,
 from ordergrad.score.comparison import mixed_sizes
 from ordergrad.spec import parse
 
-__all__ = [
-    "comparison_table",
-    "curve_table",
-    "findings_table",
-    "log_table",
-    "notes_of",
-    "objective_table",
-    "step_table",
-    "tail_table",
-    "value_table",
-]
-
 Results = Mapping[str, Any]
 CURVE_NAMES = {"pass": "pass@k", "all": "pass^k", "max": "max@k"}
 
@@ -90,12 +78,6 @@ def curve_table(results: Results) -> Table:
             "± half of the 95% interval"
         )
     return Table(title, (count("k"), text("column"), estimate("value")), rows).pivot("k", "column", "value")
-
-
-def findings_table(results: Results) -> Table:
-    """Return the findings on the logs."""
-    columns = (text("log"), text("text", "finding"), text("advice", "what to do"))
-    return Table("Findings", columns, tuple(results.get("findings", ())))
 
 
 def step_table(results: Results, last: int | None = None, objectives: int | None = None) -> Table:

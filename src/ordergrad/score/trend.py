@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Fall", "fall_of"]
-
 _FEWEST = 6
 
 

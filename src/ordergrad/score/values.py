@@ -1,4 +1,4 @@
-"""What the cells of a log say: numbers, words for passed and failed, percentages, lists, conditions."""
+"""Values of the cells of a log: numbers, words for passed and failed, percentages, lists, conditions."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -11,8 +11,6 @@ import polars as pl
 
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Roles
-
-__all__ = ["usable"]
 
 _PASSED = ("true", "pass", "passed", "correct", "success", "succeeded", "solved", "yes")
 _FAILED = ("false", "fail", "failed", "incorrect", "wrong", "failure", "unsolved", "no")
@@ -32,7 +30,7 @@ def usable(frame: pl.DataFrame, roles: Roles, source: str) -> tuple[dict[str, pl
         or do not meet a condition.
 
     Raises:
-        UserError: A column has a type of no use.
+        UserError: A column has an unusable type.
 
     Example:
         >>> rows = pl.DataFrame({"reward": ["1", "x", "85%"], "mask": ["true", "true", "false"]})

@@ -1,1 +1,1 @@
-"""What `ordergrad train` runs."""
+"""`ordergrad train rl` and `ordergrad train llm`: settings, checks, training, evaluation and results of runs."""

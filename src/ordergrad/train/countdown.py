@@ -14,18 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = [
-    "Demonstration",
-    "Level",
-    "Problem",
-    "check",
-    "demonstrations",
-    "evaluate",
-    "longest_answer",
-    "parse_prompt",
-    "problems",
-]
-
 ALPHABET = "0123456789+-*(),=:"
 _OPERATORS = (ast.Add(), ast.Sub(), ast.Mult())
 _LONGEST = 256
@@ -93,7 +81,7 @@ def problems(
         exclude: Problems that must not occur, such as those held out.
 
     Raises:
-        ValueError: There are not so many different problems, or 100,000 expressions gave no new one.
+        ValueError: There are too few different problems, or 100,000 expressions gave no new one.
 
     Example:
         >>> problems(2, seed=0)[0].prompt

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import write_csv
 
-__all__ = ["fresh_episodes", "write_returns"]
-
 Array = NDArray[Any]
 
 

@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from datasets import disable_progress_bars
 from transformers.trainer_utils import get_last_checkpoint
@@ -17,13 +16,12 @@ from ordergrad.evaluate.evaluation import evaluate as sampled
 from ordergrad.evaluate.evaluation import write_evaluation
 from ordergrad.evaluate.models import load_model
 from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
+from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.train import countdown, small_lm
-from ordergrad.train.llm_checks import check, task_of
+from ordergrad.train.llm_checks import task_of
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.llm_trainer import Recorder, make_trainer, sampling_of
 from ordergrad.train.tasks import countdown_level
-
-__all__ = ["check", "completions_file", "evaluate", "prepare", "run", "start_folder", "train"]
 
 _DONE = "finished.json"
 
@@ -34,7 +32,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def start_folder(settings: LLMSettings, out: Path) -> Path:
-    """Return where the model that all runs start from is measured, and for the small model kept."""
+    """Return the folder of the model that all runs start from: its evaluation, and the small model itself."""
     return out / ("base" if settings.model else "warm-start")
 
 
@@ -47,15 +45,15 @@ def prepare(
     settings: LLMSettings,
     out: Path,
     report: Callable[[int], None] = lambda step: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: ShouldStop = lambda: False,
 ) -> bool:
-    """Measure the model that all runs start from; the one that comes with a task is first trained on demonstrations.
+    """Evaluate the model that all runs start from; the small one is first trained on demonstrations.
 
     Args:
         settings: What to train.
         out: The folder of the runs.
-        report: Given the step of the warm start, now and then.
-        stop: Asked after every step; true ends the warm start with a checkpoint.
+        report: Called with the step of the warm start from time to time.
+        stop: Called after every step; if true, the warm start ends with a checkpoint.
 
     Returns:
         Whether it is done.
@@ -67,7 +65,7 @@ def prepare(
     return not stop()
 
 
-def _warm_start(settings: LLMSettings, folder: Path, report: Callable[[int], None], stop: Callable[[], bool]) -> bool:
+def _warm_start(settings: LLMSettings, folder: Path, report: Callable[[int], None], stop: ShouldStop) -> bool:
     level = countdown_level(settings.data) or countdown.Level()
     held_out = frozenset(countdown.problems(settings.eval_problems, 0, level))
     shown = countdown.demonstrations(settings.warm_steps * 128, 2, level, hit_rate=settings.warm_hits, exclude=held_out)
@@ -86,30 +84,15 @@ def _warm_start(settings: LLMSettings, folder: Path, report: Callable[[int], Non
     return finished
 
 
-def run(
-    settings: LLMSettings,
-    objective: str,
-    seed: int,
-    folder: Path,
-    stop: Callable[[], bool],
-    report: Callable[[dict[str, Any]], None],
-) -> bool:
+def run(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
     """Train and evaluate one run; return whether it has finished. Arguments as of `train`."""
-    finished = train(settings, objective, seed, folder, stop=stop, report=report) and not stop()
+    finished = train(settings, objective, seed, folder, stop, report) and not stop()
     if finished:
         evaluate(settings, str(folder / "model"), seed, folder)
     return finished
 
 
-def train(
-    settings: LLMSettings,
-    objective: str,
-    seed: int,
-    folder: Path,
-    *,
-    stop: Callable[[], bool] = lambda: False,
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
-) -> bool:
+def train(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
     """Train one run, from its newest checkpoint if there is one.
 
     Args:
@@ -117,8 +100,8 @@ def train(
         objective: One of its objectives.
         seed: One of its seeds.
         folder: The folder of the run.
-        stop: Asked after every step; true ends the run with a checkpoint.
-        report: Given every row of metrics.
+        stop: Called after every step; if true, the run ends with a checkpoint.
+        report: Called with every row of metrics.
 
     Returns:
         Whether the run has reached its number of steps.

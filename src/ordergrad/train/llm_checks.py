@@ -11,15 +11,14 @@ from transformers.integrations import get_available_reporting_integrations
 
 from ordergrad.evaluate.models import load_tokenizer
 from ordergrad.objectives import Objective
+from ordergrad.runs.contenders import GRPO
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
 from ordergrad.spec import parse
 from ordergrad.train import countdown
-from ordergrad.train.llm_settings import GRPO, LLMSettings, stages
+from ordergrad.train.llm_settings import LLMSettings, stages
 from ordergrad.train.tasks import Task, countdown_level, load_task
 from ordergrad.weights import check_nonzero, smallest_group
-
-__all__ = ["check", "task_of"]
 
 
 def task_of(settings: LLMSettings) -> Task:

@@ -10,15 +10,13 @@ from numpy.typing import NDArray
 
 from ordergrad.estimators import value
 from ordergrad.objectives import Weights
-from ordergrad.runs.contenders import Contender, common_settings, read_contender, side_by_side
+from ordergrad.runs.contenders import GRPO, Contender, common_settings, read_contender, side_by_side
 from ordergrad.runs.folder import EVALUATION
 from ordergrad.runs.statistics import interval, pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.spec import parse
-from ordergrad.train.llm_settings import GRPO, stages
+from ordergrad.train.llm_settings import stages
 from ordergrad.weights import open_k, rank_weights
-
-__all__ = ["SHARED", "Models", "load", "objective_table", "pass_table", "together"]
 
 Array = NDArray[Any]
 SHARED = ("data", "reward", "samples", "eval_problems", "success")

@@ -6,11 +6,6 @@ from typing import Annotated, Any
 
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
 
-__all__ = ["GRPO", "LLMSettings", "stages"]
-
-GRPO = "grpo"
-"""Instead of an objective: TRL's GRPO as it ships, to compare with."""
-
 
 @dataclass(frozen=True)
 class LLMSettings:

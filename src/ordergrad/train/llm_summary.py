@@ -1,4 +1,4 @@
-"""What runs of `ordergrad train llm` came to: measures on every test set, leads over the start, and whether any."""
+"""Summary of the runs of `ordergrad train llm`: measures on every test set, and leads over the start."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,17 +13,6 @@ from ordergrad.runs.statistics import interval
 from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.tasks import HELD_OUT, named_files
-
-__all__ = [
-    "Outcome",
-    "collected",
-    "leads",
-    "nothing_learned",
-    "outcomes",
-    "reliability_tables",
-    "start_name",
-    "write_summary",
-]
 
 Array = NDArray[Any]
 Measured = Mapping[str, Sequence[Mapping[str, Measure]]]

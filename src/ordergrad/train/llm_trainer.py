@@ -1,4 +1,4 @@
-"""The trainers of TRL that `ordergrad train llm` runs, and what is recorded of their steps."""
+"""The trainers of TRL that `ordergrad train llm` runs, and the recorder of their metrics."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
@@ -20,11 +20,11 @@ from ordergrad.evaluate.callback import HeldOutEvaluation
 from ordergrad.evaluate.models import load_tokenizer
 from ordergrad.evaluate.rewards import reward_name
 from ordergrad.evaluate.sampling import Sampling, StopsAt, cut_at_stop
+from ordergrad.runs.contenders import GRPO
+from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.train import small_lm
-from ordergrad.train.llm_settings import GRPO, LLMSettings
+from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.tasks import Task, brevity
-
-__all__ = ["Recorder", "make_trainer", "sampling_of"]
 
 _QUICK = 8  # completions of a problem in an evaluation during training
 
@@ -166,11 +166,11 @@ class Recorder(small_lm.Stop):
 
     Args:
         path: The file, one JSON object a line.
-        stop: Asked after every step; true ends training with a checkpoint.
-        report: Given every row.
+        stop: Called after every step; if true, training ends with a checkpoint.
+        report: Called with every row.
     """
 
-    def __init__(self, path: Path, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, path: Path, stop: ShouldStop, report: Report) -> None:
         super().__init__(stop)
         self.path, self.report = path, report
 

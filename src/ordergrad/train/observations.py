@@ -13,8 +13,6 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 
-__all__ = ["NormalizedExtractor", "NormalizedParts", "learn_scale", "watch"]
-
 _MOST = 10.0  # deviations at which observations are clipped
 
 
@@ -46,7 +44,7 @@ class NormalizedExtractor(FlattenExtractor):
         return ((flat - self.mean.to(flat.dtype)) / scale).clamp(-_MOST, _MOST)
 
     def learn_scale(self) -> None:
-        """Take what has been seen into the statistics."""
+        """Update the statistics from the observations collected so far."""
         if not self._seen:
             return
         new = torch.cat(self._seen).double()
@@ -70,13 +68,13 @@ class NormalizedParts(CombinedExtractor):
 
 
 def watch(policy: torch.nn.Module, on: bool) -> None:
-    """Begin or end to see observations, if the policy normalises them."""
+    """Start or stop collecting observations, if the policy normalises them."""
     for extractor in _extractors(policy):
         extractor.watching = on
 
 
 def learn_scale(policy: torch.nn.Module) -> None:
-    """Take what has been seen into the statistics, if the policy normalises observations."""
+    """Update the statistics from the observations collected so far, if the policy normalises them."""
     for extractor in _extractors(policy):
         extractor.learn_scale()
 

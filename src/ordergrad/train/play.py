@@ -1,6 +1,6 @@
 """Episodes of a trained policy, one of which is chosen by its rank and shown or recorded.
 
-An episode follows from its seed, so that the chosen one is played again with pictures.
+The seed determines an episode, so that the chosen one can be played again with pictures.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
@@ -24,8 +24,6 @@ from ordergrad.runs.folder import replacing
 from ordergrad.train.rl_model import seed_of
 from ordergrad.train.rl_settings import RLSettings
 
-__all__ = ["Episode", "check_file", "check_mode", "choose", "play", "played", "record", "show"]
-
 Frame = NDArray[np.uint8]
 _FORMATS = (".gif", ".mp4")
 _PICTURES, _FASTEST = 600, 50  # of a film, and a second of it
@@ -38,7 +36,7 @@ class Episode:
 
     Attributes:
         number: Which of the episodes, from 0.
-        seed: What it follows from.
+        seed: The seed that determines it.
         total: Its return.
         length: Its steps.
     """
@@ -58,7 +56,7 @@ def played(
         policy: A Stable-Baselines3 policy.
         settings: Those of its run.
         episodes: How many.
-        seed: What all follow from.
+        seed: The seed from which theirs are derived.
         greedy: Whether the policy takes its likeliest action, instead of drawing one as in training.
         report: Called after each.
     """

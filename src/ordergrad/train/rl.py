@@ -11,7 +11,6 @@ step, so that resuming is reproducible.
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from ordergrad.runs.folder import (
     read_metrics,
     trim_metrics,
 )
+from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.runs.statistics import read_returns
 from ordergrad.schedules import anneal
 from ordergrad.spec import parse
@@ -38,17 +38,10 @@ from ordergrad.train.observations import learn_scale, watch
 from ordergrad.train.rl_model import build, load_policy, restore, save, seed_of
 from ordergrad.train.rl_settings import RLSettings, watched
 
-__all__ = ["evaluate", "run", "train"]
+_WINDOW = 100  # episodes that metrics are of
 
 
-def run(
-    settings: RLSettings,
-    objective: str,
-    seed: int,
-    folder: Path,
-    stop: Callable[[], bool],
-    report: Callable[[dict[str, Any]], None],
-) -> bool:
+def run(settings: RLSettings, objective: str, seed: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
     """Train and evaluate one run; return whether it has finished. Arguments as of `train`."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small networks: more threads only wait for each other
@@ -69,8 +62,8 @@ def train(
     seed: int,
     folder: Path,
     *,
-    stop: Callable[[], bool] = lambda: False,
-    report: Callable[[dict[str, Any]], None] = lambda _: None,
+    stop: ShouldStop = lambda: False,
+    report: Report = lambda row: None,
     checkpoints: int = 20,
 ) -> bool:
     """Train the policy of one run, from its checkpoint if there is one; write metrics and checkpoints.
@@ -144,9 +137,8 @@ class _Recorder(BaseCallback):
         settings: RLSettings,
         objective: str,
         checkpoints: int,
-        stop: Callable[[], bool],
-        report: Callable[[dict[str, Any]], None],
-        window: int = 100,
+        stop: ShouldStop,
+        report: Report,
     ):
         super().__init__()
         self.folder, self.settings, self.watched = folder, settings, watched(settings.objectives)
@@ -158,8 +150,8 @@ class _Recorder(BaseCallback):
         self.episodes = int(earlier[-1]["episodes"]) if earlier else 0
         self.seconds = float(earlier[-1]["seconds"]) if earlier else 0.0
         self.best = earlier[-1]["best"] if earlier else None
-        self.returns: deque[float] = deque(maxlen=window)
-        self.lengths: deque[int] = deque(maxlen=window)
+        self.returns: deque[float] = deque(maxlen=_WINDOW)
+        self.lengths: deque[int] = deque(maxlen=_WINDOW)
         self.started = time.perf_counter()
         self.written = self.saved = -1
 

@@ -23,8 +23,6 @@ from ordergrad.train.rl_model import find_environment
 from ordergrad.train.rl_settings import RLSettings
 from ordergrad.weights import check_nonzero, smallest_group
 
-__all__ = ["check", "check_spaces"]
-
 gym.register_envs(ordergrad.envs)
 _SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 _SMALLEST_IMAGE = 36  # what the convolutions of Stable-Baselines3 need

@@ -29,18 +29,6 @@ from ordergrad.spec import parse
 from ordergrad.train.observations import NormalizedExtractor, NormalizedParts
 from ordergrad.train.rl_settings import RLSettings, widths
 
-__all__ = [
-    "build",
-    "export",
-    "find_environment",
-    "load_policy",
-    "restore",
-    "save",
-    "seed_of",
-    "settings_of_run",
-    "trained",
-]
-
 gym.register_envs(ordergrad.envs)  # here and in every process that trains
 Array = NDArray[Any]
 

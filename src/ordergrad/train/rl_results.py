@@ -14,8 +14,6 @@ from ordergrad.runs.tables import Row, Table, estimate, text
 from ordergrad.spec import parse
 from ordergrad.train.rl_settings import watched
 
-__all__ = ["SHARED", "Policies", "load", "together", "value_table"]
-
 SHARED = ("env_id", "env_args", "discount")
 """The settings that runs must have in common to be compared."""
 

@@ -5,8 +5,6 @@ from typing import Annotated, Any, Literal
 
 from ordergrad.runs.settings import POSITIVE, Check, Setting, at_least, finite, within
 
-__all__ = ["RLSettings", "watched", "widths"]
-
 _WIDTHS = Check("be widths such as 64,64", lambda text: all(part.isdecimal() and int(part) for part in text.split(",")))
 
 

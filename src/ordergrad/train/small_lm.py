@@ -18,11 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
+from ordergrad.runs.parallel import ShouldStop
 from ordergrad.train.countdown import Demonstration
 
 PAD, EOS = 0, 1
-
-__all__ = ["Stop", "character_tokenizer", "small_model", "warm_start"]
 
 
 def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
@@ -81,7 +80,7 @@ def warm_start(
     learning_rate: float,
     batch_size: int = 128,
     report: Callable[[int], None] = lambda step: None,
-    stop: Callable[[], bool] = lambda: False,
+    stop: ShouldStop = lambda: False,
 ) -> bool:
     """Train a model to continue prompts as demonstrations do, from its newest checkpoint, and write it to a folder.
 
@@ -152,7 +151,7 @@ class Stop(TrainerCallback):
         stopped: Whether it has done so.
     """
 
-    def __init__(self, stop: Callable[[], bool]) -> None:
+    def __init__(self, stop: ShouldStop) -> None:
         self.stop = stop
         self.stopped = False
 
@@ -166,7 +165,7 @@ class Stop(TrainerCallback):
 class _Follow(Stop):
     """Report the steps of a trainer."""
 
-    def __init__(self, report: Callable[[int], None], stop: Callable[[], bool]) -> None:
+    def __init__(self, report: Callable[[int], None], stop: ShouldStop) -> None:
         super().__init__(stop)
         self.report = report
 

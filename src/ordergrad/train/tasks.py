@@ -17,19 +17,6 @@ from ordergrad.evaluate.rewards import Reward
 from ordergrad.runs.errors import UserError
 from ordergrad.train import countdown
 
-__all__ = [
-    "COUNTDOWN",
-    "HELD_OUT",
-    "Reward",
-    "Task",
-    "brevity",
-    "countdown_level",
-    "load_problems",
-    "load_task",
-    "named_files",
-    "with_system_prompt",
-]
-
 COUNTDOWN, HELD_OUT = "countdown", "held-out"
 Row = dict[str, Any]
 _READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -141,7 +128,7 @@ def named_files(files: Sequence[str]) -> dict[str, str]:
 
 
 def with_system_prompt(prompt: Any, system: str) -> Any:
-    """Return a prompt that begins with a system message, in place of its own; text becomes a chat.
+    """Return a prompt that begins with a system message, instead of its own; text becomes a chat.
 
     Example:
         >>> with_system_prompt("1 + 1?", "Be brief.")
@@ -181,7 +168,7 @@ def countdown_level(data: str) -> countdown.Level | None:
     """Return how hard the Countdown problems that ``--data`` names are; None if it names a file.
 
     Raises:
-        UserError: It names Countdown problems that there are not.
+        UserError: There are no such Countdown problems.
 
     Example:
         >>> countdown_level("countdown:5:9:99")

@@ -114,7 +114,7 @@ class RunningTransform:
         return {"returns": self.returns.tolist(), "total": self.total, "nonfinite": self.nonfinite}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was returned."""
+        """Continue from what `state` returned."""
         self.returns = np.array(state["returns"], np.float64)
         self.total, self.nonfinite = state["total"], state["nonfinite"]
         self._pieces = None
@@ -158,7 +158,7 @@ class ObjectiveRewards:
         Args:
             rewards: Those of the environments, shape (num_envs,).
             ended: Whether the step ended an episode.
-            idle: Environments whose step was none, for it only reset them: their reward is 0.
+            idle: Environments that this step only reset: their reward is 0.
 
         Returns:
             An array like `rewards`, 0 where the return so far is not finite.

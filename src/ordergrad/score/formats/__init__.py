@@ -13,33 +13,11 @@ from ordergrad.score.formats.episodes import (
 )
 from ordergrad.score.formats.evaluations import read_humaneval, read_inspect, read_lm_eval, read_openai_evals
 from ordergrad.score.formats.plan import NoLogError, Plan, Reader
-from ordergrad.score.formats.tables import (
-    as_table,
-    default_step,
-    load_rows,
-    read_array,
-    read_table,
-    unknown,
-    usual_format,
-    usual_group,
-    usual_length,
-    usual_reward,
-)
+from ordergrad.score.formats.tables import as_table, load_rows, read_array, read_table
 from ordergrad.score.formats.traces import read_traces
 from ordergrad.score.formats.training import read_skyrl, read_trl, read_verifiers, read_verl
 
-__all__ = [
-    "NoLogError",
-    "Plan",
-    "default_step",
-    "load_rows",
-    "recognise",
-    "unknown",
-    "usual_format",
-    "usual_group",
-    "usual_length",
-    "usual_reward",
-]
+__all__ = ["NoLogError", "Plan", "recognise"]
 
 _TOOLS: tuple[Reader, ...] = (
     *(read_trl, read_skyrl, read_verl, read_traces, read_verifiers),
@@ -50,11 +28,11 @@ _ANY: tuple[Reader, ...] = (read_array, read_table, read_backtest)
 
 
 def recognise(head: Head, *, tools_only: bool = False) -> tuple[Head, Plan | None]:
-    """Return how to read a file, None if that cannot be told, and its head as a table.
+    """Return the head of a file as a table, and how to read it, None if it is not recognised.
 
     Args:
         head: Its beginning.
-        tools_only: Whether to leave out tables of no tool in particular.
+        tools_only: Whether to leave out generic tables.
 
     Raises:
         NoLogError: It holds no samples.

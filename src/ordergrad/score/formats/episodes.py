@@ -16,8 +16,6 @@ from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head, head, json_object, open_text
 from ordergrad.score.formats.plan import NoLogError, Plan, number
 
-__all__ = ["read_backtest", "read_episodes", "read_problems", "read_rllib", "read_sb3", "read_trackers"]
-
 _RLLIB = ("episode_reward_mean", "env_runners/episode_return_mean", "env_runners/episode_reward_mean")
 _STRATEGY = re.compile(r"strategy|strat|returns?|ret|pnl|p&l|portfolio|daily_returns?", re.IGNORECASE)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{2,4}|\d{4}/\d\d/\d\d|\d{8}$")

@@ -15,8 +15,6 @@ from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head, head, json_object, open_text
 from ordergrad.score.formats.plan import NoLogError, Plan, by_file, number, text_table
 
-__all__ = ["read_humaneval", "read_inspect", "read_lm_eval", "read_openai_evals"]
-
 _LETTERS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 
 

@@ -1,4 +1,4 @@
-"""How a log is to be read."""
+"""A plan: which tool wrote a log, its columns, and how to load it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,11 +11,9 @@ import polars as pl
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns
 
-__all__ = ["NoLogError", "Plan", "Reader", "by_file", "number", "text_table"]
-
 
 class NoLogError(UserError):
-    """A file that is recognised, and holds no rewards of samples."""
+    """A recognised file that holds no rewards of samples."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,10 @@ class Plan:
     Attributes:
         tool: What wrote it.
         columns: Its columns.
-        load: Makes a table of a file that is none.
-        apart: Tells files that are logs of their own apart, by what names them; None where they are one log.
-        parts: Conditions that each make a log of its own, such as ``filter=strict-match``.
-        note: What else the reader of its numbers must know.
+        load: Turns a file that is not a table into one.
+        apart: Splits files into separate logs, by name; None if they are one log.
+        parts: Conditions that each select a separate log, such as ``filter=strict-match``.
+        note: What else a reader of its numbers should know.
     """
 
     tool: str
@@ -44,7 +42,7 @@ Reader = Callable[[Any], Plan | None]
 
 
 def by_file(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return files that are each a log of its own, by their names."""
+    """Return every file as a separate log, by its name."""
     return {str(file) if len({f.name for f in files}) < len(files) else file.name: [file] for file in files}
 
 

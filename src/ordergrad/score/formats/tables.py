@@ -1,4 +1,4 @@
-"""Tables of no tool in particular: columns by their usual names, JSON values, NumPy arrays."""
+"""Generic tables: columns by their usual names, JSON values, NumPy arrays."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
@@ -14,19 +14,6 @@ from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head, head
 from ordergrad.score.formats.plan import NoLogError, Plan, number, text_table
-
-__all__ = [
-    "as_table",
-    "default_step",
-    "load_rows",
-    "read_array",
-    "read_table",
-    "unknown",
-    "usual_format",
-    "usual_group",
-    "usual_length",
-    "usual_reward",
-]
 
 _IDS = ("prompt_id", "group_id", "question_id", "problem_id", "task_id", "example_id", "doc_id", "instance_id")
 _GROUPS = ("group", *_IDS, "uid", "prompt", "question", "problem", "task", "input")

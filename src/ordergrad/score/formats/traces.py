@@ -18,8 +18,6 @@ from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head, json_object, open_text
 from ordergrad.score.formats.plan import NoLogError, Plan
 
-__all__ = ["read_traces"]
-
 Object = dict[str, Any]
 _SCHEMA = {
     "task": pl.String(),

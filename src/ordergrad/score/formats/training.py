@@ -12,8 +12,6 @@ from ordergrad.score.columns import Columns
 from ordergrad.score.files import Head
 from ordergrad.score.formats.plan import NoLogError, Plan, number
 
-__all__ = ["read_skyrl", "read_trl", "read_verifiers", "read_verl"]
-
 
 def read_trl(head: Head) -> Plan | None:
     """``log_completions``: step, prompt, completion, one column for each reward function, extras, advantage.
