@@ -142,16 +142,9 @@ class EpisodeRanking:
         return {name: self.stats[name] for name in _COUNTS} | {"recent": self._recent.tolist()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-<<<<<<< HEAD
-        """Continue from what `state` returned."""
-        self.stats |= {name: state[name] for name in _COUNTS}
-        self._recent = np.array(state["recent"])
-=======
         """Continue from what `state` returned, perhaps in an older version that kept less."""
         self.stats |= {name: state[name] for name in _COUNTS if name in state}
         self._recent = np.array(state.get("recent", []), dtype=np.float64)
-        vars(self._approach).update(state.get("approach", {}))
->>>>>>> main
 
     @property
     def need(self) -> int:
