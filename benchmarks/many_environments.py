@@ -138,9 +138,8 @@ def main() -> None:
             f"({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
         )
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "rsl-rl-lib", "skrl"))
-    print(
-        f"{ENVS:,} environments, rollouts of {STEPS} steps, {EPOCHS} epochs, objective {OBJECTIVE}, on a CPU, one thread;"
-    )
+    print(f"{ENVS:,} environments, rollouts of {STEPS} steps, {EPOCHS} epochs, objective {OBJECTIVE},", end=" ")
+    print("on a CPU, one thread;")
     print(f"{os.cpu_count()} cores, {platform.machine()}, {versions}, {datetime.date.today().isoformat()}.\n")
     print(f"| | PPO, steps per CPU second | OrderGradPPO | ratio, median of {ROUNDS} turns (least to most) |")
     print("|---|--:|--:|--:|", *rows, sep="\n")
