@@ -62,7 +62,8 @@ test-trl: $(TRL)/stamp
 
 # The recipes under the trainers' own functions, from the sources of those that are on the package index.
 test-trainers: $(VENV)/dev.stamp $(TRAINERS)/stamp
-	PYTHONPATH=$(TRAINERS) $(BIN)/python -m pytest -rs tests/adapters/test_trainers.py tests/adapters/test_seams.py
+	PYTHONPATH=$(TRAINERS) $(BIN)/python -m pytest -rs tests/adapters/test_trainers.py tests/adapters/test_seams.py \
+	    tests/wrappers/test_tianshou.py
 
 # The documentation site, in site/.
 docs: $(VENV)/docs.stamp
@@ -113,5 +114,6 @@ $(TRL)/stamp: pyproject.toml constraints.txt
 
 $(TRAINERS)/stamp:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $(TRAINERS) \
-	    'openrlhf==0.11.2' 'areal==1.0.4' 'rlinf==0.3.0' 'axolotl==0.19.0' 'unsloth==2026.10.9'
+	    'openrlhf==0.11.2' 'areal==1.0.4' 'rlinf==0.3.0' 'axolotl==0.19.0' 'unsloth==2026.10.9' \
+	    'tianshou==2.0.1' deepdiff cachebox orderly-set overrides pettingzoo sensai-utils tensorboard virtualenv h5py
 	touch $@

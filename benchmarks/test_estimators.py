@@ -4,6 +4,8 @@ The peer knows the weights beforehand, checks nothing and serves one backend: it
 objective. `make bench` runs both in one process and writes the table of ratios.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -81,3 +83,34 @@ def test_advantages_of_64_groups_of_16(benchmark: Any, name: str, side: str) -> 
     benchmark.name = side
     result = benchmark.pedantic(call_of(name, side), warmup_rounds=20, rounds=200, iterations=50)
     np.testing.assert_allclose(np.asarray(result), numpy_by_hand(REWARDS), atol=1e-5)
+
+
+FIRST_CALL = """
+import sys, time
+import jax
+import numpy as np
+import ordergrad as og
+
+x = jax.numpy.asarray(np.random.default_rng(0).normal(size=(4, 4096)).astype(np.float32))
+arguments = (x, x > -1) if sys.argv[1] == "ours" else (x,)
+call = jax.jit(lambda rewards, mask=None: og.advantages(rewards, "cvar:0.1", where=mask))
+jax.jit(lambda rewards: rewards + 1)(x).block_until_ready()
+start = time.perf_counter()
+call(*arguments).block_until_ready()
+print(time.perf_counter() - start)
+"""
+
+
+@pytest.mark.parametrize("side", ["no mask", "ours"])
+def test_first_call_under_jit_with_a_mask(benchmark: Any, side: str) -> None:
+    """Weights, tracing and compiling, each time in a process of its own."""
+    benchmark.group, benchmark.name = "first call under jax.jit with a mask, (4, 4096) float32, cvar:0.1", side
+    times: list[float] = []
+
+    def first_call() -> None:
+        command = [sys.executable, "-c", FIRST_CALL, side]
+        times.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+    benchmark.pedantic(first_call, rounds=5)
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
+    benchmark.extra_info.update(median=median, iqr=high - low)

@@ -11,6 +11,7 @@ their advantages only; one has an entropy bonus. In parts, each a set of blocks 
 4. *Gymnasium*, with `ppo.py`: FrozenLake where holes pay a little, one beside the start, or the map as it comes.
 
     python experiments/exploration.py --results experiments/results/exploration --images docs/images
+    python experiments/exploration.py --add "unit scale" --results experiments/results/exploration  # into what is there
 
 Ctrl-C stops after the current block, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and what
 they mean: docs/studies/exploration.md.
@@ -41,6 +42,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import ordergrad as og
+from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
 from ordergrad.runs.plots import draw_curve, new_figure, save, style
 from ordergrad.runs.statistics import read_returns
@@ -186,8 +188,7 @@ def tuned(out: Path, task: str, name: str) -> tuple[float, float]:
     return float(rate), float(bonus)
 
 
-def train_blocks(size: Size, out: Path, console: Console) -> None:
-    every = tasks(size)
+def train_blocks(every: Mapping[str, Task], size: Size, out: Path, console: Console) -> None:
     parts = [(("study",) if task.settings_of else ("tune", "study"), name) for name, task in every.items()]
     jobs = [(part, name, c) for each, name in parts for part in each for c in every[name].contenders]
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
@@ -328,10 +329,10 @@ def train_gym(s: study.Study, size: Size) -> None:
 # What came out ------------------------------------------------------------------------------------------------------
 
 
-def measured(size: Size, out: Path) -> list[dict[str, Any]]:
+def measured(every: Mapping[str, Task], out: Path) -> list[dict[str, Any]]:
     """Return one record per run of the study."""
     records: list[dict[str, Any]] = []
-    for name, task in tasks(size).items():
+    for name, task in every.items():
         for contender in task.contenders:
             rate, bonus = tuned(out, task.settings_of or name, contender)
             with np.load(block_path(out, "study", name, contender)) as block:
@@ -367,9 +368,9 @@ def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     return rows
 
 
-def tuning_rows(size: Size, out: Path) -> list[study.Record]:
+def tuning_rows(every: Mapping[str, Task], out: Path) -> list[study.Record]:
     rows: list[study.Record] = []
-    for name, task in tasks(size).items():
+    for name, task in every.items():
         for contender in task.contenders if not task.settings_of else ():
             with np.load(block_path(out, "tune", name, contender)) as block:
                 of_each = zip(block["settings"], block["returns"], block["seen"], strict=True)
@@ -409,9 +410,9 @@ def cells_of(records: Sequence[Mapping[str, Any]], reached: str, measures: Seque
 
 def report(s: study.Study, size: Size) -> None:
     """Write and show the tables and pictures."""
-    records, gym_records = measured(size, s.out), gym_measured(size, s.out)
+    records, gym_records = measured(tasks(size), s.out), gym_measured(size, s.out)
     s.write_table("runs.csv", records)
-    s.write_table("tuning.csv", tuning_rows(size, s.out))
+    s.write_table("tuning.csv", tuning_rows(tasks(size), s.out))
     s.write_table("differences.csv", leads(records))
     s.write_table("gym.csv", gym_records)
     cells = cells_of(records, "treasure", ("mean", BEST_OF, "nothing", "decoy"))
@@ -422,6 +423,22 @@ def report(s: study.Study, size: Size) -> None:
     s.write_summary(size, columns=["mean over seeds", "low", "high"], tasks=cells, gym=gyms)
     draw(size, s.out, cells, s.images / "exploration.png")
     draw_gym(size, s.out, s.images / "exploration_gym.png")
+
+
+def add(s: study.Study, size: Size, every: Mapping[str, Task]) -> None:
+    """Add the runs of some tasks to the tables that are there."""
+
+    def merged(name: str, new: Sequence[study.Record]) -> list[study.Record]:
+        rows = [row for row in study.read_table(s.results / name) if row["task"] not in every]
+        s.write_table(name, [*rows, *new])
+        return [*rows, *new]
+
+    records = merged("runs.csv", measured(every, s.out))
+    merged("tuning.csv", tuning_rows(every, s.out))
+    s.write_table("differences.csv", leads(records))
+    mine = [record for record in records if record["task"] in every]
+    cells = cells_of(mine, "treasure", ("mean", BEST_OF, "nothing", "decoy"))
+    s.write_summary(size, "added.json", columns=["mean over seeds", "low", "high"], tasks=cells)
 
 
 def shown(cells: Mapping[str, Any], reached: str) -> Iterator[Sequence[str]]:
@@ -480,6 +497,10 @@ def draw_gym(size: Size, out: Path, path: Path) -> None:
 class Options(study.Options):
     size: str = field(default="study", metadata={"choices": SIZES})
     out: Path | None = field(default=None, metadata={"help": "folder of the runs [runs/exploration-SIZE]"})
+    add: str = field(
+        default="",
+        metadata={"help": "only tasks whose name ends so, into the tables that are there, such as 'unit scale'"},
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -487,9 +508,15 @@ def main(argv: list[str] | None = None) -> None:
     options, size = replace(options, out=options.out or Path(f"runs/exploration-{options.size}")), SIZES[options.size]
     with study.Study(__file__, options, argv) as s:
         s.open(size)
-        train_blocks(size, s.out, s.console)
+        every = {name: task for name, task in tasks(size).items() if name.endswith(options.add)}
+        if not every:
+            raise UserError(f"--add must be the end of a task's name; got {options.add!r}, of {', '.join(tasks(size))}")
+        train_blocks(every, size, s.out, s.console)
+        if options.add:
+            return add(s, size, every)
         train_gym(s, size)
     report(s, size)
+    return None
 
 
 if __name__ == "__main__":

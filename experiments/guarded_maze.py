@@ -23,7 +23,7 @@ References:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.bound:
             write_json(s.results / "bound.json", provenance(s.command) | compute_bound(s.console))
             return None
-        s.open(asdict(Settings()))
+        s.open(Settings())
         tuning = s.computed("tuning.jsonl", tuning_cells(), tune_cell)
         todo = study_cells(choose(tuning))
         if options.finished:

@@ -27,7 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import study
 import torch
-from risky_control import MeanVarianceBuffer, penalty_of
+from mean_variance import MeanVarianceBuffer, penalty_of
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 

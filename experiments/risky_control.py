@@ -18,11 +18,10 @@ that comes with Gymnasium), and meet the same PPO and settings; they differ in h
 
 Everything but the mean and the default is annealed: from the mean to itself over the first fifth of training.
 
-1. *tune*: the weights c of Gini and variance, each from a small set and with a seed apart from those of the study: the
-   one whose policy has the largest CVaR of the worst tenth;
-2. *study*: every contender, five seeds, on hundreds or thousands of fresh episodes each;
-3. *edge* (pendulum): a bonus that is worth the risk to some and not to others, three seeds;
-4. *long* (lander): everything once more, twice as long, three seeds.
+1. *tune*: the weights c of Gini and variance, two each, with a seed apart from those of the study: the one whose
+   policy has the larger CVaR of the worst tenth;
+2. *study*: every contender and seed, on hundreds or thousands of fresh episodes each;
+3. *edge* (pendulum): a bonus that is worth the risk to some and not to others, three seeds.
 
     python experiments/risky_control.py pendulum --results experiments/results/risky_control --images docs/images
     python experiments/risky_control.py lander --results experiments/results/risky_control --images docs/images
@@ -39,7 +38,6 @@ References:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -51,6 +49,7 @@ import gymnasium as gym
 import numpy as np
 import study
 import torch
+from mean_variance import MeanVarianceBuffer, penalty_of
 from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -60,7 +59,6 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import ordergrad as og
 import ordergrad.envs
-from ordergrad.adapters.episodes import EpisodeRanking
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
 from ordergrad.runs.folder import (
     CHECKPOINT,
@@ -79,9 +77,6 @@ from ordergrad.train.rl_model import load_policy, seed_of
 TUNING_SEED = 100
 TAIL = "cvar:0.1"
 DEFAULT = f"{TAIL} (default)"
-Start = Path | None
-"""A checkpoint to begin with."""
-VARIANCE = re.compile(r"mean-([\d.]+)\*variance")
 
 
 @dataclass(frozen=True)
@@ -90,18 +85,10 @@ class Settings:
 
     env_id: str
     env_args: dict[str, Any] = field(default_factory=dict)
-    contenders: tuple[str, ...] = (
-        "mean",
-        "gini",
-        TAIL,
-        DEFAULT,
-        "variance",
-    )  # the weights are tuned
-    weights: dict[str, tuple[float, ...]] = field(default_factory=dict)  # to choose from
+    weights: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of Gini and variance, to choose from
     edge: tuple[float, ...] = ()  # bonuses
-    longer: tuple[str, ...] = ()  # contenders that are trained twice as long, too
     seeds: int = 5
-    edge_seeds: int = 3  # of the last two parts
+    edge_seeds: int = 3
     steps: int = 240_000
     calm: int = 0  # steps of training on the mean without noise that lead to the policy all contenders begin with
     imitated: int = 0  # or episodes of Gymnasium's heuristic pilot, which that policy has learned to imitate
@@ -130,9 +117,7 @@ TASKS = {
     "lander": Settings(
         "ordergrad/RiskyLander-v0",
         {"max_episode_steps": 500},
-        contenders=("mean", "gini", TAIL),
-        weights={"gini": (1.0,)},
-        longer=("mean", "gini", TAIL),
+        weights={"gini": (0.5, 1.0), "variance": (0.003, 0.01)},
         imitated=200,
         steps=300_000,
         rollout=128,
@@ -148,40 +133,6 @@ TASKS = {
 
 
 # Training -----------------------------------------------------------------------------------------------------------
-
-
-class MeanVarianceRanking(EpisodeRanking):
-    """The peer: advantages of the mean less c times the variance of returns, from the same episodes.
-
-    Tamar et al. (2012): the gradient of the variance is E[(R^2 - 2 E[R] R) grad log p]. Here E[R] is the average of the
-    batch, and the baseline makes the advantages average to 0, so that an episode gets R - m - c ((R - m)^2 - s^2).
-    """
-
-    penalty = 0.0
-
-    def _ranked(self, returns: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-        n, apart = len(returns), returns - returns.mean()
-        return (apart - self.penalty * (apart**2 - np.mean(apart**2))) * n / (n - 1)
-
-    def _slopes(self, returns: np.ndarray) -> np.ndarray:
-        n, apart = len(returns), np.sort(returns) - returns.mean()
-        return (1 - self.penalty * (apart[:-1] + apart[1:])) * n / (n - 1)
-
-
-class MeanVarianceBuffer(OrderGradRolloutBuffer):
-    """The buffer of the peer."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        r = self.ranking
-        self.ranking = MeanVarianceRanking("mean", r.credit, r.discount, r.min_episodes, r.unit_scale, r.patience)
-        self.stats = self.ranking.stats
-
-
-def penalty_of(contender: str) -> float | None:
-    """Return the c of mean-c*variance; None for an objective of ranks."""
-    match = VARIANCE.fullmatch(contender)
-    return float(match[1]) if match else None
 
 
 def objective_of(contender: str) -> str:
@@ -354,27 +305,13 @@ def fresh_episodes(model: OrderGradPPO, settings: Settings, seed: int) -> list[t
 # The parts ----------------------------------------------------------------------------------------------------------
 
 
-def candidates(settings: Settings, name: str) -> tuple[str, ...]:
+def candidates(settings: Settings, name: str) -> list[str]:
     """Return a contender with each of the weights to choose from."""
-    return tuple(f"mean-{c:g}*{name}" for c in settings.weights.get(name, ())) or (name,)
+    return [f"mean-{c:g}*{name}" for c in settings.weights[name]]
 
 
-def tuning_contenders(settings: Settings) -> tuple[str, ...]:
-    """Return every candidate of the contenders that have several."""
-    found = (candidates(settings, name) for name in settings.contenders)
-    return tuple(c for several in found if len(several) > 1 for c in several)
-
-
-def run_apart(settings: Settings, start: Start, contender: str, seed: int, *rest: Any) -> bool:
+def run_apart(settings: Settings, start: Path | None, contender: str, seed: int, *rest: Any) -> bool:
     return run(settings, start, contender, TUNING_SEED + seed, *rest)
-
-
-def edge_settings(settings: Settings, bonus: float) -> Settings:
-    return replace(settings, env_args=settings.env_args | {"bonus": bonus}, seeds=settings.edge_seeds)
-
-
-def long_settings(settings: Settings) -> Settings:
-    return replace(settings, steps=2 * settings.steps, seeds=settings.edge_seeds)
 
 
 def calm_settings(settings: Settings) -> Settings:
@@ -382,9 +319,18 @@ def calm_settings(settings: Settings) -> Settings:
     return replace(settings, env_args=env_args, steps=settings.calm, seeds=1, annealed=0.0)
 
 
-def run_task(s: study.Study, settings: Settings) -> dict[str, str]:
-    """Train everything that is not there yet; return the contenders with their chosen weights by short name."""
-    start: Start = None
+def parts(settings: Settings) -> dict[str, Settings]:
+    """Return the settings of the study and of every bonus of the edge."""
+    edges = {
+        f"edge/{bonus:g}": replace(settings, env_args=settings.env_args | {"bonus": bonus}, seeds=settings.edge_seeds)
+        for bonus in settings.edge
+    }
+    return {"study": settings} | edges
+
+
+def run_task(s: study.Study, settings: Settings) -> list[str]:
+    """Train everything that is not there yet; return the contenders with their chosen weights."""
+    start: Path | None = None
 
     def train_part(part: str, its: Settings, contenders: Sequence[str], run_one: Callable[..., bool] = run) -> None:
         s.train(partial(run_one, its, start), contenders, its.seeds, its.steps, shown, part)
@@ -397,34 +343,22 @@ def run_task(s: study.Study, settings: Settings) -> dict[str, str]:
     elif settings.calm:
         train_part("start", calm_settings(settings), ("mean",), run_apart)
         start = run_folder(s.out / "start", "mean", 0) / CHECKPOINT
-    if several := tuning_contenders(settings):
-        train_part("tune", replace(settings, seeds=1), several, run_apart)
-    chosen = choose(settings, s.out)
-    names = tuple(chosen.values())
-    train_part("study", settings, names)
-    for bonus in settings.edge:
-        train_part(f"edge/{bonus:g}", edge_settings(settings, bonus), names)
-    if settings.longer:
-        train_part("long", long_settings(settings), [chosen[name] for name in settings.longer])
-    return chosen
+    weighed = [c for name in settings.weights for c in candidates(settings, name)]
+    train_part("tune", replace(settings, seeds=1), weighed, run_apart)
+    tails = {c: tuning_row(s.out, c)[TAIL] for c in weighed}
+    gini, variance = (max(candidates(settings, name), key=tails.__getitem__) for name in ("gini", "variance"))
+    contenders = ["mean", gini, TAIL, DEFAULT, variance]
+    for part, its in parts(settings).items():
+        train_part(part, its, contenders)
+    return contenders
+
+
+def tuning_row(out: Path, contender: str) -> study.Record:
+    return {"contender": contender} | measure(read_episodes(run_folder(out / "tune", contender, 0)), ())
 
 
 def shown(row: Mapping[str, Any], contender: str) -> str:
     return f"mean {row['mean']:7.1f}  {TAIL} {row[TAIL]:7.1f}  risky {row['risky']:4.0%}"
-
-
-def tuning(settings: Settings, out: Path) -> list[dict[str, Any]]:
-    """Return what came of every weight, with the seed of the tuning."""
-    return [
-        {"contender": c} | measure(read_episodes(run_folder(out / "tune", c, 0)), (c,))
-        for c in tuning_contenders(settings)
-    ]
-
-
-def choose(settings: Settings, out: Path) -> dict[str, str]:
-    """Return the string of each contender: its weight is the one with the largest CVaR in tuning."""
-    tails = {row["contender"]: row[TAIL] for row in tuning(settings, out)}
-    return {n: max(candidates(settings, n), key=lambda c: tails.get(c, 0.0)) for n in settings.contenders}
 
 
 # What came out ------------------------------------------------------------------------------------------------------
@@ -458,31 +392,26 @@ def measure(episodes: Episodes, contenders: Sequence[str]) -> dict[str, float]:
     }
 
 
-def measured(settings: Settings, chosen: Mapping[str, str], out: Path) -> list[dict[str, Any]]:
-    """Return one record per run of the study, of the edge and of the longer training."""
-    names = tuple(chosen.values())
-    parts = {"study": (settings, names)}
-    parts |= {f"edge/{bonus:g}": (edge_settings(settings, bonus), names) for bonus in settings.edge}
-    if settings.longer:
-        parts["long"] = long_settings(settings), tuple(chosen[name] for name in settings.longer)
+def measured(settings: Settings, names: Sequence[str], out: Path) -> list[study.Record]:
+    """Return one record per run of the study and of the edge."""
     return [
         {"part": part, "bonus": its.env_args.get("bonus", 0.0), "contender": c, "seed": seed}
         | measure(read_episodes(run_folder(out / part, c, seed)), names)
-        for part, (its, trained) in parts.items()
-        for c in trained
+        for part, its in parts(settings).items()
+        for c in names
         for seed in range(its.seeds)
     ]
 
 
-def trained_in(records: Sequence[Mapping[str, Any]], part: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(record["contender"] for record in records if record["part"] == part))
+def contenders_of(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(record["contender"] for record in records))
 
 
 def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     """Return, on each contender's own measure, its lead over every other one, seed by seed, with its interval."""
     rows: list[study.Record] = []
     for part in dict.fromkeys(record["part"] for record in records):
-        for ours, theirs in permutations(trained_in(records, part), 2):
+        for ours, theirs in permutations(contenders_of(records), 2):
             found = study.paired(*(study.column(records, ours, part=part, contender=c) for c in (ours, theirs)))
             row = {"part": part, "measure_and_contender": ours, "against": theirs, "lead": found.value}
             rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
@@ -503,32 +432,12 @@ def two_extremes(settings: Settings, names: Sequence[str], draws: int = 100_000)
     }
 
 
-def signals(settings: Settings, names: Sequence[str], out: Path) -> dict[str, float]:
-    """Return how an episode's advantage is correlated with its risky share, under policies trained on the mean.
-
-    It says how much an update of an objective of ranks can learn about the risky side; averaged over seeds.
-    """
-    found: dict[str, float] = {}
-    for name in names:
-        if penalty_of(name) is None:
-            episodes = [read_episodes(folder) for folder in seeds_of(settings, out, "mean")]
-            found[name] = float(
-                np.mean([correlation(og.advantages(r, objective_of(name)), risky) for r, _, risky in episodes])
-            )
-    return found
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the correlation of two samples, 0 if one of them is constant."""
-    return 0.0 if a.std() == 0 or b.std() == 0 else float(np.corrcoef(a, b)[0, 1])
-
-
 def summaries(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """Return every measure of every contender in every part, with its interval."""
     return {
         part: {
             c: {k: study.rounded(study.over_seeds(study.column(records, k, part=part, contender=c))) for k in names}
-            for c in trained_in(records, part)
+            for c in contenders_of(records)
         }
         for part in dict.fromkeys(record["part"] for record in records)
     }
@@ -538,41 +447,33 @@ def measures(chosen: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("mean", *chosen, TAIL, "gini", "std", "risky", "length")))
 
 
-def report(s: study.Study, settings: Settings, task: str, chosen: Mapping[str, str]) -> None:
+def report(s: study.Study, settings: Settings, task: str, names: Sequence[str]) -> None:
     """Write and show the tables and pictures of one task."""
-    out, names = s.out, tuple(chosen.values())
-    records = measured(settings, chosen, out)
+    records = measured(settings, names, s.out)
+    tuned = [tuning_row(s.out, c) for name in settings.weights for c in candidates(settings, name)]
     s.write_table("runs.csv", records)
-    if tuned := tuning(settings, out):
-        s.write_table("tuning.csv", tuned, ("contender", "mean", TAIL, "gini", "std", "risky", "length"))
+    s.write_table("tuning.csv", tuned)
     s.write_table("leads.csv", leads(records))
-    pooled = {c: np.concatenate([read_episodes(folder)[0] for folder in seeds_of(settings, out, c)]) for c in names}
+    folders = {c: [run_folder(s.out / "study", c, seed) for seed in range(settings.seeds)] for c in names}
+    pooled = {c: np.concatenate([read_episodes(folder)[0] for folder in folders[c]]) for c in names}
     levels = np.concatenate([[0.001, 0.005], np.arange(1, 100) / 100, [0.995, 0.999]])
     quantiles = [{"level": float(q), **{c: float(np.quantile(pooled[c], q)) for c in names}} for q in levels]
     s.write_table("quantiles.csv", quantiles)
-    metrics = {c: [metric_columns(read_metrics(f / METRICS)) for f in seeds_of(settings, out, c)] for c in names}
+    metrics = {c: [metric_columns(read_metrics(folder / METRICS)) for folder in folders[c]] for c in names}
     s.write_table("curves.csv", curve_rows(metrics))
-    extremes = {}
-    if task == "pendulum":
-        found = two_extremes(settings, names)
-        extremes = {"extremes": {name: {k: round(found[name][k], 3) for k in measures(names)} for name in found}}
-    parts = summaries(records, measures(names))
+    extremes = two_extremes(settings, names) if task == "pendulum" else {}
+    found = summaries(records, measures(names))
     s.write_summary(
         settings,
-        chosen=dict(chosen),
+        contenders=names,
         columns=["mean", "low", "high"],
-        signals={name: round(x, 4) for name, x in signals(settings, names, out).items()},
-        **extremes,
-        **parts,
+        extremes={name: {k: round(x, 3) for k, x in extremes[name].items()} for name in extremes},
+        **found,
     )
     draw(task, names, quantiles, metrics, s.images / f"risky_{task}.png")
     if settings.edge:
         draw_edge(names, records, s.images / f"risky_{task}_edge.png")
-    s.console.print(shown_parts(parts))
-
-
-def seeds_of(settings: Settings, out: Path, contender: str) -> list[Path]:
-    return [run_folder(out / "study", contender, seed) for seed in range(settings.seeds)]
+    s.console.print(shown_parts(found))
 
 
 def curve_rows(metrics: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[study.Record]:
@@ -619,14 +520,14 @@ def draw_edge(names: Sequence[str], records: Sequence[Mapping[str, Any]], path: 
     save(figure, path)
 
 
-def shown_parts(parts: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Table:
+def shown_parts(found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Table:
     table = Table(title="Fresh episodes; 95% intervals over seeds", title_justify="left")
-    names = [k for k in next(iter(parts["study"].values())) if k != "gini"]
+    names = [k for k in next(iter(found["study"].values())) if k != "gini"]
     for heading in ("part", "trained on", *names):
         table.add_column(heading, justify="left" if heading in ("part", "trained on") else "right")
-    for part, contenders in parts.items():
-        for c, found in contenders.items():
-            table.add_row(part, c, *("{:.4g} [{:.4g}, {:.4g}]".format(*found[k]) for k in names))
+    for part, contenders in found.items():
+        for c, cells in contenders.items():
+            table.add_row(part, c, *("{:.4g} [{:.4g}, {:.4g}]".format(*cells[k]) for k in names))
     return table
 
 
@@ -635,17 +536,18 @@ class Options(study.Options):
     task: str = field(default="", metadata={"positional": True, "choices": TASKS})
     out: Path | None = field(default=None, metadata={"help": "folder of the runs [runs/risky_control/TASK]"})
     results: Path | None = field(default=None, metadata={"help": "tables go to RESULTS/TASK [the folder of the runs]"})
+    seeds: int = field(default=5, metadata={"help": "seeds of the study"})
 
 
 def main(argv: list[str] | None = None) -> None:
     options = study.parse(Options, "Train risk-averse and mean-seeking policies in continuous control.", argv)
-    settings = TASKS[options.task]
+    settings = replace(TASKS[options.task], seeds=options.seeds)
     out = options.out or Path("runs/risky_control") / options.task
     options = replace(options, out=out, results=options.results and options.results / options.task)
     with study.Study(__file__, options, argv) as s:
-        s.open(settings, may_change=("edge", "edge_seeds", "longer"))
-        chosen = run_task(s, settings)
-    report(s, settings, options.task, chosen)
+        s.open(settings, may_change=("edge", "edge_seeds", "seeds"))
+        contenders = run_task(s, settings)
+    report(s, settings, options.task, contenders)
 
 
 if __name__ == "__main__":

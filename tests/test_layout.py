@@ -142,6 +142,7 @@ OPTIONAL = {
     "adapters.botorch": "botorch",
     "adapters.recipes": "torch",
     "adapters.rllib": "rllib",
+    "adapters.rllib_episodes": "rllib",
     "adapters.rollouts": "torch",
     "adapters.rsl_rl": "rsl",
     "adapters.sb3": "rl",

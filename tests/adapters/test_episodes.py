@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 import ordergrad as og
-from ordergrad.adapters.episodes import EpisodeRanking, steepest_slope
+from ordergrad.adapters.episodes import EpisodeRanking, steepest_slope, thinned
 from ordergrad.adapters.sb3 import OrderGradPPO
 
 torch.set_num_threads(1)
@@ -262,3 +262,30 @@ def test_equal_returns_are_no_reason_to_warn():
     ranking = EpisodeRanking("cvar:0.2")
     for _ in range(8):
         ranking.advantages(np.full(40, 500.0))  # warnings are errors
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_thinned_steps_stand_for_all_in_expectation(most):
+    starts = np.random.default_rng(0).random(4000)
+    weights = np.array([1.0, 1, 1, 1, 1, 5, 1, 1, 1, 2])
+    total = np.zeros(10)
+    for start in starts:
+        kept, share = thinned(weights, most, start)
+        assert len(kept) == len(set(kept)) == most
+        assert (share >= weights[kept] - 1e-9).all()
+        total[kept] += share
+    np.testing.assert_allclose(total / 4000, weights, atol=5 * 15 / 4000**0.5 / most**0.5)
+
+
+def test_thinned_pieces_of_different_lengths_stand_for_all_in_expectation():
+    starts = np.random.default_rng(0).random(4000)
+    weights, lengths = np.array([1.0, 4, 1, 1, 2, 1, 1]), np.array([8, 2, 1, 8, 5, 8, 3])
+    total, steps = np.zeros(7), []
+    for start in starts:
+        kept, share = thinned(weights, 12, start, lengths)
+        assert (share >= weights[kept] - 1e-9).all()
+        total[kept] += share
+        steps.append(lengths[kept].sum())
+    np.testing.assert_allclose(total / 4000, weights, atol=0.25)
+    assert np.mean(steps) == pytest.approx(12, abs=0.3)
+    assert max(steps) <= 12 + 2 * lengths.max()

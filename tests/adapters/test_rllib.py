@@ -1,5 +1,6 @@
-"""The RLlib adapter against the reference gradient, on one learner, on a local Ray, and through a checkpoint."""
+"""The RLlib adapter against the reference gradient, on a local Ray with one learner and two, with several agents."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-:UserWarning"),
 ]
 
 
@@ -27,9 +28,10 @@ pytestmark = [
 def framework():
     """Import the framework with the first test: it takes seconds that collecting need not cost."""
     global ray, cloudpickle, Algorithm, IMPALAConfig, PPOConfig, PPOTorchLearner, Columns, TrainingData
-    global SingleAgentEnvRunner, SingleAgentEpisode, MultiAgentBatch, register_env, OrderGradPPOLearner
-    global RanksEpisodes, WholeEpisodes, use
+    global SingleAgentEnvRunner, MultiAgentEnvRunner, SingleAgentEpisode, MultiAgentBatch, register_env
+    global OrderGradPPOLearner, RanksEpisodes, WholeEpisodes, by_policy, use, agents
 
+    import agents
     import ray
     from ray import cloudpickle
     from ray.rllib.algorithms.algorithm import Algorithm
@@ -38,12 +40,14 @@ def framework():
     from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
     from ray.rllib.core.columns import Columns
     from ray.rllib.core.learner.training_data import TrainingData
+    from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
     from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
     from ray.rllib.env.single_agent_episode import SingleAgentEpisode
     from ray.rllib.policy.sample_batch import MultiAgentBatch
     from ray.tune.registry import register_env
 
-    from ordergrad.adapters.rllib import OrderGradPPOLearner, RanksEpisodes, WholeEpisodes, use
+    from ordergrad.adapters.rllib import OrderGradPPOLearner, RanksEpisodes, use
+    from ordergrad.adapters.rllib_episodes import WholeEpisodes, by_policy
 
 
 def test_doctests():
@@ -55,7 +59,8 @@ MODULE = "default_policy"
 
 @pytest.fixture(scope="module")
 def local_ray():
-    cloudpickle.register_pickle_by_value(walk)  # the workers do not know this folder
+    for module in (walk, sys.modules[__name__]):  # the workers do not know these folders
+        cloudpickle.register_pickle_by_value(module)
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
@@ -131,7 +136,7 @@ def flat(gradients, learner):
 
 
 def stats_of(learner):
-    return learner.ranking.stats
+    return learner.rankings[MODULE].stats
 
 
 @pytest.mark.parametrize("mode", ["truncate_episodes", "complete_episodes"])
@@ -204,9 +209,10 @@ def test_two_env_runners_train_and_a_checkpoint_restores(local_ray, tmp_path):
     assert again["total"] > logged["total"]
     assert again["scale"] > 0
     learner = restored.learner_group._learner
-    assert (str(learner.ranking.objective), learner.ranking.min_episodes) == ("0.5*mean+0.5*cvar:0.25", 5)
-    restored.learner_group.foreach_learner(lambda learner: setattr(learner.ranking, "objective", "cvar:0.25"))
-    assert str(learner.ranking.objective) == "cvar:0.25"
+    ranking = learner.rankings[MODULE]
+    assert (str(ranking.objective), ranking.min_episodes) == ("0.5*mean+0.5*cvar:0.25", 5)
+    restored.learner_group.foreach_learner(lambda learner: setattr(learner.rankings[MODULE], "objective", "cvar:0.25"))
+    assert str(ranking.objective) == "cvar:0.25"
     restored.stop()
 
 
@@ -219,7 +225,7 @@ def test_a_learner_of_its_own_process_waits_for_enough_episodes(local_ray):
     assert counts[0] == 0 < results[0]["ordergrad"]["waiting"]
     assert all(n == 0 or n >= 25 for n in counts)
     assert sum(counts) > 0
-    assert results[-1]["ordergrad"]["open"] == results[-1]["ordergrad"]["abandoned"] == 0
+    assert results[-1]["ordergrad"]["abandoned"] == 0
     algorithm.stop()
 
 
@@ -268,12 +274,13 @@ def test_gae_and_the_critic_are_those_of_rllib(credit):
 
 
 def test_whole_returns_are_ranked_whatever_the_cuts():
-    """Episodes of 25 steps on average in rollouts of 16 steps an environment."""
-    config = make_config(env_config={"mean_length": 25.0, "end": "truncated"}, n_envs=4, min_episodes=3)
-    config.env_runners(rollout_fragment_length=16)
+    """Episodes of 15 steps on average in rollouts of 20 steps an environment."""
+    config = make_config(env_config={"mean_length": 15.0, "end": "truncated"}, n_envs=12, min_episodes=15)
+    config.env_runners(rollout_fragment_length=20)
     learner, runner, kept = make_learner(config)
     ranked, batches = [], []
-    take, advantages = learner._whole.take, learner.ranking.advantages
+    whole, ranking = learner._whole[MODULE], learner.rankings[MODULE]
+    take, advantages = whole.take, ranking.advantages
 
     def spy(chunks):
         batches.append(take(chunks))
@@ -283,46 +290,105 @@ def test_whole_returns_are_ranked_whatever_the_cuts():
         ranked.extend(returns)
         return advantages(returns, weights)
 
-    learner._whole.take, learner.ranking.advantages = spy, rank
+    whole.take, ranking.advantages = spy, rank
     sampled = 0
     for _ in range(12):
-        chunks = runner.sample(num_timesteps=64)
+        chunks = runner.sample(num_timesteps=240)
         sampled += sum(map(len, chunks))
         learner.update(training_data=TrainingData(episodes=chunks))
     finished = np.concatenate([env.unwrapped.finished for env in runner.env.unwrapped.envs])
-    waiting = learner._whole._returns
+    waiting = [episode.total for episode in whole._ended]
     np.testing.assert_allclose(sorted([*ranked, *waiting]), sorted(finished), rtol=1e-5)
     stats = stats_of(learner)
     assert stats["abandoned"] == 0
     assert stats["total"] == len(ranked) == sum(map(len, batches))
-    held = sum(len(e) for e in learner._whole._ended)
     trained = sum(len(e) - 1 for batch in batches for e in batch)  # one step more than sampled, which RLlib masks
-    assert trained + held + stats["open"] == sampled
+    assert trained + stats["open"] == sampled
     assert len(kept) == sum(1 for batch in batches if batch) < 12
 
 
 def test_nothing_is_trained_while_episodes_are_too_few():
     config = make_config(env_config={"mean_length": 1e9})
     learner, runner, kept = make_learner(config)
-    results = train(learner, runner, 3, 50)
+    results = train(learner, runner, 2, 50)
     assert all("policy_loss" not in result[MODULE] for result in results)
-    assert stats_of(learner)["open"] == 150
+    assert stats_of(learner)["open"] == 100
     assert not kept
 
 
-def test_episodes_that_never_end_are_reported_not_fatal():
-    config = make_config(env_config={"mean_length": 1e9}, patience=2)
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+@pytest.mark.filterwarnings("ignore:more steps wait")
+def test_episodes_that_never_end_are_reported_not_fatal(credit):
+    config = make_config(env_config={"mean_length": 1e9}, patience=2, credit=credit)
     learner, runner, kept = make_learner(config)
-    with (
-        pytest.warns(UserWarning, match=r"only 0 episodes ended in 2 training iterations.*train_batch_size"),
-        pytest.warns(UserWarning, match="favours short episodes"),
-    ):
-        train(learner, runner, 5, 50)
-    assert stats_of(learner)["abandoned"] == 2
-    assert stats_of(learner)["open"] == 0
+    with pytest.warns(UserWarning, match=r"only 0 episodes ended in 2 training iterations.*train_batch_size"):
+        train(learner, runner, 6, 50)
+    assert stats_of(learner)["abandoned"] == 0
+    assert 50 <= stats_of(learner)["open"] <= 2 * 50 + 32
     assert not kept
 
 
+@pytest.mark.filterwarnings("ignore:only 0 episodes")
+def test_an_episode_of_a_lost_env_runner_is_given_up():
+    whole = WholeEpisodes(EpisodeRanking(patience=3))
+    whole.take([synthetic([1.0, 2.0], done=None, key="lost"), synthetic([1.0], done=None, key="slow")])
+    for t in range(1, 4):
+        whole.take([synthetic([1.0], start=t, done=None, key="slow")])
+    assert whole.stats["abandoned"] == 1
+    assert list(whole._open) == ["slow"]
+
+
+@pytest.mark.filterwarnings("ignore:more steps wait")
+def test_episodes_of_twenty_rollouts_are_ranked_and_two_rollouts_wait_at_most():
+    config = make_config(env_config={"mean_length": 300.0}, n_envs=4, min_episodes=6, patience=400)
+    config.env_runners(rollout_fragment_length=16).training(lr=0.0)
+    learner, runner, _ = make_learner(config)
+    waiting = []
+    for _ in range(150):
+        learner.update(training_data=TrainingData(episodes=runner.sample(num_timesteps=64)))
+        waiting.append(stats_of(learner)["open"])
+    finished = np.concatenate([env.unwrapped.finished for env in runner.env.unwrapped.envs])
+    stats = stats_of(learner)
+    assert stats["abandoned"] == 0
+    assert stats["total"] + stats["waiting"] == len(finished) > 15
+    assert max(waiting) <= 2 * 64 + 32
+    assert np.mean(waiting) > 100
+
+
+@pytest.mark.filterwarnings("ignore:more steps wait")
+def test_steps_that_were_drawn_stand_for_all_in_expectation():
+    """400 steps of one episode in chunks of 40, where 80 may wait."""
+    weights = np.zeros(400)
+    for seed in range(300):
+        whole = WholeEpisodes(EpisodeRanking())
+        whole._random = np.random.default_rng(seed)
+        for start in range(0, 400, 40):
+            done = "terminated" if start == 360 else None
+            trained = whole.take([synthetic(np.ones(40), start=start, done=done, key="long")])
+        trained = whole.take([synthetic([0.0], key="short")])
+        for steps in trained:
+            t = steps.get_observations(slice(0, len(steps))).ravel().astype(int)
+            if steps.id_ == "long":
+                weights[t] += steps.extra_model_outputs["ordergrad_advantages"].data / 400
+    np.testing.assert_allclose(weights.reshape(10, 40).mean(1) / 300, 1, atol=0.3)
+    assert weights.mean() / 300 == pytest.approx(1, abs=0.1)
+
+
+def test_with_a_critic_steps_do_not_wait_for_the_end_of_their_episode():
+    whole = WholeEpisodes(EpisodeRanking("mean", "telescoped", discount=0.9, unit_scale=False))
+    first = [synthetic([1.0, 2.0], key="a"), synthetic([4.0], key="b"), synthetic([3.0, 5.0], done=None, key="c")]
+    trained = whole.take(first)
+    assert [e.id_ for e in trained] == ["a", "b", "c"]
+    np.testing.assert_allclose(trained[2].get_rewards(), 2 * np.array([3.0, 0.9 * 5.0]))  # f has slope N/(N-1)
+    assert [e.is_done for e in trained] == [True, True, False]  # RLlib bootstraps what goes on
+    assert whole.stats["open"] == 0
+    second = [synthetic([7.0], start=2, key="c"), synthetic([1.0], key="d")]
+    trained = whole.take(second)
+    np.testing.assert_allclose(trained[0].get_rewards(), 4 / 3 * np.array([0.81 * 7.0]))
+    assert whole.ranking._recent.tolist() == pytest.approx([2.8, 4.0, 3 + 4.5 + 0.81 * 7, 1.0])
+
+
+@pytest.mark.filterwarnings("ignore:more steps wait")
 def test_k_above_the_number_of_episodes_waits_then_shrinks():
     learner, runner, kept = make_learner(make_config(objective="max@60"))
     train(learner, runner, 4, 100)
@@ -330,8 +396,8 @@ def test_k_above_the_number_of_episodes_waits_then_shrinks():
     assert 0 < len(kept) < 4
     learner, runner, kept = make_learner(make_config(objective="max@3000", patience=2))
     with pytest.warns(UserWarning, match="needs 3001"):
-        train(learner, runner, 4, 100)
-    assert stats_of(learner)["shrunk"] == len(kept) == 2
+        train(learner, runner, 8, 100)
+    assert stats_of(learner)["shrunk"] == len(kept) in (2, 4)  # an episode may span two iterations
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -395,17 +461,17 @@ def test_bad_input_is_an_error_before_training():
         use(PPOConfig().api_stack(False, False), "cvar:0.1")
     with pytest.raises(ValueError, match=r"framework must be 'torch'; got 'tf2'"):
         use(PPOConfig().framework("tf2"), "cvar:0.1")
-    with pytest.raises(ValueError, match=r"num_learners must be 0 or 1.*got num_learners=3"):
-        use(PPOConfig().learners(num_learners=3), "cvar:0.1")
-    with pytest.raises(ValueError, match="single agent"):
-        use(PPOConfig().multi_agent(policies={"a"}, policy_mapping_fn=lambda *_: "a"), "cvar:0.1")
-    with pytest.raises(ValueError, match=r"num_learners must be 0 or 1.*got num_learners=2"):
+    several: Any = PPOConfig().multi_agent(policies={"a"}, policy_mapping_fn=lambda *_: "a")
+    with pytest.raises(ValueError, match=r"num_learners must be 0 or 1 with several agents.*got num_learners=3"):
+        use(several.learners(num_learners=3), "cvar:0.1")
+    with pytest.raises(ValueError, match=r"minibatch_size must be a number with several learners.*got None"):
         make_learner(make_config().learners(num_learners=2))
+    with pytest.raises(ValueError, match="did you mean 'cvar'"):
+        use(several.learners(num_learners=0), {"a": "cvr:0.1"})
     with pytest.raises(ValueError, match="add_default_connectors_to_learner_pipeline"):
         make_learner(make_config().learners(add_default_connectors_to_learner_pipeline=False))
-    several: Any = make_config().multi_agent(policies={"a", "b"}, policy_mapping_fn=lambda *_: "a")
-    with pytest.raises(ValueError, match="single agent"):
-        several.build_learner(env=Walk())
+    with pytest.raises(ValueError, match=r"objective must name policies; got a, but the policies are default_policy"):
+        make_learner(make_config(objective={"a": "mean"}))
     with pytest.warns(UserWarning, match="favours short ones.*same chance events.*Set batch_mode='truncate_episodes'"):
         make_learner(make_config().env_runners(batch_mode="complete_episodes"))
     learner, _, _ = make_learner(make_config())
@@ -422,3 +488,138 @@ def test_a_learner_class_of_the_user():
     assert isinstance(learner, Mine)
     assert not isinstance(learner, OrderGradPPOLearner)
     assert len(kept) == 1
+
+
+# Several learners ---------------------------------------------------------------------------------------------------
+
+
+def hold(learner):
+    """Keep the gradients of a learner, and the advantages that it trains on, instead of applying them."""
+    learner.kept, learner.seen = [], []
+    learner.apply_gradients = learner.kept.append
+    compute = learner.compute_loss_for_module
+
+    def spy(*, batch, **kwargs):
+        learner.seen.append(batch["advantages"][batch["loss_mask"]].tolist())
+        return compute(batch=batch, **kwargs)
+
+    learner.compute_loss_for_module = spy
+
+
+def test_two_learners_make_the_step_of_one_that_has_all_episodes(local_ray):
+    """Each gets chunks that RLlib has cut, so that neither has seen a whole episode of some."""
+    config = make_config(env_config={"mean_length": 9.0}, objective="cvar:0.3", n_envs=4)
+    learner, runner, _ = make_learner(config)
+    hold(learner)
+    two = config.copy(copy_frozen=False).learners(num_learners=2).training(minibatch_size=32)
+    group = two.build_learner_group(spaces=runner.get_spaces())
+    group.foreach_learner(hold)
+    group.set_state({"learner": {"rl_module": learner.module.get_state()}})
+    rounds = 0
+    while rounds < 3:
+        chunks = runner.sample(num_timesteps=200)
+        copies = [chunk.slice(slice(None)) for chunk in chunks]  # with the steps before them, as they were sampled
+        learner.update(training_data=TrainingData(episodes=chunks))
+        group.update(episodes=copies)
+        if stats_of(learner)["steps"] % 2 == 0:  # else one has a step more
+            rounds += 1
+    stats = stats_of(learner)
+    for other in group.foreach_learner(lambda learner: learner.rankings[MODULE].stats):
+        assert other.get() == stats
+    gradients = [kept.get() for kept in group.foreach_learner(lambda learner: [flat(g, learner) for g in learner.kept])]
+    seen = [values.get() for values in group.foreach_learner(lambda learner: learner.seen)]
+    for i, gradient in enumerate(learner.kept):
+        np.testing.assert_allclose(sorted(seen[0][i] + seen[1][i]), sorted(learner.seen[i]), rtol=1e-5, atol=1e-5)
+        assert abs(len(seen[0][i]) - len(seen[1][i])) <= 1
+        torch.testing.assert_close(gradients[0][i], gradients[1][i])
+        if len(learner.seen[i]) % 2 == 0:
+            torch.testing.assert_close(gradients[0][i], flat(gradient, learner), rtol=1e-3, atol=1e-4)
+    group.shutdown()
+
+
+@pytest.mark.parametrize("credit", ["episode", "telescoped"])
+def test_two_learners_train_with_minibatches(local_ray, credit):
+    config = make_config(n_envs=2, steps=100, objective="cvar:0.3", credit=credit).learners(num_learners=2)
+    config.training(minibatch_size=32, num_epochs=2, lr=1e-2)
+    algorithm = config.build_algo()
+    before = {name: old.clone() for name, old in algorithm.get_module().state_dict().items()}
+    results = [algorithm.train()["learners"][MODULE]["ordergrad"] for _ in range(3)]
+    finished = np.concatenate([env.unwrapped.finished for env in algorithm.env_runner.env.unwrapped.envs])
+    assert results[-1]["total"] + results[-1]["waiting"] == len(finished) > 60
+    assert sum(result["episodes"] for result in results) == results[-1]["total"]
+    weights = [w.get() for w in algorithm.learner_group.foreach_learner(lambda learner: learner.module.get_state())]
+    for name, value in weights[0][MODULE].items():
+        np.testing.assert_array_equal(value, weights[1][MODULE][name])
+    assert any(not torch.equal(before[name], new) for name, new in algorithm.get_module().state_dict().items())
+    algorithm.stop()
+
+
+# Several agents -----------------------------------------------------------------------------------------------------
+
+
+def make_agents(env, objective, policies=("bold", "careful"), steps=256, n_envs=2, **settings):
+    register_env(env.__name__, lambda config: env(**config))
+    config = PPOConfig().environment(env.__name__, disable_env_checking=True)
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=n_envs)
+    config.training(train_batch_size_per_learner=steps, minibatch_size=128, num_epochs=4, lr=0.03, use_kl_loss=False)
+    config.multi_agent(policies=set(policies), policy_mapping_fn=lambda agent, *_, **__: agent.split("-")[0])
+    config.rl_module(model_config={"fcnet_hiddens": [8]}).debugging(seed=1)
+    return use(config, objective, **settings)
+
+
+@pytest.mark.parametrize("credit", ["episode", "terminal", "telescoped"])
+def test_each_policy_learns_what_its_own_objective_asks_for(local_ray, credit):
+    config = make_agents(agents.Gamblers, {"bold": "mean", "careful": "cvar:0.25"}, credit=credit)
+    algorithm = config.build_algo()
+    for _ in range(14):
+        learned = algorithm.train()["learners"]
+    obs = torch.tensor([[1.0, 0.0], [1.0, 0.5]])
+    for policy, best in (("bold", 1), ("careful", 0)):
+        logits = algorithm.get_module(policy).forward_inference({Columns.OBS: obs})[Columns.ACTION_DIST_INPUTS]
+        assert torch.softmax(logits, -1)[:, best].min() > 0.8
+        assert learned[policy]["ordergrad"]["episodes"] > 100
+    algorithm.stop()
+
+
+@pytest.mark.parametrize("env_name", ["Gamblers", "Turns"])
+@pytest.mark.filterwarnings("ignore:more steps wait")
+def test_the_whole_returns_of_each_agent_are_ranked_with_those_of_its_policy(local_ray, env_name):
+    """In chunks of 7 steps, agents that stop at different times, or take turns."""
+    config = make_agents(getattr(agents, env_name), "cvar:0.3", steps=14).env_runners(rollout_fragment_length=7)
+    runner = MultiAgentEnvRunner(config=config)
+    learner = config.build_learner(spaces=runner.get_spaces())
+    ranked: dict[str, list[float]] = {"bold": [], "careful": []}
+    for policy, ranking in learner.rankings.items():
+
+        def rank(returns, weights, policy=policy, advantages=ranking.advantages):
+            ranked[policy].extend(returns)
+            return advantages(returns, weights)
+
+        ranking.advantages = rank
+    trained = 0
+    for _ in range(20):
+        learner.update(training_data=TrainingData(episodes=runner.sample(num_timesteps=14)))
+        trained += sum(ranking.stats["steps"] for ranking in learner.rankings.values())
+    for policy, whole in learner._whole.items():
+        finished = np.concatenate([env.unwrapped.finished[policy] for env in runner.env.envs])
+        waiting = [episode.total for episode in whole._ended]
+        np.testing.assert_allclose(sorted([*ranked[policy], *waiting]), sorted(finished), rtol=1e-5)
+        assert whole.stats["abandoned"] == 0
+    assert trained > 200
+
+
+def test_a_policy_that_is_not_trained_needs_no_objective(local_ray):
+    config = make_agents(agents.Gamblers, {"bold": "max@4"}).multi_agent(policies_to_train=["bold"])
+    algorithm = config.build_algo()
+    before = {
+        policy: {name: old.clone() for name, old in algorithm.get_module(policy).state_dict().items()}
+        for policy in ("bold", "careful")
+    }
+    learned = algorithm.train()["learners"]
+    assert "ordergrad" not in learned.get("careful", {})
+    for policy, old in before.items():
+        new = algorithm.get_module(policy).state_dict()
+        assert all(torch.equal(old[name], new[name]) for name in old) == (policy == "careful")
+    algorithm.stop()
+    with pytest.raises(ValueError, match=r"for every policy that is trained; got none for 'careful' \(it has bold"):
+        make_agents(agents.Gamblers, {"bold": "max@4"}).build_learner(env=agents.Gamblers())

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 from walk import Walk
 
 import ordergrad as og
-from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards, _thinned
+from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO, OrderGradRolloutBuffer, RecordRewards
 from ordergrad.conditions import Bernoulli, ConditionSampler
 from ordergrad.envs import SampledConditions
 
@@ -615,19 +615,6 @@ def test_bad_input_is_an_error_before_training():
 
 
 # Steps that wait -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("most", [1, 3, 8])
-def test_thinned_steps_stand_for_all_in_expectation(most):
-    np.random.seed(0)  # noqa: NPY002 (the generator that Stable-Baselines3 seeds)
-    weights = np.array([1.0, 1, 1, 1, 1, 5, 1, 1, 1, 2])
-    total = np.zeros(10)
-    for _ in range(4000):
-        kept, share = _thinned(weights, most)
-        assert len(kept) == len(set(kept)) == most
-        assert (share >= weights[kept] - 1e-9).all()
-        total[kept] += share
-    np.testing.assert_allclose(total / 4000, weights, atol=5 * 15 / 4000**0.5 / most**0.5)
 
 
 @pytest.mark.filterwarnings("ignore:more steps wait")

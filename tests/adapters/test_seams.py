@@ -75,6 +75,10 @@ PARAMETERS = {
     ),
     "ray.rllib.core.learner.learner:Learner.get_state": "components not_components **kwargs",
     "ray.rllib.core.learner.learner:Learner.set_state": "state",
+    "ray.rllib.core.learner.learner:Learner.should_module_be_updated": "module_id multi_agent_batch",
+    "ray.rllib.core.learner.training_data:TrainingData.shard": "num_shards len_lookback_buffer **kwargs",
+    "ray.rllib.env.single_agent_episode:SingleAgentEpisode.slice": "slice_ len_lookback_buffer",
+    "ray.rllib.env.single_agent_episode:SingleAgentEpisode.concat_episode": "other",
     "ray.rllib.utils.checkpoints:Checkpointable._check_component": "name components not_components",
     # BoTorch
     "botorch.acquisition.risk_measures:RiskMeasureMCObjective.__init__": "n_w preprocessing_function",

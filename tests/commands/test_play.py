@@ -49,7 +49,31 @@ class Dial(gym.Env):
         return np.full((20, 60, 3), 40 * min(self.t, 6), np.uint8)
 
 
+class Pieces(Dial):
+    """The same with a dictionary of observations."""
+
+    observation_space = spaces.Dict(
+        {
+            "clock": spaces.Box(-1000.0, 1000.0, (2,)),
+            "late": spaces.Discrete(2),
+            "picture": spaces.Box(0, 255, (36, 36, 3), np.uint8),
+        }
+    )
+
+    def reset(self, *, seed=None, options=None):
+        clock, info = super().reset(seed=seed)
+        return self.pieces(clock), info
+
+    def step(self, action):
+        clock, *others = super().step(action)
+        return self.pieces(clock), *others
+
+    def pieces(self, clock):
+        return {"clock": clock, "late": self.t // 3, "picture": np.full((36, 36, 3), 40 * self.t, np.uint8)}
+
+
 gym.register("Dial-v0", Dial, disable_env_checker=True)
+gym.register("Pieces-v0", Pieces)
 
 
 def invoke(arguments: str):
@@ -192,6 +216,30 @@ def test_an_exported_policy_is_a_plain_model(tmp_path, algo, plain, normalize):
     exported.learn(300)
     if algo == "ppo":
         OrderGradPPO.load(file, env=gym.make("Dial-v0"), objective="cvar:0.2", device="cpu").learn(300)
+
+
+@pytest.mark.parametrize("normalize", ["", "--normalize"])
+def test_dictionaries_of_observations_are_trained_on_played_and_exported(tmp_path, normalize):
+    out = train(tmp_path / "run", "Pieces-v0", f"{normalize} --network 16")
+    file = tmp_path / "policy.zip"
+    shown = said(invoke(f"play {out} --episodes 20 --record {tmp_path / 'film.gif'} --export {file}"))
+    assert "worst" in shown
+    assert len(film_of(tmp_path / "film.gif")[2]) > 3
+    ours, exported = trained(out), PPO.load(file, env=gym.make("Pieces-v0"), device="cpu")
+    observation, _ = gym.make("Pieces-v0").reset(seed=0)
+    assert ours.predict(observation, deterministic=True)[0] == exported.predict(observation, deterministic=True)[0]
+    exported.learn(100)
+    if normalize:
+        extractors = ours.policy.features_extractor.extractors
+        assert float(extractors["clock"].mean[0]) == pytest.approx(502, abs=1)
+        assert float(extractors["late"].mean.sum()) == pytest.approx(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*(precision lowered|out of date|render_modes)")
+def test_the_dictionary_environment_of_stable_baselines3(tmp_path):
+    gym.register("Rooms-v0", "stable_baselines3.common.envs:SimpleMultiObsEnv", max_episode_steps=20)
+    out = train(tmp_path / "run", "Rooms-v0")
+    assert "worst" in said(invoke(f"play {out} --episodes 20"))
 
 
 def test_the_policy_in_three_lines(run):

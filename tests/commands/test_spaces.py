@@ -16,7 +16,8 @@ from ordergrad.train.rl_checks import check_spaces
 
 INF = np.inf
 BOX = spaces.Box(0, 1, (2, 2))
-MINIGRID = spaces.Dict({"image": BOX, "direction": spaces.Discrete(4), "mission": spaces.Text(20)})
+SMALL = spaces.Box(0, 255, (7, 7, 3), np.uint8)
+MINIGRID = spaces.Dict({"image": SMALL, "direction": spaces.Discrete(4), "mission": spaces.Text(20)})
 
 
 class Odd(gymnasium.Env):
@@ -41,7 +42,8 @@ def trains(make):
     """Check an environment, and train on it for two rollouts."""
     check_spaces(make())
     env = DummyVecEnv([make, make])
-    policy = "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
+    several, image = isinstance(env.observation_space, spaces.Dict), is_image_space(env.observation_space)
+    policy = "MultiInputPolicy" if several else "CnnPolicy" if image else "MlpPolicy"
     settings = {"n_steps": 16, "batch_size": 32, "n_epochs": 1, "device": "cpu"}
     OrderGradPPO(policy, env, credit="telescoped", **settings).learn(64)
 
@@ -63,6 +65,8 @@ def refused(observation=None, action=None):
         spaces.MultiDiscrete([3, 4]),
         spaces.MultiBinary(3),
         spaces.MultiBinary((2, 3)),
+        spaces.Dict({"a": BOX, "b": spaces.Discrete(3), "c": spaces.MultiBinary(2), "d": spaces.MultiDiscrete([3, 4])}),
+        spaces.Dict({"picture": spaces.Box(0, 255, (36, 36, 3), np.uint8), "speed": spaces.Box(-INF, INF, (2,))}),
     ],
     ids=str,
 )
@@ -90,7 +94,11 @@ def test_actions_that_are_accepted_train(space):
 @pytest.mark.parametrize(
     "space",
     [
-        spaces.Dict({"a": BOX, "b": spaces.Discrete(3)}),
+        spaces.Dict({"a": BOX, "b": spaces.Dict({"c": BOX})}),
+        spaces.Dict({"a": BOX, "b": spaces.Discrete(3, start=1)}),
+        spaces.Dict({"picture": SMALL, "direction": spaces.Discrete(4)}),
+        spaces.Dict({"position.x": BOX}),
+        spaces.Dict({"values": BOX}),
         spaces.Tuple((BOX, spaces.Discrete(3))),
         spaces.Discrete(4, start=2),
         spaces.MultiDiscrete([3, 4], start=[1, 0]),
@@ -108,7 +116,13 @@ def test_flattened_observations_train(space):
     trains(lambda: FlattenObservation(Odd(space)))
 
 
-def test_observations_with_text_are_filtered_and_flattened():
+def test_observations_with_text_are_filtered():
+    message = refused(spaces.Dict(MINIGRID.spaces | {"image": BOX}))
+    assert message.endswith("with gymnasium.wrappers.FilterObservation(env, ['direction', 'image'])")
+    trains(lambda: FilterObservation(Odd(spaces.Dict(MINIGRID.spaces | {"image": BOX})), ["direction", "image"]))
+
+
+def test_small_images_with_text_are_filtered_and_flattened():
     message = refused(MINIGRID)
     assert "FlattenObservation(gymnasium.wrappers.FilterObservation(env, ['direction', 'image']))" in message
     trains(lambda: FlattenObservation(FilterObservation(Odd(MINIGRID), ["direction", "image"])))
@@ -120,7 +134,8 @@ def test_observations_without_arrays_need_a_function(space):
 
 
 def test_observations_without_a_number_are_refused():
-    assert "must hold at least one number" in refused(spaces.Box(0, 1, (0,)))
+    for space in (spaces.Box(0, 1, (0,)), spaces.Dict({}), spaces.Dict({"a": BOX, "b": spaces.Box(0, 1, (0,))})):
+        assert "must hold at least one number" in refused(space)
 
 
 @pytest.mark.parametrize(

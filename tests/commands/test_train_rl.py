@@ -29,6 +29,7 @@ import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO
 from ordergrad.commands import cli
 from ordergrad.commands import train_rl as command
+from ordergrad.commands.eval import EvalSettings
 from ordergrad.commands.train_rl import rl
 from ordergrad.runs import folder as folder_of_runs
 from ordergrad.runs.errors import UserError
@@ -43,12 +44,14 @@ from ordergrad.runs.folder import (
 )
 from ordergrad.runs.parallel import default_jobs, train_all
 from ordergrad.runs.plots import learning_curves, return_distributions, save
+from ordergrad.runs.settings import defaults_of
 from ordergrad.runs.statistics import read_returns, values_of
 from ordergrad.train.evaluation import fresh_episodes
+from ordergrad.train.llm_settings import LLMSettings
 from ordergrad.train.observations import learn_scale
 from ordergrad.train.rl import _Recorder, run, train
 from ordergrad.train.rl_checks import check
-from ordergrad.train.rl_model import build, load_policy, restore, seed_of
+from ordergrad.train.rl_model import build, load_policy, restore, seed_of, settings_of_run
 from ordergrad.train.rl_model import save as save_model
 from ordergrad.train.rl_settings import RLSettings
 
@@ -214,6 +217,57 @@ def test_a_run_is_never_resumed_with_less_than_it_was_made_with(finished, was, n
     (name, before), after = was[2:].split(), now.split()[1]
     assert f"({name} was {before}, now {after}, and may only grow)" in " ".join(result.output.split())
     assert (finished[0] / "config.json").read_bytes() == config
+
+
+def test_a_run_of_an_older_version_resumes_with_the_defaults_of_newer_settings(finished, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    config = json.loads((out / "config.json").read_text())
+    for name in ("cap", "network", "normalize", "epochs", "anneal", "gae_lambda"):
+        del config["settings"][name]
+    (out / "config.json").write_text(json.dumps(config))
+    tensors, state = read_checkpoint(out / "runs/mean/seed-1/checkpoint.safetensors")
+    for name in ("recent", "approach", "scale"):  # what the first versions kept did not include them
+        del state["ranking"][name]
+    write_checkpoint(out / "runs/mean/seed-1/checkpoint.safetensors", tensors, state)
+    assert settings_of_run(out).epochs == 6
+    result = invoke(out, ARGUMENTS + " --resume --epochs 5")
+    assert result.exit_code == 2
+    assert "(epochs was 6, now 5)" in " ".join(result.output.split())
+    result = invoke(out, ARGUMENTS.replace("1024", "1536") + " --resume")
+    assert result.exit_code == 0, result.output
+    assert read_metrics(out / "runs/mean/seed-1/metrics.jsonl")[-1]["step"] == 1536
+    assert json.loads((out / "config.json").read_text())["settings"]["epochs"] == 6
+
+
+@pytest.mark.parametrize(
+    "settings", [TINY, LLMSettings(("top:2@4",)), EvalSettings(("test=a.jsonl",))], ids=lambda s: type(s).__name__
+)
+def test_folders_of_every_command_take_defaults_for_settings_that_they_lack(settings, tmp_path):
+    open_folder(tmp_path, settings, kind="toy", resume=False)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name, default in defaults_of(type(settings)).items():
+        older = {n: value for n, value in config["settings"].items() if n != name}
+        (tmp_path / "config.json").write_text(json.dumps(config | {"settings": older}))
+        if getattr(settings, name) == default:
+            open_folder(tmp_path, settings, kind="toy", resume=True)
+            assert json.loads((tmp_path / "config.json").read_text())["settings"] == config["settings"]
+        else:
+            with pytest.raises(UserError, match=f"{name} was "):
+                open_folder(tmp_path, settings, kind="toy", resume=True)
+
+
+def test_settings_that_this_version_does_not_have_are_refused(finished, tmp_path):
+    out = tmp_path / "copy"
+    shutil.copytree(finished[0], out)
+    config = json.loads((out / "config.json").read_text())
+    config["settings"]["momentum"] = 0.5
+    (out / "config.json").write_text(json.dumps(config))
+    result = invoke(out, ARGUMENTS + " --resume")
+    assert result.exit_code == 2
+    assert "(momentum was 0.5, now unknown)" in " ".join(result.output.split())
+    with pytest.raises(UserError, match="settings of another version: momentum"):
+        settings_of_run(out)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):

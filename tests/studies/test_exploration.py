@@ -84,6 +84,11 @@ def test_the_study_from_start_to_end(study, small, tmp_path):
     before = (results / "runs.csv").read_text(), (results / "gym.csv").read_text()
     study.main([*arguments, "--resume"])
     assert before == ((results / "runs.csv").read_text(), (results / "gym.csv").read_text())
+    study.main([*arguments, "--resume", "--add", "depth 1"])
+    assert sorted(before[0].splitlines()) == sorted((results / "runs.csv").read_text().splitlines())
+    assert list(json.loads((results / "added.json").read_text())["tasks"]) == ["depth 1"]
+    with pytest.raises(SystemExit, match="--add must be the end of a task's name"):
+        study.main([*arguments, "--resume", "--add", "depth 7"])
 
 
 def test_shares_and_their_intervals(study):

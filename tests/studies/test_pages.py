@@ -37,8 +37,9 @@ def test_values_lie_in_their_intervals(path):
 
 
 def test_no_interval_leaves_the_possible_range():
-    for row in study.read_table(RESULTS / "robustness/cartpole.csv"):
-        assert CARTPOLE[0] <= row["low"] <= row["high"] <= CARTPOLE[1], row
+    for row in study.read_table(RESULTS / "robustness/parts.csv"):
+        low, high = SHARE if row["part"] == "parser" else CARTPOLE
+        assert low <= row["low"] <= row["high"] <= high, row
     for row in study.read_table(RESULTS / "robustness/bandit.csv"):
         assert SHARE[0] <= row["low"] <= row["high"] <= SHARE[1], row
     for where, (low, high) in shares():
@@ -67,11 +68,11 @@ def leaves(content, keys=()):
 def test_the_leads_follow_from_the_runs():
     robustness, runs = load("robustness"), study.read_table(RESULTS / "robustness/runs.csv")
     agree(robustness.leads(runs), RESULTS / "robustness/leads.csv")
-    table = study.intervals(runs, ("part", "trained"), robustness.MEASURED)
-    agree(table, RESULTS / "robustness/cartpole.csv")
+    table = study.intervals(runs, ("part", "trained", "setting", "rate"), ("clean",))
+    agree(table, RESULTS / "robustness/parts.csv")
 
 
-@pytest.mark.parametrize("task", ["pendulum", "lander"])
+@pytest.mark.parametrize("task", ["pendulum", "lander_earlier"])
 def test_the_leads_of_risky_control_follow_from_the_runs(task):
     folder = RESULTS / "risky_control" / task
     agree(load("risky_control").leads(study.read_table(folder / "runs.csv")), folder / "leads.csv")
@@ -97,24 +98,49 @@ def test_the_ratios_of_variances_are_those_of_the_noise():
 
 # Pages --------------------------------------------------------------------------------------------------------------
 
-LABELS = {"ppo": "PPO", "ppo+clip:10": "PPO, clipped at 10 sd", "ppo+clip:1": "PPO, clipped at 1 sd"}
-LABELS |= {"mean+range": "`mean`, clipped to [0, 500]"}
+PEERS = {"range": "`mean`, clipped to the known range", "sd": "`mean`, clipped at c sd", "mad": "`mean` in MADs"}
+PEERS |= {"huber": "Huber's score", "trimmed": "`trimmed:p`", "winsorized": "`winsorized:p`"}
 
 
 def robustness_rows() -> list[str]:
-    """Return the rows of the page's table: the mean with its interval and its lead, with and without outliers."""
-    found = study.read_table(RESULTS / "robustness/cartpole.csv")
+    """Return the rows of the page's tables: the clean value in every part, and the leads of trimming."""
+    found = {(r["part"], r["trained"]): r for r in study.read_table(RESULTS / "robustness/parts.csv")}
     leads = {(r["part"], r["trained"], r["against"]): r for r in study.read_table(RESULTS / "robustness/leads.csv")}
+    parts = list(dict.fromkeys(part for part, _ in found))
+
+    def cell(row, part, key):
+        unit, digits = (100, 1) if part == "parser" else (1, 0)
+        return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*(unit * row[k] for k in (key, "low", "high")), d=digits)
+
     rows: list[str] = []
-    for name in dict.fromkeys(r["trained"] for r in found if r["part"] == "graded"):
-        cells = [LABELS.get(name, f"`{name}`")]
-        for part in ("graded", "graded-clean"):
-            (mine,) = (r for r in found if (r["part"], r["trained"], r["measure"]) == (part, name, "mean"))
-            cells.append("{value:.0f} [{low:.0f}, {high:.0f}]".format(**mine))
-            lead = leads.get((part, name, "mean"))
-            text = "{lead:.0f} [{low:.0f}, {high:.0f}]".format(**lead) if lead else ""
-            cells.append(text + (f", p = {lead['p']:.2f}" if lead and lead["p"] < 0.1 else ""))
-        rows.append(re.sub(r"\|  (?=\|)", "| ", "| " + " | ".join(cells).rstrip() + " |"))
+    for name in dict.fromkeys(name for _, name in found):
+        cells = [cell(found[part, name], part, "value") for part in parts]
+        rows.append("| " + " | ".join([PEERS.get(name, f"`{name}`"), *cells]) + " |")
+        if name in ("mean", "range", "sd", "huber"):
+            apart = [leads[part, "trimmed", name] for part in parts]
+            cells = [cell(r, part, "lead") + f", p = {r['p']:.2g}" for r, part in zip(apart, parts, strict=True)]
+            rows.append("| " + " | ".join([PEERS.get(name, f"`{name}`"), *cells]) + " |")
+    return rows
+
+
+CORRUPTIONS = [("both", 0.0, 30), ("both", 0.05, 30), ("both", 0.05, 100), ("both", 0.2, 30), ("both", 0.4, 30)]
+CORRUPTIONS += [("decoy", 0.05, 30), ("decoy", 0.3, 30)]
+BANDITS = {"mean": "`mean`", "sd:1": "`mean`, clipped at 1 sd", "huber:1": "Huber's score, 1 MAD"}
+
+
+def bandit_rows() -> list[str]:
+    """Return the rows of the bandit's table, intervals where they are wider than 0.001."""
+    found = {
+        (r["contender"], r["kind"], r["share"], r["size"]): r
+        for r in study.read_table(RESULTS / "robustness/bandit.csv")
+    }
+    rows: list[str] = []
+    for name in dict.fromkeys(name for name, *_ in found if name not in ("sd:10", "mad")):
+        cells = []
+        for case in CORRUPTIONS:
+            value, low, high = (found[name, *case][key] for key in ("end", "low", "high"))
+            cells.append(f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if high - low > 0.0015 else ""))
+        rows.append("| " + " | ".join([BANDITS.get(name, f"`{name}`"), *cells]) + " |")
     return rows
 
 
@@ -144,14 +170,26 @@ def significant(x: float) -> str:
 
 def test_the_tables_of_robustness():
     page = (PAGES / "robustness.md").read_text()
-    assert not set(robustness_rows()) - set(page.splitlines())
-    for name in ("ppo+clip:1", "trimmed:0.1", "mean"):
-        (mine,) = (
-            r
-            for r in study.read_table(RESULTS / "robustness/cartpole.csv")
-            if (r["part"], r["trained"], r["measure"]) == ("steps", name, "mean")
-        )
-        assert "{value:.0f} [{low:.0f}, {high:.0f}]".format(**mine) in page
+    assert not {*robustness_rows(), *bandit_rows()} - set(page.splitlines())
+
+
+def risky_rows(task: str) -> list[str]:
+    """Return the rows of the page's table of a task: every contender by what each of the others asks for."""
+    summary = json.loads((RESULTS / "risky_control" / task / "summary.json").read_text())
+    found, rows = summary["study"], []
+    columns = ["mean", *(name for name in found if name.endswith("gini")), "cvar:0.1"]
+    columns += [name for name in found if name.endswith("variance")]
+    for name, measures in found.items():
+        cells = ["{:.1f} [{:.1f}, {:.1f}]".format(*measures[column]) for column in columns]
+        share = "{:.0f}% [{:.0f}, {:.0f}%]".format(*(100 * x for x in measures["risky"]))
+        rows.append(f"| `{name}` | " + " | ".join([*cells, share]) + " |")
+    return rows
+
+
+@pytest.mark.parametrize("task", ["pendulum"])
+def test_the_tables_of_risky_control(task):
+    page = (PAGES / "risky_control.md").read_text().replace("**", "")
+    assert not set(risky_rows(task)) - set(page.splitlines())
 
 
 def test_the_table_of_pathwise():

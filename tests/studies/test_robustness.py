@@ -1,148 +1,190 @@
-"""The study of corrupted rewards: its corruptions, its bandit, its environment, and all of it on a few steps."""
+"""The study of corrupted rewards: its contenders, its corruptions and graders, and all of it on a few updates."""
 
 import json
-from dataclasses import replace
 
 import gymnasium
 import matplotlib.image
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.optimize import minimize_scalar
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from studies import load, read
 
-from ordergrad.runs.folder import EVALUATION, METRICS, read_metrics
-
 study = load("robustness")
-BANDIT = replace(study.Bandit(), seeds=4, updates=6, sizes=(0.0, 30.0), shares=(0.0, 0.05))
-CARTPOLE = replace(study.CartPole(), seeds=2, steps=512, envs=4, rollout=64, epochs=1, min_episodes=4, episodes=6)
+TINY = study.Settings(
+    bandit_seeds=2, bandit_updates=2, seeds=3, tuning_seeds=2, parser_updates=3, cartpole_updates=2, fresh=3
+)
 
 
 @pytest.mark.parametrize(("kind", "signs"), [("both", {-30, 0, 30}), ("up", {0, 30}), ("decoy", {0, 30})])
 def test_corruptions(kind, signs):
     rng = np.random.default_rng(0)
     arms = rng.integers(0, 10, size=(200, 100))
-    apart = study.corrupted(rng, arms, np.zeros(arms.shape), kind, 0.05, 30.0)
-    assert set(np.unique(apart)) == signs
+    apart = study.corrupted(rng, arms, kind, 0.05, 1e6) - study.ARMS[arms]
+    hit = np.abs(apart) > 1e5
+    assert set(np.sign(apart[hit])) == {np.sign(x) for x in signs} - {0}
     if kind == "decoy":
-        assert (apart[arms > 0] == 0).all()
-        assert abs((apart[arms == 0] != 0).mean() - 0.05) < 0.02
+        assert not hit[arms > 0].any()
+        assert abs(hit[arms == 0].mean() - 0.05) < 0.02
     else:
-        assert abs((apart != 0).mean() - 0.05) < 0.006
+        assert abs(hit.mean() - 0.05) < 0.006
+    assert apart[~hit].std() == pytest.approx(study.NOISE, rel=0.03)
 
 
 def test_clipping_is_that_of_vecnormalize():
     rng = np.random.default_rng(1)
-    clip, theirs = study.Clipping(1.0, seeds=1), RunningMeanStd(shape=())
+    signal, theirs = study.Signal("sd:1", seeds=1), RunningMeanStd(shape=())
     for _ in range(30):
         rewards = rng.normal(1, 3, size=(1, 16))
-        found = clip(rewards)
+        found = signal(rewards)
         theirs.update(rewards[0])
-    expected = np.clip(rewards / np.sqrt(theirs.var + 1e-8), -1, 1)
-    assert_allclose(found, expected, rtol=1e-4)
-    assert np.abs(found).max() == 1
+    clipped = np.clip(rewards / np.sqrt(theirs.var + 1e-8), -1, 1)
+    assert_allclose(found, (clipped - clipped.mean()) * 16 / 15, rtol=1e-3)
+
+
+def test_huber_scores_are_those_of_the_least_huber_loss():
+    z = np.random.default_rng(0).standard_t(2, size=(1, 40))
+
+    def loss(middle):
+        apart = np.abs(z[0] - middle)
+        return np.where(apart < 1.5, apart**2 / 2, 1.5 * apart - 1.5**2 / 2).sum()
+
+    best = minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-10}).x
+    scores = study.huber(z, 1.5)
+    assert_allclose(scores[0], np.clip(z[0] - best, -1.5, 1.5), atol=1e-5)
+    assert scores.sum() == pytest.approx(0, abs=1e-8)
+
+
+def test_signals_that_bound_an_outlier():
+    """One reward goes off: what it does to the advantages of the others."""
+    rewards = np.random.default_rng(0).normal(size=(1, 32))
+    off = rewards.copy()
+    off[0, 5] += 1e6
+    others = np.arange(32) != 5
+
+    def change(contender):
+        known = (-5.0, 5.0)
+        before, after = (study.Signal(contender, 1, known)(x)[0, others] for x in (rewards, off))
+        return np.abs(before - after).max()
+
+    assert change("mean") > 1e4
+    assert change("mad") > 1e4
+    for contender in ("range", "huber:1", "trimmed:0.1", "winsorized:0.1", "median"):
+        assert change(contender) < 3, contender
+
+
+def test_a_unit_of_zero_is_one():
+    rewards = np.array([[0.0, 0.0, 0.0, -4.0]])
+    assert_allclose(study.Signal("mad", 1)(rewards), study.Signal("mean", 1)(rewards))
+    assert_allclose(study.Signal("huber:1", 1)(np.full((2, 5), 7.0)), 0)
 
 
 @pytest.mark.parametrize("contender", study.BANDIT)
 def test_every_contender_learns_the_clean_bandit(contender):
-    settings = replace(BANDIT, seeds=3, updates=300)
-    ends, path = study.train_bandit(contender, "both", 0.0, 0.0, settings)
+    draw = study.partial(study.corrupted, kind="both", share=0.0, size=0.0)
+    signal = study.Signal(contender, 3)
+    ends, path = study.train_bandit(draw, study.ARMS, signal, 0.05, 300, np.random.default_rng(0))
     assert ends.min() > 0.85
     assert (path < ends).all()
 
 
-def test_which_arm_an_objective_prefers():
-    """The mean of the decoy is share x size; the median does not move by more than its share of the noise."""
-    settings = study.Bandit()
-    rows = {(r["objective"], r["share"]): (r["best_arm"], r["decoy"]) for r in study.preferred(settings)}
-    for share in settings.shares:
-        best, decoy = rows["mean", share]
-        assert best == pytest.approx(1.0)
-        assert decoy == pytest.approx(30 * share, abs=1e-6)
-    best, decoy = rows["median", 0.1]
-    assert abs(decoy) < 0.1 < best
-    assert rows["trimmed:0.1", 0.1][1] < 1 < rows["winsorized:0.1", 0.1][1]
-    assert rows["trimmed:0.1", 0.2][1] > 1
+@pytest.mark.parametrize(
+    ("text", "last", "first"),
+    [
+        (" 12. 3 plus 1,024 is", 1024, 12),
+        (" 12\n3 plus 4 is 7", 12, 12),
+        ("? It is 7.5", 7.5, None),
+        (" many", 0, None),
+    ],
+)
+def test_what_the_parser_reads(text, last, first):
+    assert study.last_number(text) == last
+    assert study.pretrained.number_of(text) == first
 
 
-@pytest.mark.parametrize("graded", [True, False])
-def test_corrupted_episodes(graded):
-    env = study.Corrupted(gymnasium.make("CartPole-v1"), graded=graded, share=0.3, size=5000.0, seed=3)
-    outliers = []
+def test_the_completions_are_those_of_the_prompts():
+    records = study.study.read_records(study.COMPLETIONS)
+    rewards, right = study.graded()
+    ways = len(study.prompts(2, 3))
+    assert rewards.shape == right.shape == (ways, len(records) * len(records[0]["texts"][0]))
+    assert (rewards <= 0).all()
+    text, answer = records[1]["texts"][2][3], records[1]["a"] + records[1]["b"]
+    assert rewards[2, len(records[0]["texts"][0]) + 3] == -abs(study.last_number(text) - answer)
+    assert 0 < ((right == 1) & (rewards < 0)).mean() < 1
+
+
+def test_episodes_are_those_of_cartpole():
+    """The lengths of a policy that cannot be mistaken, and the gradient of log p of a longer one."""
+    rng = np.random.default_rng(0)
+    always_right = np.array([[0.0, 0.0, 0.0, 0.0]])
+    lengths, _ = study.play(always_right, 400, rng)
+    env = gymnasium.make("CartPole-v1")
     env.action_space.seed(0)
-    for seed in range(200):
+    expected = []
+    for seed in range(400):
         env.reset(seed=seed)
-        rewards, done = [], False
-        while not done:
-            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
-            rewards.append(reward)
-            done = terminated or truncated
-        assert set(rewards[:-1]) == ({0.0} if graded else {1.0})
-        outliers.append(rewards[-1] - (len(rewards) if graded else 1.0))
-    assert set(outliers) == {-5000.0, 0.0, 5000.0}
-    assert abs(np.count_nonzero(outliers) / 200 - 0.3) < 0.12
+        steps, ended = 0, False
+        while not ended:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            steps, ended = steps + 1, terminated or truncated
+        expected.append(steps)
+    assert lengths.mean() == pytest.approx(np.mean(expected), rel=0.12)
+    lengths, score = study.play(np.array([[0.5, 1.0, 3.0, 2.0]]), 50, rng)
+    assert lengths.max() <= study.LONGEST
+    assert lengths.mean() > 300
+    assert np.abs(score.mean(axis=(0, 1)) / score.std(axis=(0, 1))).max() < 0.6
 
 
-def test_a_run_stops_and_is_done_once(tmp_path):
-    part, settings = study.PARTS["graded"], CARTPOLE
-    assert not study.run(part, settings, "median", 0, tmp_path, lambda: True, lambda row: None)
-    assert not tmp_path.joinpath(METRICS).exists()
-    seen = []
-    assert not study.run(part, settings, "median", 0, tmp_path, lambda: len(seen) > 0, seen.append)
-    assert len(seen) == 1
-    assert not (tmp_path / EVALUATION).exists()
-    assert study.run(part, settings, "median", 0, tmp_path, lambda: False, seen.append)
-    assert [row["step"] for row in read_metrics(tmp_path / METRICS)] == [256, 512]
-    before = (tmp_path / EVALUATION).read_text()
-    assert study.run(part, settings, "median", 0, tmp_path, lambda: False, seen.append)
-    assert len(seen) == 3
-    assert (tmp_path / EVALUATION).read_text() == before
+def test_what_episodes_are_paid():
+    rng, length = np.random.default_rng(0), np.full((2, 2000), 50.0)
+    gain = np.array([[0.1], [100.0]])
+    assert_allclose(study.paid("clean", length, gain, rng), length)
+    outliers = study.paid("outliers", length, gain, rng) - length
+    assert set(np.unique(outliers)) == {-5000.0, 0.0, 5000.0}
+    assert abs((outliers != 0).mean() - 0.05) < 0.015
+    read_off = study.paid("sensor", length, gain, rng)
+    usual = read_off == gain * length
+    assert abs((~usual).mean() - 0.05) < 0.015
+    assert np.abs(read_off[~usual]).min() > 32768 - 100 * 50
+    assert np.abs(read_off).max() <= 50 * 32768
 
 
-@pytest.mark.parametrize("graded", [True, False])
-def test_returns_clipped_to_their_range(graded):
-    part = replace(study.PARTS["graded"], graded=graded)
-    model = study.build(study.RANGE, part, replace(CARTPOLE, share=1.0), 0)
-    env = model.get_env()
-    env.reset()
-    rewards = np.array([env.step(np.zeros(CARTPOLE.envs, int))[1] for _ in range(100)])
-    assert set(np.unique(rewards)) <= {0, 1, 500}
-    assert 500 in rewards
+def test_everybody_has_four_settings():
+    for name in study.NUMBERS:
+        found = study.candidates(name)
+        assert len(found) == 4
+        assert {study.kind(c) for c in found} == {name}
 
 
 def test_the_study_from_start_to_end(tmp_path):
     arguments = ["--out", str(tmp_path / "runs"), "--results", str(tmp_path), "--images", str(tmp_path), "--jobs", "1"]
-    study.main(arguments, BANDIT, CARTPOLE)
-    rows, runs = read(tmp_path / "cartpole.csv"), read(tmp_path / "runs.csv")
-    for name, part in study.PARTS.items():
-        mine = [row for row in rows if row["part"] == name]
-        assert {row["trained"] for row in mine} == set(part.contenders)
-        for row in mine:
-            own = [float(r[row["measure"]]) for r in runs if (r["part"], r["trained"]) == (name, row["trained"])]
-            assert len(own) == CARTPOLE.seeds
-            assert float(row["value"]) == pytest.approx(np.mean(own), rel=1e-3)
-    means = {(row["part"], row["trained"]): float(row["value"]) for row in rows if row["measure"] == "mean"}
-    leads = read(tmp_path / "leads.csv")
-    assert {(r["part"], r["trained"]) for r in leads if r["against"] == "mean"} == means.keys() - {
-        (part, "mean") for part in study.PARTS
-    }
+    study.main(arguments, TINY)
+    runs, rows, leads = (read(tmp_path / f"{name}.csv") for name in ("runs", "parts", "leads"))
+    assert len(runs) == len(study.PARTS) * len(study.NUMBERS) * TINY.seeds
+    means = {(r["part"], r["trained"]): float(r["value"]) for r in rows}
+    for (part, name), value in means.items():
+        own = [float(r["clean"]) for r in runs if (r["part"], r["trained"]) == (part, name)]
+        assert value == pytest.approx(np.mean(own), rel=1e-3)
     for row in leads:
         expected = means[row["part"], row["trained"]] - means[row["part"], row["against"]]
         assert float(row["lead"]) == pytest.approx(expected, abs=0.02)
-    bandit = read(tmp_path / "bandit.csv")
-    assert len(bandit) == len(study.BANDIT) * len(study.scenarios(BANDIT))
-    assert json.loads((tmp_path / "cartpole.json").read_text())["settings"]["steps"] == 512
-    assert json.loads((tmp_path / "bandit.json").read_text())["settings"]["updates"] == 6
+    tuned = read(tmp_path / "tuning.csv")
+    assert len(tuned) == 3 * 4 * len(study.NUMBERS)
+    for row in runs:
+        source = "outliers" if row["part"] == "clean" else row["part"]
+        tries = [r for r in tuned if r["part"] == source and study.kind(r) == row["trained"]]
+        best = max(tries, key=lambda r: float(r["clean"]))
+        assert float(best["clean"]) == max(float(r["clean"]) for r in tries)
+        chosen = next(r for r in tries if (r["contender"], r["rate"]) == (row["setting"], row["rate"]))
+        assert float(chosen["clean"]) == float(best["clean"])
+    assert len(read(tmp_path / "bandit.csv")) == len(study.BANDIT) * len(study.scenarios())
+    assert json.loads((tmp_path / "summary.json").read_text())["settings"]["seeds"] == 3
     for name in ("robustness", "robustness_bandit"):
         assert matplotlib.image.imread(tmp_path / f"{name}.png").std() > 0.02
 
     with pytest.raises(SystemExit, match="already holds a run"):
-        study.main(arguments, BANDIT, CARTPOLE)
-    before = (tmp_path / "cartpole.csv").read_text()
-    study.main([*arguments, "--resume", "--only", "cartpole"], BANDIT, CARTPOLE)
-    assert (tmp_path / "cartpole.csv").read_text() == before
-    command = json.loads((tmp_path / "cartpole.json").read_text())["command"]
-    assert command.endswith("--resume --only cartpole")
+        study.main(arguments, TINY)
     before = (tmp_path / "runs.csv").read_text()
-    study.main([*arguments[2:], "--out", str(tmp_path / "added"), "--contenders", study.RANGE], BANDIT, CARTPOLE)
-    assert sorted((tmp_path / "runs.csv").read_text().split()) == sorted(before.split())
+    study.main([*arguments, "--resume"], TINY)
+    assert (tmp_path / "runs.csv").read_text() == before

@@ -28,6 +28,7 @@ __all__ = [
     "MeanFirst",
     "RankingSettings",
     "steepest_slope",
+    "thinned",
     "weighs_lower_tail",
 ]
 
@@ -148,10 +149,10 @@ class EpisodeRanking:
         return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
-        self.stats |= {name: state[name] for name in _COUNTS}
-        self._recent = np.array(state["recent"])
-        vars(self._approach).update(state["approach"])
+        """Continue from what `state` returned, perhaps in an older version that kept less."""
+        self.stats |= {name: state[name] for name in _COUNTS if name in state}
+        self._recent = np.array(state.get("recent", []), dtype=np.float64)
+        vars(self._approach).update(state.get("approach", {}))
 
     @property
     def need(self) -> int:
@@ -273,21 +274,13 @@ class EpisodeRanking:
                 "check the rewards of the environment, and its costs",
             )
 
-    def leave_out_long(self, limit: str, remedy: str) -> None:
-        """Warn, once, that long episodes are left out."""
-        self._warn_once(
-            "long",
-            f"an episode has not ended after {limit} and is left out, as others like it will be (see abandoned in the "
-            f"metrics): the ranking favours short episodes. Raise {remedy}, or limit the length of episodes",
-        )
-
-    def thin(self, stands_for: float) -> None:
-        """Warn, once, that of the steps of long episodes only some are kept."""
+    def thin(self, stands_for: float, setting: str) -> None:
+        """Warn, once, that of the steps of long episodes only some are kept; `setting` is the length of a rollout."""
         self._warn_once(
             "thin",
             f"more steps wait for the end of their episodes, or for enough episodes, than two rollouts hold: one in "
             f"{stands_for:.1f} or fewer is kept, at random and weighted up. No episode is left out, but the gradient "
-            "is noisier: raise n_steps, or take credit='telescoped', whose steps do not wait",
+            f"is noisier: raise {setting}, or take credit='telescoped', whose steps do not wait",
         )
 
     def check_weighted(self) -> None:
@@ -394,6 +387,29 @@ def weighs_lower_tail(objective: Objective) -> bool:
     """
     rises = np.diff(spectrum(objective, np.linspace(0.0, 1.0, 129), k=_LEVELS))
     return bool((rises <= 1e-9).all() and (rises < -1e-9).any())
+
+
+def thinned(weights: Array, most: int, start: float, lengths: Array | None = None) -> tuple[Array, Array]:
+    """Return which of some weighted items to keep at random, and their new weights, expectations unchanged.
+
+    The larger its weight the surer an item is kept, so that the new weights are as equal as can be.
+
+    Args:
+        weights: What each item stands for, shape (n,).
+        most: The number of items to keep, or with lengths the sum of theirs, in expectation.
+        start: Uniform in [0, 1): where the systematic sample begins.
+        lengths: Of the items, shape (n,), 1 unless given.
+    """
+    lengths = np.ones(len(weights)) if lengths is None else lengths
+    sure = np.zeros(len(weights), bool)
+    while True:  # items heavier than the threshold are kept as they are
+        threshold = (weights * lengths)[~sure].sum() / (most - lengths[sure].sum())
+        if not (more := ~sure & (weights > threshold)).any():
+            break
+        sure |= more
+    marks = np.cumsum(np.minimum(weights / threshold, 1.0)) + start
+    kept = np.flatnonzero(np.diff(np.floor(marks + 1e-9), prepend=0.0) > 0)
+    return kept, np.maximum(weights[kept], threshold)
 
 
 def _transform(x: Array, knots: Array, heights: Array, slopes: Array) -> Array:

@@ -5,17 +5,21 @@ r"""RLlib: PPO that optimises the ranks of whole-episode returns.
     algorithm = config.build_algo()
 
 The env runners, on this machine or on a cluster, sample as always. The learner puts the episodes together from their
-chunks, ranks those that have ended by their whole returns, and trains on them; the steps of the others wait. Three
-ways to hand a rank's credit to the steps:
+chunks, ranks those that have ended by their whole returns, and trains. Three ways to hand a rank's credit to the steps:
 
 ``episode``
-    Every step of an episode carries the episode's advantage A, instead of GAE's; no critic. With E episodes of S
-    steps in all, the loss over one batch is $-\frac1S \sum_i A_i \sum_t \log\pi_{it}$: E/S times the exact
-    ``-mean(A * logp)`` over episodes.
+    Every step of an episode carries the episode's advantage A, instead of GAE's; no critic. Steps wait for the end of
+    their episode. With E episodes of S steps in all, the loss over one batch is
+    $-\frac1S \sum_i A_i \sum_t \log\pi_{it}$: E/S times the exact ``-mean(A * logp)`` over episodes.
 ``terminal``
     A is the only reward, at the episode's end; RLlib's GAE and critic as usual.
 ``telescoped``
     The same total spread over the steps, $f(C_t) - f(C_{t-1})$ with $C_t$ the return so far; GAE and critic as usual.
+
+With a critic, the steps of episodes that have not ended are trained on as well, bootstrapped by it.
+
+Several learners gather the episodes, rank them all, and share the steps out. Several agents: the episodes of each
+policy are ranked among themselves, by an objective of its own if it has one.
 
 With ``episode`` credit, importance weights of episodes in ``info["ordergrad_weight"]`` are heeded, as in
 `ordergrad.adapters.sb3`.
@@ -29,13 +33,11 @@ References:
 # (RLlib leaves most of its types open)
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ordergrad.adapters.episodes import WEIGHT, Credit, EpisodeRanking
+from ordergrad.adapters.episodes import Credit, EpisodeRanking
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -44,23 +46,22 @@ with extra("rllib"):
     from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
     from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
     from ray.rllib.connectors.connector_v2 import ConnectorV2
-    from ray.rllib.core import DEFAULT_MODULE_ID
     from ray.rllib.core.learner.learner import Learner
     from ray.rllib.core.learner.training_data import TrainingData
-    from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-    from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
     from ray.rllib.evaluation.postprocessing import Postprocessing
+    from torch import distributed
 
-__all__ = ["OrderGradPPOLearner", "RankedAdvantages", "RanksEpisodes", "WholeEpisodes", "use"]
+    from ordergrad.adapters.rllib_episodes import ADVANTAGES, WholeEpisodes, by_policy
+
+__all__ = ["OrderGradPPOLearner", "RankedAdvantages", "RanksEpisodes", "use"]
 
 Config = TypeVar("Config", bound=AlgorithmConfig)
-_COLUMN = "ordergrad_advantages"
 _SETTINGS = "ordergrad"
 
 
 def use(
     config: Config,
-    objective: str | Objective = "mean",
+    objective: str | Objective | Mapping[str, str | Objective] = "mean",
     *,
     credit: Credit = "episode",
     discount: float = 1.0,
@@ -74,19 +75,20 @@ def use(
 
     Args:
         config: Of PPO, or of an algorithm whose learner class is a `RanksEpisodes`.
-        objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
+        objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``. With several agents
+            also one for each policy that is trained, by its name.
         credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked (``gamma`` is the critic's).
         min_episodes: Update only once this many episodes have ended. At least the K + 1 of the objective, and 2.
         unit_scale: Divide the advantages (or the critic's rewards) by the scale of the returns so far and the
             objective's steepest slope. Default: with a critic.
-        patience: Iterations to wait for enough episodes. Then what there is is ranked at the largest K it allows;
-            with fewer than two episodes it is dropped. Episodes longer than this many iterations are left out.
+        patience: Iterations to wait for enough episodes, or longer, twice the longest episode. Then the episodes so far
+            are ranked at the largest K they allow, with a warning.
 
     Raises:
         ValueError: The objective string is wrong, a number is out of range, the learner class is another one's, or the
-            configuration is for the old API stack, several learners or several agents. What is set later is checked
-            when the algorithm is built.
+            configuration is for the old API stack, or for several learners and several agents at once. What is set
+            later is checked when the algorithm is built.
 
     Example:
         >>> from ray.rllib.algorithms.ppo import PPOConfig
@@ -94,14 +96,16 @@ def use(
         'OrderGradPPOLearner'
     """
     settings: dict[str, Any] = {
-        "objective": parse(objective),
+        "objective": dict(objective) if isinstance(objective, Mapping) else parse(objective),
         "credit": credit,
         "discount": discount,
         "min_episodes": min_episodes,
         "unit_scale": unit_scale,
         "patience": patience,
     }
-    EpisodeRanking(**settings)
+    for one in objective.values() if isinstance(objective, Mapping) else [objective]:
+        checked: dict[str, Any] = settings | {"objective": one}
+        EpisodeRanking(**checked)
     _check(config)
     learner = config.learner_class
     if learner is PPOTorchLearner:
@@ -115,123 +119,9 @@ def use(
     config.learners(learner_class=learner, learner_config_dict={_SETTINGS: settings})
     if credit == "episode":
         ppo: Any = config
-        ppo.training(use_critic=False)
+        unused = {"find_unused_parameters": True}  # the critic's, or several learners wait for their gradients
+        ppo.training(use_critic=False).framework(torch_ddp_kwargs=unused | ppo.torch_ddp_kwargs)
     return config
-
-
-class WholeEpisodes:
-    """Puts chunks of episodes together, keeps what has not ended, and ranks what has once it is enough.
-
-    Args:
-        ranking: The objective and the credit.
-    """
-
-    def __init__(self, ranking: EpisodeRanking):
-        self.ranking, self.stats = ranking, ranking.stats
-        self._open: dict[str, list[SingleAgentEpisode]] = {}
-        self._broken: set[str] = set()
-        self._begun: dict[str, int] = {}
-        self._ended: list[SingleAgentEpisode] = []
-        self._returns: list[float] = []
-        self._weights: list[float] = []
-        self._iteration = self._waiting_since = 0
-
-    def take(self, chunks: Iterable[SingleAgentEpisode]) -> list[SingleAgentEpisode]:
-        """Add what was sampled. Return the episodes to train on, with their credit, or none while they are too few.
-
-        Args:
-            chunks: Whole episodes and chunks of episodes, each of these after the one before it.
-        """
-        self._iteration += 1
-        newest = 0
-        for chunk in chunks:
-            self._add(chunk)
-            newest = max(newest, int(max(_model_output(chunk, "weights_seq_no", default=0))))
-        patience = self.ranking.patience
-        if late := [key for key, begun in self._begun.items() if self._iteration - begun >= patience]:
-            self.ranking.leave_out_long(f"{patience} training iterations", "patience or train_batch_size_per_learner")
-            self._abandon(late)
-        count, waited = len(self._ended), self._iteration - self._waiting_since
-        out_of_patience = waited >= patience
-        self.stats |= {"episodes": 0, "waiting": count, "steps": 0, "stale": 0.0}
-        episodes: list[SingleAgentEpisode] = []
-        if out_of_patience and count < self.ranking.need:
-            self.ranking.complain(
-                count,
-                f"{waited} training iterations",
-                "raise train_batch_size_per_learner, lower K or min_episodes, or limit the length of episodes",
-            )
-        if count >= self.ranking.need or (out_of_patience and count >= 2):
-            episodes = self._ended
-            self._give_credit(episodes, np.array(self._returns), np.array(self._weights))
-            stale = np.concatenate([_model_output(e, "weights_seq_no", default=newest) for e in episodes]) < newest
-            self.stats |= {"episodes": count, "waiting": 0, "steps": len(stale), "stale": float(np.mean(stale))}
-        if episodes or out_of_patience:
-            self._ended, self._returns, self._weights = [], [], []
-            self._waiting_since = self._iteration
-        self.stats["open"] = sum(len(chunk) for chunks in self._open.values() for chunk in chunks)
-        return episodes
-
-    def _add(self, chunk: SingleAgentEpisode) -> None:
-        """Keep a chunk, or leave its episode out if what came before it is missing."""
-        key = chunk.id_
-        before = self._open.get(key, [])
-        if chunk.t_started != (before[-1].t if before else 0) and key not in self._broken:
-            self._abandon([key])
-        if key in self._broken:
-            if chunk.is_done:
-                self._broken.remove(key)
-        elif chunk.is_done:
-            self._begun.pop(key, None)
-            self._finish([*self._open.pop(key, []), chunk])
-        else:
-            self._open.setdefault(key, []).append(chunk)
-            self._begun.setdefault(key, self._iteration)
-
-    def _finish(self, chunks: list[SingleAgentEpisode]) -> None:
-        rewards = np.concatenate([np.asarray(chunk.get_rewards(), np.float64) for chunk in chunks])
-        total = float(rewards @ self.ranking.discount ** np.arange(len(rewards)))
-        info: dict[str, Any] = chunks[-1].get_infos(-1)
-        if WEIGHT in info:
-            self.ranking.check_weighted()
-        weight = float(info.get(WEIGHT, 1.0))
-        if not (np.isfinite(total) and 0 < weight < np.inf):
-            self.ranking.leave_out(1)
-            return
-        whole = chunks[0]
-        for chunk in chunks[1:]:
-            whole.concat_episode(chunk)
-        self._ended.append(whole)
-        self._returns.append(total)
-        self._weights.append(weight)
-
-    def _abandon(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            self.stats["abandoned"] += 1
-            self._open.pop(key, None)
-            self._begun.pop(key, None)
-            self._broken.add(key)
-
-    def _give_credit(
-        self, episodes: list[SingleAgentEpisode], returns: NDArray[np.float64], weights: NDArray[np.float64]
-    ) -> None:
-        """Put the advantages beside the steps, or into the rewards."""
-        a = self.ranking.advantages(returns, weights)
-        for i, episode in enumerate(episodes):
-            n = len(episode)
-            if self.ranking.credit == "episode":
-                column = np.full(n, a[i], np.float32)
-                episode.extra_model_outputs[_COLUMN] = InfiniteLookbackBuffer(column, lookback=0)
-                continue
-            rewards = np.zeros(n)
-            if self.ranking.credit == "terminal":
-                rewards[-1] = a[i]
-            else:
-                gains = np.asarray(episode.get_rewards(), np.float64) * self.ranking.discount ** np.arange(n)
-                after = np.cumsum(gains)
-                rewards = self.ranking.telescoped(after - gains, after)
-            episode.rewards = InfiniteLookbackBuffer(rewards, lookback=0)
-            episode.is_terminated, episode.is_truncated = True, False  # nothing of f(R) comes after a time limit
 
 
 class RankedAdvantages(ConnectorV2):
@@ -240,8 +130,8 @@ class RankedAdvantages(ConnectorV2):
     def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Return the batch of every module with its advantages replaced, where there are ranked ones."""
         for columns in batch.values():
-            if _COLUMN in columns:
-                columns[Postprocessing.ADVANTAGES] = columns.pop(_COLUMN)
+            if ADVANTAGES in columns:
+                columns[Postprocessing.ADVANTAGES] = columns.pop(ADVANTAGES)
         return batch
 
 
@@ -252,26 +142,55 @@ class RanksEpisodes(Learner):
     ``config.learners(learner_class=Ranked)``.
 
     Attributes:
-        ranking: The objective, which may be assigned during training, and the counts.
+        rankings: By policy (``"default_policy"`` with a single agent), its objective, which may be assigned during
+            training, and the counts.
     """
 
-    ranking: EpisodeRanking
+    rankings: dict[str, EpisodeRanking]
 
     def build(self) -> None:
         """Build the learner, and append the ranked advantages to its pipeline.
 
         Raises:
-            ValueError: The configuration splits the episodes over several learners or agents, or lacks a pipeline.
+            ValueError: The configuration is one that `use` refuses, or the policies are not those with an objective.
         """
         config: Any = self.config
         _check(config)
         if config.batch_mode == "complete_episodes":
             self._warn_of_complete_episodes(config)
         super().build()
-        self.ranking = EpisodeRanking(**config.learner_config_dict[_SETTINGS])
-        self._whole = WholeEpisodes(self.ranking)
+        self.rankings, self._whole = {}, {}
+        policies: Any = self.module.keys()
+        objective = config.learner_config_dict[_SETTINGS]["objective"]
+        if isinstance(objective, dict) and (unknown := objective.keys() - set(policies)):
+            raise ValueError(
+                f"objective must name policies; got {', '.join(sorted(unknown))}, "
+                f"but the policies are {', '.join(sorted(policies))}"
+            )
+        for policy in policies:
+            self._add_ranking(policy)
         pipeline: Any = self._learner_connector
         pipeline.append(RankedAdvantages())
+
+    def _add_ranking(self, policy: str) -> None:
+        """Rank the episodes of a policy that is trained.
+
+        Raises:
+            ValueError: There are objectives for each policy, and this one has none.
+        """
+        if policy in self.rankings or not self.should_module_be_updated(policy):
+            return
+        config: Any = self.config
+        settings = dict(config.learner_config_dict[_SETTINGS])
+        if isinstance(settings["objective"], dict):
+            if policy not in settings["objective"]:
+                raise ValueError(
+                    f"objective must have an entry for every policy that is trained; got none for {policy!r} "
+                    f"(it has {', '.join(sorted(settings['objective']))})"
+                )
+            settings["objective"] = settings["objective"][policy]
+        self.rankings[policy] = EpisodeRanking(**settings)
+        self._whole[policy] = WholeEpisodes(self.rankings[policy])
 
     def _warn_of_complete_episodes(self, config: Any) -> None:
         wrong: list[str] = []
@@ -304,30 +223,55 @@ class RanksEpisodes(Learner):
         training_data.solve_refs()
         if args or training_data.episodes is None:
             raise ValueError("training_data must hold episodes: a batch of steps has no whole returns to rank")
-        sampled: Any = training_data.episodes
-        episodes: list[Any] = self._whole.take(sampled)
-        stats = {name: float(number) for name, number in self.ranking.stats.items()}
-        self.metrics.log_dict(stats, key=(DEFAULT_MODULE_ID, "ordergrad"), window=1)
-        if not episodes:
+        sampled = by_policy(self._gathered(training_data.episodes))
+        for policy in sampled:
+            self._add_ranking(policy)
+        episodes: list[Any] = []
+        for policy, whole in self._whole.items():
+            episodes += whole.take(sampled.get(policy, []))
+            stats = {name: float(number) for name, number in whole.stats.items()}
+            self.metrics.log_dict(stats, key=(policy, "ordergrad"), window=1)
+        config: Any = self.config
+        learners = max(config.num_learners, 1)
+        if sum(map(len, episodes)) < learners:  # a step for each
             return self.metrics.reduce()
-        return super().update(training_data=TrainingData(episodes=episodes), **kwargs)
+        for i, episode in enumerate(episodes):
+            if episode.agent_id is not None:  # RLlib tells the pieces of an agent's episode apart by this
+                episode.multi_agent_episode_id = f"{episode.multi_agent_episode_id}_{i}"
+        training_data = TrainingData(episodes=episodes)
+        if learners > 1:
+            known = {name: kwargs[name] for name in ("minibatch_size", "num_epochs") if name in kwargs}
+            horizon = config.episode_lookback_horizon
+            shards: Any = training_data.shard(num_shards=learners, len_lookback_buffer=horizon, **known)
+            training_data, counts = shards[distributed.get_rank()]
+            kwargs |= {name: max(count, 1) for name, count in counts.items()}
+        return super().update(training_data=training_data, **kwargs)
+
+    def _gathered(self, chunks: Any) -> list[Any]:
+        """Return what all learners got, each chunk after the one before it; they all make the same ranking of it."""
+        config: Any = self.config
+        if config.num_learners < 2:
+            return chunks
+        found: list[Any] = [None] * config.num_learners
+        distributed.all_gather_object(found, chunks)
+        return sorted(chain.from_iterable(found), key=lambda chunk: chunk.t_started)
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Return the learner's state and the counts; episodes in flight are not kept."""
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component("ordergrad", components, not_components):
-            state["ordergrad"] = self.ranking.state()
+            state["ordergrad"] = {policy: ranking.state() for policy, ranking in self.rankings.items()}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Set the learner's state and the counts."""
         super().set_state(state)
-        if "ordergrad" in state:
-            self.ranking.set_state(state["ordergrad"])
+        for policy, counts in state.get("ordergrad", {}).items():
+            self.rankings[policy].set_state(counts)
 
 
 def _check(config: Any) -> None:
-    """Check that the learner will see whole episodes of one agent.
+    """Check that the learner will see whole episodes.
 
     Raises:
         ValueError: It will not.
@@ -340,24 +284,16 @@ def _check(config: Any) -> None:
         )
     if config.framework_str != "torch":
         raise ValueError(f"framework must be 'torch'; got {config.framework_str!r}")
-    if config.num_learners > 1:
+    if config.num_learners > 1 and config.is_multi_agent:
         raise ValueError(
-            f"num_learners must be 0 or 1: RLlib cuts episodes to share them out among learners, so that none "
-            f"sees a whole return; got num_learners={config.num_learners}. "
-            "Add env runners instead (num_env_runners)"
+            f"num_learners must be 0 or 1 with several agents: RLlib shares their episodes out among learners without "
+            f"the infos and the rewards of agents that are not acting; got num_learners={config.num_learners}"
         )
-    if config.is_multi_agent:
-        raise ValueError("config must be of a single agent: the returns of several agents are not comparable")
+    if config.num_learners > 1 and getattr(config, "minibatch_size", 1) is None:
+        raise ValueError("minibatch_size must be a number with several learners, which take the same steps; got None")
     if not config.add_default_connectors_to_learner_pipeline:
         raise ValueError("add_default_connectors_to_learner_pipeline must be True; got False")
 
 
 class OrderGradPPOLearner(RanksEpisodes, PPOTorchLearner):
     """The learner of PPO on an order-statistic objective of episode returns; `use` puts it into a configuration."""
-
-
-def _model_output(episode: SingleAgentEpisode, key: str, default: int) -> NDArray[Any]:
-    """Return what the policy left beside the actions of an episode."""
-    if key not in episode.extra_model_outputs:
-        return np.full(max(len(episode), 1), default)
-    return np.asarray(episode.get_extra_model_outputs(key))

@@ -40,7 +40,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
-from ordergrad.adapters.episodes import WEIGHT, Cap, Credit, EpisodeRanking, RankingSettings, steepest_slope
+from ordergrad.adapters.episodes import (
+    WEIGHT,
+    Cap,
+    Credit,
+    EpisodeRanking,
+    RankingSettings,
+    steepest_slope,
+    thinned,
+)
 from ordergrad.extras import extra
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
@@ -366,8 +374,9 @@ class OrderGradRolloutBuffer(RolloutBuffer):
             s["usable"] &= (current & ~s["ends"][-1]) | np.isin(s["episode"], self._queue["episode"])
             kept = np.flatnonzero(s["usable"].any(axis=1))
             if len(kept) > most:
-                self.ranking.thin(len(kept) / most)
-                chosen, share = _thinned(s["share"][kept], most)
+                self.ranking.thin(len(kept) / most, "n_steps")
+                start = np.random.uniform()  # noqa: NPY002 (seeded by Stable-Baselines3)
+                chosen, share = thinned(s["share"][kept], most, start)
                 kept = kept[chosen]
                 s["share"][kept] = share
             self._stretch = {name: array[kept] for name, array in s.items()} if len(kept) else {}
@@ -550,22 +559,6 @@ def _joined(settings: dict[str, Any], others: dict[str, Any] | None) -> dict[str
     if twice := settings.keys() & others.keys():
         raise ValueError(f"rollout_buffer_kwargs must not hold {', '.join(sorted(twice))}: give it as an argument")
     return settings | others
-
-
-def _thinned(weights: Array, most: int) -> tuple[Array, Array]:
-    """Return which of some weighted items to keep, `most` at random, and their new weights, expectations unchanged.
-
-    The larger its weight the surer an item is kept, so that the new weights are as equal as can be.
-    """
-    sure = np.zeros(len(weights), bool)
-    while True:  # items heavier than the threshold are kept as they are
-        threshold = weights[~sure].sum() / (most - sure.sum())
-        if not (more := ~sure & (weights > threshold)).any():
-            break
-        sure |= more
-    marks = np.cumsum(np.minimum(weights / threshold, 1.0)) + np.random.uniform()  # noqa: NPY002 (seeded by SB3)
-    kept = np.flatnonzero(np.diff(np.floor(marks + 1e-9), prepend=0.0) > 0)
-    return kept, np.maximum(weights[kept], threshold)
 
 
 def _of_credit(credit: Credit) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The command `ordergrad eval`: sample held-out problems with language models, and compare them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +90,7 @@ def _compare(
     }
     bases = [base] if base else [found for name in models if (found := base_of(name)) is not None]
     names = list(dict.fromkeys([*bases, *models]))
-    open_folder(out, asdict(settings), kind="eval", resume=resume)
+    open_folder(out, settings, kind="eval", resume=resume)
     for name in names:
         left = {test: rows for test, rows in sets.items() if not _file(out, name, test).exists()}
         if left:

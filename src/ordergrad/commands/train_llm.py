@@ -106,9 +106,7 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     jobs = chosen_jobs(
         1 if jobs is None and torch.cuda.is_available() else jobs, len(settings.objectives) * settings.seeds
     )
-    open_folder(
-        out, asdict(settings), kind="train llm", resume=resume, may_change=("micro_batch",), may_grow=("seeds",)
-    )
+    open_folder(out, settings, kind="train llm", resume=resume, may_change=("micro_batch",), may_grow=("seeds",))
     console.print(
         f"[bold]{plain(settings.data)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
         f"{settings.steps} steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time "

@@ -75,7 +75,7 @@ def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, c
     from ordergrad.train.rl import run
 
     jobs = chosen_jobs(jobs, len(settings.objectives) * settings.seeds)
-    open_folder(folder, asdict(settings), kind="train rl", resume=resume, may_grow=("steps", "episodes"))
+    open_folder(folder, settings, kind="train rl", resume=resume, may_grow=("steps", "episodes"))
     console.print(
         f"[bold]{plain(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
         f"{settings.steps:,} steps, {jobs} at a time -> {plain(str(folder))}"

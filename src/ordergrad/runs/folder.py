@@ -26,6 +26,7 @@ import shlex
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.runs.errors import UserError
+from ordergrad.runs.settings import defaults_of
 
 Array = NDArray[Any]
 CHECKPOINT, METRICS, EVALUATION = "checkpoint.safetensors", "metrics.jsonl", "evaluation.csv"
@@ -47,7 +49,7 @@ _PACKAGES = (
 
 def open_folder(
     out: Path,
-    settings: Mapping[str, Any],
+    settings: Any,
     *,
     kind: str,
     resume: bool,
@@ -58,11 +60,13 @@ def open_folder(
 
     Args:
         out: The folder.
-        settings: The settings of the run; JSON values.
+        settings: The settings of the run, a dataclass or a mapping; JSON values.
         kind: The command that runs, such as ``train rl``.
         resume: Whether to continue an existing run.
         may_change: Settings that a resumed run may change.
         may_grow: Numbers that a resumed run may increase.
+
+    A setting that the folder of an older version lacks counts as its default.
 
     Raises:
         UserError: The folder holds a run but `resume` is false, holds something else, is damaged, was made with other
@@ -70,6 +74,7 @@ def open_folder(
     """
     config = out / "config.json"
     program = Path(sys.argv[0]).name
+    content: dict[str, Any] = asdict(settings) if is_dataclass(settings) else dict(settings)  # type: ignore[arg-type]
     command = shlex.join(["ordergrad" if program == "__main__.py" else program, *sys.argv[1:]])
     try:
         if config.exists():
@@ -79,12 +84,14 @@ def open_folder(
                 raise UserError(f"{error}; choose another --out") from error
             if not resume:
                 raise UserError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-            _compare(out, before, json.loads(json.dumps(settings)), set(may_change), set(may_grow))
+            defaults = defaults_of(type(settings)) if is_dataclass(settings) else {}
+            before = json.loads(json.dumps(defaults)) | before  # a folder of an older version lacks newer settings
+            _compare(out, before, json.loads(json.dumps(content)), set(may_change), set(may_grow))
         elif out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
             raise UserError(f"{out} exists and is not the folder of a run; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
         _lock(out)
-        write_json(config, {"kind": kind, "command": command, "settings": settings, "versions": _versions()})
+        write_json(config, {"kind": kind, "command": command, "settings": content, "versions": _versions()})
     except OSError as error:
         if is_full_disk(error):
             raise
@@ -142,7 +149,7 @@ def _compare(
     out: Path, before: Mapping[str, Any], asked: Mapping[str, Any], may_change: set[str], may_grow: set[str]
 ) -> None:
     """Check that a run is resumed with its own settings."""
-    changes: list[str] = []
+    changes = [f"{name} was {was}, now unknown" for name, was in before.items() if name not in asked]
     for name, now in asked.items():
         was = before.get(name)
         if name in may_change or was == now:

@@ -11,10 +11,12 @@ Commands turn each such field into an option, and `check_settings` checks the va
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ordergrad.runs.errors import UserError
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,27 @@ def settings_of(kind: type[Any]) -> dict[str, tuple[Any, Setting]]:
     hints = get_type_hints(kind, include_extras=True)
     found = {field.name: getattr(hints[field.name], "__metadata__", ()) for field in fields(kind)}
     return {name: (hints[name].__origin__, part) for name, (part, *_) in ((n, p) for n, p in found.items() if p)}
+
+
+def defaults_of(kind: type[Any]) -> dict[str, Any]:
+    """Return the defaults of a settings dataclass, for the fields that have one."""
+    found = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    made = {field.name: field.default_factory() for field in fields(kind) if field.default_factory is not MISSING}
+    return found | made
+
+
+def restored(kind: type[Settings], content: dict[str, Any]) -> Settings:
+    """Return settings from their JSON values, perhaps of an older version: one that is missing has its default.
+
+    Raises:
+        UserError: There is a setting that this version does not have, or one without a default is missing.
+    """
+    known = {field.name for field in fields(cast(Any, kind))}
+    if unknown := content.keys() - known:
+        raise UserError(f"the run was made with settings of another version: {', '.join(sorted(unknown))}")
+    if missing := known - content.keys() - defaults_of(kind).keys():
+        raise UserError(f"the configuration of the run lacks {', '.join(sorted(missing))}")
+    return kind(**{name: tuple(cast(Any, x)) if isinstance(x, list) else x for name, x in content.items()})
 
 
 def check_settings(settings: object) -> None:

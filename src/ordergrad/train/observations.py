@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 
 _MOST = 10.0  # deviations at which observations are clipped
 
@@ -55,6 +55,16 @@ class NormalizedExtractor(FlattenExtractor):
         self.variance.copy_((within + apart**2 * self.count * len(new) / total) / total)
         self.mean.add_(apart * len(new) / total)
         self.count.copy_(total)
+
+
+class NormalizedParts(CombinedExtractor):
+    """A dictionary of observations: each array by a `NormalizedExtractor`, images by their network."""
+
+    def __init__(self, observation_space: spaces.Dict):
+        super().__init__(observation_space)
+        for name, part in list(self.extractors.items()):
+            if isinstance(part, torch.nn.Flatten):
+                self.extractors[name] = NormalizedExtractor(observation_space[name])
 
 
 def watch(policy: torch.nn.Module, on: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
@@ -75,7 +76,7 @@ def check(settings: RLSettings) -> RLSettings:
     env = _make(settings)
     try:
         check_spaces(env)
-        if settings.normalize and is_image_space(env.observation_space):
+        if settings.normalize and all(map(is_image_space, _parts(env.observation_space))):
             raise UserError("normalize is not for images, which are divided by 255 anyway: leave it out")
     finally:
         env.close()
@@ -108,10 +109,11 @@ def check_spaces(env: gym.Env[Any, Any]) -> None:
         UserError: They cannot; the message says which wrapper helps.
     """
     observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, _SPACES):
+    parts = _parts(observation)
+    if not all(isinstance(part, _SPACES) for part in parts):
         raise UserError(
-            f"observations must be arrays (Box, Discrete, MultiDiscrete, MultiBinary), not "
-            f"{type(observation).__name__}: {_flattening(observation)}"
+            "observations must be arrays (Box, Discrete, MultiDiscrete, MultiBinary) or a Dict of arrays; got "
+            f"{observation}: {_flattening(observation)}"
         )
     if not isinstance(action, _SPACES):
         raise UserError(
@@ -119,11 +121,25 @@ def check_spaces(env: gym.Env[Any, Any]) -> None:
             f"{type(action).__name__}: register the environment with gymnasium.wrappers.TransformAction(env, "
             "function, space), where function makes an action of the environment from one of the space"
         )
-    if 0 in (observation.shape or ()):
+    if not parts or any(0 in (part.shape or ()) for part in parts):
         raise UserError(f"observations must hold at least one number; got the space {observation}")
-    if problem := _unfit_observation(observation):
+    if problem := _unfit_names(observation) or next(filter(None, map(_unfit_observation, parts)), ""):
         raise UserError(f"observations {problem}: register the environment with gymnasium.wrappers.FlattenObservation")
     _check_actions(action)
+
+
+def _parts(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
+    """Return the spaces of a dictionary, or the space itself."""
+    return list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
+
+
+def _unfit_names(space: spaces.Space[Any]) -> str:
+    """Return what keeps PyTorch from naming a module after each observation of a dictionary; empty if nothing does."""
+    try:
+        torch.nn.ModuleDict({name: torch.nn.Flatten() for name in getattr(space, "spaces", {})})
+    except (KeyError, TypeError) as error:
+        return f"need other names ({error})"
+    return ""
 
 
 def _unfit_observation(space: spaces.Space[Any]) -> str:
@@ -176,10 +192,11 @@ def _flattening(observation: spaces.Space[Any]) -> str:
     if isinstance(observation, spaces.Dict):
         arrays = [name for name, space in observation.spaces.items() if _holds_arrays(space)]
         if arrays:
-            return (
-                "register the environment with gymnasium.wrappers.FlattenObservation("
-                f"gymnasium.wrappers.FilterObservation(env, {arrays}))"
-            )
+            filtered = f"gymnasium.wrappers.FilterObservation(env, {arrays})"
+            fits = all(isinstance(observation[name], _SPACES) for name in arrays)
+            if not fits or any(_unfit_observation(observation[name]) for name in arrays):
+                filtered = f"gymnasium.wrappers.FlattenObservation({filtered})"
+            return f"register the environment with {filtered}"
     return (
         "register the environment with gymnasium.wrappers.TransformObservation(env, function, space), where function "
         "makes an array of the space from an observation"

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -23,8 +24,9 @@ from ordergrad.adapters.episodes import weighs_lower_tail
 from ordergrad.adapters.sb3 import OrderGradA2C, OrderGradPPO
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import CHECKPOINT, read_checkpoint, read_settings, replacing, run_folder, write_checkpoint
+from ordergrad.runs.settings import restored
 from ordergrad.spec import parse
-from ordergrad.train.observations import NormalizedExtractor
+from ordergrad.train.observations import NormalizedExtractor, NormalizedParts
 from ordergrad.train.rl_settings import RLSettings, widths
 
 gym.register_envs(ordergrad.envs)  # here and in every process that trains
@@ -56,12 +58,14 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
     }
     if settings.cap is not None and weighs_lower_tail(parse(objective)):
         options["cap"] = settings.cap
-    policy = "CnnPolicy" if is_image_space(env.observation_space) else "MlpPolicy"
+    several = isinstance(env.observation_space, spaces.Dict)
+    image = is_image_space(env.observation_space)
+    policy = "MultiInputPolicy" if several else "CnnPolicy" if image else "MlpPolicy"
     network: dict[str, Any] = {}
     if settings.network is not None:
         network["net_arch"] = widths(settings.network)
     if settings.normalize:
-        network["features_extractor_class"] = NormalizedExtractor
+        network["features_extractor_class"] = NormalizedParts if several else NormalizedExtractor
     options["policy_kwargs"] = network
     if settings.algo == "a2c":
         model = OrderGradA2C(policy, env, **options)
@@ -114,10 +118,9 @@ def settings_of_run(out: Path) -> RLSettings:
     Raises:
         UserError: It is not the folder of one.
     """
-    content: dict[str, Any] = read_settings(out, "train rl")
-    content["objectives"] = tuple(content["objectives"])
-    find_environment(content["env_id"])
-    return RLSettings(**content)
+    settings = restored(RLSettings, read_settings(out, "train rl"))
+    find_environment(settings.env_id)
+    return settings
 
 
 def export(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
