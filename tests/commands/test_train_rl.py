@@ -227,7 +227,7 @@ def test_a_run_of_an_older_version_resumes_with_the_defaults_of_newer_settings(f
         del config["settings"][name]
     (out / "config.json").write_text(json.dumps(config))
     tensors, state = read_checkpoint(out / "runs/mean/seed-1/checkpoint.safetensors")
-    for name in ("recent", "approach", "scale"):  # what the first versions kept did not include them
+    for name in ("recent", "scale"):  # what the first versions kept did not include them
         del state["ranking"][name]
     write_checkpoint(out / "runs/mean/seed-1/checkpoint.safetensors", tensors, state)
     assert settings_of_run(out).epochs == 6
