@@ -382,15 +382,16 @@ def value_of(returns: np.ndarray, contender: str) -> float:
 
 
 def measure(episodes: Episodes, contenders: Sequence[str]) -> dict[str, float]:
-    """Return every measure of one policy: the contenders' values and what else there is to know."""
+    """Return every measure of one policy, as the tables have it: the contenders' values and what else to know."""
     returns, lengths, risky = episodes
-    values = {name: value_of(returns, name) for name in dict.fromkeys(("mean", TAIL, *contenders))}
-    return values | {
+    found = {name: value_of(returns, name) for name in dict.fromkeys(("mean", TAIL, *contenders))}
+    found |= {
         "gini": float(og.value(returns, "gini")),
         "std": float(returns.std(ddof=1)),
         "risky": float(risky.mean()),
         "length": float(lengths.mean()),
     }
+    return {name: float(study.short(x)) for name, x in found.items()}
 
 
 def measured(settings: Settings, names: Sequence[str], out: Path) -> list[study.Record]:
