@@ -115,5 +115,5 @@ $(TRL)/stamp: pyproject.toml constraints.txt
 $(TRAINERS)/stamp:
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --target $(TRAINERS) \
 	    'openrlhf==0.11.2' 'areal==1.0.4' 'rlinf==0.3.0' 'axolotl==0.19.0' 'unsloth==2026.10.9' \
-	    'tianshou==2.0.1' deepdiff orderly-set overrides pettingzoo sensai-utils tensorboard virtualenv h5py
+	    'tianshou==2.0.1' deepdiff cachebox orderly-set overrides pettingzoo sensai-utils tensorboard virtualenv h5py
 	touch $@

@@ -57,7 +57,7 @@ REWARDS_J = jnp.asarray(REWARDS)
 def test_derivatives_by_finite_differences():
     from jax.test_util import check_grads
 
-    check_grads(lambda r: og.value(r, "cvar:0.4"), (REWARDS_J,), order=2)
+    check_grads(lambda r: og.value(r, "cvar:0.4"), (REWARDS_J,), order=1)
     check_grads(lambda r: og.value_and_error(r, "max@3")[1], (REWARDS_J,), order=1)
     check_grads(lambda r: og.value(r, "max@3", sample_weight=jnp.arange(1.0, 7.0)), (REWARDS_J,), order=1)
     check_grads(lambda z: og.exact.value(REWARDS_J[0], jax.nn.softmax(z), "max@3"), (REWARDS_J[1],), order=1)
@@ -149,13 +149,12 @@ def test_a_compiled_small_group_is_nan_and_an_eager_value_too():
     assert_allclose(shrunk[1, :3], og.advantages(REWARDS[1, :3], "max@2"), atol=1e-13)
 
 
-@pytest.mark.parametrize("valid", range(4))
+@pytest.mark.parametrize(("small", "expected"), [("error", np.nan), ("zero", 0.0), ("shrink", 0.0)])
 @pytest.mark.parametrize("spec", ["mean", "max@2"])
-def test_a_compiled_group_of_one_is_nan_wherever_its_sample_is(spec, valid):
-    mask = np.arange(4) == valid
-    for small, expected in (("error", np.nan), ("zero", 0.0), ("shrink", 0.0)):
-        got = jax.jit(lambda r, m, small=small: og.advantages(r, spec, where=m, small=small))(REWARDS[0, :4], mask)
-        assert_allclose(got, np.where(mask, expected, 0.0))
+def test_a_compiled_group_of_one_is_nan_wherever_its_sample_is(spec, small, expected):
+    run = jax.jit(lambda r, m: og.advantages(r, spec, where=m, small=small))
+    for mask in np.eye(4, dtype=bool):
+        assert_allclose(run(REWARDS[0, :4], mask), np.where(mask, expected, 0.0))
 
 
 def test_arrays_in_host_memory_are_checked():
