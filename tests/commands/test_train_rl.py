@@ -514,7 +514,6 @@ def test_seeds_are_distinct():
         ({"env_id": "CartPol-v1"}, "did you mean CartPole-v"),
         ({"env_id": "no_such_module:Thing-v0"}, "no_such_module"),
         ({"env_args": {"wings": 2}}, "wings"),
-        ({"env_id": "Odd-v0", "env_args": {"observation": "dict"}}, "FlattenObservation"),
         ({"env_id": "Odd-v0", "env_args": {"action": "tuple"}}, "not Tuple"),
         ({"env_id": "Odd-v0", "env_args": {"action": "unbounded"}}, "finite bounds"),
         ({"objectives": ("cvr:0.1",)}, "did you mean 'cvar'"),
