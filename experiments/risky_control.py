@@ -77,6 +77,7 @@ from ordergrad.train.rl_model import load_policy, seed_of
 TUNING_SEED = 100
 TAIL = "cvar:0.1"
 DEFAULT = f"{TAIL} (default)"
+CONTENDERS = ("mean", "gini", TAIL, DEFAULT, "variance")
 
 
 @dataclass(frozen=True)
@@ -328,7 +329,7 @@ def parts(settings: Settings) -> dict[str, Settings]:
     return {"study": settings} | edges
 
 
-def run_task(s: study.Study, settings: Settings) -> list[str]:
+def run_task(s: study.Study, settings: Settings, taking_part: Sequence[str]) -> list[str]:
     """Train everything that is not there yet; return the contenders with their chosen weights."""
     start: Path | None = None
 
@@ -346,8 +347,8 @@ def run_task(s: study.Study, settings: Settings) -> list[str]:
     weighed = [c for name in settings.weights for c in candidates(settings, name)]
     train_part("tune", replace(settings, seeds=1), weighed, run_apart)
     tails = {c: tuning_row(s.out, c)[TAIL] for c in weighed}
-    gini, variance = (max(candidates(settings, name), key=tails.__getitem__) for name in ("gini", "variance"))
-    contenders = ["mean", gini, TAIL, DEFAULT, variance]
+    chosen = {name: max(candidates(settings, name), key=tails.__getitem__) for name in settings.weights}
+    contenders = [chosen.get(name, name) for name in CONTENDERS if name in taking_part]
     for part, its in parts(settings).items():
         train_part(part, its, contenders)
     return contenders
@@ -381,15 +382,16 @@ def value_of(returns: np.ndarray, contender: str) -> float:
 
 
 def measure(episodes: Episodes, contenders: Sequence[str]) -> dict[str, float]:
-    """Return every measure of one policy: the contenders' values and what else there is to know."""
+    """Return every measure of one policy, as the tables have it: the contenders' values and what else to know."""
     returns, lengths, risky = episodes
-    values = {name: value_of(returns, name) for name in dict.fromkeys(("mean", TAIL, *contenders))}
-    return values | {
+    found = {name: value_of(returns, name) for name in dict.fromkeys(("mean", TAIL, *contenders))}
+    found |= {
         "gini": float(og.value(returns, "gini")),
         "std": float(returns.std(ddof=1)),
         "risky": float(risky.mean()),
         "length": float(lengths.mean()),
     }
+    return {name: float(study.short(x)) for name, x in found.items()}
 
 
 def measured(settings: Settings, names: Sequence[str], out: Path) -> list[study.Record]:
@@ -537,6 +539,9 @@ class Options(study.Options):
     out: Path | None = field(default=None, metadata={"help": "folder of the runs [runs/risky_control/TASK]"})
     results: Path | None = field(default=None, metadata={"help": "tables go to RESULTS/TASK [the folder of the runs]"})
     seeds: int = field(default=5, metadata={"help": "seeds of the study"})
+    contenders: tuple[str, ...] = field(
+        default=CONTENDERS, metadata={"choices": CONTENDERS, "help": "train only these"}
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -546,7 +551,7 @@ def main(argv: list[str] | None = None) -> None:
     options = replace(options, out=out, results=options.results and options.results / options.task)
     with study.Study(__file__, options, argv) as s:
         s.open(settings, may_change=("edge", "edge_seeds", "seeds"))
-        contenders = run_task(s, settings)
+        contenders = run_task(s, settings, options.contenders)
     report(s, settings, options.task, contenders)
 
 

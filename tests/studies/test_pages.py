@@ -72,7 +72,7 @@ def test_the_leads_follow_from_the_runs():
     agree(table, RESULTS / "robustness/parts.csv")
 
 
-@pytest.mark.parametrize("task", ["pendulum", "lander_earlier"])
+@pytest.mark.parametrize("task", ["pendulum", "lander", "lander_earlier"])
 def test_the_leads_of_risky_control_follow_from_the_runs(task):
     folder = RESULTS / "risky_control" / task
     agree(load("risky_control").leads(study.read_table(folder / "runs.csv")), folder / "leads.csv")
@@ -186,7 +186,7 @@ def risky_rows(task: str) -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("task", ["pendulum"])
+@pytest.mark.parametrize("task", ["pendulum", "lander"])
 def test_the_tables_of_risky_control(task):
     page = (PAGES / "risky_control.md").read_text().replace("**", "")
     assert not set(risky_rows(task)) - set(page.splitlines())
