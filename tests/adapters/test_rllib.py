@@ -1,5 +1,6 @@
 """The RLlib adapter against the reference gradient, on a local Ray with one learner and two, with several agents."""
 
+import itertools
 import sys
 from typing import Any
 
@@ -558,6 +559,7 @@ def test_two_learners_train_with_minibatches(local_ray, credit):
 
 
 def make_agents(env, objective, policies=("bold", "careful"), steps=256, n_envs=2, **settings):
+    agents.SEEDS = itertools.count()
     register_env(env.__name__, lambda config: env(**config))
     config = PPOConfig().environment(env.__name__, disable_env_checking=True)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=n_envs)
@@ -596,16 +598,14 @@ def test_the_whole_returns_of_each_agent_are_ranked_with_those_of_its_policy(loc
             return advantages(returns, weights)
 
         ranking.advantages = rank
-    trained = 0
     for _ in range(20):
         learner.update(training_data=TrainingData(episodes=runner.sample(num_timesteps=14)))
-        trained += sum(ranking.stats["steps"] for ranking in learner.rankings.values())
     for policy, whole in learner._whole.items():
         finished = np.concatenate([env.unwrapped.finished[policy] for env in runner.env.envs])
         waiting = [episode.total for episode in whole._ended]
         np.testing.assert_allclose(sorted([*ranked[policy], *waiting]), sorted(finished), rtol=1e-5)
         assert whole.stats["abandoned"] == 0
-    assert trained > 200
+        assert len(ranked[policy]) > 5
 
 
 def test_a_policy_that_is_not_trained_needs_no_objective(local_ray):

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-_SEEDS = itertools.count()
+SEEDS = itertools.count()
 
 
 class Gamblers(MultiAgentEnv):
@@ -17,7 +17,7 @@ class Gamblers(MultiAgentEnv):
         self.agents = self.possible_agents = ["bold-1", "bold-2", "careful"]
         self.observation_spaces = {agent: spaces.Box(0, 1, (2,), np.float32) for agent in self.agents}
         self.action_spaces = {agent: spaces.Discrete(2) for agent in self.agents}
-        self.random = np.random.default_rng(next(_SEEDS))
+        self.random = np.random.default_rng(next(SEEDS))
         self.finished: dict[str, list[float]] = {"bold": [], "careful": []}
 
     def reset(self, *, seed=None, options=None):
@@ -51,7 +51,7 @@ class Turns(MultiAgentEnv):
         self.agents = self.possible_agents = ["bold", "careful"]
         self.observation_spaces = {agent: spaces.Box(-10, 10, (2,), np.float32) for agent in self.agents}
         self.action_spaces = {agent: spaces.Discrete(2) for agent in self.agents}
-        self.random = np.random.default_rng(next(_SEEDS))
+        self.random = np.random.default_rng(next(SEEDS))
         self.finished: dict[str, list[float]] = {"bold": [], "careful": []}
 
     def reset(self, *, seed=None, options=None):
