@@ -85,7 +85,7 @@ def open_folder(
             if not resume:
                 raise UserError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
             defaults = defaults_of(type(settings)) if is_dataclass(settings) else {}
-            before = json.loads(json.dumps(defaults)) | before  # a folder of an older version lacks newer settings
+            before = json.loads(json.dumps(defaults, default=asdict)) | before  # an older version lacks newer settings
             _compare(out, before, json.loads(json.dumps(content)), set(may_change), set(may_grow))
         elif out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
             raise UserError(f"{out} exists and is not the folder of a run; choose another --out")
