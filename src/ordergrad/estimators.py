@@ -15,6 +15,7 @@ References:
     Walder and Karkhanis (2025). Pass@K Policy Optimization. arXiv 2505.15201. (max@K, k-minus-one baseline)
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
@@ -506,8 +507,8 @@ class _Scans(NamedTuple):
 class _Table(NamedTuple):
     """The scans of 0..n valid samples where the host cannot look at the mask.
 
-    Slopes and offset are `_joined`: `pieces` has for each where the vector of a count begins in them, the gap of its
-    first number, and the number of its last one; shape (6, n + 1).
+    Slopes and offset are each a `_piece` for every count, one after the other: `pieces` has for either where that of a
+    count begins, the gap of its first number, and the number of its last one; shape (6, n + 1).
     """
 
     slopes: Array
@@ -669,25 +670,38 @@ def _table(
     objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the parts of a `_Table`; NaN for groups that are too small."""
-    slopes, offset, total = zip(*(_scan_or_nan(objective, m, quantity, small) for m in range(n + 1)), strict=True)
-    parts = _joined(slopes), _joined(offset)
+    rises, common, total = list[_Piece](), list[_Piece](), list[float]()
+    for m in range(n + 1):
+        slopes, offset, whole = _scan_or_nan(objective, m, quantity, small)
+        rises.append(_piece(slopes))
+        common.append(_piece(offset[:0] if quantity in _CENTRED else offset))
+        total.append(whole)
+    parts = _joined(rises), _joined(common)
     return parts[0][0], parts[1][0], np.array(total), np.concatenate([parts[0][1], parts[1][1]])
 
 
-def _joined(vectors: Sequence[NDArray[np.float64]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return vectors one after the other, each without what repeats its first or last number, and the places of each.
+_Piece = tuple[int, NDArray[np.float64]]
 
-    Places are those of `_Table.pieces`. A tail objective has few different slopes, so that n vectors take O(n) numbers.
+
+def _piece(vector: NDArray[np.float64]) -> _Piece:
+    """Return a vector without what repeats its first or last number, and the place where that begins.
+
+    A tail objective has few different slopes, so that those of n groups take O(n) numbers.
     """
-    kept, first = list[NDArray[np.float64]](), list[int]()
-    for vector in vectors:
-        start, stop, differs = 0, 1, vector[1:] != vector[:-1]
-        if differs.any() and not np.isnan(vector[0]):
-            start, stop = int(differs.argmax()), len(vector) - int(differs[::-1].argmax())
-        first.append(start)
-        kept.append(vector[start:stop] if len(vector) else np.zeros(1))
-    lengths = np.array([len(vector) for vector in kept])
-    return np.concatenate(kept), np.stack([np.cumsum(lengths) - lengths, np.array(first), lengths - 1])
+    if not len(vector):
+        return 0, np.zeros(1)
+    differs = vector[1:] != vector[:-1]
+    if math.isnan(vector[0]) or not differs.any():
+        return 0, vector[:1].copy()
+    start = int(differs.argmax())
+    return start, vector[start : len(vector) - int(differs[::-1].argmax())].copy()
+
+
+def _joined(pieces: Sequence[_Piece]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the vectors of pieces one after the other, and the places of each as `_Table.pieces` has them."""
+    first, vectors = zip(*pieces, strict=True)
+    lengths = np.array([len(vector) for vector in vectors])
+    return np.concatenate(vectors), np.stack([np.cumsum(lengths) - lengths, np.array(first), lengths - 1])
 
 
 def _scan_or_nan(
