@@ -1,7 +1,7 @@
 """A rule that was tried and dropped: train on the mean first, then on f capped at a return that falls by itself.
 
 A contender of `return_capping.py` and `hopper.py`. It was to help where a tail says nothing to a policy that is bad
-everywhere; it is ahead of the objective from the start in none of their tasks.
+everywhere; in none of their tasks is it ahead of the objective from the start by more than the intervals.
 """
 
 import math
