@@ -2,7 +2,7 @@
 
 The betting game of `ordergrad.envs`, CVaR of the worst fifth, whose optimum of 23.9 is known. Contenders:
 
-    adapter      OrderGradPPO: f from the last 200 returns, a rollout at a time (telescoped, not mean first)
+    adapter      OrderGradPPO: f from the last 200 returns, a rollout at a time (telescoped)
     wrapper      PPO on VecObjectiveReward: f from the last 1,000 returns, a step at a time
     mean         PPO on the rewards as they are
     dqn wrapper  DQN on VecObjectiveReward, whose replay buffer keeps rewards of older f

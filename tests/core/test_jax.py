@@ -57,7 +57,7 @@ REWARDS_J = jnp.asarray(REWARDS)
 def test_derivatives_by_finite_differences():
     from jax.test_util import check_grads
 
-    check_grads(lambda r: og.value(r, "cvar:0.4"), (REWARDS_J,), order=1)
+    check_grads(lambda r: og.value(r, "cvar:0.4"), (REWARDS_J,), order=2)
     check_grads(lambda r: og.value_and_error(r, "max@3")[1], (REWARDS_J,), order=1)
     check_grads(lambda r: og.value(r, "max@3", sample_weight=jnp.arange(1.0, 7.0)), (REWARDS_J,), order=1)
     check_grads(lambda z: og.exact.value(REWARDS_J[0], jax.nn.softmax(z), "max@3"), (REWARDS_J[1],), order=1)

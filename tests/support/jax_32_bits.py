@@ -51,7 +51,7 @@ def main():
             expected = function(REWARDS, spec)
             compare(f"{name} of {spec}", lambda r, f=function, s=spec: f(r, s), x, expected)
             compared += 1
-    for spec in ("cvar:0.4", "0.7*mean-0.3*max@2.5"):
+    for spec in ("mean", "cvar:0.4", "0.7*mean-0.3*max@2.5"):
         for name, function in EVERY.items():
             run = jax.jit(function, static_argnums=1)
             compare(f"compiled {name} of {spec}", lambda r, f=run, s=spec: f(r, s), x, function(REWARDS, spec))

@@ -130,7 +130,7 @@ class EpisodeRanking:
 
     @property
     def objective(self) -> Objective:
-        """What is optimised. May be assigned, an objective or its string: a schedule."""
+        """What is optimised. May be assigned during training, an objective or its string, for a schedule."""
         return self._objective
 
     @objective.setter
