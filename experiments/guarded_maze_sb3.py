@@ -148,6 +148,7 @@ def build(guards: float | None, seed: int, s: Settings) -> OrderGradPPO:
     return OrderGradPPO(
         "MlpPolicy",
         Mazes(s.envs, guards, seed),
+        credit="episode",
         min_episodes=s.min_episodes,
         unit_scale=True,
         n_steps=s.rollout,
