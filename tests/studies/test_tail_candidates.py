@@ -115,3 +115,8 @@ def test_a_small_run_is_resumed_and_reported(study, tmp_path):
 def test_every_candidate_differs_from_ours(study):
     assert len(set(study.CANDIDATES.values())) == len(study.CANDIDATES)
     assert 4 * 1000 < study.CANDIDATES["pool of 4"].pool < study.CANDIDATES["pool of 16"].pool
+
+
+def test_the_quantile_gradient_does_not_rest_at_the_best_policy(study):
+    assert study.limit_of_quantile_gradient() == pytest.approx(22.6, abs=0.05)
+    assert study.limit_of_quantile_gradient(0) == pytest.approx(23.88, abs=0.01)
