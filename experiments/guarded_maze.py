@@ -16,7 +16,7 @@ same four settings on seeds of their own.
     python experiments/guarded_maze.py --results experiments/results/guarded_maze --images docs/images
     python experiments/guarded_maze.py --bound --results experiments/results/guarded_maze
 
-Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
+Needs `pip install ".[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
 
 References:
     Greenberg, Chow, Ghavamzadeh and Mannor (2022). Efficient Risk-Averse Reinforcement Learning. NeurIPS 35. (CeSoR)

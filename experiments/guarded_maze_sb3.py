@@ -7,7 +7,7 @@ rest of the schedule (objective, entropy, step size) is a callback.
     python experiments/guarded_maze_sb3.py --results experiments/results/guarded_maze_sb3
     python experiments/guarded_maze_sb3.py --seeds 1
 
-Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
+Needs `pip install ".[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
 """
 
 from collections.abc import Sequence

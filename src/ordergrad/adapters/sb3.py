@@ -573,7 +573,7 @@ class OrderGradPPO(_Ranked, PPO):
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a policy class.
         env: An environment, its id, or a vectorised environment.
         objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
-        credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
+        credit: ``episode`` (the default), ``terminal`` or ``telescoped``; see the module.
         discount: The discount of the returns that are ranked (`gamma` is the critic's).
         min_episodes: Update only once this many episodes have ended.
         unit_scale: Divide the advantages by the scale of the returns so far and the objective's steepest slope.
