@@ -62,7 +62,7 @@ dist: $(VENV)/dist.stamp
 
 # The tests of the adapter for TRL on the oldest version that it takes, the one that Axolotl pins.
 test-trl: $(TRL)/stamp
-	$(TRL)/bin/python -m pytest tests/adapters/test_trl.py tests/adapters/test_trl_async.py
+	$(TRL)/bin/python -m pytest $(addprefix tests/adapters/test_,trl.py trl_pass_rates.py trl_async.py)
 
 # The recipes under the trainers' own functions, from the sources of those that are on the package index.
 test-trainers: $(VENV)/dev.stamp $(TRAINERS)/stamp

@@ -22,6 +22,7 @@ import study
 from scipy.stats import binom
 
 import ordergrad as og
+from ordergrad.adapters.pass_rates import k_for_rate
 
 N = 8
 COUNTDOWN = Path(__file__).parent / "results" / "llm_countdown" / "runs.jsonl"
@@ -42,18 +43,13 @@ def advantages_by_count(objective: str) -> Any:
     return og.advantages((np.arange(N) < np.arange(N + 1)[:, None]).astype(float), objective)
 
 
-def chosen_k(rate: Any, largest: int) -> Any:
-    """Return K for a success rate: 1/rate rounded, from 1 to the largest."""
-    return np.clip(np.rint(1 / np.maximum(rate, 1e-9)), 1, largest).astype(int)
-
-
 def chances_of_k(p: Any, largest: int, memory: int) -> Any:
     """Return the chance of each K for prompts with success rates p, shape (prompts, largest)."""
     ks = np.arange(1, largest + 1)
     if not memory:
-        return (chosen_k(p, largest)[:, None] == ks).astype(float)
+        return (k_for_rate(p, largest)[:, None] == ks).astype(float)
     counts = np.arange(memory + 1)
-    return binom.pmf(counts, memory, p[:, None]) @ (chosen_k(counts / memory, largest)[:, None] == ks)
+    return binom.pmf(counts, memory, p[:, None]) @ (k_for_rate(counts / memory, largest)[:, None] == ks)
 
 
 def moments(objective: str, p: Any) -> dict[str, Any]:

@@ -183,6 +183,13 @@ def test_groups_that_span_two_processes(tmp_path):
     assert found["kl"]["moved"] > 0.01
     assert found["kl"]["sum"] < 1e-4
     assert found["kl"]["logged"] < 1e-6
+    assert found["pass rates"][0] == found["pass rates"][1] != {}  # K for each prompt is the same on both processes
+    own = found["own k"]
+    assert own["k"][0] == own["k"][1]
+    assert own["k"][0][0] == [1, 1, 1] != own["k"][0][2]
+    a = [og.advantages(r, f"max@{k}") for r, k in zip(np.reshape(own["rewards"], (3, 6)), own["k"][0][2], strict=True)]
+    assert own["advantages"] == pytest.approx(np.ravel(a), abs=1e-6)
+    assert sorted(own["own advantages"]) == pytest.approx(sorted(own["advantages"]), abs=1e-6)
 
 
 # The KL term of RLOO

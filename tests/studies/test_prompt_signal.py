@@ -24,11 +24,11 @@ def test_moments_are_those_of_simulated_groups(objective):
 
 
 def test_k_is_the_inverse_of_the_success_rate():
-    assert study.chosen_k(np.array([0.0, 0.1, 0.3, 0.5, 0.9]), 7).tolist() == [7, 7, 3, 2, 1]
+    assert study.k_for_rate(np.array([0.0, 0.1, 0.3, 0.5, 0.9]), 7).tolist() == [7, 7, 3, 2, 1]
     chances = study.chances_of_k(np.array([0.3, 0.9]), 4, 8)
     assert chances.sum(1) == pytest.approx([1, 1])
     estimates = np.random.default_rng(0).binomial(8, 0.3, 40_000) / 8
-    drawn = np.bincount(study.chosen_k(estimates, 4), minlength=5)[1:] / 40_000
+    drawn = np.bincount(study.k_for_rate(estimates, 4), minlength=5)[1:] / 40_000
     assert chances[0] == pytest.approx(drawn, abs=0.01)
     assert study.by_prompt(np.array([1.0, 0.9]), 7, 0)["update"] == pytest.approx(
         study.moments("mean", np.array([1.0, 0.9]))["update"]

@@ -26,8 +26,8 @@ def launched(monkeypatch):
     calls = []
     launch = cuda._launch
     monkeypatch.setattr(cuda, "_launch", lambda *a, **k: calls.append(k) or launch(*a, **k))
-    monkeypatch.setattr(backend, "_TRITON_DEVICES", ("cpu",))
-    monkeypatch.setattr(backend, "_HOST_DEVICES", ())
+    monkeypatch.setattr(backend, "_has_triton_device", lambda x: True)
+    monkeypatch.setattr(backend, "_in_host_memory", lambda x: False)
     return calls
 
 

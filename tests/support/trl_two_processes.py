@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
-from trl_toy import compare, expected, make, mean_length, one_step, reference_gradient, samples
+from datasets import Dataset
+from trl_toy import PROMPTS, compare, expected, make, mean_length, one_step, reference_gradient, samples
 
 OBJECTIVE = "top:2@4"
 CASES = {
@@ -78,6 +79,21 @@ def main(folder: Path) -> None:
         "moved": max(abs(x - y) for x, y in zip(flat, a, strict=True)),
         "sum": abs(sum(flat)),
         "logged": max(abs(x - y) for x, y in zip(sorted(flat), sorted(column), strict=True)),
+    }
+    options = {"k_window": 6, "success": 1.25}
+    few = Dataset.from_dict({"prompt": PROMPTS[:3]})
+    trainer = make(
+        "rloo", folder, "max@5", per_device_train_batch_size=9, max_steps=3, dataset=few, options=options, seed=3
+    )
+    chosen, k_of = [], trainer.pass_rates.k
+    trainer.pass_rates.k = lambda *asked: chosen.append(k_of(*asked)) or chosen[-1]
+    trainer.train()
+    result["pass rates"] = gather_object([trainer.pass_rates.state_dict()])
+    result["own k"] = {
+        "k": gather_object([[ks.tolist() for ks in chosen]]),
+        "rewards": list(trainer._logs["rewards"]["reward"]),
+        "advantages": list(trainer._logs["advantages"]),
+        "own advantages": gather_object([a for _, _, a in samples(trainer._buffered_inputs)]),
     }
     if rank == 0:
         (folder / "result.json").write_text(json.dumps(result))

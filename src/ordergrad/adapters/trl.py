@@ -43,13 +43,14 @@ from ordergrad.weights import check_nonzero, smallest_group
 
 with extra("llm"):
     import torch
-    from accelerate.utils import gather
+    from accelerate.utils import gather, gather_object
     from transformers import TrainerCallback
     from transformers.trainer_utils import get_last_checkpoint
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
     from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled, with_ties
+    from ordergrad.adapters.pass_rates import PassRates, advantages_by_k, largest_k, prompt_key
     from ordergrad.adapters.trl_config import (
         SETTINGS,
         Group,
@@ -58,6 +59,8 @@ with extra("llm"):
         check_resumed,
         departures,
         leaks,
+        read_pass_rates,
+        write_pass_rates,
         write_settings,
     )
     from ordergrad.adapters.trl_refill import exchanged, fresh_prompts, idle_groups
@@ -159,11 +162,17 @@ class OrderGradMixin:
         refill: The most further batches that are generated in a step to replace groups whose advantages are all zero;
             0, none, by default. The groups of a process must be whole. Training then follows the objective of the
             prompts that have a signal, the more so the rarer their signal is.
+        k_window: From how many of a prompt's latest completions its pass rate p is taken (see `success`), to train it
+            on max@K with its own K: 1/p rounded, from 1 to the K of `objective`. The completions that are ranked do
+            not count themselves, and a prompt that has not been seen has K = 1, the mean. 0, the default: all have the
+            K of `objective`, which is also what ``ordergrad/value`` and evaluation go by. Metrics:
+            ``ordergrad/mean_k`` and ``ordergrad/unseen``, the share of prompts that had not been seen.
         **named: What TRL's trainer takes.
 
     Raises:
         ValueError: The objective is missing, unknown, without a nonzero term (at the end of a schedule), or K is not
-            below `num_generations` (all before the model is loaded); there is no reward function `success_reward`; a
+            below `num_generations` (all before the model is loaded); there is no reward function `success_reward`; with
+            `k_window` the objective is not max@K, `group` is not prompt or nothing says which completions pass; a
             checkpoint to resume was made with other settings; or, in training, a reward function returned infinities or
             the wrong number of rewards.
         TypeError: The objective is neither a string nor an objective, or `success` is no number.
@@ -193,29 +202,38 @@ class OrderGradMixin:
         success_reward: str | None = None,
         group: Group | None = None,
         refill: int | None = None,
+        k_window: int | None = None,
         **named: Any,
     ) -> None:
         config = named.get("args", positional[2] if len(positional) > 2 else None)
         given = {"objective": objective, "scale": scale, "small": small, "success": success}
-        given |= {"success_reward": success_reward, "group": group, "refill": refill}
+        given |= {"success_reward": success_reward, "group": group, "refill": refill, "k_window": k_window}
         chosen = _chosen(config, given, self._config)
         check_options(chosen["scale"], chosen["small"])
         if chosen["group"] not in get_args(Group):
             raise ValueError(f"group must be one of {', '.join(get_args(Group))}; got {chosen['group']!r}")
-        if not (isinstance(chosen["refill"], int) and chosen["refill"] >= 0):
-            raise ValueError(f"refill must be a whole number >= 0; got {chosen['refill']!r}")
+        for name in ("refill", "k_window"):
+            if isinstance(chosen[name], bool) or not isinstance(chosen[name], int) or chosen[name] < 0:
+                raise ValueError(f"{name} must be a whole number >= 0; got {chosen[name]!r}")
         self.schedule = _scheduled(chosen["objective"])
         self.refill = chosen["refill"]
+        self.pass_rates = PassRates(chosen["k_window"]) if chosen["k_window"] else None
         self.scale, self.small, self.group = chosen["scale"], chosen["small"], chosen["group"]
         self.success, self.success_reward = real_number("success", chosen["success"]), chosen["success_reward"]
         if self.group == "prompt":
             for t in (0.0, 0.25, 0.5, 0.75, 1.0):
                 check_size(self.schedule.at(t), (config or self._config).num_generations, "num_generations")
         check_nonzero(self.schedule.at(1.0))
+        if self.pass_rates is not None:
+            if self.group != "prompt":
+                raise ValueError(f"k_window needs group='prompt', as K is chosen for each prompt; got {self.group!r}")
+            for t in (0.0, 0.25, 0.5, 0.75, 1.0):
+                largest_k(self.schedule.at(t))
         cast("Any", super()).__init__(*positional, **named)
         cast("Any", self).add_callback(self.schedule)
         self.normalize_advantages = False  # of RLOO: `scale` stands for it
         self._rewards_per_func = torch.empty(0)
+        self._prompt_keys: list[str] = []
         self.settings = {**chosen, "objective": str(self.schedule)}
         _record(self.args, self._config, self.settings)
         self._success_column = self._column_of_success()
@@ -232,6 +250,10 @@ class OrderGradMixin:
         if self.success_reward is not None and self.success_reward not in names:
             raise ValueError(f"success_reward must be one of {', '.join(names)}; got {self.success_reward!r}")
         if self.success_reward is None:
+            if self.pass_rates is not None and len(names) > 1:
+                raise ValueError(
+                    f"k_window needs success_reward, the reward function whose passes count: one of {', '.join(names)}"
+                )
             return 0 if len(names) == 1 else None
         return names.index(self.success_reward)
 
@@ -259,6 +281,8 @@ class OrderGradMixin:
             folder = get_last_checkpoint(self.args.output_dir)
         if folder:
             check_resumed(folder, self.settings)
+            if self.pass_rates is not None:
+                read_pass_rates(folder, self.pass_rates)
         return cast("Any", super()).train(resume_from_checkpoint, *args, **kwargs)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
@@ -267,6 +291,8 @@ class OrderGradMixin:
         folder /= f"checkpoint-{cast('Any', self).state.global_step}"
         if self.accelerator.is_main_process and folder.is_dir():
             write_settings(folder, self.settings)
+            if self.pass_rates is not None:
+                write_pass_rates(folder, self.pass_rates)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write TRL's model card with the objective and the settings of its advantages."""
@@ -290,8 +316,8 @@ class OrderGradMixin:
             errors[:] = [math.hypot(*errors) / len(errors)]
         cast("Any", super()).log(logs, *args, **kwargs)
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        rewards = cast("Any", super())._calculate_rewards(*args, **kwargs)
+    def _calculate_rewards(self, inputs: Any, prompts: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rewards = cast("Any", super())._calculate_rewards(inputs, prompts, *args, **kwargs)
         infinite = rewards.isinf().sum(0).tolist()
         for name, count in zip(self.reward_func_names, infinite, strict=True):
             if count:
@@ -300,6 +326,8 @@ class OrderGradMixin:
                     f"score; got {count} infinite values among {len(rewards)}"
                 )
         self._rewards_per_func = rewards
+        if self.pass_rates is not None and self.model.training:
+            self._prompt_keys = cast("list[str]", gather_object([prompt_key(prompt) for prompt in prompts]))
         return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
@@ -349,15 +377,18 @@ class OrderGradMixin:
         per_function = self._rewards_per_func.cpu().double()
         rewards = self._combined_rewards(per_function, n)
         valid = ~np.isnan(rewards)
+        passed = self._passed(per_function, n)
+        where = None if valid.all() else valid
         if self.group == "batch":
             a = batch_advantages(rewards, self.objective, where=valid, small=self.small)
+        elif self.pass_rates is not None and mode == "train":
+            a = advantages_by_k(rewards, self._chosen_k(cast("Array", passed), n), where=where, small=self.small)
         else:
-            a = advantages(rewards, self.objective, where=None if valid.all() else valid, small=self.small)
+            a = advantages(rewards, self.objective, where=where, small=self.small)
         for name, number in _metrics(rewards, valid, self.objective, a, self.group):
             self._metrics[mode]["ordergrad/" + name].append(number)
-        if self._success_column is not None:
-            deciding = per_function[:, self._success_column].reshape(-1, n).numpy()
-            for k, number in _best_of((deciding >= self.success).astype(np.float64), ~np.isnan(deciding)):
+        if passed is not None:
+            for k, number in _best_of(passed, ~np.isnan(passed)):
                 self._metrics[mode][f"ordergrad/pass@{k}"].append(number)
 
         theirs = output["advantages"]
@@ -369,6 +400,22 @@ class OrderGradMixin:
         for _ in range(min(len(flat), len(column))):
             column.pop()
         column.extend(flat.tolist())
+
+    def _passed(self, per_function: torch.Tensor, n: int) -> Array | None:
+        """Return which completions pass, shape (groups, n), NaN where that is unknown; None if nothing decides it."""
+        if self._success_column is None:
+            return None
+        deciding = per_function[:, self._success_column].reshape(-1, n).numpy()
+        return np.where(np.isnan(deciding), math.nan, deciding >= self.success)
+
+    def _chosen_k(self, passed: Array, n: int) -> NDArray[np.int64]:
+        """Return K for each group from what is known of its prompt, then add the group to it."""
+        rates, keys = cast("PassRates", self.pass_rates), self._prompt_keys[::n]
+        chosen = rates.k(keys, largest_k(self.objective))
+        self._metrics["train"]["ordergrad/mean_k"].append(float(chosen.mean()))
+        self._metrics["train"]["ordergrad/unseen"].append(float((~rates.known(keys)).mean()))
+        rates.record(keys, passed)
+        return chosen
 
     def _combined_rewards(self, per_function: torch.Tensor, n: int) -> Array:
         """Return the weighted sum of the reward functions, shape (groups, n), NaN where none of them gave a reward."""

@@ -4,6 +4,7 @@
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ with extra("llm"):
     from trl import GRPOConfig, RLOOConfig
 
     from ordergrad.adapters.completions import Scale, SmallGroups
+    from ordergrad.adapters.pass_rates import PassRates
 
 __all__ = [
     "SETTINGS",
@@ -24,11 +26,14 @@ __all__ = [
     "check_resumed",
     "departures",
     "leaks",
+    "read_pass_rates",
+    "write_pass_rates",
     "write_settings",
 ]
 
 Group = Literal["prompt", "batch"]
 _FILE = "ordergrad.json"
+_PASS_RATES = "ordergrad_pass_rates.json"
 _LEAKING = (
     "min_p",
     "typical_p",
@@ -63,6 +68,9 @@ class _Settings:
     success_reward: str | None = field(default=None, metadata={"help": "The reward function that decides it."})
     group: Group = field(default="prompt", metadata={"help": "What a completion is ranked among."})
     refill: int = field(default=0, metadata={"help": "Most further batches to replace groups without a signal."})
+    k_window: int = field(
+        default=0, metadata={"help": "Latest completions of a prompt whose pass rate chooses the K of max@K; 0: fixed."}
+    )
 
 
 @dataclass
@@ -106,6 +114,20 @@ def check_resumed(folder: str | Path, settings: Mapping[str, Any]) -> None:
             f"{folder} was trained with {'; '.join(changes)}. Resume with the same settings; for others, begin a new "
             "run with this model"
         )
+
+
+def write_pass_rates(folder: str | Path, rates: PassRates) -> None:
+    """Write the latest outcomes of every prompt into a checkpoint."""
+    Path(folder, _PASS_RATES).write_text(json.dumps(rates.state_dict()))
+
+
+def read_pass_rates(folder: str | Path, rates: PassRates) -> None:
+    """Read the latest outcomes of every prompt from a checkpoint, with a warning if it holds none."""
+    path = Path(folder, _PASS_RATES)
+    if path.is_file():
+        rates.load_state_dict(json.loads(path.read_text()))
+    else:
+        warnings.warn(f"{folder} holds no pass rates: every prompt counts as unseen for k_window", stacklevel=3)
 
 
 def leaks(model_settings: Any, training: Any) -> dict[str, Any]:

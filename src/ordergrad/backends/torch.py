@@ -43,10 +43,17 @@ _tracing = _hidden._get_tracing_state
 _forward: Any = forward_ad
 """Its `_current_level`: a dual tensor read on the host would lose its tangent."""
 
-_HOST_DEVICES, _TRITON_DEVICES = ("cpu",), ("cuda",)
 _UNDIVIDED = 1 << 15
 """What PyTorch does not divide among threads, which a forked process may have lost."""
 _KEPT = (torch.float32, torch.float64)
+
+
+def _in_host_memory(x: Array) -> bool:
+    return x.is_cpu
+
+
+def _has_triton_device(x: Array) -> bool:
+    return x.is_cuda
 
 
 def floating(x: Array, /) -> Array:
@@ -126,7 +133,7 @@ def magnitude(x: Array, /) -> float | None:
         return None if values is None else on_numpy.magnitude(values)
     try:
         low, high = torch.aminmax(x)  # NumPy is as fast alone, but not between calls of PyTorch
-        return max(abs(low.item()), abs(high.item()))
+        return max(-low.item(), high.item())
     except RuntimeError:  # a tensor of torch.func
         return None
 
@@ -160,7 +167,7 @@ def _constants(
 def _readable(x: Array) -> bool:
     return not (
         x.__class__ is not torch.Tensor
-        or x.device.type not in _HOST_DEVICES
+        or not _in_host_memory(x)
         or compiler.is_compiling()
         or (x.requires_grad and torch.is_grad_enabled())
         or _dispatch_modes()
@@ -184,11 +191,11 @@ def asarray(values: Any, like: Array, /) -> Array:
 
 
 def fuses_masked(x: Array, /) -> bool:
-    return x.device.type in _TRITON_DEVICES and _cuda_kernel(x, x.shape[-1]) is not None
+    return _has_triton_device(x) and _cuda_kernel(x, x.shape[-1]) is not None
 
 
 def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Array, /) -> Array | None:
-    if x.device.type in _TRITON_DEVICES:
+    if _has_triton_device(x):
         cuda = _cuda_kernel(x, x.shape[-1])
         return None if cuda is None else cuda.scan_groups(x, mask, slopes, offset, total)
     if mask is not None or compiler.is_compiling() or host.kernel() is None:
@@ -201,7 +208,7 @@ def fused(x: Array, mask: Array | None, slopes: Array, offset: Array, total: Arr
 
 
 def fused_ragged(x: Array, positions: NDArray[Any], sizes: NDArray[Any], /, *others: Any) -> Array | None:
-    if x.device.type in _TRITON_DEVICES:
+    if _has_triton_device(x):
         cuda = _cuda_kernel(x, sizes.max(initial=0))
         if cuda is None:
             return None
