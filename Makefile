@@ -5,7 +5,7 @@ VERL := .venv-verl
 TRL := .venv-trl
 TRAINERS := .venv-trainers
 
-.PHONY: run test test-core test-browser test-verl test-trl test-trainers test-extras test-types dist docs bench bench-gpu study study-pretrained clean
+.PHONY: run test test-core test-kernels test-browser test-verl test-trl test-trainers test-extras test-types dist docs bench bench-gpu study study-pretrained clean
 EXTRAS := none torch jax kernels cli score ray envs rl llm torchrl rllib rsl skrl botorch studies docs
 
 # Train on the mean and on the worst 5% in the guarded maze, the same episodes for both, and show who takes which way.
@@ -21,7 +21,11 @@ test: $(VENV)/dev.stamp
 
 # The core alone: objectives, weights, estimators, backends.
 test-core: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 tests/core tests/test_layout.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/core tests/test_layout.py
+
+# The fused scans: the kernel for the CPU among forks and threads, and the one for GPUs in Triton's interpreter.
+test-kernels: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/kernels
 
 # The tests in a headless Chromium, which `make test` skips on a machine without one.
 test-browser: $(VENV)/dev.stamp

@@ -13,7 +13,7 @@ their advantages only; one has an entropy bonus. In parts, each a set of blocks 
     python experiments/exploration.py --results experiments/results/exploration --images docs/images
     python experiments/exploration.py --add "unit scale" --results experiments/results/exploration  # into what is there
 
-Ctrl-C stops after the current block, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and what
+Ctrl-C stops after the current block, `--resume` goes on. Needs `pip install ".[studies]"`. Results and what
 they mean: docs/studies/exploration.md.
 
 References:

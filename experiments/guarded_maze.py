@@ -8,6 +8,7 @@ goal its tail consists of timeouts whatever it does. Two remedies are crossed he
 - the *training distribution*: guards in 20% to 80% of the training episodes, or as often as a cross-entropy sampler
   (`ordergrad.conditions`) finds them in the worst ones, with importance weights or without.
 
+CeSoR, which is GCVaR at a level that falls from 1, with cross-entropy sampling and likelihood ratios, runs beside them.
 Everything else is equal, and so is the effort: every objective has its learning rate and entropy bonus chosen from the
 same four settings on seeds of their own.
 
@@ -15,10 +16,10 @@ same four settings on seeds of their own.
     python experiments/guarded_maze.py --results experiments/results/guarded_maze --images docs/images
     python experiments/guarded_maze.py --bound --results experiments/results/guarded_maze
 
-Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
+Needs `pip install ".[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
 
 References:
-    Greenberg, Chow, Ghavamzadeh and Mannor (2022). Efficient Risk-Averse Reinforcement Learning. NeurIPS 35.
+    Greenberg, Chow, Ghavamzadeh and Mannor (2022). Efficient Risk-Averse Reinforcement Learning. NeurIPS 35. (CeSoR)
     Tamar, Glassner and Mannor (2015). Optimizing the CVaR via sampling. AAAI. (GCVaR)
 """
 
@@ -42,6 +43,7 @@ Cell = dict[str, Any]
 """Settings of the runs that are compared, the same for all seeds."""
 
 OBJECTIVES = {"mean": "the mean", "annealed": "mean, annealed to CVaR 5%", "cvar": "CVaR 5%", "gcvar": "GCVaR 5%"}
+TUNED = (*OBJECTIVES, "cesor")
 GUARDS = (0.5, TRUE_GUARDS, 0.8, None, 0.35, 0.65)
 SEEDS, TUNING_SEEDS = range(10), range(100, 105)
 TUNING = [{"learning_rate": rate, "entropy": entropy} for rate in (0.01, 0.02) for entropy in (0.05, 0.2)]
@@ -80,7 +82,7 @@ def tuning_cells() -> list[Cell]:
     return [
         {"objective": objective, "guards": 0.5, "weights": "none"} | setting
         for setting in TUNING
-        for objective in OBJECTIVES
+        for objective in TUNED
     ]
 
 
@@ -91,7 +93,7 @@ def choose(records: Sequence[study.Record]) -> dict[str, Cell]:
         runs = record["runs"]
         return sum(way(run) == "safe" for run in runs), float(np.mean([run["cvar"] for run in runs]))
 
-    best = {o: max((r for r in records if r["objective"] == o), key=merit) for o in OBJECTIVES}
+    best = {o: max((r for r in records if r["objective"] == o), key=merit) for o in TUNED}
     return {objective: {name: record[name] for name in TUNING[0]} for objective, record in best.items()}
 
 
@@ -108,9 +110,10 @@ def factorial(chosen: Mapping[str, Cell]) -> list[Cell]:
 
 
 def study_cells(chosen: Mapping[str, Cell]) -> list[Cell]:
-    """The factorial, and the annealed objective with a part of the loop changed."""
+    """The factorial, CeSoR, and the annealed objective with a part of the loop changed."""
     cell = {"objective": "annealed", "guards": 0.5, "weights": "tempered"} | chosen["annealed"] | {"steady": True}
-    return factorial(chosen) + [cell | part for part in PARTS.values()]
+    cesor = {"objective": "cesor", "guards": None, "weights": "likelihood"} | chosen["cesor"] | {"steady": True}
+    return [*factorial(chosen), cesor, *(cell | part for part in PARTS.values())]
 
 
 # Results ------------------------------------------------------------------------------------------------------------

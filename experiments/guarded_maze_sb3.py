@@ -7,7 +7,7 @@ rest of the schedule (objective, entropy, step size) is a callback.
     python experiments/guarded_maze_sb3.py --results experiments/results/guarded_maze_sb3
     python experiments/guarded_maze_sb3.py --seeds 1
 
-Needs `pip install "ordergrad[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
+Needs `pip install ".[rl]"`. Results and what they mean: docs/studies/guarded_maze.md.
 """
 
 from collections.abc import Sequence
@@ -148,6 +148,7 @@ def build(guards: float | None, seed: int, s: Settings) -> OrderGradPPO:
     return OrderGradPPO(
         "MlpPolicy",
         Mazes(s.envs, guards, seed),
+        credit="episode",
         min_episodes=s.min_episodes,
         unit_scale=True,
         n_steps=s.rollout,

@@ -16,7 +16,7 @@ References without training: no hedge, the Black-Scholes delta, Leland's delta.
     pip install --no-deps pfhedge
     python experiments/hedging.py --results experiments/results/hedging --images docs/images
 
-Ctrl-C stops, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and what they mean:
+Ctrl-C stops, `--resume` goes on. Needs `pip install ".[studies]"`. Results and what they mean:
 docs/studies/hedging.md.
 
 References:

@@ -14,7 +14,7 @@ credit, with the same network, batches and learning rate; what differs is what t
 
 c is chosen by the CVaR of the worst tenth, of two values each, with a seed that is not among those of the study.
 `--contenders` and `--seeds` choose runs; with `--resume` the same folder takes more of them.
-Needs `pip install "ordergrad[rl]" "gymnasium[mujoco]"`.
+Needs `pip install ".[rl]" "gymnasium[mujoco]"`.
 """
 
 from collections.abc import Callable, Sequence

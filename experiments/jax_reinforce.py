@@ -10,7 +10,7 @@ Everything is an array or a function of arrays: an environment is its functions 
 arguments and results, a policy is a list of weights, an optimiser is optax's. So `jax.vmap` takes seeds, learning rates
 or entropy coefficients alike, and `jax.jit` compiles the whole training with them.
 
-Needs `pip install "ordergrad[jax,cli]" optax`. How to change it: docs/adapters/jax.md.
+Needs `pip install ".[jax,cli]" optax`. How to change it: docs/adapters/jax.md.
 
 References:
     Williams (1992). Simple statistical gradient-following algorithms for connectionist reinforcement learning.

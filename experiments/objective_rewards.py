@@ -13,7 +13,7 @@ CVaR of the worst fifth of 4,096 fresh episodes of the greedy policy.
 
     python experiments/objective_rewards.py --results experiments/results/objective_rewards
 
-Ctrl-C stops after the current run, `--resume` goes on. Needs `pip install "ordergrad[rl]"`. What the results mean:
+Ctrl-C stops after the current run, `--resume` goes on. Needs `pip install ".[rl]"`. What the results mean:
 docs/adapters/wrappers.md.
 """
 

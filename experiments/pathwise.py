@@ -12,7 +12,7 @@ are computed from the same groups of N samples, for many objectives, K and N, an
 
     python experiments/pathwise.py --results experiments/results/pathwise --images docs/images
 
-Ctrl-C stops, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and what they mean:
+Ctrl-C stops, `--resume` goes on. Needs `pip install ".[studies]"`. Results and what they mean:
 docs/studies/pathwise.md.
 
 References:

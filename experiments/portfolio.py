@@ -12,7 +12,7 @@ Twenty stocks of the S&P 500, daily from 1990 to 2022, as they ship inside skfol
     python experiments/portfolio.py --results experiments/results/portfolio --images docs/images
     python experiments/portfolio.py --data returns.csv      # or .parquet: a column of dates, one a stock
 
-Ctrl-C stops, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and what they mean:
+Ctrl-C stops, `--resume` goes on. Needs `pip install ".[studies]"`. Results and what they mean:
 docs/studies/portfolio.md.
 
 References:
@@ -46,7 +46,7 @@ try:
     from stocks.returns import load
     from stocks.static import convex_optimum, descend, evolved, slsqp, statics
 except ImportError as error:
-    raise SystemExit(f'Error: the study needs skfolio: pip install "ordergrad[studies]" ({error})') from None
+    raise SystemExit(f'Error: the study needs skfolio: pip install ".[studies]" ({error})') from None
 
 Array = np.ndarray
 FIXED = "fixed "  # before an objective: the same weights in every period

@@ -9,7 +9,7 @@ and the first gradient step is exact: -(1/S) sum_i A_i sum_t log pi_it over N ep
 times the unbiased gradient of the objective. There is no critic: nothing estimates what an episode will return.
 
 Metrics go to RUN/metrics.csv, a line per update, the policy to RUN/policy.safetensors, at the end and on Ctrl-C.
-Needs `pip install "ordergrad[rl]"`. How to change your own loop: docs/adapters/cleanrl.md.
+Needs `pip install ".[rl]"`. How to change your own loop: docs/adapters/cleanrl.md.
 
 References:
     Schulman et al. (2017). Proximal Policy Optimization Algorithms. arXiv 1707.06347.

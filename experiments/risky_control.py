@@ -26,7 +26,7 @@ Everything but the mean and the default is annealed: from the mean to itself ove
     python experiments/risky_control.py pendulum --results experiments/results/risky_control --images docs/images
     python experiments/risky_control.py lander --results experiments/results/risky_control --images docs/images
 
-Ctrl-C stops, `--resume` goes on with the runs that are not finished. Needs `pip install "ordergrad[rl]"
+Ctrl-C stops, `--resume` goes on with the runs that are not finished. Needs `pip install ".[rl]"
 "gymnasium[mujoco]"`. Results and what they mean: docs/studies/risky_control.md.
 
 References:

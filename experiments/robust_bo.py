@@ -14,7 +14,7 @@ compared with the best there is: the regret.
 
     python experiments/robust_bo.py --results experiments/results/robust_bo --images docs/images
 
-Ctrl-C stops after the current evaluation, `--resume` goes on. Needs `pip install "ordergrad[studies]"`. Results and
+Ctrl-C stops after the current evaluation, `--resume` goes on. Needs `pip install ".[studies]"`. Results and
 what they mean: docs/studies/robust_bo.md.
 
 References:
@@ -57,7 +57,7 @@ with warnings.catch_warnings():
 
         from ordergrad.adapters.botorch import OrderGradRiskMeasure
     except ImportError as error:
-        raise SystemExit(f'Error: the study needs BoTorch: pip install "ordergrad[studies]" ({error})') from None
+        raise SystemExit(f'Error: the study needs BoTorch: pip install ".[studies]" ({error})') from None
 
 Tensor = torch.Tensor
 BOUNDS = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)

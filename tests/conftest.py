@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 
-if find_spec("numba"):  # every test goes the way of the kernel, and test_kernels.py compares it with the generic one
+if find_spec("numba"):  # every test goes the way of the kernel, and tests/kernels/ compare it with the generic one
     from ordergrad.backends import host
 
     host.kernel()

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,43 @@ def test_public_functions_have_a_docstring_with_an_example(key):
     text = getattr(ordergrad, key).__doc__
     assert ">>>" in text
     assert "Args:" in text
+
+
+SHARED = {
+    # The parameters of EpisodeRanking, which OrderGradPPO spells out for editors and type checkers
+    ("adapters/episodes.py", "adapters/sb3.py"),
+}
+"""Pairs of files that may have six lines in common, and why."""
+
+
+def lines_of_code(path):
+    """Return the lines of a file, stripped, without empty ones and imports."""
+    text = path.read_text()
+    imported = {
+        number
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for number in range(node.lineno, node.end_lineno + 1)
+    }
+    lines = (line.strip() for number, line in enumerate(text.splitlines(), 1) if number not in imported)
+    return [line for line in lines if line]
+
+
+def test_no_six_lines_are_written_twice():
+    first, twice = {}, {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name, lines = path.relative_to(SOURCE).as_posix(), lines_of_code(path)
+        for six in zip(*(lines[start:] for start in range(6)), strict=False):
+            if first.setdefault(six, name) != name:
+                twice.setdefault((first[six], name), "\n".join(six))
+    assert twice.keys() <= SHARED, "\n\n".join(f"{a}, {b}:\n{six}" for (a, b), six in twice.items())
+
+
+def test_the_parameters_that_are_spelt_out_twice_are_the_same():
+    pytest.importorskip("stable_baselines3")
+    from ordergrad.adapters.episodes import EpisodeRanking
+    from ordergrad.adapters.sb3 import OrderGradPPO
+
+    shown = inspect.signature(OrderGradPPO).parameters
+    for name, parameter in inspect.signature(EpisodeRanking).parameters.items():
+        assert (shown[name].default, shown[name].annotation) == (parameter.default, parameter.annotation)

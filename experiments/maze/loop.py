@@ -20,6 +20,7 @@ NOISE = 0.2
 TIME_LIMIT = 160
 LEVEL = 0.05
 TAIL = f"cvar:{LEVEL}"
+SOFT = 0.8  # share of the updates in which the level of CeSoR falls to LEVEL
 
 Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Actions for positions (m, 2), the index of the policy that acts in each row, and a uniform number per row."""
@@ -29,9 +30,9 @@ Act = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 class Settings:
     """How a policy is trained."""
 
-    objective: str = "annealed"  # "mean", "cvar", "annealed" (from the mean to CVaR) or "gcvar"
+    objective: str = "annealed"  # "mean", "cvar", "annealed" (from the mean to CVaR), "gcvar" or "cesor"
     guards: float | None = 0.5  # probability of a guard in training; None: found by cross-entropy
-    weights: str = "tempered"  # "none": 1, "tempered": omega^t, "full": omega
+    weights: str = "tempered"  # "none": 1, "tempered": omega^t, "full": omega, "likelihood": that of unmet guards too
     learning_rate: float = 0.02
     entropy: float = 0.2  # coefficient of the entropy bonus, falls linearly to 0
     steady: bool = True  # advantages in units of their running spread, gradient clipped, step size falling to 0
@@ -178,22 +179,30 @@ def draw_guards(
 
 def importance_weights(ratio: np.ndarray, touched: np.ndarray, weights: str, t: float) -> np.ndarray:
     """Weights of episodes. A guard that was never met has not changed the episode, which then has weight 1."""
+    if weights == "likelihood":
+        return ratio
     return np.where(touched, ratio, 1.0) ** {"none": 0.0, "tempered": t, "full": 1.0}[weights]
 
 
-def advantages(returns: np.ndarray, objective: str, t: float, omega: np.ndarray) -> np.ndarray:
-    if objective == "gcvar":
-        return gcvar_advantages(returns, omega)
+def advantages(returns: np.ndarray, objective: str, done: float, t: float, omega: np.ndarray) -> np.ndarray:
+    """Advantages of episodes after a share `done` of the updates, t of the way from the mean to CVaR."""
+    if objective in ("gcvar", "cesor"):
+        return gcvar_advantages(returns, omega, LEVEL if objective == "gcvar" else soft_level(done))
     chosen = {"mean": "mean", "cvar": TAIL, "annealed": og.anneal("mean", TAIL, t)}[objective]
     return og.advantages(returns, chosen, sample_weight=omega)
 
 
-def gcvar_advantages(returns: np.ndarray, omega: np.ndarray) -> np.ndarray:
+def soft_level(done: float) -> float:
+    """The level of CeSoR (Greenberg et al. 2022): from all episodes to the tail."""
+    return LEVEL + (1 - LEVEL) * max(0.0, 1 - done / SOFT)
+
+
+def gcvar_advantages(returns: np.ndarray, omega: np.ndarray, level: float = LEVEL) -> np.ndarray:
     """GCVaR (Tamar et al. 2015): the shortfall below the value at risk, for episodes of the tail only."""
     order = returns.argsort()
     below = (omega[order] / omega.sum()).cumsum()
-    value_at_risk = returns[order][np.searchsorted(below, LEVEL)]
-    return np.minimum(returns - value_at_risk, 0.0) / LEVEL
+    value_at_risk = returns[order][min(np.searchsorted(below, level), len(returns) - 1)]
+    return np.minimum(returns - value_at_risk, 0.0) / level
 
 
 class Adam:
@@ -232,12 +241,13 @@ class Learner:
         """An ordinary policy-gradient step: every step of an episode carries the episode's advantage."""
         settings = self.settings
         self.idle = 0 if played.reached.mean() >= 0.05 else self.idle + 1
-        left, t = 1 - update / settings.updates, min(1.0, update / (settings.ramp * settings.updates))
+        done = update / settings.updates
+        left, t = 1 - done, min(1.0, done / settings.ramp)
         if self.sampler is not None:
             self.sampler.report(guard, ratio, played.returns)
         omega = importance_weights(ratio, played.touched, settings.weights, t)
         share = omega / omega.sum()
-        advantage = advantages(played.returns, settings.objective, t, omega)
+        advantage = advantages(played.returns, settings.objective, done, t, omega)
         if settings.steady:
             # A running spread: divided by its own, a batch would count least when it holds a caught episode.
             spread = float(np.sqrt((share * advantage**2).sum()))

@@ -41,7 +41,7 @@ def make_model(cls=OrderGradPPO, n_envs=8, n_steps=32, env=None, **kwargs):
     if env is None:
         env = DummyVecEnv([Bandit] * n_envs)
     env.seed(3)
-    settings = {"n_steps": n_steps, "seed": 1, "device": "cpu", "policy_kwargs": {"net_arch": []}}
+    settings = {"n_steps": n_steps, "seed": 1, "device": "cpu", "credit": "episode", "policy_kwargs": {"net_arch": []}}
     if cls is OrderGradPPO:
         settings |= {"batch_size": n_steps * env.num_envs, "n_epochs": 4, "learning_rate": 0.01}
     return cls("MlpPolicy", env, **(settings | kwargs))

@@ -28,6 +28,8 @@ def make(n_envs=4, **kwargs):
 def make_model(cls=OrderGradPPO, env=None, n_steps=32, **kwargs):
     env = make() if env is None else env
     settings: dict[str, Any] = {"n_steps": n_steps, "seed": 1, "device": "cpu", "policy_kwargs": {"net_arch": [8]}}
+    if cls in (OrderGradPPO, OrderGradA2C):
+        settings |= {"credit": "episode"}  # exact, so that gradients can be compared
     if issubclass(cls, PPO):
         settings |= {"n_epochs": 1, "batch_size": n_steps * env.num_envs}
     return cls("MlpPolicy", env, **(settings | kwargs))

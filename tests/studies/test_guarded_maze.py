@@ -52,7 +52,7 @@ def test_a_batch_does_not_depend_on_what_is_played_beside_it(loop):
 
 
 @pytest.mark.parametrize("guards", [0.5, None])
-@pytest.mark.parametrize("objective", ["mean", "cvar", "annealed", "gcvar"])
+@pytest.mark.parametrize("objective", ["mean", "cvar", "annealed", "gcvar", "cesor"])
 def test_a_policy_does_not_depend_on_the_seeds_trained_beside_it(loop, tiny, objective, guards):
     settings = replace(tiny, objective=objective, guards=guards)
     several, (alone,) = loop.train(settings, [3, 4]), loop.train(settings, [4])
@@ -98,6 +98,16 @@ def test_gcvar_is_the_shortfall_of_the_tail(loop):
     np.testing.assert_allclose(doubled, [-20, 0, 0])
 
 
+def test_the_level_of_cesor_falls_from_all_episodes_to_the_tail(loop):
+    returns, ones = np.arange(100.0), np.ones(100)
+    np.testing.assert_allclose(loop.advantages(returns, "cesor", 0.0, 0.0, ones), returns - 99)
+    half = loop.advantages(returns, "cesor", 0.4, 0.6, ones)  # level 0.525
+    np.testing.assert_allclose(half, np.minimum(returns - 52, 0) / 0.525)
+    for done in (0.8, 0.99):
+        got = loop.advantages(returns, "cesor", done, 1.0, ones)
+        np.testing.assert_allclose(got, loop.gcvar_advantages(returns, ones))
+
+
 def test_a_policy_that_never_arrives_is_given_up(loop, tiny, monkeypatch):
     played = []
     monkeypatch.setattr(loop.maze, "GOAL", (0, 0))  # in a wall
@@ -113,6 +123,7 @@ def test_weights_are_one_for_guards_that_were_never_met(loop):
     for weights, t, power in [("full", 0.3, 1), ("tempered", 0.0, 0), ("tempered", 0.5, 0.5), ("none", 0.7, 0)]:
         wanted = np.array([0.25, 1, 4, 1]) ** power
         np.testing.assert_allclose(loop.importance_weights(ratio, touched, weights, t), wanted)
+    np.testing.assert_array_equal(loop.importance_weights(ratio, touched, "likelihood", 0.1), ratio)
 
 
 def test_cross_entropy_samples_guards_of_the_worst_episodes(loop):
@@ -137,17 +148,17 @@ def cell_of(objective, safe, cvar, **settings):
 
 def test_settings_are_chosen_by_safe_seeds_then_cvar(script):
     records = []
-    for objective in script.OBJECTIVES:
+    for objective in script.TUNED:
         for setting, safe, cvar in zip(
             script.TUNING, [(0, 1), (1, 1), (1, 1), (0, 0)], [(0, 0), (-6, -6), (-5, -5), (9, 9)], strict=True
         ):
             records.append(cell_of(objective, safe, cvar, **setting))
-    assert script.choose(records) == dict.fromkeys(script.OBJECTIVES, script.TUNING[2])
+    assert script.choose(records) == dict.fromkeys(script.TUNED, script.TUNING[2])
 
 
 def test_every_cell_is_run_once(script):
-    cells = script.study_cells(dict.fromkeys(script.OBJECTIVES, script.TUNING[0]))
-    assert len({json.dumps(cell, sort_keys=True) for cell in cells}) == len(cells) == 4 * (6 + 5) + 3
+    cells = script.study_cells(dict.fromkeys(script.TUNED, script.TUNING[0]))
+    assert len({json.dumps(cell, sort_keys=True) for cell in cells}) == len(cells) == 4 * (6 + 5) + 1 + 3
     assert not set(script.SEEDS) & set(script.TUNING_SEEDS)
 
 
@@ -178,7 +189,7 @@ def test_a_small_study_writes_its_results_and_resumes(script, tiny, tmp_path, mo
         ("annealed", "0"),
         ("annealed", "1"),
     ]
-    assert len(read(tmp_path / "results" / "tuning.csv")) == len(script.TUNING) * len(script.OBJECTIVES)
+    assert len(read(tmp_path / "results" / "tuning.csv")) == len(script.TUNING) * len(script.TUNED)
     summary = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert summary["cells"][0]["mean"][0] == pytest.approx(np.mean([float(row["mean"]) for row in rows[:2]]), abs=1e-3)
     for name in ("guarded_maze_factorial.png", "guarded_maze.png", "guarded_maze.gif"):

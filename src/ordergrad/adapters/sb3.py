@@ -3,7 +3,8 @@ r"""Stable-Baselines3: PPO and A2C that optimise the ranks of whole-episode retu
     model = OrderGradPPO("MlpPolicy", env, objective="cvar:0.1")
     model.learn(200_000)
 
-The group is the episodes that ended since the last update. Three ways to hand a rank's credit to the steps:
+The group is the episodes that ended since the last update. Three ways to hand a rank's credit to the steps
+(`OrderGradPPO` and `OrderGradA2C` take ``telescoped`` unless told otherwise):
 
 ``episode``
     Every step of an episode carries the episode's advantage A; no critic. With E episodes of S steps in all, the loss
@@ -481,7 +482,7 @@ class _Ranked(OnPolicyAlgorithm):
         env: Any,
         *args: Any,
         objective: str | Objective = "mean",
-        credit: Credit = "episode",
+        credit: Credit = "telescoped",
         discount: float = 1.0,
         min_episodes: int = 2,
         unit_scale: bool | None = None,
@@ -523,7 +524,7 @@ class _Ranked(OnPolicyAlgorithm):
         given: dict[str, Any] = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
         given = _joined(given, kwargs.pop("rollout_buffer_kwargs", None))
         if _is_plain(path):
-            given = {"unit_scale": None, "credit": "episode", **given}
+            given = {"unit_scale": None, "credit": "telescoped", **given}
             kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | kwargs
         if "credit" in given:
             kwargs = _of_credit(given["credit"]) | kwargs
@@ -573,7 +574,8 @@ class OrderGradPPO(_Ranked, PPO):
         policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a policy class.
         env: An environment, its id, or a vectorised environment.
         objective: An objective or its string, such as ``"cvar:0.1"`` or ``"0.7*mean+0.3*max@8"``.
-        credit: ``episode``, ``terminal`` or ``telescoped``; see the module.
+        credit: How a rank reaches the steps of an episode: ``telescoped`` (the default) for a critic, on long tasks;
+            ``terminal``; or ``episode``, the exact gradient without a critic. See the module.
         discount: The discount of the returns that are ranked (`gamma` is the critic's).
         min_episodes: Update only once this many episodes have ended.
         unit_scale: Divide the advantages by the scale of the returns so far and the objective's steepest slope.

@@ -19,7 +19,7 @@ from ordergrad.score.formats.training import read_skyrl, read_trl, read_verifier
 
 __all__ = ["NoLogError", "Plan", "recognise"]
 
-_TOOLS: tuple[Reader, ...] = (
+_TOOLS: tuple[Reader, ...] = (  # the first that recognises a file reads it
     *(read_trl, read_skyrl, read_verl, read_traces, read_verifiers),
     *(read_lm_eval, read_inspect, read_humaneval, read_openai_evals),
     *(read_sb3, read_rllib, read_episodes, read_problems, read_trackers),
