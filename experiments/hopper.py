@@ -27,7 +27,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import study
 import torch
-from falling_cap import FallingCapBuffer
 from mean_variance import MeanVarianceBuffer, penalty_of
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -105,7 +104,6 @@ class UnknownBody(gym.Wrapper):
 
 def build(contender: str, env: VecNormalize, seed: int) -> OrderGradPPO:
     penalty = penalty_of(contender)
-    buffer = OrderGradRolloutBuffer if penalty is None else MeanVarianceBuffer
     model = OrderGradPPO(
         "MlpPolicy",
         env,
@@ -116,7 +114,8 @@ def build(contender: str, env: VecNormalize, seed: int) -> OrderGradPPO:
         batch_size=SETTINGS["batch_size"],
         n_epochs=SETTINGS["epochs"],
         learning_rate=lambda left: SETTINGS["learning_rate"] * left,
-        rollout_buffer_class=FallingCapBuffer if contender == FALLING else buffer,
+        cap="falling" if contender == FALLING else None,
+        rollout_buffer_class=OrderGradRolloutBuffer if penalty is None else MeanVarianceBuffer,
         seed=seed,
         device="cpu",
     )

@@ -8,18 +8,22 @@ high variance on its right. All contenders are one PPO with the same network, ba
 what they make of the returns:
 
     mean          plain PPO on the mean
-    ours          OrderGradPPO on the objective
-    falling       the same, but on the mean first and then by a cap that falls by itself: a rule that was dropped
+    annealed      OrderGradPPO on og.anneal("mean", objective, t), t from 0 to 1 over the first half of the steps
+    at once       OrderGradPPO on the objective, cap=None
+    falling       the same with cap="falling", the default: the mean first, then a cap that falls by itself
+    capped        the same with cap=250: a return that is good enough
     capping       Return Capping: f = min(R, C), C the running quantile but not below a number that the user gives
     discard       CVaR-PPO: PPO on the worst fifth of the episodes
     reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
 
 `--seeds`, `--tasks`, `--methods` and `--objectives` choose runs; with `--resume` the same folder takes more of them.
-The tables hold whatever is finished.
+The tables hold whatever is finished. `--tune` tries the candidate settings of the lander on another seed; the task
+`untuned` is the lander with the first of them, which more contenders were trained with.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import study
 import torch
-from falling_cap import FallingCapBuffer
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
@@ -40,6 +43,7 @@ from ordergrad.envs.betting_game import best_value, returns_of_best
 
 LEVEL = 0.2
 TAIL = f"cvar:{LEVEL}"
+OURS = ("at once", "falling", "capped")
 POINTS = 40  # of a learning curve
 QUANTILES = np.linspace(0.005, 0.995, 100)
 
@@ -59,26 +63,56 @@ class Task:
     cap: float  # what Return Capping is given: its cap never lies below
     normalize: bool  # observations by their running mean and standard deviation
     contenders: tuple[tuple[str, str], ...]  # method, objective
+    gamma: float = 0.999  # of the critic
+    gae_lambda: float = 0.95
+    entropy: float = 0.0
 
 
 BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
-    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL), ("discard", TAIL), ("reinforce", TAIL),
-    ("ours", "var:0.2"), ("ours", "median"), ("ours", "max@8"),
+    ("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL), ("discard", TAIL), ("reinforce", TAIL),
+    ("at once", "var:0.2"), ("at once", "median"), ("at once", "max@8"),
 ))  # fmt: skip
-LANDER = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
-    ("ours", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL),
+UNTUNED = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
+    ("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL),
 ))  # fmt: skip
-TASKS = {"bets": BETS, "lander": LANDER}
+SETTINGS = {
+    "untuned": UNTUNED,
+    "entropy": replace(UNTUNED, gae_lambda=0.98, entropy=0.01),
+    "long rollouts": replace(UNTUNED, rollout=1024, batch_size=64, epochs=4, learning_rate=3e-4, gae_lambda=0.98,
+                             entropy=0.01),
+    "small batches": replace(UNTUNED, envs=8, rollout=512, batch_size=64, epochs=10),
+    "small batches, normalized": replace(UNTUNED, envs=8, rollout=512, batch_size=64, epochs=10, normalize=True),
+    "fast, normalized": replace(UNTUNED, batch_size=128, epochs=10, learning_rate=1e-3, normalize=True, entropy=0.003),
+    "fast, normalized, gamma 0.99": replace(UNTUNED, batch_size=128, epochs=10, learning_rate=1e-3, normalize=True,
+                                            entropy=0.003, gamma=0.99),
+}  # fmt: skip
+"""Candidates for the lander; `--tune` compares them, and the last is the one taken."""
+LANDER = replace(
+    SETTINGS["fast, normalized, gamma 0.99"],
+    contenders=(
+        ("at once", TAIL),
+        ("capped", TAIL),
+        ("mean", "mean"),
+        ("capping", TAIL),
+        ("annealed", TAIL),
+        ("falling", TAIL),
+    ),
+)
+TASKS = {"bets": BETS, "lander": LANDER, "untuned": UNTUNED}
+TUNED_ON = 100
 
 
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/return_capping")
-    tasks: tuple[str, ...] = field(default=tuple(TASKS), metadata={"help": "bets, lander", "choices": list(TASKS)})
+    tasks: tuple[str, ...] = field(
+        default=("bets", "lander"), metadata={"help": "bets, lander, untuned", "choices": list(TASKS)}
+    )
     methods: tuple[str, ...] = field(default=(), metadata={"help": "train only these for now [all]"})
     objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})
     seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
     finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
+    tune: bool = field(default=False, metadata={"help": "try the settings of the lander on another seed instead"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
 
 
@@ -180,9 +214,11 @@ class ReinforceBuffer(OrderGradRolloutBuffer):
 
 
 PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
-    "ours": lambda _: {"credit": "telescoped"},
+    "at once": lambda _: {"credit": "telescoped", "cap": None},
+    "annealed": lambda _: {"credit": "telescoped", "cap": None},
+    "capped": lambda task: {"credit": "telescoped", "cap": task.cap},
     "mean": lambda _: {"credit": "telescoped"},
-    "falling": lambda _: {"credit": "telescoped", "rollout_buffer_class": FallingCapBuffer},
+    "falling": lambda _: {"credit": "telescoped", "cap": "falling"},
     "capping": lambda task: {
         "credit": "telescoped",
         "objective": "mean",
@@ -206,8 +242,9 @@ def build(task: Task, env: VecEnv, method: str, objective: str, seed: int) -> Or
         n_steps=task.rollout,
         batch_size=task.batch_size,
         n_epochs=1 if method == "reinforce" else task.epochs,
-        gamma=0.999,
-        gae_lambda=0.95,
+        gamma=task.gamma,
+        gae_lambda=task.gae_lambda,
+        ent_coef=task.entropy,
         learning_rate=lambda left: task.learning_rate * left,
         seed=seed,
         device="cpu",
@@ -217,16 +254,19 @@ def build(task: Task, env: VecEnv, method: str, objective: str, seed: int) -> Or
     return model
 
 
-def play(env: str, method: str, objective: str, seed: int, shorten: int = 1) -> study.Record:
+def play(env: str, method: str, objective: str, seed: int, shorten: int = 1, settings: str = "") -> study.Record:
     """Train one policy and return its learning curve and what fresh episodes of it return."""
     torch.set_num_threads(1)
-    task = TASKS[env]
+    task = SETTINGS[settings] if settings else TASKS[env]
     steps, recent = task.steps // shorten, list[float]()
     envs = make_envs(env, task.envs, seed)
     model = build(task, VecNormalize(envs, norm_reward=False) if task.normalize else envs, method, objective, seed)
     curve: list[list[float]] = []
 
     def watch(see: dict[str, Any], _: Any) -> bool:
+        if method == "annealed":
+            t = min(2 * model.num_timesteps / steps, 1.0)
+            model.rollout_buffer.objective = og.anneal("mean", objective, t)  # type: ignore[attr-defined]
         if see["n_steps"] == 0:  # the last rollout has been ranked
             recent.extend(model.rollout_buffer.ended.tolist())  # type: ignore[attr-defined]
             del recent[: -task.recent]
@@ -287,6 +327,12 @@ def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
                     }
 
 
+def tuning_tasks(shorten: int) -> list[dict[str, Any]]:
+    """Return the runs that compare the settings of the lander: Return Capping, which is the strongest there."""
+    shared = {"env": "lander", "method": "capping", "objective": TAIL, "seed": TUNED_ON, "shorten": shorten}
+    return [shared | {"settings": name} for name in SETTINGS]
+
+
 # Results ------------------------------------------------------------------------------------------------------------
 
 
@@ -331,7 +377,7 @@ def table(records: Sequence[study.Record]) -> list[study.Record]:
 
 
 def leads(records: Sequence[study.Record]) -> list[study.Record]:
-    """Return how far ours is ahead of every other contender in the tail, over the seeds that both have."""
+    """Return how far each way of ours is ahead of the others in the tail, over the seeds that both have."""
     rows: list[study.Record] = []
     for env, task in TASKS.items():
         found = {
@@ -339,11 +385,11 @@ def leads(records: Sequence[study.Record]) -> list[study.Record]:
             for method, o in task.contenders
             if o in (TAIL, "mean")
         }
-        for method, theirs in found.items():
-            seeds = sorted(found["ours"].keys() & theirs.keys())
-            if method != "ours" and seeds:
-                lead = study.paired([found["ours"][i] for i in seeds], [theirs[i] for i in seeds])
-                rows.append({"env": env, "against": method, "seeds": len(seeds), **lead._asdict()})
+        for ours, other in itertools.product(OURS, found):
+            seeds = sorted(found.get(ours, {}).keys() & found[other].keys())
+            if other != ours and seeds:
+                lead = study.paired([found[ours][i] for i in seeds], [found[other][i] for i in seeds])
+                rows.append({"env": env, "ours": ours, "against": other, "seeds": len(seeds), **lead._asdict()})
     return rows
 
 
@@ -370,7 +416,7 @@ def others(records: Sequence[study.Record]) -> list[study.Record]:
 
 
 def draw(records: Sequence[study.Record], path: Path) -> None:
-    envs = [env for env in TASKS if any(r["env"] == env for r in records)]
+    envs = [env for env in ("bets", "lander") if any(r["env"] == env for r in records)]
     figure, axes = plt.subplots(2, len(envs), figsize=(5.5 * len(envs), 7), squeeze=False)
     for (upper, lower), env in zip(axes.T, envs, strict=True):
         for method, objective in TASKS[env].contenders:
@@ -381,7 +427,7 @@ def draw(records: Sequence[study.Record], path: Path) -> None:
             curves = np.array([r["curve"][TAIL][:length] for r in mine])
             steps = mine[0]["curve"]["steps"][:length]
             bands = [study.over_seeds(curves[:, i]) for i in range(length)]
-            (line,) = upper.plot(steps, [b.value for b in bands], label=f"{method} ({len(mine)})")
+            (line,) = upper.plot(steps, [b.value for b in bands], label=f"{method} ({len(mine)})", color=f"C{list(PEERS).index(method)}")
             upper.fill_between(steps, [b.low for b in bands], [b.high for b in bands], alpha=0.15, lw=0)
             lower.plot(QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0), color=line.get_color())
         if env == "bets":
@@ -399,6 +445,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = study.parse(Options, "Return Capping's benchmark.", argv)
     with study.Study(__file__, options, argv) as s:
         s.open({"shorten": options.shorten})
+        if options.tune:
+            tried = s.computed("tuning.jsonl", tuning_tasks(options.shorten), play)
+            s.write_table("tuning.csv", tried, ("settings", "method", "seed", "mean", TAIL, "cvar:0.05", "right"))
+            return
         if not options.finished:
             s.computed("runs.jsonl", list(tasks_of(options)), play)
     records = study.read_records(s.out / "runs.jsonl")

@@ -13,10 +13,10 @@ that comes with Gymnasium), and meet the same PPO and settings; they differ in h
     mean                 the returns themselves
     mean-c*gini          the mean less c times the mean difference of two episodes
     cvar:0.1             the mean of the worst tenth of the episodes
-    cvar:0.1 (default)   the same from the first step on, as OrderGradPPO does by default
+    cvar:0.1 (at once)   the same from the first step on (cap=None)
     mean-c*variance      Tamar et al. (2012), the peer: the sampled gradient of mean and variance
 
-Everything but the mean and the default is annealed: from the mean to itself over the first fifth of training.
+Everything but the mean and the last is annealed: from the mean to itself over the first fifth of training.
 
 1. *tune*: the weights c of Gini and variance, two each, with a seed apart from those of the study: the one whose
    policy has the larger CVaR of the worst tenth;
@@ -76,8 +76,8 @@ from ordergrad.train.rl_model import load_policy, seed_of
 
 TUNING_SEED = 100
 TAIL = "cvar:0.1"
-DEFAULT = f"{TAIL} (default)"
-CONTENDERS = ("mean", "gini", TAIL, DEFAULT, "variance")
+AT_ONCE = f"{TAIL} (at once)"
+CONTENDERS = ("mean", "gini", TAIL, AT_ONCE, "variance")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ TASKS = {
 
 def objective_of(contender: str) -> str:
     """Return the objective of ranks that a contender is trained on."""
-    return contender.removesuffix(" (default)")
+    return contender.removesuffix(" (at once)")
 
 
 def build(settings: Settings, contender: str, seed: int) -> OrderGradPPO:
@@ -147,8 +147,9 @@ def build(settings: Settings, contender: str, seed: int) -> OrderGradPPO:
     model = OrderGradPPO(
         "MlpPolicy",
         env,
-        objective=TAIL if contender == DEFAULT else "mean",
+        objective=TAIL if contender == AT_ONCE else "mean",
         credit=settings.credit,
+        cap=None,
         min_episodes=settings.min_episodes,
         unit_scale=True,
         rollout_buffer_class=OrderGradRolloutBuffer if penalty_of(contender) is None else MeanVarianceBuffer,
@@ -190,7 +191,7 @@ class Recorder(BaseCallback):
         annealing = self.settings.annealed * self.settings.steps
         t = min(1.0, self.num_timesteps / annealing) if annealing else 1.0
         penalty = penalty_of(self.contender)
-        if penalty is None and self.contender != DEFAULT:
+        if penalty is None and self.contender != AT_ONCE:
             buffer.objective = og.anneal("mean", self.contender, t) if t < 1 else og.parse(self.contender)
         elif penalty is not None:
             buffer.ranking.penalty = t * penalty

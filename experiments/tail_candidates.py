@@ -212,6 +212,7 @@ def build(candidate: Candidate, env: VecEnv, seed: int) -> OrderGradPPO:
         env,
         objective=TAIL,
         credit="telescoped",
+        cap=None,
         min_episodes=24,
         pool=candidate.pool,
         n_steps=BETS.rollout,

@@ -127,13 +127,14 @@ def _f(returns):
     return np.concatenate([[0.0], np.cumsum(slopes * np.diff(x))])
 
 
-def test_a_ranking_goes_on_where_it_was_kept():
+@pytest.mark.parametrize("cap", [5.0, "falling"])
+def test_a_ranking_goes_on_where_it_was_kept(cap):
     rng = np.random.default_rng(0)
     groups = [rng.normal(min(i, 8), 1, size=60) for i in range(24)]
-    whole = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap=5.0)
+    whole = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap=cap)
     for group in groups:
         whole.advantages(group)
-    first, second = (EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap=5.0) for _ in range(2))
+    first, second = (EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap=cap) for _ in range(2))
     for group in groups[:15]:
         first.advantages(group)
     second.set_state(json.loads(json.dumps(first.state())))
@@ -185,8 +186,8 @@ def test_a_cap_of_the_users_stays(cap):
 @pytest.mark.parametrize(
     ("cap", "options", "message"),
     [
-        (np.inf, {}, "cap must be a finite return or None; got inf"),
-        ("rising", {}, "cap must be a finite return or None; got 'rising'"),
+        (np.inf, {}, "cap must be a finite return, 'falling' or None; got inf"),
+        ("rising", {}, "cap must be a finite return, 'falling' or None; got 'rising'"),
         (1.0, {"credit": "episode"}, "cap must go with credit='telescoped'"),
         (1.0, {"objective": "max@4"}, "got cap=1.0, credit='telescoped', objective='max@4'"),
     ],

@@ -80,17 +80,17 @@ def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
     arguments = ["--out", str(tmp_path), "--shorten", "50", "--jobs", "1", "--tasks", "bets"]
     study.main([*arguments, "--seeds", "1", "--objectives", "cvar:0.2"])
     study.main(
-        [*arguments, "--seeds", "2", "--methods", "ours", "mean", "--objectives", "cvar:0.2", "mean", "--resume"]
+        [*arguments, "--seeds", "2", "--methods", "at once", "mean", "--objectives", "cvar:0.2", "mean", "--resume"]
     )
     records = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     runs = [(r["method"], r["objective"], r["seed"]) for r in records]
     assert len(runs) == len(set(runs)) == 5 + 3
     rows = studies.read(tmp_path / "contenders.csv")
     by_method = {r["method"]: r for r in rows}
-    assert by_method["ours"]["seeds"] == "2"
-    assert float(by_method["ours"]["best possible"]) == pytest.approx(23.883, abs=1e-3)
-    ours = [r for r in records if r["method"] == "ours"]
-    assert float(by_method["ours"]["cvar:0.2"]) == pytest.approx(np.mean([r["cvar:0.2"] for r in ours]), abs=1e-3)
+    assert by_method["at once"]["seeds"] == "2"
+    assert float(by_method["at once"]["best possible"]) == pytest.approx(23.883, abs=1e-3)
+    ours = [r for r in records if r["method"] == "at once"]
+    assert float(by_method["at once"]["cvar:0.2"]) == pytest.approx(np.mean([r["cvar:0.2"] for r in ours]), abs=1e-3)
     assert (tmp_path / "return_capping.png").stat().st_size > 10_000
     study.main([*arguments, "--resume", "--finished"])
 
@@ -127,7 +127,7 @@ def test_the_tables_follow_from_the_runs(study):
 def test_the_best_policies_have_their_values_beside_other_objectives(study):
     quantiles = [float(q) for q in np.repeat([-16.0, 100.0], 50)]
     shared = {"env": "bets", "seed": 0, "quantiles": quantiles}
-    records = [{"method": "mean", "objective": "mean"} | shared, {"method": "ours", "objective": "var:0.2"} | shared]
+    records = [{"method": "mean", "objective": "mean"} | shared, {"method": "at once", "objective": "var:0.2"} | shared]
     records[1]["own"] = 90.0
     (row,) = study.others(records)
     assert (row["ours"], row["mean"], row["value"], row["best possible"]) == (90.0, -16.0, 106.0, 112.0)

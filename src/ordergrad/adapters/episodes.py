@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ordergrad.adapters.mean_first import MeanFirst
 from ordergrad.adapters.notes import note_levels
 from ordergrad.estimators import advantages, value
 from ordergrad.objectives import Objective
@@ -22,6 +23,7 @@ from ordergrad.weights import check_nonzero, scan, shrunk, smallest_group, spect
 
 __all__ = [
     "WEIGHT",
+    "Cap",
     "Credit",
     "EpisodeRanking",
     "RankingSettings",
@@ -39,6 +41,7 @@ WEIGHT = "ordergrad_weight"
 
 
 Credit = Literal["episode", "terminal", "telescoped"]
+Cap = float | Literal["falling"]
 Array = NDArray[Any]
 
 
@@ -52,7 +55,7 @@ class RankingSettings(TypedDict, total=False):
     unit_scale: bool | None
     patience: int
     pool: int
-    cap: float | None
+    cap: Cap | None
 
 
 class EpisodeRanking:
@@ -73,7 +76,8 @@ class EpisodeRanking:
             ones are of slightly older policies: an approximation.
         cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts, as much
             as the objective's steepest: for ``cvar:q`` f is that of min(R, cap) as long as the q-quantile is below
-            the cap (Return Capping). None: f is the objective's.
+            the cap (Return Capping). ``falling``: a cap that needs no number, `mean_first.MeanFirst`; without effect on
+            other credits and objectives. None: f is the objective's.
 
     Raises:
         ValueError: The objective string is wrong or has no weight, or a number is out of range.
@@ -101,7 +105,7 @@ class EpisodeRanking:
         unit_scale: bool | None = None,
         patience: int = 32,
         pool: int = 200,
-        cap: float | None = None,
+        cap: Cap | None = None,
     ):
         if credit not in get_args(Credit):
             raise ValueError(f"credit must be one of {', '.join(get_args(Credit))}; got {credit!r}")
@@ -112,9 +116,9 @@ class EpisodeRanking:
                 raise ValueError(f"{name} must be a positive whole number; got {number!r}")
         self._objective = parse(objective)
         check_nonzero(self.objective)
-        if cap is not None:
+        if cap is not None and cap != "falling":
             if isinstance(cap, bool) or not isinstance(cap, Real) or not math.isfinite(cap):
-                raise ValueError(f"cap must be a finite return or None; got {cap!r}")
+                raise ValueError(f"cap must be a finite return, 'falling' or None; got {cap!r}")
             if credit != "telescoped" or not weighs_lower_tail(self._objective):
                 raise ValueError(
                     "cap must go with credit='telescoped' and an objective of the lower tail, such as cvar:0.2; got "
@@ -125,26 +129,31 @@ class EpisodeRanking:
         self.patience, self.pool, self.cap = patience, pool, cap
         self.stats: dict[str, float] = dict.fromkeys(_COUNTS, 0)
         self._recent = np.zeros(0)
+        self._approach = MeanFirst(pool)
         self._idle = 0
         self._warned: set[str] = set()
 
     @property
     def objective(self) -> Objective:
-        """What is optimised. May be assigned during training, an objective or its string, for a schedule."""
+        """What is optimised. May be assigned during training, for a schedule, which ends a falling cap."""
         return self._objective
 
     @objective.setter
     def objective(self, objective: str | Objective) -> None:
+        if self.cap == "falling" and parse(objective) != self._objective:
+            self.cap = None
         self._objective = parse(objective)
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed training needs, as JSON values."""
-        return {name: self.stats[name] for name in _COUNTS} | {"recent": self._recent.tolist()}
+        counts = {name: self.stats[name] for name in _COUNTS}
+        return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version that kept less."""
         self.stats |= {name: state[name] for name in _COUNTS if name in state}
         self._recent = np.array(state.get("recent", []), dtype=np.float64)
+        vars(self._approach).update(state.get("approach", {}))
 
     @property
     def need(self) -> int:
@@ -185,8 +194,10 @@ class EpisodeRanking:
         squares = float(np.sum((returns - np.mean(group)) ** 2))
         mean_square = (self.stats["scale"] ** 2 * self.stats["total"] + squares) / max(total, 1)
         self.stats |= {"total": total, "scale": float(np.sqrt(mean_square))}
-        if self.cap is not None:
-            self.stats["level"] = float(np.mean(self._recent <= self.cap))
+        if self._capped:
+            if self.cap == "falling":
+                self._approach.look(self._recent, len(returns), self.objective)
+            self.stats["level"] = float(np.mean(self._recent <= self._current_cap))
         self._watch(bool(np.ptp(self._heights()[1]) > 0) if self.credit == "telescoped" else bool(a.any()))
         return a / self.unit
 
@@ -206,11 +217,13 @@ class EpisodeRanking:
         """Return the knots of f, its values there, and its slopes below, between and above them."""
         knots = np.sort(self._recent)
         slopes = self._slopes(self._recent)
-        cap = self.cap
-        if cap is not None and cap > knots[0] and weighs_lower_tail(self.objective):
+        cap = self._current_cap
+        if self._capped and cap > knots[0]:
             count, below = len(knots), int(np.searchsorted(knots, cap))
             steep = slopes[:below].max()
-            if below < count:
+            if math.isinf(cap):
+                slopes = np.full(count - 1, steep)
+            elif below < count:
                 knots = np.insert(knots, below, cap)
                 slopes = np.concatenate([np.full(below, steep), slopes[below - 1 :]])
             else:
@@ -230,6 +243,14 @@ class EpisodeRanking:
         """
         fitting = shrunk(self.objective, len(returns), "leave_one_out")
         return np.zeros(len(returns) - 1) if fitting is None else scan(fitting, len(returns), "error").slopes
+
+    @property
+    def _capped(self) -> bool:
+        return self.cap is not None and self.credit == "telescoped" and weighs_lower_tail(self.objective)
+
+    @property
+    def _current_cap(self) -> float:
+        return self._approach.cap if self.cap is None or isinstance(self.cap, str) else float(self.cap)
 
     def _watch(self, differs: bool) -> None:
         """Warn when several rankings in a row gave all episodes the same advantage, although their returns differ."""

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from ordergrad.adapters.constraint import Constraint, Multiplier, step_costs
 from ordergrad.adapters.episodes import (
     WEIGHT,
+    Cap,
     Credit,
     EpisodeRanking,
     RankingSettings,
@@ -488,7 +489,7 @@ class _Ranked(OnPolicyAlgorithm):
         unit_scale: bool | None = None,
         patience: int = 32,
         pool: int = 200,
-        cap: float | None = None,
+        cap: Cap | None = "falling",
         constraint: Constraint | None = None,
         **kwargs: Any,
     ):
@@ -509,7 +510,7 @@ class _Ranked(OnPolicyAlgorithm):
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
         """Save as `BaseAlgorithm.save`, with the objective that a schedule has reached and the counts."""
         buffer: Any = self.rollout_buffer
-        self.rollout_buffer_kwargs |= {"objective": buffer.objective}
+        self.rollout_buffer_kwargs |= {"objective": buffer.objective, "cap": buffer.ranking.cap}
         self._ranking = buffer.state()
         super().save(path, *args, **kwargs)
 
@@ -524,7 +525,7 @@ class _Ranked(OnPolicyAlgorithm):
         given: dict[str, Any] = {name: kwargs.pop(name) for name in _SETTINGS if name in kwargs}
         given = _joined(given, kwargs.pop("rollout_buffer_kwargs", None))
         if _is_plain(path):
-            given = {"unit_scale": None, "credit": "telescoped", **given}
+            given = {"unit_scale": None, "credit": "telescoped", "cap": "falling", **given}
             kwargs = {"rollout_buffer_class": OrderGradRolloutBuffer} | kwargs
         if "credit" in given:
             kwargs = _of_credit(given["credit"]) | kwargs
@@ -583,7 +584,8 @@ class OrderGradPPO(_Ranked, PPO):
         patience: Rollouts to wait for enough episodes.
         pool: Number of recent episodes that f is taken from, with ``telescoped``.
         cap: With ``telescoped`` and an objective of the lower tail: a return that is good enough (Return Capping); none
-            above it counts.
+            above it counts. ``falling`` (the default): the mean as long as that raises the objective, then a cap
+            that falls by itself. None: the objective from the start.
         constraint: A limit on an objective of the cost, ``info["cost"]``: `ordergrad.adapters.constraint.Constraint`.
         *args: Of PPO, from the learning rate on.
         **kwargs: Of PPO. Unless given, ``credit="episode"`` sets ``vf_coef=0`` (nothing needs the critic) and

@@ -33,7 +33,7 @@ class RLSettings:
         Setting(
             "A return that is good enough: for objectives of the lower tail none above it counts (Return Capping).",
             finite(),
-            default="none",
+            default="falls by itself, after the mean no longer raises the objective",
         ),
     ] = None
     algo: Annotated[Literal["ppo", "a2c"], Setting("The algorithm.")] = "ppo"

@@ -1,8 +1,4 @@
-"""A rule that was tried and dropped: train on the mean first, then on f capped at a return that falls by itself.
-
-A contender of `return_capping.py` and `hopper.py`. It was to help where a tail says nothing to a policy that is bad
-everywhere; in none of their tasks is it ahead of the objective from the start by more than the intervals.
-"""
+"""A cap on the returns that needs no number from the user: the mean first, then a cap that falls by itself."""
 
 import math
 from typing import Any
@@ -10,38 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ordergrad.adapters.episodes import EpisodeRanking
-from ordergrad.adapters.sb3 import OrderGradRolloutBuffer
 from ordergrad.estimators import value_and_error
 from ordergrad.objectives import Objective
 
 Array = NDArray[Any]
-
-
-class FallingCapRanking(EpisodeRanking):
-    """Sets its cap after every group by `MeanFirst`."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.approach = MeanFirst(self.pool)
-
-    def advantages(self, returns: Array, weight: Array | None = None) -> Array:
-        a = super().advantages(returns, weight)
-        self.approach.look(self._recent, len(returns), self.objective)
-        self.cap = min(self.approach.cap, self._recent.max() + 1e6)  # beyond what is reached: f is the mean's
-        return a
-
-
-class FallingCapBuffer(OrderGradRolloutBuffer):
-    """Its buffer."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        r = self.ranking
-        self.ranking = FallingCapRanking(
-            r.objective, r.credit, r.discount, r.min_episodes, r.unit_scale, r.patience, r.pool
-        )
-        self.stats = self.ranking.stats
 
 
 class MeanFirst:
