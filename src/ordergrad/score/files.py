@@ -254,6 +254,11 @@ def json_object(line: bytes) -> dict[str, Any] | str:
     return cast("dict[str, Any]", found) if isinstance(found, dict) else "not a JSON object"
 
 
+def json_text(value: Any) -> str | None:
+    """Return a value of an object as the text of a cell: lists and objects as JSON."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
 def _zstandard(stream: IO[bytes]) -> IO[bytes]:
     """Return what a Zstandard stream holds, decompressed in memory: Polars reads it as a table of lines."""
     lines = pl.read_csv(stream.read(), has_header=False, separator="\x01", quote_char=None, schema={"line": pl.String})

@@ -185,7 +185,7 @@ class Summary:
         if smallest_group(parse(objective), "leave_one_out") > len(x):
             return found
         error = float(value_and_error(x, objective, sample_weight=weights)[1])
-        low, high = found.value - 1.959964 * error, found.value + 1.959964 * error
+        low, high = confidence_interval(found.value, error, 1)
         if weights is None:
             bounds = (0.0, 1.0) if passes else self._ends()
             try:
