@@ -41,7 +41,7 @@ def load_model(name: str) -> tuple[Any, Any]:
 
             model = PeftModel.from_pretrained(model, name)
         tokenizer = load_tokenizer(name if base is None or (Path(name) / "tokenizer_config.json").exists() else base)
-    except Exception as error:  # whatever the loaders, the hub and the network raise
+    except Exception as error:  # the loaders, the hub and the network raise many kinds
         raise UserError(
             f"{name} must be a folder with a language model or an adapter, or a hub id that can be reached "
             f"({' '.join(str(error).split())})"

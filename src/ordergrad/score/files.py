@@ -163,7 +163,7 @@ def _head(file: Path, _changed: int, _size: int) -> Head:
 
 
 def _kind(file: Path) -> Kind:
-    """Return the kind of a file by its first bytes; its suffix only tells JSON lines and CSV apart where both fit."""
+    """Return the kind of a file by its first bytes; its suffix only decides between JSON lines and CSV if both fit."""
     with file.open("rb") as raw:
         magic = raw.read(6)
     if magic.startswith(b"PAR1") or suffix_of(file) == ".parquet":

@@ -259,7 +259,7 @@ class Summary:
         return ends is not None and ends[0] < self.success <= ends[1]
 
     def _outcome_rows(self) -> Iterable[dict[str, Any]]:
-        """Yield the shares of groups without any success, and of nothing else, where rewards are successes."""
+        """Yield the shares of groups without a success and without a failure, where rewards are successes."""
         if self.passes and self.groups > 1:
             for column, name in enumerate(("never", "always")):
                 yield {"outcome": name} | asdict(self._outcomes.estimate(column, self.groups, (0.0, 1.0)))

@@ -91,7 +91,7 @@ def _check_model(name: str, *, chat: bool) -> None:
     try:
         AutoConfig.from_pretrained(name)
         tokenizer = load_tokenizer(name)
-    except Exception as error:  # whatever the loaders, the hub and the network raise
+    except Exception as error:  # the loaders, the hub and the network raise many kinds
         raise UserError(
             f"--model must be a folder with a language model, or a hub id that can be reached; got {name} "
             f"({' '.join(str(error).split())})"

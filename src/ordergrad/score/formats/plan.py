@@ -42,7 +42,7 @@ Reader = Callable[[Any], Plan | None]
 
 
 def by_file(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return every file as a separate log, by its name."""
+    """Return every file as a separate log with the file's name."""
     return {str(file) if len({f.name for f in files}) < len(files) else file.name: [file] for file in files}
 
 
