@@ -20,7 +20,7 @@ import numpy as np
 import study
 
 import ordergrad as og
-from ordergrad.adapters.trl import batch_advantages
+from ordergrad.adapters.completions import batch_advantages
 
 EFFORTS = np.arange(8)
 NOISE = {"seen": 0.15, "hidden": 0.6}
@@ -77,11 +77,14 @@ def train(settings: Settings, visible: str, contender: str, seed: int) -> dict[s
     """Train one policy with Adam and measure it on fresh prompts."""
     rng, (objective, group) = np.random.default_rng(seed), CONTENDERS[contender]
     weights, first, second = (np.zeros((2, len(EFFORTS))) for _ in range(3))
+    owner = np.repeat(np.arange(settings.prompts), settings.samples)
     for step in range(1, settings.steps + 1):
         hard, seen = drawn(rng, settings.prompts, settings.share, NOISE[visible])
         effort, p = sampled(rng, weights, seen, settings.samples)
         rewards = rewards_of(rng, hard, effort)
-        a = batch_advantages(rewards, objective) if group == "batch" else og.advantages(rewards, objective)
+        among = group == "batch"
+        a = batch_advantages(rewards.ravel(), owner, objective) if among else og.advantages(rewards, objective)
+        a = a.reshape(rewards.shape)
         scores = np.eye(len(EFFORTS))[effort] - p[:, None]
         gradient = np.einsum("pd,pn,pna->da", seen, a, scores) / a.size
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2

@@ -21,7 +21,7 @@ import study
 from scipy.stats import binom
 
 import ordergrad as og
-from ordergrad.adapters.trl import batch_advantages
+from ordergrad.adapters.completions import batch_advantages
 
 OBJECTIVES = (
     "mean",
@@ -74,7 +74,9 @@ def batch_bias(objective: str, rates: Sequence[float], n: int, prompts: int) -> 
     values, k = np.array(rates), int(objective.removeprefix("min@"))
     exact = k * values.mean() ** (k - 1) * values * (1 - values) / len(values)
     outcomes = np.array(list(itertools.product((0.0, 1.0), repeat=prompts * n))).reshape(-1, prompts, n)
-    advantages = np.array([batch_advantages(batch, objective) for batch in outcomes])
+    owner = np.repeat(np.arange(prompts), n)
+    advantages = np.array([batch_advantages(batch.ravel(), owner, objective) for batch in outcomes])
+    advantages = advantages.reshape(outcomes.shape)
     gradient = np.zeros(len(values))
     for drawn in itertools.product(range(len(values)), repeat=prompts):
         p = values[list(drawn)][:, None]

@@ -1,10 +1,13 @@
 """What the trainers of language models share: advantages of ragged batches, ties, groups without a signal."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 import ordergrad as og
 from ordergrad.adapters.completions import (
+    batch_advantages,
     check_fits,
     completion_advantages,
     groups_with_signal,
@@ -142,3 +145,62 @@ def test_sessions_take_the_last_row() -> None:
     assert row_of.tolist() == [0, 1, 0, 2, 1]
     ranked, row_of = sessions(["x", "y"])
     assert (ranked.tolist(), row_of.tolist()) == ([0, 1], [0, 1])
+
+
+# Ranks among all of the batch
+
+
+@pytest.mark.parametrize("objective", ["cvar:0.25", "max@7", "top:2@4", "mean"])
+def test_ranks_among_the_batch_are_centred_within_each_prompt(objective: str) -> None:
+    order = np.random.default_rng(0).permutation(len(FLAT))
+    found = completion_advantages(FLAT[order], IDS[order], objective, group="batch")
+    ranked = og.advantages(FLAT[order], objective)
+    for prompt in range(3):
+        mine = ranked[IDS[order] == prompt]
+        others = (mine.sum() - mine) / (len(mine) - 1)
+        np.testing.assert_allclose(found[IDS[order] == prompt], mine - others, atol=1e-12)
+    if objective == "mean":  # the level of a prompt drops out
+        expected = og.group_advantages(FLAT[order], IDS[order], "mean") * len(FLAT) / (len(FLAT) - 1)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_what_is_not_ranked_among_the_batch_changes_nothing() -> None:
+    plain = completion_advantages(FLAT, IDS, "cvar:0.25@8", group="batch")
+    rewards = np.array([*FLAT, -9.0, -8.0, np.nan])
+    found = completion_advantages(rewards, [*IDS, "pad1", "pad2", 0], "cvar:0.25@8", group="batch")
+    np.testing.assert_allclose(found, [*plain, 0, 0, 0], atol=1e-12)
+    assert not completion_advantages([np.nan] * 4, [0, 0, 1, 1], "max@2", group="batch").any()
+    assert len(completion_advantages([], [], "max@2", group="batch", small="shrink")) == 0
+    with pytest.raises(ValueError, match="k < the completions of a batch; got k=19, the completions of a batch=19"):
+        completion_advantages(FLAT, IDS, "max@19", group="batch")
+    with pytest.raises(ValueError, match="group must be one of prompt, batch; got 'all'"):
+        completion_advantages(FLAT, IDS, "mean", group="all")
+
+
+def test_equal_rewards_of_a_prompt_have_no_signal_among_the_batch() -> None:
+    rewards = np.array([0.1, 0.3 - 0.2, 0.1, 0.7, 0.7, 0.7, 0.2, 0.5, 0.9])
+    found = completion_advantages(rewards, np.repeat([0, 1, 2], 3), "0.3*mean+0.7*cvar:0.3", group="batch")
+    assert found[:6].tolist() == [0] * 6
+    assert (found[6:] != 0).any()
+
+
+def test_ranks_among_the_batch_are_consistent_for_the_mixture_over_prompts():
+    """Every batch of a small case is enumerated: the bias against the exact gradient falls with the prompts."""
+    rates = np.array([0.2, 0.9])  # two prompts that are equally likely, rewards 0 and 1, one logit each
+    objective, n = "min@3", 3
+    mixture = rates.mean()
+    exact = 3 * mixture**2 * 0.5 * rates * (1 - rates)
+    biases = []
+    for prompts in (2, 3):
+        gradient = np.zeros(2)
+        for drawn in itertools.product((0, 1), repeat=prompts):
+            for outcome in itertools.product((0.0, 1.0), repeat=prompts * n):
+                rewards = np.array(outcome).reshape(prompts, n)
+                p = rates[list(drawn)][:, None]
+                chance = 0.5**prompts * np.where(rewards == 1, p, 1 - p).prod()
+                a = batch_advantages(rewards.ravel(), np.repeat(range(prompts), n), objective).reshape(prompts, n)
+                terms = (a * (rewards - p)).sum(1) / (prompts * n)
+                np.add.at(gradient, list(drawn), chance * terms)
+        biases.append(np.abs(gradient - exact).max() / np.abs(exact).max())
+    assert biases[1] < 0.7 * biases[0]
+    assert biases[0] < 1

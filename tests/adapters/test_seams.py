@@ -18,6 +18,24 @@ PARAMETERS = {
     "trl.trainer.grpo_trainer:GRPOTrainer._save_checkpoint": "model trial",
     "trl.trainer.rloo_trainer:RLOOTrainer._save_checkpoint": "model trial",
     "trl.trainer.base_trainer:_BaseTrainer.create_model_card": "model_name dataset_name tags",
+    "trl.trainer.grpo_trainer:GRPOTrainer.__init__": (
+        "model reward_funcs args train_dataset eval_dataset processing_class reward_processing_classes callbacks "
+        "optimizers quantization_config peft_config tools rollout_func environment_factory"
+    ),
+    "trl.trainer.rloo_trainer:RLOOTrainer.__init__": (
+        "model reward_funcs args train_dataset eval_dataset processing_class reward_processing_classes callbacks "
+        "optimizers quantization_config peft_config"
+    ),
+    "trl.trainer.grpo_trainer:GRPOTrainer._generate_single_turn": (
+        "prompt_ids images multimodal_fields num_generations has_tool_images"
+    ),
+    "trl.chat_template_utils:parse_response": "tokenizer ids prefix tools",
+    "trl.experimental.async_grpo.async_grpo_trainer:AsyncGRPOTrainer.__init__": (
+        "model reward_funcs args train_dataset processing_class callbacks optimizers peft_config tools "
+        "environment_factory rollout_worker weight_transfer"
+    ),
+    "transformers.trainer:Trainer._get_output_dir": "trial",
+    "transformers.trainer:Trainer.train": "resume_from_checkpoint trial ignore_keys_for_eval",
     "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop._score_group": "group",
     # verl
     "verl.trainer.ppo.core_algos:register_adv_est": "name_or_enum",
@@ -142,6 +160,9 @@ CONTAINS = {
         "self.reward_weights ",
         "self._metrics ",
     ),
+    "trl.trainer.base_trainer:_BaseTrainer": ("_tag_names = ", "_name = ", "_paper = "),
+    "trl.trainer.grpo_trainer:GRPOTrainer.log": ("self._metrics[mode]",),
+    "trl.trainer.rloo_trainer:RLOOTrainer.log": ("self._metrics[mode]",),
     "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop._score_group": (
         "group.completions_sequences",
         '"reward": float(reward)',

@@ -32,6 +32,7 @@ with warnings.catch_warnings():
     from skyrl.train.trainer import RayPPOTrainer
 
     from ordergrad.adapters import skyrl as adapter
+    from ordergrad.adapters.completions import completion_advantages
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*:DeprecationWarning", r"ignore:.*:FutureWarning")
 QUIET = {
@@ -114,6 +115,27 @@ def test_the_trainers_padding_gets_zero_and_changes_nothing() -> None:
     plain, _ = dispatched(rewards, mask, uids, algorithm())
     assert torch.equal(found[:16], plain)
     assert not found[16:].any()
+
+
+def test_ranks_among_the_batch_leave_out_padding() -> None:
+    rewards, mask, uids = batch([8, 8])
+    expected = completion_advantages(rewards.sum(1).double().numpy(), uids, "cvar:0.1", group="batch")
+    among = algorithm("cvar:0.1", group="batch")
+    found, _ = dispatched(rewards, mask, uids, among)
+    torch.testing.assert_close(found, (torch.tensor(expected)[:, None] * mask).float(), rtol=1e-6, atol=1e-6)
+    config = configuration(
+        trainer__algorithm__ordergrad__objective="cvar:0.1", trainer__algorithm__ordergrad__group="batch"
+    )
+    adapter.check(config)
+    data = pad_training_input_batch(input_batch(rewards, mask, uids), 3)
+    padded = RayPPOTrainer.compute_advantages_and_returns(trainer(config), data)["advantages"]
+    assert torch.equal(padded[:16], found)
+    assert not padded[16:].any()
+    config.trainer.algorithm.ordergrad.objective = "max@512"
+    with pytest.raises(
+        ValueError, match=r"k < trainer\.train_batch_size \* generator\.n_samples_per_prompt; got k=512"
+    ):
+        adapter.check(config)
 
 
 def test_step_wise_trajectories_count_once() -> None:

@@ -1,6 +1,5 @@
 """The TRL trainers against the library's own advantages, reference gradients, and TRL itself."""
 
-import itertools
 import json
 import math
 import os
@@ -43,7 +42,6 @@ from ordergrad.adapters.trl import (
     OrderGradGRPOTrainer,
     OrderGradRLOOConfig,
     OrderGradRLOOTrainer,
-    batch_advantages,
     departures,
 )
 from ordergrad.adapters.trl_refill import exchanged, fresh_prompts, idle_groups
@@ -385,6 +383,36 @@ def test_evaluation_with_another_group_size(kind, n, determined, tmp_path):
     assert f"eval_ordergrad/pass@{n}" in metrics
     trainer.train()
     assert len(log_of(trainer, "ordergrad/value")) == 1
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_every_prompt_of_an_evaluation_counts_the_same(kind, tmp_path):
+    def right(prompts, **_):  # one of five prompts, in batches of three and of two
+        return [float(prompt == PROMPTS[0]) for prompt in prompts]
+
+    options = {"num_generations_eval": 4, "per_device_eval_batch_size": 12}
+    trainer = make(kind, tmp_path, "max@3", reward_funcs=right, **options)
+    metrics = trainer.evaluate(Dataset.from_dict({"prompt": PROMPTS[:5]}))
+    for name in ("pass@1", "pass@4", "max@1", "value"):
+        assert metrics[f"eval_ordergrad/{name}"] == pytest.approx(0.2)
+    assert metrics["eval_ordergrad/no_signal"] == 1
+
+
+def test_metrics_weigh_batches_by_the_groups_that_they_describe(tmp_path):
+    trainer = make("rloo", tmp_path, "max@2", max_steps=2, logging_steps=2)
+    kept, counts = [], iter([6, 1])  # completions that are scored in the groups of a batch, but for the first group
+
+    def some(completion_ids, **_):
+        count = next(counts)
+        return [score(ids) if i < 6 or i % 6 < count else None for i, ids in enumerate(completion_ids)]
+
+    trainer.reward_funcs = [some]
+    trainer.add_callback(Every(lambda state: kept.append(np.reshape(trainer._logs["rewards"]["reward"], (-1, 6)))))
+    trainer.train()
+    groups = np.concatenate([kept[0].astype(float), kept[1][:1].astype(float)])
+    values, errors = og.value_and_error(groups, "max@2")
+    assert log_of(trainer, "ordergrad/value") == pytest.approx([values.mean()], abs=1e-6)
+    assert log_of(trainer, "ordergrad/value_error") == pytest.approx([np.sqrt((errors**2).sum()) / 5], abs=1e-6)
 
 
 # The schedule
@@ -734,28 +762,6 @@ def test_ranks_among_all_of_the_batch(tmp_path):
     for metric, objective in (("value", "cvar:0.25"), ("batch_cvar:0.1", "cvar:0.1")):
         measured = log_of(trainer, f"ordergrad/{metric}")
         assert measured == pytest.approx([og.value(rewards.ravel(), objective)], abs=1e-6)
-
-
-def test_ranks_among_the_batch_are_consistent_for_the_mixture_over_prompts():
-    """Every batch of a small case is enumerated: the bias against the exact gradient falls with the prompts."""
-    rates = np.array([0.2, 0.9])  # two prompts that are equally likely, rewards 0 and 1, one logit each
-    objective, n = "min@3", 3
-    mixture = rates.mean()
-    exact = 3 * mixture**2 * 0.5 * rates * (1 - rates)
-    biases = []
-    for prompts in (2, 3):
-        gradient = np.zeros(2)
-        for drawn in itertools.product((0, 1), repeat=prompts):
-            for outcome in itertools.product((0.0, 1.0), repeat=prompts * n):
-                rewards = np.array(outcome).reshape(prompts, n)
-                p = rates[list(drawn)][:, None]
-                chance = 0.5**prompts * np.where(rewards == 1, p, 1 - p).prod()
-                a = batch_advantages(rewards, objective)
-                terms = (a * (rewards - p)).sum(1) / (prompts * n)
-                np.add.at(gradient, list(drawn), chance * terms)
-        biases.append(np.abs(gradient - exact).max() / np.abs(exact).max())
-    assert biases[1] < 0.7 * biases[0]
-    assert biases[0] < 1
 
 
 # Dynamic sampling

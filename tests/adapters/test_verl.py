@@ -33,6 +33,7 @@ with warnings.catch_warnings():
     from verl.trainer.ppo.v1 import trainer_base, utils
     from verl.workers.config import FSDPActorConfig
 
+    from ordergrad.adapters.completions import completion_advantages
     from ordergrad.adapters.verl import advantages, check, departures, settings
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:.*:DeprecationWarning", r"ignore:.*:FutureWarning")
@@ -183,6 +184,28 @@ def test_padding_gets_zero() -> None:
         found, _ = dispatched(rewards, mask, np.array([*uids, *extra], dtype=object), algorithm())
         assert torch.equal(found[:16], plain)
         assert not found[16:].any()
+
+
+def test_ranks_among_the_batch_leave_out_padding() -> None:
+    rewards, mask, uids = batch([8, 8])
+    expected = completion_advantages(rewards.sum(1).double().numpy(), uids, "cvar:0.1", group="batch")
+    found, _ = dispatched(rewards, mask, uids, algorithm("cvar:0.1", group="batch"))
+    torch.testing.assert_close(found, (torch.tensor(expected)[:, None] * mask).float(), rtol=1e-6, atol=1e-6)
+    rewards, mask = torch.cat([rewards, torch.full((4, 6), -9.0)]), torch.cat([mask, torch.zeros(4, 6, dtype=int)])
+    for extra in (["pad"] * 4, ["pad1", "pad2", "pad3", "pad4"]):
+        padded = np.array([*uids, *extra], dtype=object)
+        assert torch.equal(dispatched(rewards, mask, padded, algorithm("cvar:0.1", group="batch"))[0][:16], found)
+
+
+def test_settings_of_ranks_among_the_batch() -> None:
+    among = ["+algorithm.ordergrad.group=batch", "algorithm.ordergrad.objective=max@500"]
+    check(configuration(*among))  # 64 prompts x 8 responses
+    with pytest.raises(ValueError, match=r"k < data\.train_batch_size \* actor_rollout_ref\.rollout\.n; got k=512"):
+        check(configuration(among[0], "algorithm.ordergrad.objective=max@512"))
+    with pytest.warns(UserWarning, match="filter_groups drops prompts"):
+        assert type(sampler(*among)).__module__ == REPLAY
+    with pytest.raises(ValueError, match=r"ordergrad\.group must be one of prompt, batch; got 'all'"):
+        settings(algorithm(group="all"))
 
 
 def test_a_group_of_one_and_a_small_group_get_zero_or_shrink() -> None:
@@ -364,7 +387,7 @@ except RuntimeError as error:
 )
 def test_objectives_pass_through_the_command_line(objective: str) -> None:
     config = configuration(f"algorithm.ordergrad.objective={objective}", "+algorithm.ordergrad.scale=batch")
-    assert settings(config.algorithm) == (og.parse(objective), "batch", "zero")
+    assert settings(config.algorithm) == (og.parse(objective), "batch", "zero", "prompt")
     assert settings({"ordergrad": {"objective": objective}}).objective == og.parse(objective)
 
 
@@ -375,7 +398,7 @@ def test_wrong_settings_are_errors() -> None:
             advantages(rewards, mask, uids, config)
     with pytest.raises(ValueError, match="names no known objective"):
         advantages(rewards, mask, uids, algorithm("topp:2@4"))
-    with pytest.raises(ValueError, match="takes objective, scale, small; got objektive"):
+    with pytest.raises(ValueError, match="takes objective, scale, small, group; got objektive"):
         settings(algorithm(objektive="mean"))
     with pytest.raises(ValueError, match=r"ordergrad\.scale must be one of none, group, batch; got 'std'"):
         settings(algorithm(scale="std"))

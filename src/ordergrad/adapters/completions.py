@@ -11,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.adapters.notes import note_levels
+from ordergrad.estimators import advantages
 from ordergrad.groups import group_advantages
 from ordergrad.objectives import Objective
 from ordergrad.spec import parse
 from ordergrad.weights import check_nonzero
 
 __all__ = [
+    "Group",
     "Scale",
     "SmallGroups",
+    "batch_advantages",
     "check_fits",
     "check_options",
     "check_size",
@@ -32,14 +35,15 @@ __all__ = [
 
 Scale = Literal["none", "group", "batch"]
 SmallGroups = Literal["zero", "shrink"]
+Group = Literal["prompt", "batch"]
 _logger = logging.getLogger(__name__)
 
 
-def check_options(scale: str, small: str, prefix: str = "") -> None:
+def check_options(scale: str, small: str, group: str = "prompt", prefix: str = "") -> None:
     """Raise ValueError if an option of `completion_advantages` is unknown; some trainers prefix its name."""
-    for name, got, choices in (("scale", scale, get_args(Scale)), ("small", small, get_args(SmallGroups))):
-        if got not in choices:
-            raise ValueError(f"{prefix}{name} must be one of {', '.join(choices)}; got {got!r}")
+    for name, got, kind in (("scale", scale, Scale), ("small", small, SmallGroups), ("group", group, Group)):
+        if got not in get_args(kind):
+            raise ValueError(f"{prefix}{name} must be one of {', '.join(get_args(kind))}; got {got!r}")
 
 
 def check_fits(objective: str | Objective, n: int, size_name: str) -> None:
@@ -69,6 +73,7 @@ def completion_advantages(
     *,
     small: SmallGroups = "zero",
     scale: Scale = "none",
+    group: Group = "prompt",
     group_size: int | None = None,
     size_name: str = "the group size",
 ) -> NDArray[np.float64]:
@@ -86,6 +91,9 @@ def completion_advantages(
             objective at the largest K it allows.
         scale: Divide the advantages by their standard deviation in the ``group`` or the whole ``batch``; ``group`` with
             the objective ``mean`` is GRPO. ``none`` keeps the exact gradient.
+        group: What a completion is ranked among: those of its ``prompt``, its group, or of the whole ``batch``; see
+            `batch_advantages`. Groups of one, with which trainers pad a batch, are not ranked then, and K is checked
+            against the number of all others.
         group_size: How many completions a whole group has, which K is checked against. By default the size of the
             largest group here.
         size_name: What the trainer calls the group size, for the error.
@@ -100,20 +108,74 @@ def completion_advantages(
         >>> completion_advantages([0, 2, 5, 7, None], ["a", "a", "b", "b", "b"], "mean")
         array([-2.,  2., -2.,  2.,  0.])
     """
-    check_options(scale, small)
+    check_options(scale, small, group)
     flat, epsilon = _floats(rewards)
     codes = group_codes(group_ids)
+    sizes = np.bincount(codes) if len(codes) else np.zeros(1, int)
+    alone = (sizes == 1)[codes]
+    if group == "batch":
+        group_size, size_name = int((~alone).sum()), "the completions of a batch"
     if len(codes):
-        n = group_size or int(np.bincount(codes).max())
+        n = int(sizes.max()) if group_size is None else group_size
         if small == "zero":
             check_fits(objective, n, size_name)
         note_levels(objective, n)
     valid = np.isfinite(flat)
     if not valid.all():
         _logger.warning("%d of %d rewards are NaN or infinite: advantage 0", np.sum(~valid), len(flat))
-    flat = with_ties(flat, codes, 4 * epsilon * np.abs(flat))
-    a = group_advantages(flat, codes, objective, where=None if valid.all() else valid, small=small)
+    if group == "batch":
+        valid &= ~alone
+    flat = with_ties(flat, codes if group == "prompt" else np.zeros_like(codes), 4 * epsilon * np.abs(flat))
+    rank = group_advantages if group == "prompt" else batch_advantages
+    a = rank(flat, codes, objective, where=None if valid.all() else valid, small=small)
     return scaled(a, codes, valid, scale)
+
+
+def batch_advantages(
+    rewards: NDArray[Any],
+    group_ids: Sequence[Hashable] | NDArray[Any],
+    objective: str | Objective,
+    *,
+    where: NDArray[np.bool_] | None = None,
+    small: SmallGroups = "zero",
+) -> NDArray[np.float64]:
+    r"""Rank every completion among those of all prompts, and centre its advantage within its prompt.
+
+    The objective is then the tail (or the top) over prompts and completions together: the mean of the worst completions
+    of all, which may be those of a few hard prompts, and not the worst completion of each prompt. With the advantages
+    $\tilde A$ of the whole batch, the completion i of prompt p gets
+    $A_{pi} = \tilde A_{pi} - \frac1{n-1} \sum_{j \ne i} \tilde A_{pj}$, n the completions of the prompt: prompts are
+    not the policy's choice, so what they contribute is noise.
+
+    The gradient is consistent, not exactly unbiased: the completions of one prompt are not independent draws from the
+    mixture over prompts. The bias falls as one over the number of prompts; see the page on reliability for its size.
+
+    Args:
+        rewards: Shape (M,).
+        group_ids: The prompt of every completion: M hashable ids.
+        objective: What to optimise. K must be below the number of all completions.
+        where: Mask of valid completions.
+        small: How to treat a batch with too few valid completions for K.
+
+    Returns:
+        An array of shape (M,), float64.
+
+    Example:
+        >>> batch_advantages(np.array([1.0, 1.0, 0.0, 1.0]), ["a", "a", "b", "b"], "min@2")
+        array([ 0.        ,  0.        , -2.66666667,  2.66666667])
+    """
+    codes = group_codes(group_ids)
+    valid = np.ones(len(codes), bool) if where is None else where
+    if not valid.any():
+        return np.zeros(len(codes))
+    ranked = np.asarray(advantages(rewards, objective, where=None if valid.all() else valid, small=small), np.float64)
+    highest = np.full(codes.max() + 1, -np.inf)
+    np.maximum.at(highest, codes[valid], ranked[valid])
+    below = np.where(valid, ranked - highest[codes], 0.0)  # exactly 0 where a prompt's completions have the same rank
+    count = np.bincount(codes, valid)
+    mean = np.bincount(codes, below) / np.maximum(count, 1)
+    factor = count / np.maximum(count - 1, 1)
+    return np.where(valid & (count > 1)[codes], (below - mean[codes]) * factor[codes], 0.0)
 
 
 def groups_with_signal(

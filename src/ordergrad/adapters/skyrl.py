@@ -37,7 +37,14 @@ with extra("skyrl"):
     from skyrl.backends.skyrl_train.utils.ppo_utils import register_advantage_estimator
     from skyrl.train.config.config import AlgorithmConfig, BaseConfig, SkyRLTrainConfig, TrainerConfig
 
-    from ordergrad.adapters.completions import Scale, SmallGroups, check_fits, check_options, completion_advantages
+    from ordergrad.adapters.completions import (
+        Group,
+        Scale,
+        SmallGroups,
+        check_fits,
+        check_options,
+        completion_advantages,
+    )
 
 __all__ = [
     "OrderGradAlgorithmConfig",
@@ -61,11 +68,13 @@ class OrderGradConfig(BaseConfig):
         objective: What to optimise, such as ``top:2@4``.
         scale: As in `ordergrad.adapters.completions.completion_advantages`.
         small: As in `ordergrad.adapters.completions.completion_advantages`.
+        group: As in `ordergrad.adapters.completions.completion_advantages`.
     """
 
     objective: str = ""
     scale: str = "none"
     small: str = "zero"
+    group: str = "prompt"
 
 
 @dataclass
@@ -126,6 +135,7 @@ def advantages(
         chosen.objective,
         small=cast("SmallGroups", chosen.small),
         scale=cast("Scale", chosen.scale),
+        group=cast("Group", chosen.group),
         size_name=_N,
     )
     column = torch.as_tensor(a, dtype=token_level_rewards.dtype, device=token_level_rewards.device)[:, None]
@@ -145,7 +155,9 @@ def check(config: Any) -> None:
         return
     chosen = _settings(config.trainer.algorithm)
     if chosen.small == "zero":
-        check_fits(chosen.objective, config.generator.n_samples_per_prompt, _N)
+        prompts = config.trainer.train_batch_size if chosen.group == "batch" else 1
+        name = _N if chosen.group == "prompt" else f"trainer.train_batch_size * {_N}"
+        check_fits(chosen.objective, prompts * config.generator.n_samples_per_prompt, name)
     for sentence in departures(config):
         warnings.warn(sentence, stacklevel=2)
 
@@ -181,7 +193,7 @@ def _settings(algorithm: Any) -> OrderGradConfig:
             "and trainer.algorithm.ordergrad.objective=top:2@4"
         )
     parse(chosen.objective)
-    check_options(chosen.scale, chosen.small, "algorithm.ordergrad.")
+    check_options(chosen.scale, chosen.small, chosen.group, "algorithm.ordergrad.")
     return chosen
 
 

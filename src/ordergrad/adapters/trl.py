@@ -26,9 +26,10 @@ References:
 import math
 import textwrap
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,19 @@ with extra("llm"):
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
     from trl.trainer.utils import nanstd
 
-    from ordergrad.adapters.completions import Scale, SmallGroups, check_options, check_size, scaled, with_ties
+    from ordergrad.adapters.completions import (
+        Group,
+        Scale,
+        SmallGroups,
+        batch_advantages,
+        check_options,
+        check_size,
+        scaled,
+        with_ties,
+    )
     from ordergrad.adapters.pass_rates import PassRates, advantages_by_k, largest_k, prompt_key
     from ordergrad.adapters.trl_config import (
         SETTINGS,
-        Group,
         OrderGradGRPOConfig,
         OrderGradRLOOConfig,
         check_resumed,
@@ -72,7 +81,6 @@ __all__ = [
     "OrderGradMixin",
     "OrderGradRLOOConfig",
     "OrderGradRLOOTrainer",
-    "batch_advantages",
     "departures",
 ]
 
@@ -133,13 +141,14 @@ class ObjectiveSchedule(TrainerCallback):
 class OrderGradMixin:
     """What the two trainers share: the advantages of an objective instead of TRL's own, and metrics of the ranks.
 
-    Metrics, averaged over the logging period and prefixed by ``eval_`` in evaluation: ``ordergrad/value``, the
-    estimate of the objective, and ``ordergrad/value_error``, the standard error of that average for the prompts seen;
-    ``ordergrad/max@k``, the expected best reward of k completions, and ``ordergrad/pass@k``, the probability that one
-    of k succeeds, for k = 1, 2, 4, ... and the group size; ``ordergrad/no_signal``, the share of groups whose
-    advantages are all zero; ``ordergrad/unscorable``, completions per generation batch for which every reward function
-    returned None or NaN; ``ordergrad/batch_cvar:0.1``, the mean of the worst tenth of all completions of a generation
-    batch, over all prompts. Groups with too few scorable completions for K (or k) are left out of the averages.
+    Metrics, averaged over the groups of the logging period and prefixed by ``eval_`` in evaluation:
+    ``ordergrad/value``, the estimate of the objective, and ``ordergrad/value_error``, the standard error of that
+    average for the prompts seen; ``ordergrad/max@k``, the expected best reward of k completions, and
+    ``ordergrad/pass@k``, the probability that one of k succeeds, for k = 1, 2, 4, ... and the group size;
+    ``ordergrad/no_signal``, the share of groups whose advantages are all zero; ``ordergrad/unscorable``, completions
+    per generation batch for which every reward function returned None or NaN; ``ordergrad/batch_cvar:0.1``, the mean
+    of the worst tenth of all completions of a generation batch, over all prompts. Groups with too few scorable
+    completions for K (or k) are left out of the averages.
 
     The settings below are fields of `OrderGradGRPOConfig` and `OrderGradRLOOConfig`; an argument of the trainer comes
     before the field. Either way they end up in the trainer's configuration, so trackers show them, and in every
@@ -158,7 +167,7 @@ class OrderGradMixin:
         success_reward: The name of the reward function that decides it. Needed if there are several; without it
             ``pass@k`` is not logged then.
         group: What a completion is ranked among: those of its ``prompt``, the default, or of the whole ``batch``; see
-            `batch_advantages`.
+            `ordergrad.adapters.completions.batch_advantages`.
         refill: The most further batches that are generated in a step to replace groups whose advantages are all zero;
             0, none, by default. The groups of a process must be whole. Training then follows the objective of the
             prompts that have a signal, the more so the rarer their signal is.
@@ -209,9 +218,7 @@ class OrderGradMixin:
         given = {"objective": objective, "scale": scale, "small": small, "success": success}
         given |= {"success_reward": success_reward, "group": group, "refill": refill, "k_window": k_window}
         chosen = _chosen(config, given, self._config)
-        check_options(chosen["scale"], chosen["small"])
-        if chosen["group"] not in get_args(Group):
-            raise ValueError(f"group must be one of {', '.join(get_args(Group))}; got {chosen['group']!r}")
+        check_options(chosen["scale"], chosen["small"], chosen["group"])
         for name in ("refill", "k_window"):
             if isinstance(chosen[name], bool) or not isinstance(chosen[name], int) or chosen[name] < 0:
                 raise ValueError(f"{name} must be a whole number >= 0; got {chosen[name]!r}")
@@ -234,6 +241,7 @@ class OrderGradMixin:
         self.normalize_advantages = False  # of RLOO: `scale` stands for it
         self._rewards_per_func = torch.empty(0)
         self._prompt_keys: list[str] = []
+        self._batches = {mode: defaultdict[str, list[tuple[float, float]]](list) for mode in ("train", "eval")}
         self.settings = {**chosen, "objective": str(self.schedule)}
         _record(self.args, self._config, self.settings)
         self._success_column = self._column_of_success()
@@ -310,11 +318,19 @@ class OrderGradMixin:
         return self.schedule.objective
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log as TRL does, with the standard errors of single batches combined into that of their average."""
-        errors = self._metrics["train" if self.model.training else "eval"].get("ordergrad/value_error")
-        if errors:
-            errors[:] = [math.hypot(*errors) / len(errors)]
+        """Log as TRL does, with metrics of the ranks that are averages over groups, not over batches."""
+        mode = "train" if self.model.training else "eval"
+        for name, batches in self._batches[mode].items():
+            numbers, weights = np.array(batches).T
+            terms = numbers * weights / weights.sum()
+            average = math.hypot(*terms) if name == "value_error" else float(terms.sum())
+            self._metrics[mode]["ordergrad/" + name] = [average]
+        self._batches[mode].clear()
         cast("Any", super()).log(logs, *args, **kwargs)
+
+    def _note(self, mode: str, name: str, number: float, weight: float = 1.0) -> None:
+        """Keep a metric of a batch for the log, with its weight in the average: the groups that it describes."""
+        self._batches[mode][name].append((number, weight))
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         rewards = cast("Any", super())._calculate_rewards(inputs, prompts, *args, **kwargs)
@@ -365,8 +381,8 @@ class OrderGradMixin:
             mask = output["completion_mask"] * output.get("tool_mask", 1)
             output["num_items_in_batch"] = cast("torch.Tensor", gather(mask.sum())).sum()
         left = cast("torch.Tensor", gather(idle_groups(output["advantages"], n).float())).mean()
-        self._metrics["train"]["ordergrad/no_signal_after_refill"].append(float(left))
-        self._metrics["train"]["ordergrad/generated_batches"].append(float(batches))
+        self._note("train", "no_signal_after_refill", float(left))
+        self._note("train", "generated_batches", batches)
         return output
 
     def _replace_advantages(self, output: dict[str, Any], mode: str) -> None:
@@ -380,16 +396,18 @@ class OrderGradMixin:
         passed = self._passed(per_function, n)
         where = None if valid.all() else valid
         if self.group == "batch":
-            a = batch_advantages(rewards, self.objective, where=valid, small=self.small)
+            codes = np.arange(rewards.size) // n
+            a = batch_advantages(rewards.ravel(), codes, self.objective, where=valid.ravel(), small=self.small)
+            a = a.reshape(rewards.shape)
         elif self.pass_rates is not None and mode == "train":
             a = advantages_by_k(rewards, self._chosen_k(cast("Array", passed), n), where=where, small=self.small)
         else:
             a = advantages(rewards, self.objective, where=where, small=self.small)
-        for name, number in _metrics(rewards, valid, self.objective, a, self.group):
-            self._metrics[mode]["ordergrad/" + name].append(number)
+        for metric in _metrics(rewards, valid, self.objective, a, self.group):
+            self._note(mode, *metric)
         if passed is not None:
-            for k, number in _best_of(passed, ~np.isnan(passed)):
-                self._metrics[mode][f"ordergrad/pass@{k}"].append(number)
+            for k, number, count in _best_of(passed, ~np.isnan(passed)):
+                self._note(mode, f"pass@{k}", number, count)
 
         theirs = output["advantages"]
         a = (a + self._penalty(theirs, rewards, valid)).ravel()
@@ -412,8 +430,8 @@ class OrderGradMixin:
         """Return K for each group from what is known of its prompt, then add the group to it."""
         rates, keys = cast("PassRates", self.pass_rates), self._prompt_keys[::n]
         chosen = rates.k(keys, largest_k(self.objective))
-        self._metrics["train"]["ordergrad/mean_k"].append(float(chosen.mean()))
-        self._metrics["train"]["ordergrad/unseen"].append(float((~rates.known(keys)).mean()))
+        self._note("train", "mean_k", float(chosen.mean()))
+        self._note("train", "unseen", float((~rates.known(keys)).mean()))
         rates.record(keys, passed)
         return chosen
 
@@ -475,42 +493,6 @@ class OrderGradRLOOTrainer(OrderGradMixin, RLOOTrainer):
         return everyone - advantages(rewards, "mean", where=valid, small="zero")
 
 
-def batch_advantages(
-    rewards: Array, objective: str | Objective, *, where: Array | None = None, small: SmallGroups = "zero"
-) -> Array:
-    r"""Rank every completion among those of all prompts, and centre its advantage within its prompt.
-
-    The objective is then the tail (or the top) over prompts and completions together: the mean of the worst completions
-    of all, which may be those of a few hard prompts, and not the worst completion of each prompt. With the advantages
-    $\tilde A$ of the whole batch, the completion i of prompt p gets
-    $A_{pi} = \tilde A_{pi} - \frac1{n-1} \sum_{j \ne i} \tilde A_{pj}$, n the completions of a prompt: prompts are not
-    the policy's choice, so what they contribute is noise.
-
-    The gradient is consistent, not exactly unbiased: the completions of one prompt are not independent draws from the
-    mixture over prompts. The bias falls as one over the number of prompts; see the page on reliability for its size.
-
-    Args:
-        rewards: Shape (prompts, n).
-        objective: What to optimise. K must be below the number of all completions.
-        where: Mask of valid completions.
-        small: How to treat a batch with too few valid completions for K.
-
-    Returns:
-        An array of the shape of `rewards`, float64.
-
-    Example:
-        >>> batch_advantages(np.array([[1.0, 1.0], [0.0, 1.0]]), "min@2")
-        array([[ 0.        ,  0.        ],
-               [-2.66666667,  2.66666667]])
-    """
-    valid = np.ones(rewards.shape, bool) if where is None else where
-    ranked = advantages(rewards.ravel(), objective, where=None if valid.all() else valid.ravel(), small=small)
-    ranked = np.where(valid, np.reshape(ranked, rewards.shape), 0.0)
-    count = valid.sum(-1, keepdims=True)
-    apart = ranked - ranked.sum(-1, keepdims=True) / np.maximum(count, 1)
-    return np.where(valid & (count > 1), apart * count / np.maximum(count - 1, 1), 0.0)
-
-
 def _chosen(config: Any, given: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Return the settings of a trainer: its arguments before the fields of its configuration before their defaults."""
     chosen: dict[str, Any] = {}
@@ -546,31 +528,35 @@ def _scheduled(objective: Any) -> ObjectiveSchedule:
     return ObjectiveSchedule(lambda t: fixed)
 
 
-def _metrics(rewards: Array, valid: Array, objective: Objective, a: Array, group: Group) -> Iterator[tuple[str, float]]:
-    """Yield the names and numbers that describe a batch of groups, except those that it does not determine."""
-    yield "unscorable", float((~valid).sum())
+def _metrics(
+    rewards: Array, valid: Array, objective: Objective, a: Array, group: Group
+) -> Iterator[tuple[str, float, float]]:
+    """Yield name, number and weight of what describes a batch of groups, except what the batch does not determine."""
+    yield "unscorable", float((~valid).sum()), 1.0
     if valid.any():
-        yield "batch_cvar:0.1", float(value(rewards[valid], "cvar:0.1"))
+        yield "batch_cvar:0.1", float(value(rewards[valid], "cvar:0.1")), 1.0
     ranked, known = (rewards, valid) if group == "prompt" else (rewards.reshape(1, -1), valid.reshape(1, -1))
-    yield from (("value", number) for number in _mean_value(ranked, known, objective))
+    yield from (("value", *average) for average in _mean_value(ranked, known, objective))
     rows = known.sum(-1) >= smallest_group(objective, "leave_one_out")
     if rows.any():
-        yield "no_signal", float((a[rows if group == "prompt" else slice(None)] == 0).all(-1).mean())
+        idle = (a[rows if group == "prompt" else slice(None)] == 0).all(-1)
+        yield "no_signal", float(idle.mean()), len(idle)
         where = None if valid.all() else known[rows]
         errors = value_and_error(ranked[rows], objective, where=where)[1]
-        yield "value_error", float(np.sqrt((errors**2).sum()) / len(errors))
-    yield from ((f"max@{k}", number) for k, number in _best_of(rewards, valid))
+        yield "value_error", float(np.sqrt((errors**2).sum()) / len(errors)), len(errors)
+    yield from ((f"max@{k}", number, count) for k, number, count in _best_of(rewards, valid))
 
 
-def _best_of(x: Array, valid: Array) -> Iterator[tuple[int, float]]:
-    """Yield k = 1, 2, 4, ... up to the group size, and the mean over groups of the expected best of k."""
+def _best_of(x: Array, valid: Array) -> Iterator[tuple[int, float, float]]:
+    """Yield k = 1, 2, 4, ... up to the group size, the mean over groups of the expected best of k, and their number."""
     n = x.shape[-1]
     for k in sorted({1 << i for i in range(n.bit_length())} & set(range(1, n)) | {n}):
-        yield from ((k, number) for number in _mean_value(x, valid, f"max@{k}"))
+        yield from ((k, *average) for average in _mean_value(x, valid, f"max@{k}"))
 
 
-def _mean_value(x: Array, valid: Array, objective: str | Objective) -> Iterator[float]:
-    """Yield the mean value of the groups that are large enough for the objective, if there are any."""
+def _mean_value(x: Array, valid: Array, objective: str | Objective) -> Iterator[tuple[float, float]]:
+    """Yield the mean value of the groups that are large enough for the objective and their number, if there are any."""
     rows = valid.sum(-1) >= smallest_group(parse(objective), "value")
     if rows.any():
-        yield float(np.mean(value(x[rows], objective, where=None if valid.all() else valid[rows])))
+        values = value(x[rows], objective, where=None if valid.all() else valid[rows])
+        yield float(np.mean(values)), len(values)

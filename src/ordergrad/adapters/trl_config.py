@@ -8,19 +8,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ordergrad.extras import extra
 
 with extra("llm"):
     from trl import GRPOConfig, RLOOConfig
 
-    from ordergrad.adapters.completions import Scale, SmallGroups
+    from ordergrad.adapters.completions import Group, Scale, SmallGroups
     from ordergrad.adapters.pass_rates import PassRates
 
 __all__ = [
     "SETTINGS",
-    "Group",
     "OrderGradGRPOConfig",
     "OrderGradRLOOConfig",
     "check_resumed",
@@ -31,7 +30,6 @@ __all__ = [
     "write_settings",
 ]
 
-Group = Literal["prompt", "batch"]
 _FILE = "ordergrad.json"
 _PASS_RATES = "ordergrad_pass_rates.json"
 _LEAKING = (

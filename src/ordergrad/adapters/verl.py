@@ -6,7 +6,7 @@ The group is the responses to one prompt: verl's uid, `actor_rollout_ref.rollout
 verl's `token_level_rewards`, and each response's advantage stands at every one of its response tokens. Generation,
 losses, logging, checkpoints and placement are verl's own.
 
-Under the keys of ``algorithm.ordergrad``: `objective`, and `scale` and `small` as in
+Under the keys of ``algorithm.ordergrad``: `objective`, and `scale`, `small` and `group` as in
 `ordergrad.adapters.completions.completion_advantages`.
 
 verl finds this module by the entry point group ``verl.plugins`` when it is imported; ``ordergrad_verl`` is what it
@@ -42,6 +42,7 @@ with extra("verl"):
     from verl.trainer.ppo.core_algos import register_adv_est
 
     from ordergrad.adapters.completions import (
+        Group,
         Scale,
         SmallGroups,
         check_fits,
@@ -61,6 +62,7 @@ class Settings(NamedTuple):
     objective: Objective
     scale: Scale = "none"
     small: SmallGroups = "zero"
+    group: Group = "prompt"
 
 
 def settings(algorithm: Any) -> Settings:
@@ -80,7 +82,7 @@ def settings(algorithm: Any) -> Settings:
     if unknown:
         raise ValueError(f"algorithm.ordergrad takes {', '.join(Settings._fields)}; got {', '.join(unknown)}")
     chosen = Settings(parse(options.pop("objective")), **options)
-    check_options(chosen.scale, chosen.small, "algorithm.ordergrad.")
+    check_options(chosen.scale, chosen.small, chosen.group, "algorithm.ordergrad.")
     return chosen
 
 
@@ -118,12 +120,17 @@ def advantages(
         raise ValueError("adv_estimator=ordergrad needs the uid of every row to form groups; got none")
     rewards = token_level_rewards.detach().sum(-1, dtype=torch.float32).cpu().numpy()
     ranked, row_of = session_rows(batch_keys or _batch_keys(), len(rewards))
+    uids = np.array(index, dtype=object)
+    if chosen.group == "batch":  # so that the rows that pad a batch are groups of one, which are not ranked
+        padding = np.flatnonzero((response_mask == 0).all(-1).cpu().numpy())
+        uids[padding] = [f"padding {row}" for row in padding]
     a = completion_advantages(
         rewards[ranked],
-        np.asarray(index)[ranked],
+        uids[ranked],
         chosen.objective,
         small=chosen.small,
         scale=chosen.scale,
+        group=chosen.group,
         size_name=_N,
     )
     column = torch.as_tensor(a[row_of], dtype=token_level_rewards.dtype, device=token_level_rewards.device)[:, None]
@@ -145,7 +152,9 @@ def check(config: Any) -> None:
         return
     chosen = settings(config.algorithm)
     if chosen.small == "zero":
-        check_fits(chosen.objective, config.actor_rollout_ref.rollout.n, _N)
+        prompts = config.data.train_batch_size if chosen.group == "batch" else 1
+        name = _N if chosen.group == "prompt" else f"data.train_batch_size * {_N}"
+        check_fits(chosen.objective, prompts * config.actor_rollout_ref.rollout.n, name)
     _filter_by_objective(config, chosen)
     for sentence in departures(config):
         warnings.warn(sentence, stacklevel=2)
@@ -156,7 +165,7 @@ def _filter_by_objective(config: Any, chosen: Settings) -> None:
     if v1 is None or not groups or not groups.get("enable", False) or groups.get("metric", None) != "reward":
         return
     sampler, synchronous = v1.sampler, v1.trainer_mode == "sync"
-    if sampler.custom_sampler.get("path", None):
+    if sampler.custom_sampler.get("path", None) or chosen.group == "batch":
         return
     buffer: dict[str, Any] = {"sync_refill_failed_groups": bool(sampler.get("sync_refill_failed_groups", False))}
     if synchronous:
@@ -231,6 +240,11 @@ def _departures(config: Any) -> Iterator[str]:
         yield (
             f"algorithm.filter_groups.metric={groups.get('metric', None)} drops groups by the standard deviation of "
             "that metric; 'reward' drops those without a signal under the objective."
+        )
+    if groups.get("enable", False) and algorithm.ordergrad.get("group", "prompt") == "batch":
+        yield (
+            "algorithm.filter_groups drops prompts, by the standard deviation of their rewards, before completions are "
+            "ranked among the batch."
         )
     correction = algorithm.get("rollout_correction", None) or {}
     if correction.get("rollout_rs", None):
