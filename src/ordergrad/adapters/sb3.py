@@ -4,7 +4,7 @@ r"""Stable-Baselines3: PPO and A2C that optimise the ranks of whole-episode retu
     model.learn(200_000)
 
 The group is the episodes that ended since the last update. Three ways to hand a rank's credit to the steps
-(`OrderGradPPO` and `OrderGradA2C` take ``telescoped`` unless told otherwise):
+(``telescoped`` is the default of `OrderGradPPO` and `OrderGradA2C`):
 
 ``episode``
     Every step of an episode carries the episode's advantage A; no critic. With E episodes of S steps in all, the loss
