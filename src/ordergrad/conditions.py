@@ -333,7 +333,7 @@ class ConditionSampler:
         reference: The distribution p of the conditions in truth.
         seed: Of the conditions that are drawn.
         tail: Which share of the episodes, under p, the sampler seeks the conditions of: the level of the CVaR.
-        elite: The least share of the reported episodes that an update rests on, whatever their weight: q approaches
+        elite: The least share of the reported episodes that an update rests on, regardless of weight: q approaches
             a small tail in several updates.
         reference_share: The share ρ of conditions drawn from p itself, in (0, 1]; weights are at most 1/ρ. With 1
             nothing is oversampled.

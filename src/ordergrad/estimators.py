@@ -92,7 +92,7 @@ def advantages(
         rewards: A group of N rewards along `axis`, any number of groups: shape (..., N). Higher is better.
         objective: An objective or its string. Levels without @K take K = N - 1, N the number of valid samples.
         axis: The axis of the group.
-        where: Mask of valid samples, broadcastable to `rewards`. Others get advantage 0, whatever their reward.
+        where: Mask of valid samples, broadcastable to `rewards`. Others get advantage 0.
         sample_weight: Importance weights, nonnegative, broadcastable to `rewards`. Only with ``leave_one_out``.
         baseline: What is subtracted; see above.
         small: A group with too few valid samples for K: ``error``, advantage ``zero``, or ``shrink``, the same

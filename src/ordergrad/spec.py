@@ -143,7 +143,7 @@ _MEANT = {
 
 
 def _hint(match: re.Match[str]) -> str:
-    """Return what someone who used an unknown name may have meant."""
+    """Return a hint for an unknown name."""
     name = match["name"].lower()
     if name == "pass" and match["k"]:
         return f" (pass@{match['k']} is max@{match['k']} of rewards that are 0 or 1)"

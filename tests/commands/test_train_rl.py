@@ -454,7 +454,7 @@ def test_other_credits_and_continuous_actions(tmp_path, credit):
 def test_a_cap_is_for_the_objectives_of_the_lower_tail():
     settings = check(replace(TINY, objectives=("mean", "cvar:0.1"), cap=100.0))
     caps = [build(settings, objective, 0).rollout_buffer.ranking.cap for objective in settings.objectives]
-    assert caps == [None, 100.0]
+    assert caps == ["falling", 100.0]
 
 
 def test_the_objective_is_annealed_from_the_mean(tmp_path, monkeypatch):

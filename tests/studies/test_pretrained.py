@@ -39,7 +39,7 @@ def test_the_study_from_start_to_end_and_again(study, settings, tmp_path):
     records = (tmp_path / "runs.jsonl").read_text().splitlines()
     assert [(r["contender"], r["seed"]) for r in map(json.loads, records)] == [("base", 0), ("grpo", 0), ("max@4", 0)]
     assert len(json.loads(records[1])["curves"]["reward"]) == 2
-    study.main([*arguments, "--contenders", "grpo", "--seeds", "0", "--resume"], settings)
+    study.main([*arguments, "--contenders", "grpo", "--seeds", "0", "--resume", "--model", settings.model], settings)
     assert (tmp_path / "runs.jsonl").read_text().splitlines() == records  # what is there is not trained again
     runs = read(tmp_path / "runs.csv")
     assert [row["contender"] for row in runs] == ["base", "grpo", "max@4"]
@@ -53,9 +53,10 @@ def test_the_study_from_start_to_end_and_again(study, settings, tmp_path):
     assert matplotlib.image.imread(tmp_path / "pretrained.png").std() > 0.02
 
 
-def test_held_out_problems_are_not_trained_on(study):
-    train, held_out = study.problems(96)
-    assert (len(train), len(held_out)) == (368, 96)
+@pytest.mark.parametrize(("size", "counts"), [("small", (368, 96)), ("large", (5800, 200))])
+def test_held_out_problems_are_not_trained_on(size, counts, study):
+    train, held_out = study.problems(study.SIZES[size])
+    assert (len(train), len(held_out)) == counts
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in held_out}
     assert {row["operation"] for row in held_out} == set(study.OPERATIONS)
 

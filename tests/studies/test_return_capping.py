@@ -1,6 +1,7 @@
 """The benchmark of Return Capping: its peers, and a small run from start to end."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,3 +132,11 @@ def test_the_best_policies_have_their_values_beside_other_objectives(study):
     records[1]["own"] = 90.0
     (row,) = study.others(records)
     assert (row["ours"], row["mean"], row["value"], row["best possible"]) == (90.0, -16.0, 106.0, 112.0)
+
+
+def test_the_lander_has_the_settings_that_were_best_on_another_seed(study):
+    tried = studies.read(studies.FOLDER / "results" / "return_capping" / "tuning.csv")
+    assert {row["settings"] for row in tried} == set(study.SETTINGS)
+    assert {row["seed"] for row in tried} == {str(study.TUNED_ON)}
+    best = max(tried, key=lambda row: float(row["cvar:0.2"]))["settings"]
+    assert study.LANDER == replace(study.SETTINGS[best], contenders=study.LANDER.contenders)

@@ -46,7 +46,7 @@ Array = NDArray[Any]
 
 
 class RankingSettings(TypedDict, total=False):
-    """What `EpisodeRanking` takes, for adapters that hand it on."""
+    """What `EpisodeRanking` takes, for adapters that pass it on."""
 
     objective: str | Objective
     credit: Credit
@@ -69,7 +69,7 @@ class EpisodeRanking:
         min_episodes: The fewest episodes of a group. At least the K + 1 of the objective, and 2, are needed anyway.
         unit_scale: Divide the advantages by the root mean square deviation of the returns so far, times the steepest
             slope of the objective: a positive number, so that the direction stays. It makes the largest slope of f one
-            standard deviation per standard deviation, whatever the objective, so that a critic's targets keep their
+            standard deviation per standard deviation for every objective, so that a critic's targets keep their
             scale while an objective changes. Default: where there is a critic, that is not with ``episode``.
         patience: Rollouts to wait for enough episodes.
         pool: With ``telescoped``, f is that of the last so many episodes, so that a small group has a tail. The older

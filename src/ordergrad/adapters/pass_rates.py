@@ -1,6 +1,6 @@
 """A K for each prompt from its running pass rate: max@K with K near 1/p.
 
-The pass rate p of a prompt is that of its latest completions before the group at hand, so K does not depend on the
+The pass rate p of a prompt is that of its latest completions before the current group, so K does not depend on the
 rewards that it ranks and the advantages stay exact for max@K. In signal per generated token this was no better than
 `maxrl`, which needs no memory: docs/studies/prompt_signal.md. Nothing here imports a framework.
 """

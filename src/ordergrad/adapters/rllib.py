@@ -236,7 +236,7 @@ class RanksEpisodes(Learner):
         if sum(map(len, episodes)) < learners:  # a step for each
             return self.metrics.reduce()
         for i, episode in enumerate(episodes):
-            if episode.agent_id is not None:  # RLlib tells the pieces of an agent's episode apart by this
+            if episode.agent_id is not None:  # RLlib identifies the pieces of an agent's episode by this
                 episode.multi_agent_episode_id = f"{episode.multi_agent_episode_id}_{i}"
         training_data = TrainingData(episodes=episodes)
         if learners > 1:

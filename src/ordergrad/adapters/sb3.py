@@ -4,7 +4,7 @@ r"""Stable-Baselines3: PPO and A2C that optimise the ranks of whole-episode retu
     model.learn(200_000)
 
 The group is the episodes that ended since the last update. Three ways to hand a rank's credit to the steps
-(`OrderGradPPO` and `OrderGradA2C` take ``telescoped`` unless told otherwise):
+(``telescoped`` is the default of `OrderGradPPO` and `OrderGradA2C`):
 
 ``episode``
     Every step of an episode carries the episode's advantage A; no critic. With E episodes of S steps in all, the loss
@@ -77,7 +77,7 @@ class OrderGradRolloutBuffer(RolloutBuffer):
     """A rollout buffer whose advantages ascend an objective of whole-episode returns.
 
     `OrderGradPPO` and `OrderGradA2C` set it up. With another algorithm, pass it as ``rollout_buffer_class`` and give
-    `learn` the callback `RecordRewards`, which tells the buffer the true rewards: what Stable-Baselines3 hands to a
+    `learn` the callback `RecordRewards`, which passes the true rewards to the buffer: what Stable-Baselines3 hands to a
     buffer contains the critic's value at time limits and the scaling of ``VecNormalize``.
 
     Args:
@@ -518,7 +518,7 @@ class _Ranked(OnPolicyAlgorithm):
     def load(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load what `save` wrote, as `BaseAlgorithm.load`. Any argument of the class may be given again.
 
-        A model of plain PPO or A2C goes on with an objective, and gets the defaults of this class. The others stay as
+        A plain PPO or A2C model continues with an objective, and gets the defaults of this class. The others stay as
         they were saved, except that a `credit` brings its own ``vf_coef`` and ``normalize_advantage``, as in a new
         model, unless they are given too.
         """

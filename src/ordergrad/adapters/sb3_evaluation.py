@@ -3,8 +3,8 @@
     callback = ObjectiveEvalCallback(eval_env, "cvar:0.1", eval_freq=10_000, best_model_save_path="best")
     model.learn(1_000_000, callback=callback)
 
-`EvalCallback` of Stable-Baselines3 compares means. This one compares values of an objective, and takes a model for
-better only if the difference exceeds its standard error, for the tail of a few episodes is noisy.
+`EvalCallback` of Stable-Baselines3 compares means. This one compares values of an objective, and counts a
+model as better only if the difference exceeds its standard error, because the tail of a few episodes is noisy.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false

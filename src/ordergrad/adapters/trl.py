@@ -147,7 +147,7 @@ class OrderGradMixin:
     ``ordergrad/pass@k``, the probability that one of k succeeds, for k = 1, 2, 4, ... and the group size;
     ``ordergrad/no_signal``, the share of groups whose advantages are all zero; ``ordergrad/unscorable``, completions
     per generation batch for which every reward function returned None or NaN; ``ordergrad/batch_cvar:0.1``, the mean
-    of the worst tenth of all completions of a generation batch, whatever their prompt. Groups with too few scorable
+    of the worst tenth of all completions of a generation batch, over all prompts. Groups with too few scorable
     completions for K (or k) are left out of the averages.
 
     The settings below are fields of `OrderGradGRPOConfig` and `OrderGradRLOOConfig`; an argument of the trainer comes

@@ -1,4 +1,4 @@
-"""NumPy arrays, and lists, numbers and whatever else NumPy converts."""
+"""NumPy arrays, and everything that NumPy converts."""
 
 import typing
 from collections.abc import Callable

@@ -62,7 +62,7 @@ def advise(
     *,
     settings: dict[str, Any],
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the objective and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the objective.")] = False,
 ) -> None:
     """Recommend an objective, its K and its baseline for a goal, with the lines for your trainer."""
     console = Console(highlight=False, emoji=False, quiet=quiet or as_json)

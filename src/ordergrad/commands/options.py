@@ -13,7 +13,7 @@ from ordergrad.runs.settings import Setting, settings_of
 from ordergrad.runs.tables import json_values
 
 Command = Callable[..., None]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a single JSON document.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")]
 StopTexts = Annotated[list[str] | None, typer.Option(help="String that ends a completion (repeatable).")]

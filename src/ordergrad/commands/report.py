@@ -68,7 +68,7 @@ def _target(out: Path | None, runs: Sequence[Path], overwrite: bool) -> Path:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Return a name for each folder: its own, and as much of the path before it as tells it from the others.
+    """Return a name for each folder: its own, and as much of the path before it as makes it unique.
 
     Example:
         >>> _names([Path("a/llm"), Path("b/llm"), Path("a/maze")])

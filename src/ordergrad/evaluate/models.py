@@ -10,7 +10,7 @@ from typing import Any
 
 from ordergrad.runs.errors import UserError
 
-__all__ = ["base_of", "load_engine", "load_model", "load_tokenizer"]
+__all__ = ["base_of", "load_engine", "load_model", "load_tokenizer", "need_vllm"]
 
 _ADAPTER = "adapter_config.json"
 
@@ -21,12 +21,11 @@ def base_of(name: str) -> str | None:
     return json.loads(config.read_text())["base_model_name_or_path"] if config.is_file() else None
 
 
-def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
+def load_model(name: str) -> tuple[Any, Any]:
     """Return a model and its tokenizer, on a GPU where there is one.
 
     Args:
         name: A folder with a model or an adapter, or a hub id.
-        dtype: Of the weights; ``auto`` takes that of the file.
 
     Raises:
         UserError: It cannot be loaded.
@@ -36,18 +35,24 @@ def load_model(name: str, dtype: str = "auto") -> tuple[Any, Any]:
 
     base = base_of(name)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base or name, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(base or name, dtype="auto")
         if base is not None:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, name)
         tokenizer = load_tokenizer(name if base is None or (Path(name) / "tokenizer_config.json").exists() else base)
-    except Exception as error:  # whatever the loaders, the hub and the network raise
+    except Exception as error:  # the loaders, the hub and the network raise many kinds
         raise UserError(
             f"{name} must be a folder with a language model or an adapter, or a hub id that can be reached "
             f"({' '.join(str(error).split())})"
         ) from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def need_vllm() -> None:
+    """Raise a UserError where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError("--vllm needs vLLM: pip install vllm")
 
 
 def load_engine(name: str) -> tuple[Any, Any]:
@@ -56,8 +61,7 @@ def load_engine(name: str) -> tuple[Any, Any]:
     Raises:
         UserError: vLLM is not installed, or the model is an adapter.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError("--vllm needs vLLM: pip install vllm")
+    need_vllm()
     if base_of(name) is not None:
         raise UserError(f"--vllm takes whole models; {name} is an adapter: merge it, or leave --vllm out")
     from vllm import LLM

@@ -163,7 +163,7 @@ def _head(file: Path, _changed: int, _size: int) -> Head:
 
 
 def _kind(file: Path) -> Kind:
-    """Return the kind of a file by its first bytes; its suffix only tells JSON lines and CSV apart where both fit."""
+    """Return the kind of a file by its first bytes; its suffix only decides between JSON lines and CSV if both fit."""
     with file.open("rb") as raw:
         magic = raw.read(6)
     if magic.startswith(b"PAR1") or suffix_of(file) == ".parquet":
@@ -252,6 +252,11 @@ def json_object(line: bytes) -> dict[str, Any] | str:
     except RecursionError:
         return "JSON nested too deeply"
     return cast("dict[str, Any]", found) if isinstance(found, dict) else "not a JSON object"
+
+
+def json_text(value: Any) -> str | None:
+    """Return a value of an object as the text of a cell: lists and objects as JSON."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def _zstandard(stream: IO[bytes]) -> IO[bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ordergrad.runs.statistics import confidence_interval
 from ordergrad.runs.tables import number_text
 from ordergrad.score.trend import fall_of
 
@@ -64,7 +65,7 @@ def _never(log: Row) -> Finding | None:
         return None
     text = f"{_percent(row)} of the groups have no success in {_tried(log)}."
     advice = (
-        "They teach nothing whatever the objective. More tries for these prompts (--prompts lists them with a group "
+        "They teach nothing under any objective. More tries for these prompts (--prompts lists them with a group "
         "size), easier prompts first, or partial credit would."
     )
     return Finding(log["log"], "never", text, advice)
@@ -195,10 +196,11 @@ def _steps(log: Row, objectives: Sequence[str]) -> list[Finding]:
         if error == 0 or abs(change) < 2.2 * error:
             continue
         word = "rose" if change > 0 else "fell"
+        half = confidence_interval(0.0, error, 1)[1]
         text = (
             f"{objective} {word} from {number_text(first['value'], 3)} at step {first['step']:g} to "
             f"{number_text(last['value'], 3)} at step {last['step']:g} (change {number_text(change, 2, '+')} ± "
-            f"{number_text(1.96 * error, 2)})."
+            f"{number_text(half, 2)})."
         )
         advice = "The values of the whole log mix policies: read those of the last step, or use --where step=..."
         found.append(Finding(log["log"], "steps", text, advice))
@@ -210,7 +212,8 @@ def _rises(rows: Sequence[Row]) -> bool:
     if len(rows) < 2:
         return False
     first, last = rows[0], rows[-1]
-    return last["value"] - first["value"] > 1.96 * (first["error"] ** 2 + last["error"] ** 2) ** 0.5
+    error = (first["error"] ** 2 + last["error"] ** 2) ** 0.5
+    return confidence_interval(last["value"] - first["value"], error, 1)[0] > 0
 
 
 def _of_comparison(row: Row) -> list[Finding]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.intervals import influence_interval
+from ordergrad.runs.statistics import confidence_interval
 
 Array = NDArray[Any]
 _KEPT = 1 << 16
@@ -157,7 +158,7 @@ class Means:
         elif influence is not None and units > 1 and error > 1e-12 * abs(value):
             low, high = map(float, influence_interval(value, influence))
         elif influence is None:
-            low, high = value - 1.959964 * error, value + 1.959964 * error
+            low, high = confidence_interval(value, error, 1)
         else:
             low = high = math.nan
         return Estimate(value, error, low, high, count, units)

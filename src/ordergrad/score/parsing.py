@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Path as ColumnPath
-from ordergrad.score.files import Dialect, decoded, dialect, json_object
+from ordergrad.score.files import Dialect, decoded, dialect, json_object, json_text
 
 _BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
 Paths = dict[str, ColumnPath]
@@ -151,7 +151,7 @@ def _json_block(block: bytes, line: int, done: float, roles: Paths) -> Parsed:
             if isinstance(found, str):
                 problems.append((line + i, found))
             else:
-                rows.append([_json_text(_within(found, path)) for path in roles.values()])
+                rows.append([json_text(_within(found, path)) for path in roles.values()])
                 kept.append(i)
         frames.append(_frame(list(roles), rows))
     every = pl.concat(frames) if frames else _frame(list(roles), [])
@@ -173,10 +173,6 @@ def _within(found: Any, path: ColumnPath) -> Any:
     for key in path:
         found = cast("dict[str, Any]", found).get(key) if isinstance(found, dict) else None
     return found
-
-
-def _json_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def _split(block: bytes) -> list[bytes]:

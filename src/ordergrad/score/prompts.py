@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import polars as pl
 
-from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import write_rows
 from ordergrad.score.columns import Roles
 from ordergrad.score.files import Head
@@ -55,8 +54,6 @@ def prompt_rows(log: Log, success: float, passes: bool) -> list[dict[str, Any]]:
     ``keep``: the others; ``group_size`` is the smallest of 2, 4, ..., 256 in which successes and failures both come up
     in 90% of the groups. Columns of the log that have one value for each prompt, such as its answer, come last.
     """
-    if log.columns.group is None:
-        raise UserError("--prompts needs groups; this log has none")
     head = table_of(log.files[0], log.load)
     names = _group_names(log.roles[0])
     kept = _constant(head, log.roles[0])

@@ -185,7 +185,7 @@ class Summary:
         if smallest_group(parse(objective), "leave_one_out") > len(x):
             return found
         error = float(value_and_error(x, objective, sample_weight=weights)[1])
-        low, high = found.value - 1.959964 * error, found.value + 1.959964 * error
+        low, high = confidence_interval(found.value, error, 1)
         if weights is None:
             bounds = (0.0, 1.0) if passes else self._ends()
             try:
@@ -259,7 +259,7 @@ class Summary:
         return ends is not None and ends[0] < self.success <= ends[1]
 
     def _outcome_rows(self) -> Iterable[dict[str, Any]]:
-        """Yield the shares of groups without any success, and of nothing else, where rewards are successes."""
+        """Yield the shares of groups without a success and without a failure, where rewards are successes."""
         if self.passes and self.groups > 1:
             for column, name in enumerate(("never", "always")):
                 yield {"outcome": name} | asdict(self._outcomes.estimate(column, self.groups, (0.0, 1.0)))

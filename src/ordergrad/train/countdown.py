@@ -1,4 +1,4 @@
-"""Countdown: reach a target with the given numbers, each used once. A task with a verifier that needs nothing else.
+"""Countdown: reach a target with the given numbers, each used once. A task with a verifier and no dependencies.
 
 A prompt is ``1,5,7,7=9:``, an answer an arithmetic expression over ``+``, ``-`` and ``*`` that uses every number
 exactly once and equals the target. Problems are made from random expressions, so every one has a solution.

@@ -3,13 +3,12 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
 
-import importlib.util
 from typing import Any
 
 from transformers import AutoConfig
 from transformers.integrations import get_available_reporting_integrations
 
-from ordergrad.evaluate.models import load_tokenizer
+from ordergrad.evaluate.models import load_tokenizer, need_vllm
 from ordergrad.objectives import Objective
 from ordergrad.runs.contenders import GRPO
 from ordergrad.runs.errors import UserError
@@ -74,8 +73,8 @@ def check(settings: LLMSettings) -> Task:
         raise UserError(
             f"--tracker must be one of those that are installed ({', '.join(sorted(known))}); got {settings.tracker}"
         )
-    if settings.vllm and importlib.util.find_spec("vllm") is None:
-        raise UserError("--vllm needs vLLM: pip install vllm")
+    if settings.vllm:
+        need_vllm()
     task = task_of(settings)
     if settings.prompts > len(task.train):
         raise UserError(
@@ -92,7 +91,7 @@ def _check_model(name: str, *, chat: bool) -> None:
     try:
         AutoConfig.from_pretrained(name)
         tokenizer = load_tokenizer(name)
-    except Exception as error:  # whatever the loaders, the hub and the network raise
+    except Exception as error:  # the loaders, the hub and the network raise many kinds
         raise UserError(
             f"--model must be a folder with a language model, or a hub id that can be reached; got {name} "
             f"({' '.join(str(error).split())})"

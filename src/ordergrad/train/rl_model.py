@@ -126,7 +126,7 @@ def settings_of_run(out: Path) -> RLSettings:
 def export(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
     """Write a model as one of plain PPO or A2C, for `PPO.load` or `A2C.load` of Stable-Baselines3.
 
-    It predicts the same actions, and goes on to train on the mean. `OrderGradPPO.load(path, objective=...)` reads it,
+    It predicts the same actions, and continues training on the mean. `OrderGradPPO.load(path, objective=...)` reads it,
     too. With normalised observations, loading needs OrderGrad, which has the class of the first layer.
     """
     with replacing(path) as file:

@@ -28,7 +28,7 @@ class Task:
     """What a language model is trained and measured on.
 
     Attributes:
-        train: Rows with a ``prompt`` and whatever else the reward needs.
+        train: Rows with a ``prompt`` and the columns that the reward needs.
         tests: Sets of rows that are not trained on, by name.
         reward: A reward function of TRL: (prompts, completions, completion_ids, **columns) -> one number or None for
             each completion; plain or async.

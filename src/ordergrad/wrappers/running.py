@@ -3,7 +3,7 @@ r"""Rewards whose sum over an episode is f(R), with f from the returns of the la
 The advantages of a group are $A_i = f(R_i) - \mathrm{mean} f$, where f is piecewise linear with slope $N w_m(N-1)$
 between the m-th and the next of the N sorted returns. Here the group is a running sample of episode returns, and a step
 that moves the return so far from $C_{t-1}$ to $C_t$ is paid $f(C_t) - f(C_{t-1})$. An algorithm that maximises the sum
-of its rewards then ascends the objective, whatever it is: on or off policy, recurrent, masked, with a replay buffer.
+of its rewards then ascends the objective: on or off policy, recurrent, masked, with a replay buffer.
 
 It is an approximation, in three ways. The running sample contains returns of older policies. f changes during an
 episode, by as much as the sample does. And rewards that wait in a replay buffer keep the f they were made with.

@@ -1,6 +1,5 @@
 """A plan: which tool wrote a log, its columns, and how to load it."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import polars as pl
 
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Columns
+from ordergrad.score.files import json_text
 
 
 class NoLogError(UserError):
@@ -42,7 +42,7 @@ Reader = Callable[[Any], Plan | None]
 
 
 def by_file(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return every file as a separate log, by its name."""
+    """Return every file as a separate log with the file's name."""
     return {str(file) if len({f.name for f in files}) < len(files) else file.name: [file] for file in files}
 
 
@@ -64,8 +64,5 @@ def text_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
         [('1', '[0, 1]'), ('b', None)]
     """
     names = dict.fromkeys(name for row in rows for name in row)
-
-    def text(value: Any) -> str | None:
-        return value if value is None or isinstance(value, str) else json.dumps(value)
-
-    return pl.DataFrame({n: [text(row.get(n)) for row in rows] for n in names}, schema=dict.fromkeys(names, pl.String))
+    cells = {name: [json_text(row.get(name)) for row in rows] for name in names}
+    return pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String))

@@ -40,12 +40,12 @@ def read_table(head: Head) -> Plan | None:
 
 
 def usual_reward(head: Head) -> str | None:
-    """Return the column that is the reward by its name."""
+    """Return the column whose name says that it is the reward."""
     return _one(head, [name for name in head.columns if name.lower() in _REWARDS], _values)
 
 
 def usual_group(head: Head) -> str | None:
-    """Return the column that is the group by its name."""
+    """Return the column whose name says that it is the group."""
     return _one(head, [name for name in head.columns if name.lower() in _GROUPS], _partition)
 
 
@@ -55,7 +55,7 @@ def default_step(head: Head) -> str | None:
 
 
 def usual_length(head: Head) -> str | None:
-    """Return the column with the number of generated tokens by its name, or the one with the text."""
+    """Return the column whose name says that it counts generated tokens, or the one with the text."""
     numbers = (n for n in _LENGTHS if n in head.columns and _all(head, n, lambda x: x >= 0))
     return next(numbers, None) or next((name for name in _TEXTS if head.values(name)), None)
 

@@ -16,7 +16,7 @@ from ordergrad.score.formats.plan import NoLogError, Plan, number
 def read_trl(head: Head) -> Plan | None:
     """``log_completions``: step, prompt, completion, one column for each reward function, extras, advantage.
 
-    Extra columns may be numbers too. Rewards come first, and advantages rise with their sum: that tells them apart.
+    Extra columns may be numbers too. Rewards come first, and advantages rise with their sum, which distinguishes them.
     """
     if not {"step", "prompt", "completion", "advantage"} <= set(head.columns):
         return None
