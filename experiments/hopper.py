@@ -7,8 +7,8 @@ floor by a factor uniform between 0.4 and 1. All contenders are one PPO, the Sta
 credit, with the same network, batches and learning rate; what differs is what they make of the returns:
 
     mean                  plain PPO on the mean
-    cvar:0.1              OrderGradPPO on the objective
-    cvar:0.1 falling      the same, on the mean first and then by a cap that falls by itself: a rule that was dropped
+    cvar:0.1              OrderGradPPO on the objective, cap=None
+    cvar:0.1 falling      the same with cap="falling", the default: the mean first, then a cap that falls by itself
     mean-c*gini           the mean less c times the mean difference of two episodes
     mean-c*variance       Tamar et al. (2012), the peer, in the same code
 
