@@ -17,8 +17,9 @@ what they make of the returns:
     reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
 
 `--seeds`, `--tasks`, `--methods` and `--objectives` choose runs; with `--resume` the same folder takes more of them.
-The tables hold whatever is finished. `--tune` tries the candidate settings of the lander on another seed; the task
-`untuned` is the lander with the first of them, which more contenders were trained with.
+The tables hold whatever is finished. The task `long` is the lander for 1,500,000 steps. `--tune` tries the candidate
+settings of the lander on another seed; the task `untuned` is the lander with the first of them, which more contenders
+were trained with.
 """
 
 import itertools
@@ -98,7 +99,8 @@ LANDER = replace(
         ("falling", TAIL),
     ),
 )
-TASKS = {"bets": BETS, "lander": LANDER, "untuned": UNTUNED}
+LONG = replace(LANDER, steps=1_500_000, contenders=(("capped", TAIL), ("mean", "mean"), ("capping", TAIL)))
+TASKS = {"bets": BETS, "lander": LANDER, "long": LONG, "untuned": UNTUNED}
 TUNED_ON = 100
 
 
@@ -106,7 +108,7 @@ TUNED_ON = 100
 class Options(study.Options):
     out: Path = Path("runs/return_capping")
     tasks: tuple[str, ...] = field(
-        default=("bets", "lander"), metadata={"help": "bets, lander, untuned", "choices": list(TASKS)}
+        default=("bets", "lander"), metadata={"help": "bets, lander, long, untuned", "choices": list(TASKS)}
     )
     methods: tuple[str, ...] = field(default=(), metadata={"help": "train only these for now [all]"})
     objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})

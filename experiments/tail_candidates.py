@@ -13,7 +13,11 @@ The game, the settings and the measure are those of return_capping.py, a fifth o
                           of f over them, so that its targets do not move with f
     quantile term         the same, and half of the advantage from the quantile gradient of Luo and Delage
 
-`--contenders`, `--seeds` and `--steps` choose runs; with `--resume` the same folder takes more of them.
+`--contenders`, `--seeds`, `--first-seed` and `--steps` choose runs; with `--resume` the same folder takes more of them.
+The best candidate was then trained for a million steps:
+
+    python experiments/tail_candidates.py --out runs/tail_candidates_long --steps 1000000 --seeds 5 --first-seed 0 \
+        --contenders "quantile term" --results experiments/results/tail_candidates/long
 
 References:
     Dabney, Rowland, Bellemare and Munos (2018). Distributional reinforcement learning with quantile regression. AAAI.
@@ -41,7 +45,6 @@ QUANTILES = 32
 LEVELS = (np.arange(QUANTILES) + 0.5) / QUANTILES
 UNIT = 64.0  # of the critic's returns
 ROLLOUT = BETS.envs * BETS.rollout // 6  # episodes of a rollout, nearly all of six rounds
-FIRST_SEED = 100
 MEASURES = (TAIL, "cvar:0.05", "mean")
 
 
@@ -73,7 +76,8 @@ class Options(study.Options):
     contenders: tuple[str, ...] = field(
         default=tuple(CANDIDATES), metadata={"choices": list(CANDIDATES), "help": "train only these"}
     )
-    seeds: int = field(default=3, metadata={"help": f"train so many seeds, from {FIRST_SEED} on"})
+    seeds: int = field(default=3, metadata={"help": "train so many seeds"})
+    first_seed: int = field(default=100, metadata={"help": "the first of them"})
     steps: int = field(default=BETS.steps // 5, metadata={"help": "environment steps of a training"})
     episodes: int = field(default=BETS.fresh, metadata={"help": "fresh episodes of each policy"})
 
@@ -285,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = {"steps": options.steps, "episodes": options.episodes}
     with study.Study(__file__, options, argv) as s:
         s.open(settings)
-        seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
         contenders = dict.fromkeys(("ours", *options.contenders))
         runs = [{"contender": c, "seed": seed, **settings} for seed in seeds for c in contenders]
         records = s.computed("runs.jsonl", runs, play)
