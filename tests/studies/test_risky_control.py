@@ -41,7 +41,7 @@ def test_the_study_from_start_to_end(study, tmp_path, task):
 
     summary = json.loads((results / "summary.json").read_text())
     contenders = summary["contenders"]
-    assert [contenders[0], *contenders[2:4]] == ["mean", "cvar:0.1", study.DEFAULT]
+    assert [contenders[0], *contenders[2:4]] == ["mean", "cvar:0.1", study.AT_ONCE]
     tuned = {row["contender"]: float(row["cvar:0.1"]) for row in read(results / "tuning.csv")}
     for name, chosen in (("gini", contenders[1]), ("variance", contenders[4])):
         assert chosen == max(study.candidates(settings, name), key=tuned.get)
