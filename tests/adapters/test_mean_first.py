@@ -74,3 +74,12 @@ def test_a_schedule_ends_a_falling_cap():
     ranking.objective = og.anneal("mean", "cvar:0.2", 0.5)
     ranking.advantages(np.random.default_rng(0).normal(size=100))
     assert "level" not in ranking.stats
+
+
+def test_a_kept_state_stays_as_it_was():
+    ranking = EpisodeRanking("cvar:0.2", "telescoped", pool=100, cap="falling")
+    ranking.advantages(np.arange(100.0))
+    kept = ranking.state()
+    before = dict(kept["approach"])
+    ranking.advantages(np.arange(100.0) + 50)
+    assert kept["approach"] == before != ranking.state()["approach"]

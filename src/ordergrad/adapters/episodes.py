@@ -147,7 +147,7 @@ class EpisodeRanking:
     def state(self) -> dict[str, Any]:
         """Return what a resumed training needs, as JSON values."""
         counts = {name: self.stats[name] for name in _COUNTS}
-        return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach)}
+        return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach).copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version that kept less."""
