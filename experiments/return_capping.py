@@ -4,8 +4,8 @@
         --images docs/images
 
 Two tasks of the paper, written anew: the betting game, whose optimum is known, and the lunar lander with a windfall of
-high variance on its right. All contenders are one PPO with the same network, batches and learning rate; what differs is
-what they make of the returns:
+high variance on its right. All contenders are one PPO with the same network; what differs is what they make of the
+returns, and the settings that are best for it:
 
     mean          plain PPO on the mean
     annealed      OrderGradPPO on og.anneal("mean", objective, t), t from 0 to 1 over the first half of the steps
@@ -17,13 +17,13 @@ what they make of the returns:
     reinforce     CVaR-PG: the policy gradient of the worst fifth, no critic
 
 `--seeds`, `--tasks`, `--methods` and `--objectives` choose runs; with `--resume` the same folder takes more of them.
-The tables hold whatever is finished. The task `long` is the lander for 1,500,000 steps. `--tune` tries the candidate
-settings of the lander on another seed; the task `untuned` is the lander with the first of them, which more contenders
-were trained with.
+The tables hold whatever is finished. `--tune` tries every candidate for the settings with every contender on other
+seeds; each is then trained with the best of them. The task `long` is the lander for 1,500,000 steps, the task
+`untuned` the lander with the first of its candidates.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -50,58 +50,73 @@ QUANTILES = np.linspace(0.005, 0.995, 100)
 
 
 @dataclass(frozen=True)
-class Task:
-    """One environment and what all contenders train with."""
+class Settings:
+    """What a policy trains with, whatever is made of its returns."""
 
-    steps: int
     envs: int
     rollout: int
     batch_size: int
     epochs: int
     learning_rate: float
-    recent: int  # training episodes of a point of the learning curve
-    fresh: int  # episodes of the final policy
-    cap: float  # what Return Capping is given: its cap never lies below
     normalize: bool  # observations by their running mean and standard deviation
-    contenders: tuple[tuple[str, str], ...]  # method, objective
     gamma: float = 0.999  # of the critic
     gae_lambda: float = 0.95
     entropy: float = 0.0
 
 
-BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
+@dataclass(frozen=True)
+class Task:
+    """One environment, the candidates for the settings, and whom to train for how long."""
+
+    steps: int
+    recent: int  # training episodes of a point of the learning curve
+    fresh: int  # episodes of the final policy
+    cap: float  # what Return Capping is given: its cap never lies below
+    contenders: tuple[tuple[str, str], ...]  # method, objective
+    candidates: dict[str, Settings]
+    chosen: dict[str, str]  # for each method the candidate that was best on other seeds
+    tuned_on: tuple[int, ...] = (100,)
+
+
+FIRST = Settings(256, 32, 1024, 8, 1e-3, normalize=True)
+UNDISCOUNTED = replace(FIRST, learning_rate=2e-3, gamma=1.0, gae_lambda=1.0)
+GAME_SETTINGS = {
+    "first": FIRST,
+    "fast": replace(FIRST, learning_rate=2e-3),
+    "undiscounted": replace(UNDISCOUNTED, learning_rate=1e-3),
+    "fast, undiscounted": UNDISCOUNTED,
+    "faster, undiscounted": replace(UNDISCOUNTED, learning_rate=4e-3),
+    "small groups, fast, undiscounted": replace(UNDISCOUNTED, envs=128, batch_size=512),
+    "more passes, fast, undiscounted": replace(UNDISCOUNTED, epochs=16),
+}
+BETS = Task(1_000_000, 4000, 20_000, -16.0, (
     ("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL), ("discard", TAIL), ("reinforce", TAIL),
     ("at once", "var:0.2"), ("at once", "median"), ("at once", "max@8"),
-))  # fmt: skip
-UNTUNED = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
-    ("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL),
-))  # fmt: skip
-SETTINGS = {
+), GAME_SETTINGS, dict.fromkeys(("at once", "mean", "capping", "falling", "discard", "reinforce"), "first"), (100, 101),
+)  # fmt: skip
+UNTUNED = Settings(16, 256, 256, 6, 5e-4, normalize=False)
+FAST = replace(UNTUNED, batch_size=128, epochs=10, learning_rate=1e-3, normalize=True, entropy=0.003)
+LANDER_SETTINGS = {
     "untuned": UNTUNED,
     "entropy": replace(UNTUNED, gae_lambda=0.98, entropy=0.01),
-    "long rollouts": replace(UNTUNED, rollout=1024, batch_size=64, epochs=4, learning_rate=3e-4, gae_lambda=0.98,
-                             entropy=0.01),
+    "long rollouts": Settings(16, 1024, 64, 4, 3e-4, normalize=False, gae_lambda=0.98, entropy=0.01),
     "small batches": replace(UNTUNED, envs=8, rollout=512, batch_size=64, epochs=10),
     "small batches, normalized": replace(UNTUNED, envs=8, rollout=512, batch_size=64, epochs=10, normalize=True),
-    "fast, normalized": replace(UNTUNED, batch_size=128, epochs=10, learning_rate=1e-3, normalize=True, entropy=0.003),
-    "fast, normalized, gamma 0.99": replace(UNTUNED, batch_size=128, epochs=10, learning_rate=1e-3, normalize=True,
-                                            entropy=0.003, gamma=0.99),
-}  # fmt: skip
-"""Candidates for the lander; `--tune` compares them, and the last is the one taken."""
-LANDER = replace(
-    SETTINGS["fast, normalized, gamma 0.99"],
-    contenders=(
-        ("at once", TAIL),
-        ("capped", TAIL),
-        ("mean", "mean"),
-        ("capping", TAIL),
-        ("annealed", TAIL),
-        ("falling", TAIL),
-    ),
-)
+    "fast, normalized": FAST,
+    "fast, normalized, gamma 0.99": replace(FAST, gamma=0.99),
+}
+LANDER = Task(600_000, 200, 500, 250.0, (
+    ("at once", TAIL), ("capped", TAIL), ("mean", "mean"), ("capping", TAIL), ("annealed", TAIL), ("falling", TAIL),
+), LANDER_SETTINGS, dict.fromkeys(
+    ("at once", "capped", "mean", "capping", "annealed", "falling"), "fast, normalized, gamma 0.99"
+))  # fmt: skip
 LONG = replace(LANDER, steps=1_500_000, contenders=(("capped", TAIL), ("mean", "mean"), ("capping", TAIL)))
-TASKS = {"bets": BETS, "lander": LANDER, "long": LONG, "untuned": UNTUNED}
-TUNED_ON = 100
+FIRST_TRY = replace(
+    LANDER,
+    contenders=(("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL)),
+    chosen=dict.fromkeys(LANDER.chosen, "untuned"),
+)
+TASKS = {"bets": BETS, "lander": LANDER, "long": LONG, "untuned": FIRST_TRY}
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,7 @@ class Options(study.Options):
     objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})
     seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
     finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
-    tune: bool = field(default=False, metadata={"help": "try the settings of the lander on another seed instead"})
+    tune: bool = field(default=False, metadata={"help": "try the candidate settings on other seeds instead"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
 
 
@@ -235,19 +250,19 @@ PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
-def build(task: Task, env: VecEnv, method: str, objective: str, seed: int) -> OrderGradPPO:
+def build(task: Task, settings: Settings, env: VecEnv, method: str, objective: str, seed: int) -> OrderGradPPO:
     own = {"objective": objective} | PEERS[method](task)
     model = OrderGradPPO(
         "MlpPolicy",
         env,
         min_episodes=24,
-        n_steps=task.rollout,
-        batch_size=task.batch_size,
-        n_epochs=1 if method == "reinforce" else task.epochs,
-        gamma=task.gamma,
-        gae_lambda=task.gae_lambda,
-        ent_coef=task.entropy,
-        learning_rate=lambda left: task.learning_rate * left,
+        n_steps=settings.rollout,
+        batch_size=settings.batch_size,
+        n_epochs=1 if method == "reinforce" else settings.epochs,
+        gamma=settings.gamma,
+        gae_lambda=settings.gae_lambda,
+        ent_coef=settings.entropy,
+        learning_rate=lambda left: settings.learning_rate * left,
         seed=seed,
         device="cpu",
         **own,
@@ -256,13 +271,16 @@ def build(task: Task, env: VecEnv, method: str, objective: str, seed: int) -> Or
     return model
 
 
-def play(env: str, method: str, objective: str, seed: int, shorten: int = 1, settings: str = "") -> study.Record:
+def play(env: str, method: str, objective: str, seed: int, settings: str, shorten: int = 1) -> study.Record:
     """Train one policy and return its learning curve and what fresh episodes of it return."""
     torch.set_num_threads(1)
-    task = SETTINGS[settings] if settings else TASKS[env]
+    task = TASKS[env]
+    chosen = task.candidates[settings]
     steps, recent = task.steps // shorten, list[float]()
-    envs = make_envs(env, task.envs, seed)
-    model = build(task, VecNormalize(envs, norm_reward=False) if task.normalize else envs, method, objective, seed)
+    envs = make_envs(env, chosen.envs, seed)
+    if chosen.normalize:
+        envs = VecNormalize(envs, norm_reward=False)
+    model = build(task, chosen, envs, method, objective, seed)
     curve: list[list[float]] = []
 
     def watch(see: dict[str, Any], _: Any) -> bool:
@@ -314,28 +332,61 @@ def fresh(model: OrderGradPPO, env: str, episodes: int, seed: int) -> tuple[np.n
     return np.concatenate(found), right / (count * each)
 
 
-def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
-    """Yield the runs, the most telling first: seed by seed, and of each the contenders in their order."""
-    for seed in range(options.seeds):
-        for env in options.tasks:
-            for method, objective in TASKS[env].contenders:
-                if method in (options.methods or PEERS) and objective in (options.objectives or (objective,)):
-                    yield {
-                        "env": env,
-                        "method": method,
-                        "objective": objective,
-                        "seed": seed,
-                        "shorten": options.shorten,
-                    }
+def tasks_of(options: Options) -> list[dict[str, Any]]:
+    """Return the runs, the most telling first: seed by seed, and of each the contenders in their order."""
+    return [
+        run(options, env, method, objective, seed, TASKS[env].chosen[method])
+        for seed in range(options.seeds)
+        for env in options.tasks
+        for method, objective in wanted(options, env)
+    ]
 
 
-def tuning_tasks(shorten: int) -> list[dict[str, Any]]:
-    """Return the runs that compare the settings of the lander: Return Capping, which is the strongest there."""
-    shared = {"env": "lander", "method": "capping", "objective": TAIL, "seed": TUNED_ON, "shorten": shorten}
-    return [shared | {"settings": name} for name in SETTINGS]
+def tuning_tasks(options: Options) -> list[dict[str, Any]]:
+    """Return the runs that compare the candidate settings: of every contender for the tail on every other seed."""
+    return [
+        run(options, env, method, objective, seed, settings)
+        for env in options.tasks
+        for seed in TASKS[env].tuned_on
+        for method, objective in wanted(options, env)
+        if objective in (TAIL, "mean")
+        for settings in TASKS[env].candidates
+    ]
+
+
+def wanted(options: Options, env: str) -> list[tuple[str, str]]:
+    return [
+        (method, objective)
+        for method, objective in TASKS[env].contenders
+        if method in (options.methods or PEERS) and objective in (options.objectives or (objective,))
+    ]
+
+
+def run(options: Options, env: str, method: str, objective: str, seed: int, settings: str) -> dict[str, Any]:
+    return {
+        "env": env,
+        "method": method,
+        "objective": objective,
+        "seed": seed,
+        "settings": settings,
+        "shorten": options.shorten,
+    }
+
+
+def chosen_of(record: study.Record) -> str:
+    return TASKS[record["env"]].chosen[record["method"]]
 
 
 # Results ------------------------------------------------------------------------------------------------------------
+
+
+def best_settings(tried: Sequence[study.Record]) -> list[tuple[str, str, str, float]]:
+    """Return the settings with the best mean over seeds of each task and method, and that mean."""
+    tails = dict[tuple[str, str], dict[str, list[float]]]()
+    for r in tried:
+        tails.setdefault((r["env"], r["method"]), {}).setdefault(r["settings"], []).append(r[TAIL])
+    means = {kind: {name: float(np.mean(x)) for name, x in found.items()} for kind, found in tails.items()}
+    return [(*kind, max(of, key=of.__getitem__), round(max(of.values()), 2)) for kind, of in means.items()]
 
 
 def caps() -> list[study.Record]:
@@ -450,12 +501,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with study.Study(__file__, options, argv) as s:
         s.open({"shorten": options.shorten})
         if options.tune:
-            tried = s.computed("tuning.jsonl", tuning_tasks(options.shorten), play)
-            s.write_table("tuning.csv", tried, ("settings", "method", "seed", "mean", TAIL, "cvar:0.05", "right"))
+            tried = s.computed("tuning.jsonl", tuning_tasks(options), play)
+            s.write_table(
+                "tuning.csv", tried, ("env", "method", "settings", "seed", "mean", TAIL, "cvar:0.05", "right")
+            )
+            s.show("Mean over seeds", ("task", "method", "settings", TAIL), best_settings(tried), left=3)
             return
         if not options.finished:
-            s.computed("runs.jsonl", list(tasks_of(options)), play)
-    records = study.read_records(s.out / "runs.jsonl")
+            s.computed("runs.jsonl", tasks_of(options), play)
+    records = [r for r in study.read_records(s.out / "runs.jsonl") if r["settings"] == chosen_of(r)]
     rows = table(records)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))
