@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 import study
 import torch
-from return_capping import BETS, TAIL, fresh, make_envs
-from return_capping import FIRST as SETTINGS
+from capping.contenders import fresh
+from return_capping import FIRST, TAIL, make_envs
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -46,7 +46,7 @@ from ordergrad.envs.betting_game import returns_of_best
 QUANTILES = 32
 LEVELS = (np.arange(QUANTILES) + 0.5) / QUANTILES
 UNIT = 64.0  # of the critic's returns
-ROLLOUT = SETTINGS.envs * SETTINGS.rollout // 6  # episodes of a rollout, nearly all of six rounds
+ROLLOUT = FIRST.envs * FIRST.rollout // 6  # episodes of a rollout, nearly all of six rounds
 MEASURES = (TAIL, "cvar:0.05", "mean")
 
 
@@ -54,7 +54,7 @@ MEASURES = (TAIL, "cvar:0.05", "mean")
 class Candidate:
     """What differs from ours."""
 
-    envs: int = SETTINGS.envs
+    envs: int = FIRST.envs
     pool: int = 200
     critic: str = "value"  # "value", or quantiles of "f" or of "returns"
     term: float = 0.0  # share of the quantile gradient in the advantage
@@ -80,8 +80,8 @@ class Options(study.Options):
     )
     seeds: int = field(default=3, metadata={"help": "train so many seeds"})
     first_seed: int = field(default=100, metadata={"help": "the first of them"})
-    steps: int = field(default=BETS.steps // 5, metadata={"help": "environment steps of a training"})
-    episodes: int = field(default=BETS.fresh, metadata={"help": "fresh episodes of each policy"})
+    steps: int = field(default=FIRST.steps // 5, metadata={"help": "environment steps of a training"})
+    episodes: int = field(default=FIRST.fresh, metadata={"help": "fresh episodes of each policy"})
 
 
 # Quantile critics ---------------------------------------------------------------------------------------------------
@@ -221,12 +221,12 @@ def build(candidate: Candidate, env: VecEnv, seed: int) -> OrderGradPPO:
         cap=None,
         min_episodes=24,
         pool=candidate.pool,
-        n_steps=SETTINGS.rollout,
-        batch_size=min(SETTINGS.batch_size, candidate.envs * SETTINGS.rollout),
-        n_epochs=SETTINGS.epochs,
+        n_steps=FIRST.rollout,
+        batch_size=min(FIRST.batch_size, candidate.envs * FIRST.rollout),
+        n_epochs=FIRST.epochs,
         gamma=0.999,
         gae_lambda=0.95,
-        learning_rate=lambda left: SETTINGS.learning_rate * left,
+        learning_rate=lambda left: FIRST.learning_rate * left,
         rollout_buffer_class=buffer,
         seed=seed,
         device="cpu",
@@ -244,7 +244,7 @@ def play(contender: str, seed: int, steps: int, episodes: int) -> study.Record:
     candidate = CANDIDATES[contender]
     model = build(candidate, VecNormalize(make_envs("bets", candidate.envs, seed), norm_reward=False), seed)
     model.learn(steps)
-    returns, _ = fresh(model, "bets", episodes, seed)
+    returns, _ = fresh(model, make_envs("bets", 50, 10_000 + seed), episodes)
     return {name: float(og.value(returns, name)) for name in MEASURES}
 
 

@@ -15,8 +15,10 @@ def study():
 
 def trained(study, method, objective="cvar:0.2", steps=8192 * 3):
     """Return a model with the batches that it was trained on: kept buffers of one update each."""
+    from capping import contenders
+
     torch.set_num_threads(1)
-    model, kept = study.build(study.BETS, study.FIRST, study.make_envs("bets", 256, 0), method, objective, 0), []
+    model, kept = contenders.build(study.FIRST, study.make_envs("bets", 256, 0), method, objective, 0), []
     train = model.train
 
     def keep():
@@ -76,7 +78,7 @@ def test_capping_follows_the_quantile_and_pays_nothing_above_the_cap(study):
 
 
 def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "POINTS", 2)
+    monkeypatch.setattr("capping.contenders.POINTS", 2)
     arguments = ["--out", str(tmp_path), "--shorten", "50", "--jobs", "1", "--tasks", "bets"]
     study.main([*arguments, "--seeds", "1", "--objectives", "cvar:0.2"])
     study.main(
@@ -115,7 +117,10 @@ def test_the_lander_shows_the_return_so_far(study):
 def test_the_tables_follow_from_the_runs(study):
     folder = studies.FOLDER / "results" / "return_capping"
     records = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
-    for rows, name in ((study.table(records), "contenders"), (study.others(records), "others")):
+    for rows, name in (
+        (study.table(records, study.TASKS, study.best_possible), "contenders"),
+        (study.others(records), "others"),
+    ):
         expected = studies.read(folder / f"{name}.csv")
         assert len(rows) == len(expected)
         for row, other in zip(rows, expected, strict=True):
@@ -137,13 +142,12 @@ def test_every_contender_has_the_settings_that_were_best_on_other_seeds(study):
     tried = studies.read(studies.FOLDER / "results" / "return_capping" / "tuning.csv")
     tried = [row | {"cvar:0.2": float(row["cvar:0.2"])} for row in tried]
     for env, method, settings, _ in study.best_settings(tried):
-        task = study.TASKS[env]
         mine = [row for row in tried if (row["env"], row["method"]) == (env, method)]
         assert {(row["settings"], row["seed"]) for row in mine} == {
-            (name, str(seed)) for name in task.candidates for seed in task.tuned_on
+            (name, str(seed)) for name in study.SETTINGS[env] for seed in study.TUNED_ON[env]
         }
-        assert not set(task.tuned_on) & set(range(study.Options().seeds))
-        assert task.chosen[method] == settings
+        assert not set(study.TUNED_ON[env]) & set(range(study.Options().seeds))
+        assert study.CHOSEN[env][method] == settings
 
 
 def test_the_best_settings_have_the_best_mean_over_seeds(study):
@@ -159,4 +163,4 @@ def test_tuning_tries_every_candidate_with_every_contender(study, tmp_path):
     arguments = ["--out", str(tmp_path), "--shorten", "100", "--jobs", "1", "--tune", "--tasks", "bets"]
     study.main([*arguments, "--methods", "mean", "at once"])
     rows = studies.read(tmp_path / "tuning.csv")
-    assert len(rows) == len(study.BETS.candidates) * len(study.BETS.tuned_on) * 2
+    assert len(rows) == len(study.GAME_SETTINGS) * len(study.TUNED_ON["bets"]) * 2
