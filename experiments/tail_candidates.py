@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 import study
 import torch
-from return_capping import BETS, TAIL, fresh, make_envs
+from capping.contenders import fresh
+from return_capping import BETS, TAIL, make_envs
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -242,7 +243,7 @@ def play(contender: str, seed: int, steps: int, episodes: int) -> study.Record:
     candidate = CANDIDATES[contender]
     model = build(candidate, VecNormalize(make_envs("bets", candidate.envs, seed), norm_reward=False), seed)
     model.learn(steps)
-    returns, _ = fresh(model, "bets", episodes, seed)
+    returns, _ = fresh(model, make_envs("bets", 50, 10_000 + seed), episodes)
     return {name: float(og.value(returns, name)) for name in MEASURES}
 
 

@@ -16,8 +16,10 @@ def study():
 
 def trained(study, method, objective="cvar:0.2", steps=8192 * 3):
     """Return a model with the batches that it was trained on: kept buffers of one update each."""
+    from capping import contenders
+
     torch.set_num_threads(1)
-    model, kept = study.build(study.BETS, study.make_envs("bets", 256, 0), method, objective, 0), []
+    model, kept = contenders.build(study.BETS, study.make_envs("bets", 256, 0), method, objective, 0), []
     train = model.train
 
     def keep():
@@ -77,7 +79,7 @@ def test_capping_follows_the_quantile_and_pays_nothing_above_the_cap(study):
 
 
 def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "POINTS", 2)
+    monkeypatch.setattr("capping.contenders.POINTS", 2)
     arguments = ["--out", str(tmp_path), "--shorten", "50", "--jobs", "1", "--tasks", "bets"]
     study.main([*arguments, "--seeds", "1", "--objectives", "cvar:0.2"])
     study.main(
@@ -116,7 +118,10 @@ def test_the_lander_shows_the_return_so_far(study):
 def test_the_tables_follow_from_the_runs(study):
     folder = studies.FOLDER / "results" / "return_capping"
     records = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
-    for rows, name in ((study.table(records), "contenders"), (study.others(records), "others")):
+    for rows, name in (
+        (study.table(records, study.TASKS, study.best_possible), "contenders"),
+        (study.others(records), "others"),
+    ):
         expected = studies.read(folder / f"{name}.csv")
         assert len(rows) == len(expected)
         for row, other in zip(rows, expected, strict=True):
