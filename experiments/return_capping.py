@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 import ordergrad as og
 from ordergrad.envs import BettingGameVector, ReturnSoFar
 from ordergrad.envs.betting_game import best_value, returns_of_best
+from ordergrad.runs.plots import draw_curve
 
 TAIL = "cvar:0.2"
 FIRST = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
@@ -62,9 +63,16 @@ LANDER_SETTINGS = {
 }  # fmt: skip
 SETTINGS = {"bets": GAME_SETTINGS, "lander": LANDER_SETTINGS}
 """Candidates for the settings of each game; `--tune` compares them."""
-TUNED_ON = {"bets": (100, 101), "lander": (100,)}
+TUNED_ON = (100,)
 CHOSEN = {
-    "bets": dict.fromkeys(("at once", "mean", "capping", "falling", "discard", "reinforce"), "first"),
+    "bets": {
+        "at once": "fast",
+        "mean": "small groups, fast, undiscounted",
+        "capping": "more passes, fast, undiscounted",
+        "falling": "faster, undiscounted",
+        "discard": "first",
+        "reinforce": "faster, undiscounted",
+    },
     "lander": dict.fromkeys(
         ("at once", "capped", "mean", "capping", "annealed", "falling"), "fast, normalized, gamma 0.99"
     ),
@@ -121,8 +129,12 @@ def make_lander() -> gym.Env[Any, Any]:
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
-def settings_of(env: str, method: str) -> str:
-    return "untuned" if env == "untuned" else CHOSEN["bets" if env == "bets" else "lander"][method]
+def settings_of(env: str, method: str, objective: str) -> str:
+    """Return the settings of a run: those with the best tail, the first of them for objectives that are no tail."""
+    candidates = SETTINGS["bets" if env == "bets" else "lander"]
+    if env == "untuned" or objective not in (TAIL, "mean"):
+        return next(iter(candidates))
+    return CHOSEN["bets" if env == "bets" else "lander"][method]
 
 
 def play(env: str, method: str, objective: str, seed: int, settings: str, shorten: int = 1) -> study.Record:
@@ -135,7 +147,7 @@ def play(env: str, method: str, objective: str, seed: int, settings: str, shorte
 def tasks_of(options: Options) -> list[study.Record]:
     """Return the runs, the most telling first: seed by seed, and of each the contenders in their order."""
     return [
-        run | {"seed": seed, "settings": settings_of(run["env"], run["method"]), "shorten": options.shorten}
+        run | {"seed": seed, "settings": settings_of(**run), "shorten": options.shorten}
         for seed in range(options.seeds)
         for run in wanted(options)
     ]
@@ -147,7 +159,7 @@ def tuning_tasks(options: Options) -> list[study.Record]:
         run | {"seed": seed, "settings": settings, "shorten": options.shorten}
         for run in wanted(options)
         if run["objective"] in (TAIL, "mean")
-        for seed in TUNED_ON[run["env"]]
+        for seed in TUNED_ON
         for settings in SETTINGS[run["env"]]
     ]
 
@@ -231,11 +243,9 @@ def draw(records: Sequence[study.Record], path: Path) -> None:
             curves = np.array([r["curve"][TAIL][:length] for r in mine])
             steps = mine[0]["curve"]["steps"][:length]
             bands = [study.over_seeds(curves[:, i]) for i in range(length)]
-            (line,) = upper.plot(
-                steps, [b.value for b in bands], label=f"{method} ({len(mine)})", color=f"C{list(PEERS).index(method)}"
-            )
-            upper.fill_between(steps, [b.low for b in bands], [b.high for b in bands], alpha=0.15, lw=0)
-            lower.plot(QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0), color=line.get_color())
+            index, values = list(PEERS).index(method), np.array(bands)
+            draw_curve(upper, index, f"{method} ({len(mine)})", steps, values[:, 0], (values[:, 1], values[:, 2]))
+            draw_curve(lower, index, "", QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0))
         if env == "bets":
             upper.axhline(best_value(TAIL), color="black", lw=0.8, ls=":")
         upper.set(title=env, xlabel="environment steps", ylabel=f"{TAIL} of recent training episodes")
@@ -252,7 +262,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with study.Study(__file__, options, argv) as s:
         s.open({"shorten": options.shorten})
         if options.tune:
-            tried = s.computed("tuning.jsonl", tuning_tasks(options), play)
+            s.computed("tuning.jsonl", tuning_tasks(options), play)
+            tried = study.read_records(s.out / "tuning.jsonl")
             columns = ("env", "method", "settings", "seed", "mean", TAIL, "cvar:0.05", "right")
             s.write_table("tuning.csv", tried, columns)
             s.show("Mean over seeds", ("task", "method", "settings", TAIL), best_settings(tried), left=3)
@@ -260,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not options.finished:
             s.computed("runs.jsonl", tasks_of(options), play)
     records = study.read_records(s.out / "runs.jsonl")
-    records = [r for r in records if r["settings"] == settings_of(r["env"], r["method"])]
+    records = [r for r in records if r["settings"] == settings_of(r["env"], r["method"], r["objective"])]
     rows = table(records, TASKS, best_possible)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))

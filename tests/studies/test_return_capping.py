@@ -144,9 +144,9 @@ def test_every_contender_has_the_settings_that_were_best_on_other_seeds(study):
     for env, method, settings, _ in study.best_settings(tried):
         mine = [row for row in tried if (row["env"], row["method"]) == (env, method)]
         assert {(row["settings"], row["seed"]) for row in mine} == {
-            (name, str(seed)) for name in study.SETTINGS[env] for seed in study.TUNED_ON[env]
+            (name, str(seed)) for name in study.SETTINGS[env] for seed in study.TUNED_ON
         }
-        assert not set(study.TUNED_ON[env]) & set(range(study.Options().seeds))
+        assert not set(study.TUNED_ON) & set(range(study.Options().seeds))
         assert study.CHOSEN[env][method] == settings
 
 
@@ -163,4 +163,4 @@ def test_tuning_tries_every_candidate_with_every_contender(study, tmp_path):
     arguments = ["--out", str(tmp_path), "--shorten", "100", "--jobs", "1", "--tune", "--tasks", "bets"]
     study.main([*arguments, "--methods", "mean", "at once"])
     rows = studies.read(tmp_path / "tuning.csv")
-    assert len(rows) == len(study.GAME_SETTINGS) * len(study.TUNED_ON["bets"]) * 2
+    assert len(rows) == len(study.GAME_SETTINGS) * len(study.TUNED_ON) * 2
