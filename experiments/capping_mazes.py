@@ -4,9 +4,9 @@
         --images docs/images
 
 The environments are those of capping/mazes.py, the contenders those of capping/contenders.py. First those of `TUNED`
-try all settings on another seed; each then trains with its own best ones, and the others with those of Return Capping.
-`--seeds`, `--tasks` and `--methods` choose runs; with `--resume` the same folder takes more of them, and with
-`--finished` the tables are of whatever is finished.
+try all settings in the grid, on another seed; in both mazes each then trains with its own best ones, and the others
+with those of Return Capping. `--seeds`, `--tasks` and `--methods` choose runs; with `--resume` the same folder takes
+more of them, and with `--finished` the tables are of whatever is finished.
 """
 
 import itertools
@@ -35,9 +35,9 @@ MINIMUM = -25.6
 in its example."""
 
 
-def task_of(level: float, methods: Sequence[str] = METHODS) -> Task:
+def task_of(steps: int, level: float, methods: Sequence[str] = METHODS) -> Task:
     return Task(
-        steps=200_000,
+        steps=steps,
         envs=128,
         rollout=64,
         batch_size=1024,
@@ -54,9 +54,9 @@ def task_of(level: float, methods: Sequence[str] = METHODS) -> Task:
 
 
 TASKS = {
-    "grid": task_of(0.2, [m for m in METHODS if m != "cesor"]),
-    "maze": task_of(0.05),
-    "charged": task_of(0.05),
+    "grid": task_of(200_000, 0.2, [m for m in METHODS if m != "cesor"]),
+    "maze": task_of(600_000, 0.05),
+    "charged": task_of(600_000, 0.05),
 }
 
 
@@ -78,6 +78,8 @@ class Options(study.Options):
 def play(env: str, method: str, settings: str, seed: int, cap: float = MINIMUM, shorten: int = 1) -> study.Record:
     """Train one policy and return its learning curve and what fresh episodes of it return."""
     task = replace(TASKS[env], cap=cap, **SETTINGS[settings])
+    if method in ("cesor", "reinforce"):  # without a critic, steps wait for the end of their episode
+        task = replace(task, envs=task.envs // 4, rollout=task.rollout * 4)
     sampler = None
     if method == "cesor":
         sampler = ConditionSampler(Bernoulli(GUARDS), seed=seed, tail=task.level, elite=task.level, every=400)
@@ -87,26 +89,24 @@ def play(env: str, method: str, settings: str, seed: int, cap: float = MINIMUM, 
     return train_and_test(task, envs, fresh_envs, method, dict(task.contenders)[method], seed, shorten)
 
 
-def tuning_tasks(envs: Sequence[str], shorten: int) -> list[dict[str, Any]]:
+def tuning_tasks(shorten: int) -> list[dict[str, Any]]:
     return [
-        {"env": env, "method": method, "settings": settings, "seed": TUNED_ON, "shorten": shorten}
-        for env in envs
+        {"env": "grid", "method": method, "settings": settings, "seed": TUNED_ON, "shorten": shorten}
         for settings in SETTINGS
         for method in TUNED
     ]
 
 
-def choose(tried: Sequence[study.Record]) -> dict[tuple[str, str], str]:
-    """Return the settings with the best tail, for each task and contender."""
-    chosen: dict[tuple[str, str], str] = {}
-    for env in {r["env"] for r in tried}:
-        for method in METHODS:
-            mine = [r for r in tried if (r["env"], r["method"]) == (env, method if method in TUNED else "capping")]
-            chosen[env, method] = max(mine, key=lambda r: r[TASKS[env].tail])["settings"]
+def choose(tried: Sequence[study.Record]) -> dict[str, str]:
+    """Return the settings with the best tail in the grid, for each contender."""
+    chosen: dict[str, str] = {}
+    for method in METHODS:
+        mine = [r for r in tried if r["method"] == (method if method in TUNED else "capping")]
+        chosen[method] = max(mine, key=lambda r: r[TASKS["grid"].tail])["settings"]
     return chosen
 
 
-def tasks_of(options: Options, chosen: Mapping[tuple[str, str], str]) -> Iterator[dict[str, Any]]:
+def tasks_of(options: Options, chosen: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield the runs, the most telling first: the mean and the tuned contenders, seed by seed."""
     for group in (("mean", *TUNED), METHODS[1 + len(TUNED) :]):
         for seed, env in itertools.product(range(options.seeds), options.tasks):
@@ -116,7 +116,7 @@ def tasks_of(options: Options, chosen: Mapping[tuple[str, str], str]) -> Iterato
                         "env": env,
                         "method": method,
                         "objective": objective,
-                        "settings": chosen[env, method],
+                        "settings": chosen[method],
                         "seed": seed,
                         "shorten": options.shorten,
                     }
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with study.Study(__file__, options, argv) as s:
         s.open({"shorten": options.shorten})
         if not options.finished:
-            tried = s.computed("tuning.jsonl", tuning_tasks(options.tasks, options.shorten), play)
+            tried = s.computed("tuning.jsonl", tuning_tasks(options.shorten), play)
             s.computed("runs.jsonl", list(tasks_of(options, choose(tried))), run)
     tried, records = study.read_records(s.out / "tuning.jsonl"), study.read_records(s.out / "runs.jsonl")
     measures = (*WATCHED, "safe", "reached")
