@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if ahead := leads(records, TASKS):
         s.write_table("leads.csv", ahead)
     draw(records, s.images / "capping_mazes.png")
-    s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, settings=SETTINGS, contenders=rows)
+    s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, candidates=SETTINGS, contenders=rows)
 
 
 def draw(records: Sequence[study.Record], path: Path) -> None:

@@ -1,5 +1,6 @@
 """Return Capping's guarded mazes: their rules, the best that is possible, and a small run from start to end."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -125,8 +126,10 @@ def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
     monkeypatch.setattr("capping.contenders.POINTS", 2)
     monkeypatch.setattr(study, "SETTINGS", {"plain": {}, "entropy": {"entropy": 0.01}})
     monkeypatch.setattr(study, "TUNED", ("capping",))
+    for env in ("grid", "maze"):
+        monkeypatch.setitem(study.TASKS, env, dataclasses.replace(study.TASKS[env], steps=25_000, fresh=100, epochs=1))
     monkeypatch.setattr(study, "best_possible", lambda env, objective: -5.2)
-    arguments = ["--out", str(tmp_path), "--shorten", "8", "--jobs", "1", "--tasks", "maze"]
+    arguments = ["--out", str(tmp_path), "--jobs", "1", "--tasks", "maze"]
     study.main([*arguments, "--seeds", "1", "--methods", "at once", "cesor"])
     study.main([*arguments, "--seeds", "2", "--methods", "at once", "--resume"])
     records = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]

@@ -145,3 +145,16 @@ def test_the_lander_has_the_settings_that_were_best_on_another_seed(study):
     assert {row["seed"] for row in tried} == {str(study.TUNED_ON)}
     best = max(tried, key=lambda row: float(row["cvar:0.2"]))["settings"]
     assert replace(study.SETTINGS[best], contenders=study.LANDER.contenders) == study.LANDER
+
+
+def test_the_log_of_the_published_code_is_read(study):
+    from capping import published
+
+    line = (
+        "[DEBUG] - {'num_env_steps': 3000, 'num_env_eps': 518, 'num_updates': 1, 'CVaR/CVaR: 0.05': np.float64(-16.0), "
+    )
+    line += "'CVaR/CVaR: 0.2': np.float64(-1e-05), 'CVaR/CVaR: 1.0': 88.25, 'Policy/Return Cap': np.float64(0.5)}"
+    (row,) = published.batches(f"[INFO] - 3000/6000\n{line}\n")
+    assert row == {"steps": 3000, "episodes": 518, "cvar:0.2": -1e-05, "cvar:0.05": -16, "mean": 88.25, "cap": 0.5}
+    assert published.best_possible(0.88) == pytest.approx(study.best_possible("bets", "cvar:0.2"))
+    assert published.best_possible(0.8) == pytest.approx(6.892, abs=1e-3)
