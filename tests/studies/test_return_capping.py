@@ -167,8 +167,7 @@ def test_tuning_tries_every_candidate_with_every_contender(study, tmp_path):
 
 
 def test_the_log_of_the_published_code_is_read(study):
-    from capping import published
-
+    published = studies.load("capping_published")
     line = "[DEBUG] - {'num_env_steps': 3000, 'num_env_eps': 518, 'CVaR/CVaR: 0.05': np.float64(-16.0), "
     line += "'CVaR/CVaR: 0.2': np.float64(-1e-05), 'CVaR/CVaR: 1.0': 88.25, 'Policy/Return Cap': np.float64(0.5)}"
     (row,) = published.batches(f"[INFO] - 3000/6000\n{line}\n")

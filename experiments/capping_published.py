@@ -12,7 +12,7 @@ newer releases of TorchRL refuse one of its arguments:
 
 The first was stopped after 201,000 steps, the second after 6,000; its environment has no seed. Then, from the root:
 
-    python experiments/capping/published.py published.log published_80.log --results experiments/results/return_capping
+    python experiments/capping_published.py published.log published_80.log --results experiments/results/return_capping
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(
         options.results / "published_code.csv", [{"log": log} | row for log, rows in logs.items() for row in rows]
     )
-    command = f"python experiments/capping/published.py {' '.join(map(str, options.logs))} --results {options.results}"
+    command = f"python experiments/capping_published.py {' '.join(map(str, options.logs))} --results {options.results}"
     found = {
         log: {
             "steps": rows[-1]["steps"],
