@@ -164,3 +164,13 @@ def test_tuning_tries_every_candidate_with_every_contender(study, tmp_path):
     study.main([*arguments, "--methods", "mean", "at once"])
     rows = studies.read(tmp_path / "tuning.csv")
     assert len(rows) == len(study.GAME_SETTINGS) * len(study.TUNED_ON) * 2
+
+
+def test_the_log_of_the_published_code_is_read(study):
+    published = studies.load("capping_published")
+    line = "[DEBUG] - {'num_env_steps': 3000, 'num_env_eps': 518, 'CVaR/CVaR: 0.05': np.float64(-16.0), "
+    line += "'CVaR/CVaR: 0.2': np.float64(-1e-05), 'CVaR/CVaR: 1.0': 88.25, 'Policy/Return Cap': np.float64(0.5)}"
+    (row,) = published.batches(f"[INFO] - 3000/6000\n{line}\n")
+    assert row == {"steps": 3000, "episodes": 518, "cvar:0.2": -1e-05, "cvar:0.05": -16, "mean": 88.25, "cap": 0.5}
+    assert published.best_possible(0.88) == pytest.approx(study.best_possible("bets", "cvar:0.2"))
+    assert published.best_possible(0.8) == pytest.approx(6.892, abs=1e-3)
