@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -105,12 +106,11 @@ def resolve(columns: Columns, head: Head) -> Roles:
         UserError: A column is missing; the message lists those that exist.
     """
     paths: dict[str, Path] = {}
-    if columns.group is not None:
-        for i, (_, name) in enumerate(split_sum(columns.group, head.columns)):
-            paths[f"group {i}" if i else "group"] = _find(name, head, "--group")
+    groups = [] if columns.group is None else split_sum(columns.group, head.columns)
     rewards = split_sum(columns.reward, head.columns)
-    for i, (_, name) in enumerate(rewards):
-        paths[f"reward {i}" if i else "reward"] = _find(name, head, "--reward")
+    for kind, parts in (("group", groups), ("reward", rewards)):
+        for i, (_, name) in enumerate(parts):
+            paths[f"{kind} {i}" if i else kind] = _find(name, head, f"--{kind}")
     for role in _OPTIONAL:
         name = getattr(columns, role)
         if name is not None:
@@ -165,18 +165,18 @@ def _find(name: str, head: Head, option: str) -> Path:
             if any(_field(value, keys) is not None for value in head.values(name[:end])) or not head.rows:
                 return (name[:end], *keys)
             inner = sorted({f"{name[:end]}.{key}" for v in head.values(name[:end]) if isinstance(v, dict) for key in v})
-            raise UserError(f"{head.file} has no field {name!r}{_near(name, inner)}{_list_of(inner)}")
+            known = f"; it has {', '.join(inner)}" if inner else ""
+            raise UserError(f"{head.file} has no field {name!r}{_near(name, inner)}{known}")
     hint = ", or --ungrouped if all its rows are one group" if option == "--group" else ""
+    known = ", ".join(column or '"" (a column without a name)' for column in head.columns)
     raise UserError(
-        f"{head.file} has no column {name!r}{_near(name, head.columns)}; it has "
-        f"{', '.join(map(_shown, head.columns))}. Name the right one by {option}{hint}"
+        f"{head.file} has no column {name!r}{_near(name, head.columns)}; it has {known}. "
+        f"Name the right one by {option}{hint}"
     )
 
 
 def _field(value: object, keys: Path) -> object:
     """Return a field of nested objects, also of objects as JSON text."""
-    import json
-
     for key in keys:
         if isinstance(value, str) and value.startswith("{"):
             try:
@@ -193,11 +193,3 @@ def _near(name: str, known: Iterable[str]) -> str:
     lower = {other.lower(): other for other in known}
     close = difflib.get_close_matches(name.lower(), lower, 1)
     return f" (did you mean {lower[close[0]]!r}?)" if close else ""
-
-
-def _list_of(names: Sequence[str]) -> str:
-    return f"; it has {', '.join(names)}" if names else ""
-
-
-def _shown(name: str) -> str:
-    return name or '"" (a column without a name)'

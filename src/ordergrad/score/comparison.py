@@ -36,11 +36,7 @@ def compare_logs(
     """Return the rows of the comparisons of logs with the first one, each with the number of its log.
 
     Levels without @K take another K in groups of another size, and are then other objectives. Here they are all at
-    `common_k`, and the rows name it.
-
-    Args:
-        summaries: The summaries of the logs, with their groups kept.
-        again: Reads them again for other objectives; called if groups differ in size.
+    `common_k`, and the rows name it. If groups differ in size, `again` reads the logs again for those.
     """
     k = common_k(summaries)
     named = [str(parse(objective).closed(k)) for objective in summaries[0].objectives]
@@ -56,10 +52,6 @@ def compare_logs(
 
 def mixed_sizes(log: Mapping[str, Any], objectives: Sequence[str]) -> str:
     """Return what the values of levels without @K are where the groups of a log differ in size, else nothing.
-
-    Args:
-        log: What ``results.json`` says of the log.
-        objectives: The objectives' strings.
 
     Example:
         >>> mixed_sizes({"smallest": 4, "largest": 8}, ["mean", "median"])
@@ -80,11 +72,7 @@ def compare(first: Summary, other: Summary) -> list[dict[str, Any]]:
 
     Groups with the same id are compared with each other (paired t-test). Without at least two of them the means of the
     groups are compared (Welch's t-test); with one group in either log, the values with their jackknife errors; and
-    nothing if a log has no group that is large enough.
-
-    Args:
-        first: The log to compare with, its groups kept.
-        other: Another one with the same objectives. Those without @K mean the same only if all groups have one size.
+    nothing if a log has no group that is large enough. Objectives without @K are the same only for groups of one size.
     """
     here, there = _matched(first, other)
     rows: list[dict[str, Any]] = []
@@ -101,12 +89,9 @@ def compare(first: Summary, other: Summary) -> list[dict[str, Any]]:
 
 def _matched(first: Summary, other: Summary) -> tuple[Array, Array]:
     """Return the values of the groups that both logs have, in the same order."""
-    import polars as pl
-
-    sides = [_joined(summary) for summary in (first, other)]
-    frames = [pl.DataFrame({"key": keys}).with_row_index("at") for keys, _ in sides]
-    pairs = frames[0].join(frames[1], on="key")
-    return sides[0][1][pairs["at"].to_numpy()], sides[1][1][pairs["at_right"].to_numpy()]
+    (here, values), (there, others) = _joined(first), _joined(other)
+    _, at, at_other = np.intersect1d(here, there, assume_unique=True, return_indices=True)
+    return values[at], others[at_other]
 
 
 def _joined(summary: Summary) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
@@ -43,11 +44,8 @@ _START, _HEAD, _DOCUMENT, _LONGEST = 1 << 16, 100, 1 << 30, 1 << 28
 class Dialect:
     """How a CSV file is written.
 
-    Attributes:
-        names: The names of its columns.
-        separator: Between fields: a comma, semicolon, tab or bar.
-        before: The number of lines before the first record, the header among them.
-        decimal_comma: The columns whose numbers have a decimal comma.
+    ``before`` counts the lines before the first record, the header among them; ``decimal_comma`` are the columns whose
+    numbers have one.
     """
 
     names: tuple[str, ...]
@@ -58,15 +56,9 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Head:
-    """The beginning of a file.
+    """The beginning of a file: its columns (of JSON lines the keys of the first hundred) and first hundred rows.
 
-    Attributes:
-        file: The file.
-        kind: What it holds.
-        columns: The names of its columns; of JSON lines the keys of the first hundred.
-        rows: Its first hundred rows; values of CSV files are text.
-        start: Its first line, of text.
-        dialect: How it is written, of CSV.
+    Values of CSV files are text. ``start`` is the first line of a text file.
     """
 
     file: Path
@@ -184,15 +176,14 @@ def _kind(file: Path) -> Kind:
 
 def _lines_head(file: Path) -> Head:
     with open_text(file) as stream:
-        first = stream.readline()
-        lines = [first, *(line for line, _ in zip(stream, range(_HEAD - 1), strict=False))]
+        lines = list(islice(stream, _HEAD))
     rows = tuple(found for found in map(json_object, lines) if isinstance(found, dict))
     if not rows:
         if not any(map(bytes.strip, lines)):
             raise UserError(f"{file} holds no rows")
         raise UserError(f"{file} must hold one JSON object a line; none of the first hundred lines is one")
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
-    return Head(file, "lines", columns, rows, first.decode(errors="replace").strip())
+    return Head(file, "lines", columns, rows, lines[0].decode(errors="replace").strip())
 
 
 def _csv_head(file: Path) -> Head:
@@ -208,7 +199,7 @@ def _csv_head(file: Path) -> Head:
     names = tuple(next(reader))
     end = before + reader.line_num
     try:
-        records = [record for record, _ in zip(reader, range(_HEAD), strict=False) if len(record) == len(names)]
+        records = [record for record in islice(reader, _HEAD) if len(record) == len(names)]
     except csv.Error:
         records = []
     rows = tuple({name: text or None for name, text in zip(names, record, strict=True)} for record in records)
@@ -216,21 +207,12 @@ def _csv_head(file: Path) -> Head:
     return Head(file, "csv", names, rows, lines[0].strip(), Dialect(names, separator, end, commas))
 
 
-def dialect(file: Path) -> Dialect:
-    """Return how a CSV file is written."""
-    found = head(file).dialect
-    assert found is not None
-    return found
-
-
 def _separator(lines: Sequence[str], suffix: str) -> str:
     """Return what separates fields: the most frequent in the header, of those that come as often in the other lines."""
     if suffix == ".tsv":
         return "\t"
     counts = {mark: [line.count(mark) for line in lines if line.strip()] for mark in ",;\t|"}
-    steady = {mark: found[0] for mark, found in counts.items() if found[0] and len(set(found)) == 1}
-    known = steady or {mark: found[0] for mark, found in counts.items()}
-    return max(known, key=known.__getitem__)
+    return max(counts, key=lambda mark: (counts[mark][0] > 0 and len(set(counts[mark])) == 1, counts[mark][0]))
 
 
 def _decimal_comma(values: Sequence[str | None]) -> bool:

@@ -14,18 +14,25 @@ from ordergrad.score.trend import fall_of
 Row = Mapping[str, Any]
 _NOTABLE, _WASTED, _GAP = 0.05, 0.5, 0.05
 _MANY, _FALLEN = 0.2, 0.1
+_OUTCOMES = {
+    "never": (
+        "{share} of the groups have no success in {tries}.",
+        "They teach nothing under any objective. More tries for these prompts (--prompts lists them with a group "
+        "size), easier prompts first, or partial credit would.",
+    ),
+    "always": (
+        "{share} of the groups pass every one of {tries}.",
+        "They teach nothing any more: drop these prompts (--prompts lists them).",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a log shows.
+    """What a log shows, with its numbers, and what to do.
 
-    Attributes:
-        log: The log.
-        kind: What sort of finding: ``groups``, ``never``, ``always``, ``signal``, ``generated``, ``format``,
-            ``tries``, ``reliability``, ``steps``, ``entropy`` or ``comparison``.
-        text: What it shows, with the numbers.
-        advice: What to do.
+    The kind is ``groups``, ``never``, ``always``, ``signal``, ``generated``, ``format``, ``tries``, ``reliability``,
+    ``steps``, ``entropy`` or ``comparison``.
     """
 
     log: str
@@ -42,9 +49,9 @@ def findings(results: Mapping[str, Any]) -> list[Finding]:
 
 def _of_log(log: Row, results: Mapping[str, Any]) -> list[Finding]:
     objectives = results["objectives"]
-    idle = _generated(log, objectives)
-    found = [_single(log), _never(log), _always(log), *([idle] if idle else _signal(log, objectives))]
-    found += [_format(log, results["success"]), _tries(log), _reliability(log), *_steps(log, objectives), _entropy(log)]
+    found = [_single(log), *(_outcome(log, name) for name in _OUTCOMES)]
+    found += [_generated(log, objectives) or _signal(log, objectives), _format(log, results["success"])]
+    found += [_tries(log), _reliability(log), *_steps(log, objectives), _entropy(log)]
     return [finding for finding in found if finding is not None]
 
 
@@ -59,53 +66,32 @@ def _single(log: Row) -> Finding | None:
     return Finding(log["log"], "groups", text, advice)
 
 
-def _never(log: Row) -> Finding | None:
-    row = _share(log, "never")
-    if row is None:
-        return None
-    text = f"{_percent(row)} of the groups have no success in {_tried(log)}."
-    advice = (
-        "They teach nothing under any objective. More tries for these prompts (--prompts lists them with a group "
-        "size), easier prompts first, or partial credit would."
-    )
-    return Finding(log["log"], "never", text, advice)
-
-
-def _always(log: Row) -> Finding | None:
-    row = _share(log, "always")
-    if row is None:
-        return None
-    text = f"{_percent(row)} of the groups pass every one of {_tried(log)}."
-    advice = "They teach nothing any more: drop these prompts (--prompts lists them)."
-    return Finding(log["log"], "always", text, advice)
-
-
-def _share(log: Row, name: str) -> Row | None:
-    """Return the row of a share of groups, if it is notable and groups are large enough to say so."""
+def _outcome(log: Row, name: str) -> Finding | None:
+    """Return which share of the groups never or always pass, if it is notable and groups are large enough to say so."""
     row = next((row for row in log.get("outcomes", ()) if row["outcome"] == name), None)
-    return row if row and row["low"] is not None and row["low"] > _NOTABLE and log["smallest"] > 1 else None
-
-
-def _tried(log: Row) -> str:
+    if not row or row["low"] is None or row["low"] <= _NOTABLE or log["smallest"] < 2:
+        return None
     least, most = log["smallest"], log["largest"]
-    return f"{least} tries" if least == most else f"{least} to {most} tries"
+    tries = f"{least} tries" if least == most else f"{least} to {most} tries"
+    text, advice = _OUTCOMES[name]
+    return Finding(log["log"], name, text.format(share=_percent(row), tries=tries), advice)
 
 
-def _signal(log: Row, objectives: Sequence[str]) -> list[Finding]:
+def _signal(log: Row, objectives: Sequence[str]) -> Finding | None:
     """Return how much of the log has no gradient under the objectives, where it is most of it."""
-    rows = {row["objective"]: row for row in log["signal"] if row["objective"] in objectives and row["groups"] > 1}
-    silent = [row for row in rows.values() if row.get("low") is not None and row["low"] > _WASTED]
+    rows = [row for row in log["signal"] if row["objective"] in objectives and row["groups"] > 1]
+    silent = [row for row in rows if row.get("low") is not None and row["low"] > _WASTED]
     if not silent:
-        return []
+        return None
     worst = max(silent, key=lambda row: row["no_signal"])
     names = ", ".join(f"{row['objective']} {row['no_signal']:.0%}" for row in silent)
     text = f"Most groups have no gradient under {names} (95% interval of {worst['objective']} {_interval(worst)})."
-    heard = [row for row in rows.values() if row not in silent and row["no_signal"] is not None]
+    heard = [row for row in rows if row not in silent and row["no_signal"] is not None]
     advice = "Larger groups show more of the tail."
     if heard:
         best = min(heard, key=lambda row: row["no_signal"])
         advice += f" Under {best['objective']} it is {best['no_signal']:.0%}."
-    return [Finding(log["log"], "signal", text, advice)]
+    return Finding(log["log"], "signal", text, advice)
 
 
 def _generated(log: Row, objectives: Sequence[str]) -> Finding | None:

@@ -69,15 +69,12 @@ from ordergrad.score.findings import findings
 from ordergrad.score.logs import Reading
 from ordergrad.score.summary import Summary
 
-_TABLES = (
+_OF_LOGS = (
     *("values", "signal", "outcomes", "curves", "tails", "quantiles"),
     *("steps", "entropy", "generated", "formats"),
 )
-_FILES = ("results.json", *(f"{name}.csv" for name in ("values", "signal", "curves", "tails", "quantiles")))
-_OPTIONAL = tuple(
-    f"{name}.csv"
-    for name in ("steps", "entropy", "generated", "formats", "outcomes", "comparisons", "findings", "broken")
-)
+_OF_ALL = ("comparisons", "findings", "broken")
+_FILES = {".lock", "config.json", "results.json", *(f"{name}.csv" for name in (*_OF_LOGS, *_OF_ALL))}
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
@@ -90,7 +87,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"{out} cannot be written: {above} is not a writable folder; choose another --out")
     held = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if (out.exists() and not out.is_dir()) or held - {".lock", "config.json", *_FILES, *_OPTIONAL}:
+    if (out.exists() and not out.is_dir()) or held - _FILES:
         raise UserError(f"{out} exists and is not the folder of a score; choose another --out")
     if held and not overwrite:
         raise UserError(f"{out} already holds a score; add --overwrite to replace it, or choose another --out")
@@ -103,11 +100,7 @@ def results_of(
     comparisons: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return the content of ``results.json``; unknown numbers are None."""
-    broken = [
-        {"log": reading.log.name, "file": p.file, "place": p.place, "number": p.number, "reason": p.reason}
-        for reading, _ in logs
-        for p in reading.problems.first
-    ]
+    broken = [{"log": reading.log.name} | asdict(row) for reading, _ in logs for row in reading.problems.first]
     entries = [
         {
             "log": reading.log.name,
@@ -123,15 +116,8 @@ def results_of(
         }
         for reading, summary in logs
     ]
-    content = json_values(
-        {
-            "objectives": list(objectives),
-            "success": success,
-            "logs": entries,
-            "comparisons": list(comparisons),
-            "broken": broken,
-        }
-    )
+    content = {"objectives": list(objectives), "success": success, "logs": entries}
+    content = json_values(content | {"comparisons": list(comparisons), "broken": broken})
     return content | {"findings": [asdict(finding) for finding in findings(content)]}
 
 
@@ -142,20 +128,13 @@ def _lengths(reading: Reading) -> str | None:
 
 
 def write_score(out: Path, settings: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Write the folder, replacing an older one.
-
-    Args:
-        out: The folder, checked by `check_folder`.
-        settings: The settings of the run.
-        results: From `results_of`.
-    """
+    """Write the results to a folder that `check_folder` allows, replacing an older one."""
     if out.exists():
         shutil.rmtree(out)
     open_folder(out, settings, kind="score", resume=False)
-    for name in _TABLES:
+    for name in _OF_LOGS:
         rows = [{"log": log["log"]} | row for log in results["logs"] for row in log[name]]
         write_rows(out / f"{name}.csv", rows)
-    write_rows(out / "comparisons.csv", results["comparisons"])
-    write_rows(out / "findings.csv", results["findings"])
-    write_rows(out / "broken.csv", results["broken"])
+    for name in _OF_ALL:
+        write_rows(out / f"{name}.csv", results[name])
     write_json(out / "results.json", results)

@@ -49,23 +49,19 @@ class Groups:
 def fingerprints(frame: pl.DataFrame) -> pl.DataFrame:
     """Return rows with the fingerprint of their group, columns ``key0`` and ``key1``, instead of its name.
 
-    Args:
-        frame: Rows with the columns ``group`` (text; all rows are one group without it) and ``step``, if there is one.
+    The name is the text ``group`` and the ``step``, where there are such columns; without either all are one group.
     """
-    if "group" not in frame.columns and "step" not in frame.columns:
-        return frame.with_columns(key0=pl.lit(0, pl.UInt64), key1=pl.lit(0, pl.UInt64))
     name = frame.select(column for column in ("group", "step") if column in frame.columns)
+    if not name.width:
+        return frame.with_columns(key0=pl.lit(0, pl.UInt64), key1=pl.lit(0, pl.UInt64))
     keys = [name.hash_rows(1).alias("key0"), name.hash_rows(2).alias("key1")]
-    if {"group", "step"} <= set(frame.columns):
+    if name.width == 2:
         keys.append(frame.select("group").hash_rows(1).alias("unit"))
     return frame.with_columns(keys).drop("group", strict=False)
 
 
 def contiguous(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
-    """Yield the groups of rows that come group after group.
-
-    Args:
-        frames: The rows: ``key0``, ``key1``, ``reward`` and the optional columns that exist.
+    """Yield the groups of rows that come group after group: ``key0``, ``key1``, ``reward``, optional columns.
 
     Raises:
         ScatteredError: A group is not contiguous; some groups may have been yielded already.
@@ -101,11 +97,7 @@ def contiguous(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
 
 
 def partitioned(frames: Iterable[pl.DataFrame]) -> Iterator[Groups]:
-    """Yield the groups of rows in any order, through temporary files; rows keep their order within a group.
-
-    Args:
-        frames: As for `contiguous`.
-    """
+    """Yield the groups of rows in any order, through temporary files; rows keep their order within a group."""
     with tempfile.TemporaryDirectory(prefix="ordergrad-") as place, ExitStack() as stack:
         files = [stack.enter_context((Path(place) / f"{part}.bin").open("w+b")) for part in range(_PARTS)]
         dtype = np.dtype([])
@@ -148,11 +140,7 @@ def _key(rows: pl.DataFrame, index: int) -> tuple[int, int]:
 
 
 def _all_different(keys: list[Array]) -> Array:
-    """Return keys together.
-
-    Raises:
-        ScatteredError: Two are the same.
-    """
+    """Return keys together, or raise `ScatteredError` if two are the same."""
     every = np.concatenate(keys)
     ordered = np.sort(every[:, 0])
     doubtful = ordered[1:][ordered[1:] == ordered[:-1]]

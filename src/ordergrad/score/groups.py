@@ -133,12 +133,7 @@ def advantages_of(
 ) -> Array:
     """Return the advantages of all samples under every objective, NaN in groups that are too small: shape (M, O).
 
-    Args:
-        rewards: The rewards of all groups, group after group, shape (M,).
-        sizes: The size of each group.
-        objectives: Objectives or their strings.
-        weights: Importance weights, shape (M,).
-        baseline: As in `ordergrad.advantages`.
+    The arguments are as for `score_groups`, the baseline as for `ordergrad.advantages`.
 
     Example:
         >>> advantages_of(np.array([0.0, 2.0, 5.0]), np.array([2, 1]), ["mean"])
@@ -155,10 +150,6 @@ def advantages_of(
 
 def outcome_entropy(rewards: Array, sizes: Array) -> Array:
     r"""Return the entropy of the rewards in each group in bits, $-\sum_v p_v \log_2 p_v$ over its distinct rewards.
-
-    Args:
-        rewards: The rewards of all groups, group after group, shape (M,).
-        sizes: The size of each group.
 
     Example:
         >>> outcome_entropy(np.array([0.0, 1.0, 1.0, 1.0]), np.array([2, 2]))

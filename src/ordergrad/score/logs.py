@@ -31,14 +31,9 @@ Result = TypeVar("Result")
 
 @dataclass
 class Reading:
-    """The state of reading a log.
+    """The state of reading a log: the numbers of rows that could be parsed and of masked ones, and the broken rows.
 
-    Attributes:
-        log: The log.
-        problems: Its rows that could not be used.
-        scattered: Whether groups were not contiguous.
-        rows: The number of rows that could be parsed.
-        masked: The number of masked ones.
+    ``scattered`` says whether groups were not contiguous.
     """
 
     log: Log
@@ -134,7 +129,7 @@ def score_log(
     skip_broken: bool = False,
     keep: bool = False,
     ks: Sequence[int] | None = None,
-    store: "RowStore | None" = None,
+    store: RowStore | None = None,
     baseline: Baseline = "leave_one_out",
     report: Callable[[int, float], None] = lambda rows, done: None,
 ) -> tuple[Reading, Summary]:
@@ -198,13 +193,7 @@ def write_advantages(log: Log, objectives: Sequence[str], store: RowStore, out: 
     """Write the rows of a log with their advantages, and return their number.
 
     The columns are called ``advantage(OBJECTIVE)``. Rows without an advantage, because they are masked, broken or in
-    too small a group, have none there; lines that could not be parsed are left out.
-
-    Args:
-        log: The log.
-        objectives: The objectives whose advantages are stored.
-        store: The advantages.
-        out: The file; its kind is the log's.
+    too small a group, have none there; lines that could not be parsed are left out. The kind of the file is the log's.
     """
     names = [f"advantage({objective})" for objective in objectives]
     rows = 0

@@ -32,23 +32,17 @@ _KEPT = 1 << 16
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over groups; NaN where a number is not known.
+    """A mean with its standard error and 95% interval, NaN where they are not known, and over how many groups.
 
-    Attributes:
-        value: The mean.
-        error: Its standard error.
-        low: The lower end of its 95% interval.
-        high: The upper end.
-        groups: The number of groups.
-        units: The number of independent units, prompts where groups come from the same ones.
+    ``units`` are the independent ones: prompts, where several groups come from the same one.
     """
 
-    value: float
-    error: float
-    low: float
-    high: float
-    groups: int
-    units: int
+    value: float = math.nan
+    error: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    groups: int = 0
+    units: int = 0
 
 
 class Moments:
@@ -116,11 +110,6 @@ class Means:
         """The number of groups of each column."""
         return self._moments.count
 
-    @property
-    def mean(self) -> Array:
-        """The means."""
-        return self._moments.mean
-
     def add(self, table: Array, units: Array | None = None) -> None:
         """Take in the values of groups, shape (groups, columns), and the unit of each as a number."""
         self._moments.add(table)
@@ -136,36 +125,27 @@ class Means:
             self._settle()
 
     def estimate(self, column: int, rewards: int = 0, bounds: tuple[float, float] | None = None) -> Estimate:
-        """Return a mean with its error and interval.
-
-        Args:
-            column: Which.
-            rewards: The number of rewards behind it.
-            bounds: The lowest and the highest value that a group can have.
-        """
-        count, value = int(self.count[column]), float(self.mean[column])
+        """Return the mean of a column of values that lie between bounds, from so many rewards."""
+        count, value = int(self.count[column]), float(self._moments.mean[column])
         if count == 0:
-            return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)
-        influence = self._influence(column)
-        units = count if influence is None else len(influence)
+            return Estimate()
+        influence, low, high = self._influence(column), math.nan, math.nan
         if influence is None:
-            error = float(self._moments.error()[column])
+            units, error, freedom = count, float(self._moments.error()[column]), None
         else:
+            units, freedom = len(influence), _freedom(influence)
             error = math.sqrt((influence**2).mean() / (units - 1)) if units > 1 else math.nan
         if bounds is not None and bounds[0] < bounds[1] and not math.isnan(error):
-            freedom = None if influence is None else _freedom(influence)
             low, high = bounded_interval(value, error, units, max(rewards, units), bounds, freedom)
-        elif influence is not None and units > 1 and error > 1e-12 * abs(value):
-            low, high = map(float, influence_interval(value, influence))
         elif influence is None:
             low, high = confidence_interval(value, error, 1)
-        else:
-            low = high = math.nan
+        elif units > 1 and error > 1e-12 * abs(value):
+            low, high = map(float, influence_interval(value, influence))
         return Estimate(value, error, low, high, count, units)
 
     def _influence(self, column: int) -> Array | None:
         """Return the influence values of the units, None if they are not kept."""
-        mean, count = self.mean[column], self.count[column]
+        mean, count = self._moments.mean[column], self.count[column]
         if self._waiting or self._units is not None:
             self._settle()
             assert self._units is not None
@@ -233,12 +213,13 @@ class Shares:
             products, units = _products(sums[:, : self._width], sums[:, self._width :]), len(sums)
         part, whole, square, product, other = products[:, column].tolist()
         if whole <= 0:
-            return Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)
-        share, error, low, high = part / whole, math.nan, math.nan, math.nan
-        if units > 1:
-            spread = max(square - 2 * share * product + share**2 * other, 0.0)
-            error = math.sqrt(spread * units / (units - 1)) / whole
-            low, high = bounded_interval(share, error, units, max(self._groups, units), (0.0, 1.0))
+            return Estimate()
+        share = part / whole
+        if units < 2:
+            return Estimate(share, groups=self._groups, units=units)
+        spread = max(square - 2 * share * product + share**2 * other, 0.0)
+        error = math.sqrt(spread * units / (units - 1)) / whole
+        low, high = bounded_interval(share, error, units, max(self._groups, units), (0.0, 1.0))
         return Estimate(share, error, low, high, self._groups, units)
 
 
@@ -255,22 +236,12 @@ def _freedom(influence: Array) -> float:
 
 
 def bounded_interval(
-    value: float,
-    error: float,
-    units: int,
-    rewards: int,
-    bounds: tuple[float, float],
-    freedom: float | None = None,
+    value: float, error: float, units: int, rewards: int, bounds: tuple[float, float], freedom: float | None = None
 ) -> tuple[float, float]:
     """Return the 95% interval of a mean of values that lie between two bounds.
 
-    Args:
-        value: The mean.
-        error: Its standard error.
-        units: The number of independent units behind it.
-        rewards: The number of rewards behind it: more independent tries there cannot be.
-        bounds: The lowest and the highest value.
-        freedom: Degrees of freedom of the error; default one less than `units`.
+    Its error is over independent units, with so many degrees of freedom (default one less than units). There cannot be
+    more independent tries than rewards.
 
     Example:
         >>> low, high = bounded_interval(0.0, 0.0, 40, 320, (0.0, 1.0))

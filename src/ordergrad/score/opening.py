@@ -25,16 +25,9 @@ _TABLES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Log:
-    """A log that can be read.
+    """A log that can be read: the columns of each of its files, the tool that wrote it, and how.
 
-    Attributes:
-        name: What it is called in tables.
-        files: Its files, in order.
-        columns: The names of their columns.
-        roles: The columns of each file.
-        tool: What wrote it.
-        load: Turns a file that is not a table into one.
-        note: What else a reader of its numbers should know.
+    ``load`` turns a file that is not a table into one; ``note`` is what else a reader of the numbers should know.
     """
 
     name: str
@@ -79,12 +72,11 @@ def log_files(argument: str) -> list[Path]:
     path = Path(argument)
     if argument == "-":
         return [spooled()]
-    if argument and path.is_dir():
-        return _in_folder(path)
     if argument and path.exists():
-        return [path]
-    root = Path(path.anchor or ".")
-    files = sorted(root.glob(str(path.relative_to(path.anchor)))) if set("*?[") & set(argument) else []
+        files = _in_folder(path) if path.is_dir() else [path]
+    else:
+        pattern = str(path.relative_to(path.anchor))
+        files = sorted(Path(path.anchor or ".").glob(pattern)) if set("*?[") & set(argument) else []
     if not files:
         raise UserError(f"FILE must be a log, a folder of logs or a pattern that matches some; {argument!r} is none")
     return files
@@ -117,8 +109,6 @@ def _in_folder(folder: Path) -> list[Path]:
     files = next(iter(tools.values()), tables)
     if not files and refused:
         raise refused[0]
-    if not files:
-        raise UserError(f"FILE must be a log, a folder of logs or a pattern that matches some; {str(folder)!r} is none")
     return files
 
 
@@ -126,9 +116,7 @@ def _opened(name: str, files: list[Path], settings: LogSettings) -> list[Log]:
     """Return the logs that files are: one, or one for each file or part where the tool keeps them apart."""
     table, plan = _plan(files[0], settings)
     columns, parts = plan.columns, plan.parts
-    if any(
-        part.partition("=")[0] == condition.partition("=")[0] for part in parts for condition in settings.where or ()
-    ):
+    if {part.partition("=")[0] for part in parts} & {asked.partition("=")[0] for asked in settings.where or ()}:
         parts = ()
     columns = _asked(columns, table_of(files[0], plan.load) if plan.load else table, settings)
     groups = plan.apart(files) if plan.apart else {name: files}
@@ -188,12 +176,6 @@ def _asked(columns: Columns, table: Head, settings: LogSettings) -> Columns:
 
 def open_log(name: str, files: Sequence[Path], columns: Columns, plan: Plan | None = None) -> Log:
     """Return a log whose files all have the columns that are asked for.
-
-    Args:
-        name: What to call it.
-        files: Its files.
-        columns: The names of the columns.
-        plan: How its files are read.
 
     Raises:
         UserError: A file lacks a column, or the files are of different kinds.

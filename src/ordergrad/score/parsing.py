@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Path as ColumnPath
-from ordergrad.score.files import Dialect, decoded, dialect, json_object, json_text
+from ordergrad.score.files import Dialect, decoded, head, json_object, json_text
 
 _BLOCK, _ROWS, _LINES, _LONGEST = 1 << 24, 1 << 20, 1000, 1 << 28
 Paths = dict[str, ColumnPath]
@@ -36,7 +36,7 @@ class Parsed:
         done: The share of the file that has been read with them.
         numbers: Returns the line or row of each, from 1.
         whole: Reads the rows again with all columns; for JSONL the lines, as the column ``line``.
-        problems: The number of every line or row between them that could not be parsed, and why.
+        problems: The lines or rows between them that could not be parsed, and why.
     """
 
     frame: pl.DataFrame
@@ -67,7 +67,7 @@ def _parse_lazy(lazy: pl.LazyFrame, roles: Paths, total: int) -> Iterator[Parsed
         part = lazy.slice(start, _ROWS)
         frame = part.select(_at(path, schema).alias(role) for role, path in roles.items()).collect()
         done = (start + frame.height) / total
-        yield Parsed(frame, "row", done, _from(start + 1, frame.height), part.collect)
+        yield Parsed(frame, "row", done, _numbered(start + 1, frame.height), part.collect)
 
 
 def _at(path: ColumnPath, schema: Mapping[str, Any] | None = None) -> pl.Expr:
@@ -83,7 +83,7 @@ def _at(path: ColumnPath, schema: Mapping[str, Any] | None = None) -> pl.Expr:
     return expression
 
 
-def _from(first: int, count: int) -> Callable[[], NDArray[np.int64]]:
+def _numbered(first: int, count: int) -> Callable[[], NDArray[np.int64]]:
     return lambda: np.arange(first, first + count)
 
 
@@ -117,10 +117,6 @@ def _frame(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> pl.D
     return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
 
 
-def _rows_in(block: bytes) -> int:
-    return block.count(b"\n") + (not block.endswith(b"\n"))
-
-
 # JSON lines
 
 
@@ -132,8 +128,8 @@ def parse_jsonl(file: Path, roles: Paths) -> Iterator[Parsed]:
 
 def _json_block(block: bytes, line: int, done: float, roles: Paths) -> Parsed:
     frame = _json_frame(block, roles)
-    if frame is not None and frame.height == _rows_in(block):
-        return Parsed(frame, "line", done, _from(line, frame.height), lambda: _as_lines(_split(block)))
+    if frame is not None and frame.height == block.count(b"\n") + (not block.endswith(b"\n")):
+        return Parsed(frame, "line", done, _numbered(line, frame.height), lambda: _as_lines(_split(block)))
     lines = _split(block)
     frames: list[pl.DataFrame] = []
     kept: list[int] = []
@@ -188,23 +184,15 @@ def _as_lines(lines: Sequence[bytes]) -> pl.DataFrame:
 
 def parse_csv(file: Path, roles: Paths) -> Iterator[Parsed]:
     """Yield the records of a CSV file, values as text."""
-    form = dialect(file)
+    form = cast("Dialect", head(file).dialect)
     twice = [name for name in form.names if form.names.count(name) > 1]
     if twice:
         raise UserError(f"{file} has several columns of the name {twice[0]}")
     for block, line, done in _blocks(file, quoted=True):
         if line == 1:
-            block, line = _without_lines(block, form.before), form.before + 1
+            block, line = b"".join(block.split(b"\n", form.before)[form.before :]), form.before + 1
         if block.strip():
             yield _csv_block(block, line, done, form, roles)
-
-
-def _without_lines(block: bytes, count: int) -> bytes:
-    position = 0
-    for _ in range(count):
-        end = block.find(b"\n", position)
-        position = len(block) if end < 0 else end + 1
-    return block[position:]
 
 
 def _csv_block(block: bytes, line: int, done: float, form: Dialect, roles: Paths) -> Parsed:
@@ -224,12 +212,8 @@ def _csv_frame(block: bytes, form: Dialect) -> pl.DataFrame | None:
     if block.count(b'"') % 2:
         return None
     try:
-        frame = pl.read_csv(
-            io.BytesIO(block),
-            has_header=False,
-            schema=dict.fromkeys(form.names, pl.String),
-            separator=form.separator,
-        )
+        text = dict.fromkeys(form.names, pl.String)
+        frame = pl.read_csv(io.BytesIO(block), has_header=False, schema=text, separator=form.separator)
     except pl.exceptions.PolarsError:
         return None
     width = len(form.names)

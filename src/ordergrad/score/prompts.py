@@ -4,8 +4,8 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,32 +17,23 @@ from ordergrad.score.files import Head
 from ordergrad.score.logs import Log
 from ordergrad.score.opening import table_of
 from ordergrad.score.reading import BrokenRows, read
+from ordergrad.score.values import SEPARATOR
 
 _SIZES, _MIXED, _ENOUGH = (2, 4, 8, 16, 32, 64, 128, 256), 0.9, 8
-_SEPARATOR = "\x1f"
 _OWN = ("samples", "mean", "sd", "successes", "action", "group_size")
 
 
 def write_prompts(log: Log, success: float, passes: bool, out: Path) -> dict[str, int]:
-    """Write one row for each prompt of a log, as CSV or JSON lines, and return how many of each action there are.
-
-    Args:
-        log: The log.
-        success: A reward of at least this much is a success.
-        passes: Whether rewards are successes and failures.
-        out: The file.
-    """
+    """Write `prompt_rows` as CSV or JSON lines, and return how many of each action there are."""
     rows = prompt_rows(log, success, passes)
+    dumps = partial(json.dumps, ensure_ascii=False)
     if out.suffix.lower() == ".csv":
-        write_rows(out, [{name: _cell(value) for name, value in row.items()} for row in rows])
+        cells = [{name: dumps(x) if isinstance(x, (list, dict)) else x for name, x in row.items()} for row in rows]
+        write_rows(out, cells)
     else:
-        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        out.write_text("".join(dumps(row) + "\n" for row in rows), encoding="utf-8")
     actions = [row["action"] for row in rows]
     return {action: actions.count(action) for action in ("keep", "resample", "drop")}
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
 
 
 def prompt_rows(log: Log, success: float, passes: bool) -> list[dict[str, Any]]:
@@ -53,30 +44,28 @@ def prompt_rows(log: Log, success: float, passes: bool) -> list[dict[str, Any]]:
     passes; ``group_size`` is the one in which a success is likely (80%), if the success rate is 1/2 / (tries + 1).
     ``keep``: the others; ``group_size`` is the smallest of 2, 4, ..., 256 in which successes and failures both come up
     in 90% of the groups. Columns of the log that have one value for each prompt, such as its answer, come last.
+    `passes` says whether rewards are successes and failures, a success one of at least `success`.
     """
     head = table_of(log.files[0], log.load)
     names = _group_names(log.roles[0])
     kept = _constant(head, log.roles[0])
+    x, columns = pl.col("reward"), [f"keep {i}" for i in range(len(kept))]
+    sums = [pl.len().alias("samples"), x.sum().alias("sum"), (x**2).sum().alias("squares")]
+    sums.append((x >= success).sum().alias("successes"))
+    firsts = [pl.col(name).first() for name in columns]
+    firsts += [(pl.col(name).n_unique() == 1).alias(f"alike {i}") for i, name in enumerate(columns)]
     parts: list[pl.DataFrame] = []
-    x = pl.col("reward")
     for file, roles in zip(log.files, log.roles, strict=True):
-        wider = replace(roles, paths=roles.paths | {f"keep {i}": (name,) for i, name in enumerate(kept)})
+        wider = replace(roles, paths=roles.paths | {role: (name,) for role, name in zip(columns, kept, strict=True)})
         for piece in read(file, wider, BrokenRows(skip=True), log.load):
-            alike = [pl.col(f"keep {i}") for i in range(len(kept))]
-            parts.append(piece.good.group_by("group", maintain_order=True).agg(*_sums(x, success), *_firsts(alike)))
-    total = (
-        pl.concat(parts)
-        .group_by("group", maintain_order=True)
-        .agg(
-            pl.col("samples", "sum", "squares", "successes").sum(),
-            *_firsts([pl.col(f"keep {i}") for i in range(len(kept))]),
-            *(pl.col(f"alike {i}").all().name.prefix("still ") for i in range(len(kept))),
-        )
-    )
+            parts.append(piece.good.group_by("group", maintain_order=True).agg(*sums, *firsts))
+    again = [pl.col(f"alike {i}").all().name.prefix("still ") for i in range(len(kept))]
+    added = pl.col("samples", "sum", "squares", "successes").sum()
+    total = pl.concat(parts).group_by("group", maintain_order=True).agg(added, *firsts, *again)
     about = [i for i in range(len(kept)) if (total[f"alike {i}"] & total[f"still alike {i}"]).all()]
     rows: list[dict[str, Any]] = []
     for found in total.iter_rows(named=True):
-        texts = found["group"].split(_SEPARATOR) if len(names) > 1 else [found["group"]]
+        texts = found["group"].split(SEPARATOR) if len(names) > 1 else [found["group"]]
         prompt = {name: _value(text, head, column) for (name, column), text in zip(names.items(), texts, strict=True)}
         more = {kept[i]: _value(found[f"keep {i}"], head, kept[i]) for i in about}
         rows.append(prompt | _row(found, passes) | {k: v for k, v in more.items() if k not in prompt})
@@ -104,13 +93,6 @@ def _constant(head: Head, roles: Roles) -> list[str]:
     return [n for n in head.columns if repeated and n not in differ | used | set(_OWN) | {"prompt"}]
 
 
-def _firsts(columns: Sequence[pl.Expr]) -> list[pl.Expr]:
-    """Return the first value of columns ``keep i``, and as ``alike i`` whether there is no other."""
-    firsts = [column.first() for column in columns]
-    alike = [(column.n_unique() == 1).alias(f"alike {i}") for i, column in enumerate(columns)]
-    return [*firsts, *alike]
-
-
 def _value(text: Any, head: Head, column: str) -> Any:
     """Return a value of a log as it was, where it came as JSON text, or in an object as `_text` makes them."""
     values = head.values(column)
@@ -125,26 +107,15 @@ def _value(text: Any, head: Head, column: str) -> Any:
     return cast("Any", found)
 
 
-def _sums(x: pl.Expr, success: float) -> list[pl.Expr]:
-    return [
-        pl.len().alias("samples"),
-        x.sum().alias("sum"),
-        (x**2).sum().alias("squares"),
-        (x >= success).sum().alias("successes"),
-    ]
-
-
 def _row(found: dict[str, Any], passes: bool) -> dict[str, Any]:
     n, successes = int(found["samples"]), int(found["successes"])
     mean = found["sum"] / n
     sd = math.sqrt(max(found["squares"] / n - mean**2, 0.0))
-    row: dict[str, Any] = {"samples": n, "mean": mean, "sd": sd}
-    if not passes:
-        return row | {"successes": None, "action": "drop" if sd == 0 and n >= _ENOUGH else "keep", "group_size": None}
-    if successes == n and n >= _ENOUGH:
-        return row | {"successes": successes, "action": "drop", "group_size": None}
-    size = group_size(successes, n)
-    return row | {"successes": successes, "action": "resample" if successes == 0 else "keep", "group_size": size}
+    drop = n >= _ENOUGH and (successes == n if passes else sd == 0)
+    action = "drop" if drop else "resample" if passes and successes == 0 else "keep"
+    size = group_size(successes, n) if passes and not drop else None
+    row: dict[str, Any] = {"samples": n, "mean": mean, "sd": sd, "successes": successes if passes else None}
+    return row | {"action": action, "group_size": size}
 
 
 def group_size(successes: int, tries: int) -> int:

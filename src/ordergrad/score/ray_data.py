@@ -36,6 +36,7 @@ __all__ = ["advantage_rows", "group_row", "score_dataset"]
 
 Array = NDArray[Any]
 _LARGEST, _POINTS = 1024, 1 << 12
+_CURVES = {"best": "max@", "passed": "pass@", "reliable": "pass^"}
 
 
 def group_row(
@@ -84,11 +85,8 @@ def group_row(
     mean = known.mean()
     row: dict[str, Any] = {"size": len(rewards), "masked": masked, "broken": broken}
     row |= {"mean": mean, "squares": ((known - mean) ** 2).sum(), "lowest": known.min(), "highest": known.max()}
-    row |= _named("value", objectives, scores.values)
-    row |= _named("sums", [*objectives, GRPO], scores.sums) | _named("squares", [*objectives, GRPO], scores.squares)
-    row |= {f"max@{k}": number for k, number in zip(ks, scores.best[0], strict=True)}
-    row |= {f"pass@{k}": number for k, number in zip(ks, scores.passed[0], strict=True)}
-    row |= {f"pass^{k}": number for k, number in zip(ks, scores.reliable[0], strict=True)}
+    for table, names in _columns(objectives, ks).items():
+        row |= zip(names, getattr(scores, table)[0], strict=True)
     if prompt is not None:
         row["unit"] = np.uint64(pl.Series([str(np.asarray(group[prompt])[0])]).hash(1)[0])
     return {name: np.array([number]) for name, number in row.items()}
@@ -142,9 +140,10 @@ def score_dataset(
         some = batch["size"] > 0
         taken = {name: column[some] for name, column in batch.items()}
         if some.any():
-            summary.add_scores(
-                _scores(taken, objectives, powers(largest)), weighted=weight is not None, units=taken.get("unit")
-            )
+            tables = _columns(objectives, powers(largest)).items()
+            tables = {table: np.stack([taken[name] for name in names], axis=1) for table, names in tables}
+            scores = GroupScores(taken["size"], **tables)
+            summary.add_scores(scores, weighted=weight is not None, units=taken.get("unit"))
             _join(moments, taken)
     for batch in rows.map_batches(partial(_points, **columns), batch_format="numpy").iter_batches(batch_format="numpy"):
         pooled.add(batch["x"], batch["mass"])
@@ -209,24 +208,11 @@ def _points(batch: Mapping[str, Array], **columns: Any) -> dict[str, Array]:
     return {"x": x, "mass": p * (len(rewards) if weights is None else weights.sum())}
 
 
-def _named(kind: str, names: Sequence[str], table: Array) -> dict[str, Any]:
-    return {f"{kind}/{name}": number for name, number in zip(names, table[0], strict=True)}
-
-
-def _scores(batch: Mapping[str, Array], objectives: Sequence[str], ks: Sequence[int]) -> GroupScores:
-    def table(names: Sequence[str]) -> Array:
-        return np.stack([batch[name] for name in names], axis=1)
-
-    with_grpo = [*objectives, GRPO]
-    return GroupScores(
-        batch["size"],
-        table([f"value/{name}" for name in objectives]),
-        table([f"sums/{name}" for name in with_grpo]),
-        table([f"squares/{name}" for name in with_grpo]),
-        table([f"max@{k}" for k in ks]),
-        table([f"pass@{k}" for k in ks]),
-        table([f"pass^{k}" for k in ks]),
-    )
+def _columns(objectives: Sequence[str], ks: Sequence[int]) -> dict[str, list[str]]:
+    """Return the names of the columns of each table of `GroupScores`."""
+    curves = {name: [f"{sign}{k}" for k in ks] for name, sign in _CURVES.items()}
+    signal = {name: [f"{name}/{objective}" for objective in (*objectives, GRPO)] for name in ("sums", "squares")}
+    return {"values": [f"value/{objective}" for objective in objectives]} | signal | curves
 
 
 def _join(moments: Moments, batch: Mapping[str, Array]) -> None:

@@ -21,18 +21,12 @@ from ordergrad.score.values import usable
 
 Load = Callable[[Path], pl.DataFrame]
 _LISTED, _KEPT = 10, 1000
+_PARSERS = {"parquet": parse_parquet, "csv": parse_csv, "lines": parse_jsonl}
 
 
 @dataclass(frozen=True)
 class BrokenRow:
-    """A row that cannot be used.
-
-    Attributes:
-        file: Its file.
-        place: ``line`` in a text file, ``row`` in a Parquet file.
-        number: Which, from 1.
-        reason: Why.
-    """
+    """A row that cannot be used: a ``line`` of a text file or a ``row`` of a Parquet file, numbered from 1."""
 
     file: str
     place: str
@@ -47,10 +41,7 @@ class BrokenRow:
 class BrokenRows:
     """The rows of a log that cannot be used: all are counted, the first thousand located.
 
-    Attributes:
-        skip: Whether to leave them out; otherwise the first ones end the reading.
-        count: How many.
-        first: The first of them.
+    Unless they are skipped, the first ones end the reading.
     """
 
     skip: bool = False
@@ -95,28 +86,20 @@ class Piece:
 
 
 def read(file: Path, roles: Roles, problems: BrokenRows, load: Load | None = None) -> Iterator[Piece]:
-    """Yield the rows of a file, piece by piece.
-
-    Args:
-        file: The file.
-        roles: Its columns.
-        problems: Collects the rows that cannot be used.
-        load: Turns a file that is not a table into one.
+    """Yield the rows of a file, piece by piece; `problems` collects those that cannot be used.
 
     Raises:
         UserError: The file cannot be read, a column has an unusable type, or rows are broken and not skipped.
     """
     try:
-        for raw in _parsed(file, roles, load):
+        if load is not None:
+            parsed = parse_frame(load(file), roles.paths)
+        else:
+            parsed = _PARSERS[head(file).kind](file, roles.paths)
+        for raw in parsed:
             yield _piece(raw, file, roles, problems)
     except (OSError, EOFError, lzma.LZMAError, UnicodeError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
-
-
-def _parsed(file: Path, roles: Roles, load: Load | None) -> Iterator[Parsed]:
-    if load is not None:
-        return parse_frame(load(file), roles.paths)
-    return {"parquet": parse_parquet, "csv": parse_csv, "lines": parse_jsonl}[head(file).kind](file, roles.paths)
 
 
 def _piece(raw: Parsed, file: Path, roles: Roles, problems: BrokenRows) -> Piece:
@@ -124,19 +107,13 @@ def _piece(raw: Parsed, file: Path, roles: Roles, problems: BrokenRows) -> Piece
     frame = raw.frame.with_row_index("row")
     good, reasons, masked = usable(frame, roles, str(file))
     broken = reasons.is_not_null()
-    found = [BrokenRow(str(file), raw.place, number, reason) for number, reason in raw.problems]
-    count = int(broken.sum())
+    count, left_out, numbered = int(broken.sum()), int(masked.sum()), list(raw.problems)
     if count:
         where = broken.arg_true()[:_KEPT]
-        places = raw.numbers()[where.to_numpy()].tolist()
-        found += [
-            BrokenRow(str(file), raw.place, number, reason)
-            for number, reason in zip(places, reasons[where].to_list(), strict=True)
-        ]
-        found.sort(key=lambda problem: problem.number)
-    if found:
+        numbered += zip(raw.numbers()[where.to_numpy()].tolist(), reasons[where].to_list(), strict=True)
+    if numbered:
+        found = [BrokenRow(str(file), raw.place, number, reason) for number, reason in sorted(numbered)]
         problems.add(found, more=count + len(raw.problems) - len(found))
-    left_out = int(masked.sum())
     kept = pl.DataFrame([frame["row"], *good.values()])
     kept = kept.filter(~broken & ~masked) if count or left_out else kept
     if kept["reward"].dtype.is_nested():

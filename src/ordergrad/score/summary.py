@@ -34,8 +34,6 @@ class Summary:
     """The statistics of `ordergrad score` for one log, from its groups in any order.
 
     Attributes:
-        objectives: The strings of the objectives.
-        success: What counts as a success in pass@k.
         groups: The number of groups.
         used: The number of rewards.
         sizes: The number of groups of each size.
@@ -97,9 +95,8 @@ class Summary:
             answers: The rewards without their part for the format, and whether the format is right: 1 or less.
         """
         self._alone = (rewards, weights) if self.groups == 0 and len(sizes) == 1 else None
-        scores = score_groups(
-            rewards, sizes, self.objectives, success=self.success, weights=weights, ks=self._chosen_ks
-        )
+        options: dict[str, Any] = {"success": self.success, "weights": weights, "ks": self._chosen_ks}
+        scores = score_groups(rewards, sizes, self.objectives, **options)
         self.add_scores(scores, weighted=weights is not None, steps=steps, units=units)
         self.add_rewards(rewards, weights)
         if steps is not None:
@@ -123,12 +120,7 @@ class Summary:
             self.kept.append((keys[:, 0] if units is None else units, scores.values))
 
     def add_scores(
-        self,
-        scores: GroupScores,
-        *,
-        weighted: bool = False,
-        steps: Array | None = None,
-        units: Array | None = None,
+        self, scores: GroupScores, *, weighted: bool = False, steps: Array | None = None, units: Array | None = None
     ) -> None:
         """Add the scores of groups."""
         self.groups += len(scores.sizes)
@@ -172,13 +164,11 @@ class Summary:
     def estimate(self, column: int) -> Estimate:
         """Return the value of an objective with its error and interval; with one group, those within that group."""
         found = self._values.estimate(column, self.used, self._bounds(self.objectives[column]))
-        if found.groups != 1:
-            return found
         return self._within(found, self.objectives[column])
 
     def _within(self, found: Estimate, objective: str, passes: bool = False) -> Estimate:
-        """Return an estimate from one group, with the error and interval that its rewards give."""
-        if self._alone is None or self.groups != 1:
+        """Return an estimate, and if it is from a single group with the error and interval that its rewards give."""
+        if found.groups != 1 or self.groups != 1 or self._alone is None:
             return found
         x, weights = self._alone
         x = (x >= self.success).astype(np.float64) if passes else x
@@ -206,15 +196,11 @@ class Summary:
         ends = self._ends() if self.used and not self._weighted else None
         if ends is None or not self.sizes:
             return None
-        parsed = parse(objective)
-        need = smallest_group(parsed, "value")
+        need = smallest_group(parse(objective), "value")
         sizes = [n for n in (min(self.sizes), max(self.sizes)) if n >= need] or [max(need, 2)]
-        weights = [sample_weights(parsed, n) for n in sizes]
-        masses = {round(float(w.sum()), 9) for w in weights}
-        if len(masses) > 1 or any((w < 0).any() for w in weights):
-            return None
-        [mass] = masses
-        return mass * ends[0], mass * ends[1]
+        weights = [sample_weights(objective, n) for n in sizes]
+        mass, *others = {round(float(w.sum()), 9) for w in weights}
+        return None if others or any((w < 0).any() for w in weights) else (mass * ends[0], mass * ends[1])
 
     @property
     def usual_size(self) -> int:
@@ -240,12 +226,12 @@ class Summary:
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return the tables of `ordergrad.score.folder`, rows as dictionaries, NaN where a number is not known."""
         return {
-            "values": list(map(self._value_row, range(len(self.objectives)))),
-            "signal": list(map(self._signal_row, range(len(self.objectives) + 1))),
+            "values": list(self._value_rows()),
+            "signal": list(self._signal_rows()),
             "outcomes": list(self._outcome_rows()),
             "curves": [row for name in CURVES for row in self._curve(name)],
-            "tails": [{"statistic": name, "value": number} for name, number in self._tails()],
-            "quantiles": [{"u": u, "reward": reward} for u, reward in self._quantiles()],
+            "tails": list(self._tail_rows()),
+            "quantiles": list(self._quantile_rows()),
             "steps": list(self._step_rows()),
             "entropy": list(self._entropy_rows()),
             "generated": list(self._generated_rows()),
@@ -264,18 +250,16 @@ class Summary:
             for column, name in enumerate(("never", "always")):
                 yield {"outcome": name} | asdict(self._outcomes.estimate(column, self.groups, (0.0, 1.0)))
 
-    def _value_row(self, column: int) -> dict[str, Any]:
-        found = self.estimate(column)
-        row = {"objective": self.objectives[column]} | asdict(found)
-        return row | {"too_small": self.groups - found.groups}
+    def _value_rows(self) -> Iterable[dict[str, Any]]:
+        for column, objective in enumerate(self.objectives):
+            found = self.estimate(column)
+            yield {"objective": objective} | asdict(found) | {"too_small": self.groups - found.groups}
 
     def _step_rows(self) -> Iterable[dict[str, Any]]:
-        bounds = [self._bounds(objective) for objective in self.objectives]
+        bounds = list(map(self._bounds, self.objectives))
         for step, moments in sorted(self._steps.items()):
-            errors = moments.error()
-            for column, objective in enumerate(self.objectives):
-                v, error, count = float(moments.mean[column]), float(errors[column]), int(moments.count[column])
-                ends = bounds[column]
+            columns = zip(self.objectives, moments.mean.tolist(), moments.error().tolist(), bounds, strict=True)
+            for (objective, v, error, ends), count in zip(columns, moments.count.astype(int).tolist(), strict=True):
                 if not count:
                     continue
                 if ends is None or count == 1:
@@ -298,22 +282,21 @@ class Summary:
             for column, name in enumerate((*self.objectives, GRPO)):
                 yield {"objective": name} | asdict(self._generated.estimate(column))
 
-    def _signal_row(self, column: int) -> dict[str, Any]:
-        count, none, number, sums, squares, rows = (
-            float(self._signal[name][column]) for name in ("groups", "none", "number", "sums", "squares", "rows")
-        )
-        silent = self._silent.estimate(column, int(count), (0.0, 1.0))
-        return {
-            "objective": (*self.objectives, GRPO)[column],
-            "groups": int(count),
-            "too_small": self.groups - int(count),
-            "no_signal": none / count if count else math.nan,
-            "low": silent.low,
-            "high": silent.high,
-            "effective": number / (count - none) if count > none else math.nan,
-            "effective_share": sums**2 / (squares * rows) if squares > 0 else (0.0 if count else math.nan),
-            "rows": int(rows),
-        }
+    def _signal_rows(self) -> Iterable[dict[str, Any]]:
+        for column, objective in enumerate((*self.objectives, GRPO)):
+            count, none, number, sums, squares, rows = (float(total[column]) for total in self._signal.values())
+            silent = self._silent.estimate(column, int(count), (0.0, 1.0))
+            yield {
+                "objective": objective,
+                "groups": int(count),
+                "too_small": self.groups - int(count),
+                "no_signal": none / count if count else math.nan,
+                "low": silent.low,
+                "high": silent.high,
+                "effective": number / (count - none) if count > none else math.nan,
+                "effective_share": sums**2 / (squares * rows) if squares > 0 else (0.0 if count else math.nan),
+                "rows": int(rows),
+            }
 
     def _curve(self, name: str) -> Iterable[dict[str, Any]]:
         """Yield the rows of a curve; those of passes only where rewards are successes or failures."""
@@ -323,25 +306,23 @@ class Summary:
         ends = self._ends() if name == "max" and self.used and not self._weighted else (0.0, 1.0)
         for column in np.flatnonzero(means.count).tolist():
             k = self.ks[column]
-            found = means.estimate(column, self.used, ends)
-            if found.groups == 1:
-                within = f"min@{k}" if name == "all" else f"max@{k}"
-                found = self._within(found, within, passes=name != "max")
+            within = f"min@{k}" if name == "all" else f"max@{k}"
+            found = self._within(means.estimate(column, self.used, ends), within, passes=name != "max")
             yield {"curve": name, "k": k} | asdict(found)
 
-    def _tails(self) -> Iterable[tuple[str, float]]:
+    def _tail_rows(self) -> Iterable[dict[str, Any]]:
         if self.used:
             x, mass = self._digest.points()
-            yield from ((name, float(value(x, mass, name))) for name in _TAILS)
+            yield from ({"statistic": name, "value": float(value(x, mass, name))} for name in _TAILS)
 
-    def _quantiles(self) -> Iterable[tuple[float, float]]:
+    def _quantile_rows(self) -> Iterable[dict[str, Any]]:
         if self.used:
             x, mass = self._digest.points()
             u = levels()
             at = np.searchsorted(np.cumsum(mass), u * (1 - 1e-12), side="left").clip(0, len(x) - 1)
             rewards = x[at]
             rewards[0], rewards[-1] = self._lowest, self._highest
-            yield from zip(u.tolist(), rewards.tolist(), strict=True)
+            yield from ({"u": u, "reward": reward} for u, reward in zip(u.tolist(), rewards.tolist(), strict=True))
 
 
 def _add_steps(into: dict[float, Moments], values: Array, steps: Array) -> None:

@@ -16,8 +16,8 @@ def objective_table(results: Results) -> Table:
     rows: list[Row] = []
     for log in results["logs"]:
         values = {row["objective"]: row for row in log["values"]}
-        unknown = {"low": None, "high": None}
-        rows += [{"log": log["log"]} | row | unknown | values.get(row["objective"], {}) for row in log["signal"]]
+        others = {"log": log["log"], "low": None, "high": None}
+        rows += [row | others | values.get(row["objective"], {}) for row in log["signal"]]
     small = any(row["too_small"] for row in rows)
     columns = (
         text("log"),
@@ -70,9 +70,8 @@ def curve_table(results: Results) -> Table:
         for log in results["logs"]
         for row in log["curves"]
     )
-    passes = any(row["curve"] == "pass" for row in rows)
     title = "max@k, the expected best reward of k tries, ± half of the 95% interval"
-    if passes:
+    if any(row["curve"] == "pass" for row in rows):
         title = (
             f"One of k tries passes (pass@k), all of k pass (pass^k; reward ≥ {results['success']:g}), and max@k, "
             "± half of the 95% interval"
@@ -81,13 +80,7 @@ def curve_table(results: Results) -> Table:
 
 
 def step_table(results: Results, last: int | None = None, objectives: int | None = None) -> Table:
-    """Return the values by step, the last step first.
-
-    Args:
-        results: The content of ``results.json``.
-        last: How many of the last steps of each log.
-        objectives: How many of the objectives.
-    """
+    """Return the values by step, the last step first; all, or so many of the last steps and first objectives."""
     shown = results["objectives"][:objectives]
     several = len(results["logs"]) > 1
     rows: list[Row] = []
@@ -98,9 +91,8 @@ def step_table(results: Results, last: int | None = None, objectives: int | None
             found = (row for row in log["steps"] if row["step"] == step and row["objective"] in shown)
             rows += [row | {"at": f"{name}{step:g}"} for row in found]
     title = "By step, the last first: values ± half of the 95% interval over the groups of the step"
-    return Table(title, (text("at", "step"), text("objective"), estimate("value")), tuple(rows)).pivot(
-        "at", "objective", "value"
-    )
+    columns = (text("at", "step"), text("objective"), estimate("value"))
+    return Table(title, columns, tuple(rows)).pivot("at", "objective", "value")
 
 
 def tail_table(results: Results) -> Table:
@@ -113,15 +105,11 @@ def tail_table(results: Results) -> Table:
 
 def comparison_table(results: Results) -> Table:
     """Return how logs differ from the first one."""
-
-    def test(row: Row) -> str:
-        if row["method"] == "paired":
-            return f"paired, {row['pairs']:,} pairs"
-        return "groups too small" if row["method"] == "none" else str(row["method"])
-
-    rows = tuple(
-        row | {"logs": f"{row['log']} − {row['against']}", "test": test(row)} for row in results["comparisons"]
-    )
+    rows: list[Row] = []
+    for row in results["comparisons"]:
+        tests = {"paired": f"paired, {row['pairs']:,} pairs", "none": "groups too small"}
+        test = tests.get(row["method"], row["method"])
+        rows.append(row | {"logs": f"{row['log']} − {row['against']}", "test": test})
     caption = (
         "objectives without @K are compared at one K, the largest that the usual group of every log allows. "
         "Paired over groups of the same id where there are any, otherwise Welch's. p-values for each comparison alone."
@@ -134,7 +122,7 @@ def comparison_table(results: Results) -> Table:
         number("p_value", "p", digits=2),
         text("test"),
     )
-    return Table("Comparisons", columns, rows, caption)
+    return Table("Comparisons", columns, tuple(rows), caption)
 
 
 def log_table(results: Results) -> Table:

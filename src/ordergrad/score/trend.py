@@ -10,15 +10,10 @@ _FEWEST = 6
 
 @dataclass(frozen=True)
 class Fall:
-    """A curve that is level, and falls along a line from some step on.
+    """A curve that is level, and falls along a line from some step on to the last one.
 
-    Attributes:
-        start: The step.
-        end: The last one.
-        before: The level.
-        after: The value of the line at the end.
-        low: The lower end of the 95% interval of the change, after less before.
-        high: Its upper end, below 0.
+    ``before`` is the level, ``after`` the value of the line at the end; ``low`` and ``high`` (below 0) are the ends of
+    the 95% interval of the change.
     """
 
     start: float
@@ -30,15 +25,11 @@ class Fall:
 
 
 def fall_of(steps: Sequence[float], values: Sequence[float]) -> Fall | None:
-    """Return from which step on values fall, None if they do not beyond their 95% interval.
+    """Return from which step on (of ascending ones) values fall, None if they do not beyond their 95% interval.
 
     The broken line is fitted by least squares for every step at which it may break, at least three before the last; the
     best of them counts. The interval is Student's, from the scatter about the line, with the level of Bonferroni for
     the number of steps that were tried.
-
-    Args:
-        steps: The steps, ascending.
-        values: The value at each.
 
     Example:
         >>> fall = fall_of(range(8), [1.0, 1.02, 0.99, 1.0, 0.91, 0.8, 0.71, 0.6])

@@ -12,17 +12,14 @@ import polars as pl
 from ordergrad.runs.errors import UserError
 from ordergrad.score.columns import Roles
 
+SEPARATOR = "\x1f"
+"""Between the parts of the id of a group that several columns name."""
 _PASSED = ("true", "pass", "passed", "correct", "success", "succeeded", "solved", "yes")
 _FAILED = ("false", "fail", "failed", "incorrect", "wrong", "failure", "unsolved", "no")
 
 
 def usable(frame: pl.DataFrame, roles: Roles, source: str) -> tuple[dict[str, pl.Series], pl.Series, pl.Series]:
     """Return the columns that a score needs, why rows cannot be used, null where they can, and which are left out.
-
-    Args:
-        frame: Rows as they came, the columns named by their roles.
-        roles: Where they come from, for messages.
-        source: The log, for messages.
 
     Returns:
         ``reward`` (a list of several for rows that hold several samples), ``weight``, ``step``, ``group``, ``length``
@@ -54,23 +51,23 @@ def usable(frame: pl.DataFrame, roles: Roles, source: str) -> tuple[dict[str, pl
             continue
         values, missing = _numbers(frame[role], source, roles, role)
         single = values
+        name = roles.name(role)
         if values.dtype.is_nested():
             if roles.lists == "sum":
                 values = single = values.list.sum()
             elif role != "reward" or len(rewards) > 1:
-                raise UserError(f"{source}: column {roles.name(role)} must hold numbers; it holds lists")
+                raise UserError(f"{source}: column {name} must hold numbers; it holds lists")
             else:
                 ends = pl.struct(values).struct[0].list
                 single = pl.select(pl.when(ends.min().is_finite() & ends.max().is_finite()).then(0.0).otherwise(np.inf))
                 single = single.to_series()
+        if role in rewards and len(rewards) > 1 and roles.partial:
+            numbers.append(values.fill_nan(None))
+            continue
         if role in rewards:
             numbers.append(values)
         else:
             good[role] = values.alias(role)
-        name = roles.name(role)
-        if role in rewards and len(rewards) > 1 and roles.partial:
-            numbers[-1] = values.fill_nan(None)
-            continue
         reasons = _note(reasons, missing, f"{name} is missing")
         reasons = _note(reasons, single.is_null(), f"{name} is not a number", frame[role])
         reasons = _note(reasons, ~single.is_finite(), f"{name} is not finite", frame[role])
@@ -86,16 +83,15 @@ def usable(frame: pl.DataFrame, roles: Roles, source: str) -> tuple[dict[str, pl
         if role in roles.paths:
             good[role] = _numbers(frame[role], source, roles, role)[0].alias(role)
     if "text" in roles.paths:
-        good["length"] = (
-            _text(frame["text"], source, roles.name("text")).str.len_chars().cast(pl.Float64).alias("length")
-        )
+        text = _text(frame["text"], source, roles.name("text"))
+        good["length"] = text.str.len_chars().cast(pl.Float64).alias("length")
     good |= {role: frame[role] for role in roles.of("keep")}
-    groups = roles.of("group")
-    if groups:
-        texts = [_text(frame[role], source, roles.name(role)) for role in groups]
-        for role, text in zip(groups, texts, strict=True):
-            reasons = _note(reasons, text.is_null() | (text == ""), f"{roles.name(role)} is missing")
-        good["group"] = (texts[0] if len(texts) == 1 else _joined(texts)).alias("group")
+    texts = [_text(frame[role], source, roles.name(role)) for role in roles.of("group")]
+    for role, text in zip(roles.of("group"), texts, strict=True):
+        reasons = _note(reasons, text.is_null() | (text == ""), f"{roles.name(role)} is missing")
+    if texts:
+        joined = pl.select(pl.concat_str(texts, separator=SEPARATOR)).to_series() if len(texts) > 1 else texts[0]
+        good["group"] = joined.alias("group")
     return good, reasons.set(masked, None), masked
 
 
@@ -106,11 +102,6 @@ def _sum(numbers: Sequence[pl.Series], scales: Sequence[float]) -> pl.Series:
     for values, scale in zip(numbers[1:], scales[1:], strict=True):
         total = total + values * scale
     return total
-
-
-def _joined(texts: Sequence[pl.Series]) -> pl.Series:
-    """Return the ids of groups that several columns name."""
-    return pl.select(pl.concat_str(texts, separator="\x1f")).to_series()
 
 
 def _note(reasons: pl.Series, where: pl.Series, text: str, shown: pl.Series | None = None) -> pl.Series:

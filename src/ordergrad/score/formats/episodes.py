@@ -5,7 +5,6 @@
 import json
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,13 +62,8 @@ def read_rllib(head: Head) -> Plan | None:
 
 def _episodes(row: dict[str, Any]) -> list[float]:
     """Return the returns of the episodes that a row of RLlib holds."""
-    inner = [
-        cast("dict[str, Any]", part)
-        for key in ("env_runners", "sampler_results")
-        if isinstance(part := row.get(key), dict)
-    ]
-    for part in (row, *inner):
-        stats = part.get("hist_stats")
+    for part in (row, row.get("env_runners"), row.get("sampler_results")):
+        stats = part.get("hist_stats") if isinstance(part, dict) else None
         if isinstance(stats, dict):
             found = stats.get("episode_reward") or stats.get("episode_return")
             if isinstance(found, list):
@@ -81,13 +75,11 @@ def _episodes(row: dict[str, Any]) -> list[float]:
 
 
 def _last_episodes(file: Path) -> pl.DataFrame:
-    rows: Sequence[dict[str, Any]] = head(file).rows
     if head(file).kind == "lines":
         with open_text(file) as stream:
             rows = [row for row in map(json_object, stream) if isinstance(row, dict)]
     else:
-        frame = pl.read_csv(file, infer_schema_length=0)
-        rows = frame.tail(1).to_dicts()
+        rows = pl.read_csv(file, infer_schema_length=0).tail(1).to_dicts()
     last = next(row for row in reversed(rows) if _episodes(row))
     return pl.DataFrame({"episode_return": np.array(_episodes(last), np.float64)})
 
@@ -112,11 +104,11 @@ def read_episodes(head: Head) -> Plan | None:
     """``evaluation.csv`` of `ordergrad train rl`: one row for each episode. Seeds are groups."""
     if head.kind != "csv" or head.columns != ("return", "length"):
         return None
-    return Plan("ordergrad train rl", Columns("seed", "return"), _seeded)
 
+    def load(file: Path) -> pl.DataFrame:
+        return pl.read_csv(file).with_columns(seed=pl.lit(file.parent.name))
 
-def _seeded(file: Path) -> pl.DataFrame:
-    return pl.read_csv(file).with_columns(seed=pl.lit(file.parent.name))
+    return Plan("ordergrad train rl", Columns("seed", "return"), load)
 
 
 def read_problems(head: Head) -> Plan | None:
@@ -127,10 +119,8 @@ def read_problems(head: Head) -> Plan | None:
 
 
 def _passed(file: Path) -> pl.DataFrame:
-    frame = pl.read_csv(file)
-    good, every = frame["successes"].to_numpy(), frame["samples"].to_numpy()
-    passed = np.concatenate([np.arange(n) < k for k, n in zip(good, every, strict=True)] or [np.zeros(0, bool)])
-    return pl.DataFrame({"problem": np.repeat(frame["problem"].to_numpy(), every), "passed": passed})
+    rows = pl.read_csv(file).select("problem", pl.int_ranges("samples").alias("place"), "successes").explode("place")
+    return rows.drop_nulls("place").select("problem", passed=pl.col("place") < pl.col("successes"))
 
 
 def read_backtest(head: Head) -> Plan | None:

@@ -49,14 +49,12 @@ def read_inspect(head: Head) -> Plan | None:
     """A log of inspect_ai, ``.eval`` or ``.json``: every scorer is a log of its own."""
     if head.kind == "zip":
         with zipfile.ZipFile(head.file) as archive:
-            if not any(name.startswith("samples/") for name in archive.namelist()):
-                return None
-    elif head.kind != "document":
-        return None
+            found = any(name.startswith("samples/") for name in archive.namelist())
     else:
-        document = head.document()
-        if not (isinstance(document, dict) and {"eval", "samples"} <= document.keys()):
-            return None
+        document = head.document() if head.kind == "document" else None
+        found = isinstance(document, dict) and {"eval", "samples"} <= document.keys()
+    if not found:
+        return None
     rows = _inspect_rows(head.file)
     scorers = list(dict.fromkeys(row["scorer"] for row in rows if row["scorer"] is not None))
     if not scorers:
@@ -117,18 +115,14 @@ def read_humaneval(head: Head) -> Plan | None:
 
 def _evalplus(file: Path) -> pl.DataFrame:
     tasks = cast("dict[str, list[dict[str, Any]]]", head(file).document()["eval"])
-    plus = any(result.get("plus_status") is not None for tries in tasks.values() for result in tries)
     rows = [
-        {
-            "task_id": task,
-            "base_status": result["base_status"],
-            "plus_status": result.get("plus_status"),
-            "passed": result["base_status"] == "pass" and (not plus or result.get("plus_status") == "pass"),
-        }
+        {"task_id": task, "base_status": result["base_status"], "plus_status": result.get("plus_status")}
         for task, tries in tasks.items()
         for result in tries
     ]
-    return text_table(rows)
+    plus = any(row["plus_status"] is not None for row in rows)
+    passed = [{row["base_status"], row["plus_status"] if plus else "pass"} == {"pass"} for row in rows]
+    return text_table([row | {"passed": good} for row, good in zip(rows, passed, strict=True)])
 
 
 def read_openai_evals(head: Head) -> Plan | None:
@@ -136,12 +130,11 @@ def read_openai_evals(head: Head) -> Plan | None:
     if not {"sample_id", "type", "data"} <= set(head.columns):
         return None
     kinds = {row.get("type") for row in head.rows}
-    if "match" in kinds:
-        return Plan("OpenAI evals", Columns("sample_id", "data.correct", where=("type=match",)), apart=by_file)
     data = next((row["data"] for row in head.rows if row.get("type") == "metrics"), None)
     names = [name for name, value in data.items() if number(value) is not None] if isinstance(data, dict) else []
-    if len(names) == 1:
-        return Plan("OpenAI evals", Columns("sample_id", f"data.{names[0]}", where=("type=metrics",)), apart=by_file)
+    if "match" in kinds or len(names) == 1:
+        name, kind = ("correct", "match") if "match" in kinds else (names[0], "metrics")
+        return Plan("OpenAI evals", Columns("sample_id", f"data.{name}", where=(f"type={kind}",)), apart=by_file)
     found = f"its metrics are {', '.join(names)}" if names else f"its events are {', '.join(map(str, kinds))}"
     raise NoLogError(
         f"{head.file} is a log of OpenAI evals, and {found}; name one by --reward data.NAME --where type=TYPE"

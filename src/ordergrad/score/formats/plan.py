@@ -18,11 +18,9 @@ class NoLogError(UserError):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a log is to be read.
+    """How the log of a tool is to be read.
 
     Attributes:
-        tool: What wrote it.
-        columns: Its columns.
         load: Turns a file that is not a table into one.
         apart: Splits files into separate logs, by name; None if they are one log.
         parts: Conditions that each select a separate log, such as ``filter=strict-match``.

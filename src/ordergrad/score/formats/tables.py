@@ -81,7 +81,8 @@ def _one(head: Head, names: Sequence[str], content: Any) -> str | None:
 
 
 def _values(head: Head, name: str) -> list[Any]:
-    return [number(row.get(name)) if number(row.get(name)) is not None else row.get(name) for row in head.rows]
+    values = [row.get(name) for row in head.rows]
+    return [value if number(value) is None else number(value) for value in values]
 
 
 def _partition(head: Head, name: str) -> list[int]:
@@ -109,7 +110,10 @@ def as_table(head: Head) -> tuple[Head, Plan | None]:
             return head, Plan("JSON, a list for each group", Columns("group", "reward"), _lists)
         if _numbers(rows):
             return head, Plan("JSON, one list", Columns(None, "reward"), _lists)
-    raise NoLogError(f"{head.file} is a JSON document, and no table of samples: it {_outline(document)}")
+    outline = (
+        f"an object with {', '.join(list(document)[:8])}" if isinstance(document, dict) else type(document).__name__
+    )
+    raise NoLogError(f"{head.file} is a JSON document, and no table of samples: it is {outline}")
 
 
 def load_rows(file: Path) -> pl.DataFrame:
@@ -121,24 +125,16 @@ def load_rows(file: Path) -> pl.DataFrame:
 
 
 def _numbers(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(x, (int, float)) for x in cast("list[Any]", value))
-    )
-
-
-def _outline(document: Any) -> str:
-    if isinstance(document, dict):
-        return f"is an object with {', '.join(list(map(str, cast('dict[str, Any]', document)))[:8])}"
-    return f"is {type(document).__name__}"
+    return isinstance(value, list) and value != [] and all(isinstance(x, (int, float)) for x in value)
 
 
 def _lists(file: Path) -> pl.DataFrame:
     document = head(file).document()
     if isinstance(document, list) and _numbers(document):
         document = [document]
-    groups = cast("dict[str, list[float]]", document if isinstance(document, dict) else dict(enumerate(document)))
-    names = [str(name) for name, values in groups.items() for _ in values]
-    return pl.DataFrame({"group": names, "reward": np.array([x for v in groups.values() for x in v], np.float64)})
+    groups = document.items() if isinstance(document, dict) else enumerate(document)
+    rows = [(str(name), float(x)) for name, values in groups for x in values]
+    return pl.DataFrame(rows, schema={"group": pl.String, "reward": pl.Float64}, orient="row")
 
 
 def read_array(head: Head) -> Plan | None:
