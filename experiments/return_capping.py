@@ -4,16 +4,16 @@
         --images docs/images
 
 Two tasks of the paper, written anew: the betting game, whose optimum is known, and the lunar lander with a windfall of
-high variance on its right. The contenders are those of capping/contenders.py: one PPO with the same network, batches
-and learning rate.
+high variance on its right. The contenders are those of capping/contenders.py: one PPO with the same network, each with
+the settings that are best for it.
 
 `--seeds`, `--tasks`, `--methods` and `--objectives` choose runs; with `--resume` the same folder takes more of them.
-The tables hold whatever is finished. The task `long` is the lander for 1,500,000 steps. `--tune` tries the candidate
-settings of the lander on another seed; the task `untuned` is the lander with the first of them, which more contenders
-were trained with.
+The tables hold whatever is finished. `--tune` tries every candidate for the settings with every contender on other
+seeds. The task `long` is the lander for 1,500,000 steps, the task `untuned` the lander with the first of its
+candidates.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,24 @@ from ordergrad.envs import BettingGameVector, ReturnSoFar
 from ordergrad.envs.betting_game import best_value, returns_of_best
 
 TAIL = "cvar:0.2"
-BETS = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
+FIRST = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
     ("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL), ("discard", TAIL), ("reinforce", TAIL),
     ("at once", "var:0.2"), ("at once", "median"), ("at once", "max@8"),
 ))  # fmt: skip
+UNDISCOUNTED = replace(FIRST, learning_rate=2e-3, gamma=1.0, gae_lambda=1.0)
+GAME_SETTINGS = {
+    "first": FIRST,
+    "fast": replace(FIRST, learning_rate=2e-3),
+    "undiscounted": replace(UNDISCOUNTED, learning_rate=1e-3),
+    "fast, undiscounted": UNDISCOUNTED,
+    "faster, undiscounted": replace(UNDISCOUNTED, learning_rate=4e-3),
+    "small groups, fast, undiscounted": replace(UNDISCOUNTED, envs=128, batch_size=512),
+    "more passes, fast, undiscounted": replace(UNDISCOUNTED, epochs=16),
+}
 UNTUNED = Task(600_000, 16, 256, 256, 6, 5e-4, 200, 500, 250.0, False, (
-    ("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL),
+    ("at once", TAIL), ("capped", TAIL), ("mean", "mean"), ("capping", TAIL), ("annealed", TAIL), ("falling", TAIL),
 ))  # fmt: skip
-SETTINGS = {
+LANDER_SETTINGS = {
     "untuned": UNTUNED,
     "entropy": replace(UNTUNED, gae_lambda=0.98, entropy=0.01),
     "long rollouts": replace(UNTUNED, rollout=1024, batch_size=64, epochs=4, learning_rate=3e-4, gae_lambda=0.98,
@@ -50,21 +60,20 @@ SETTINGS = {
     "fast, normalized, gamma 0.99": replace(UNTUNED, batch_size=128, epochs=10, learning_rate=1e-3, normalize=True,
                                             entropy=0.003, gamma=0.99),
 }  # fmt: skip
-"""Candidates for the lander; `--tune` compares them, and the last is the one taken."""
-LANDER = replace(
-    SETTINGS["fast, normalized, gamma 0.99"],
-    contenders=(
-        ("at once", TAIL),
-        ("capped", TAIL),
-        ("mean", "mean"),
-        ("capping", TAIL),
-        ("annealed", TAIL),
-        ("falling", TAIL),
+SETTINGS = {"bets": GAME_SETTINGS, "lander": LANDER_SETTINGS}
+"""Candidates for the settings of each game; `--tune` compares them."""
+TUNED_ON = {"bets": (100, 101), "lander": (100,)}
+CHOSEN = {
+    "bets": dict.fromkeys(("at once", "mean", "capping", "falling", "discard", "reinforce"), "first"),
+    "lander": dict.fromkeys(
+        ("at once", "capped", "mean", "capping", "annealed", "falling"), "fast, normalized, gamma 0.99"
     ),
-)
-LONG = replace(LANDER, steps=1_500_000, contenders=(("capped", TAIL), ("mean", "mean"), ("capping", TAIL)))
-TASKS = {"bets": BETS, "lander": LANDER, "long": LONG, "untuned": UNTUNED}
-TUNED_ON = 100
+}
+"""For each method the candidate with the best tail on the other seeds."""
+LONG = replace(UNTUNED, steps=1_500_000, contenders=(("capped", TAIL), ("mean", "mean"), ("capping", TAIL)))
+FIRST_TRY = replace(UNTUNED, contenders=(("at once", TAIL), ("mean", "mean"), ("capping", TAIL), ("falling", TAIL)))
+TASKS = {"bets": FIRST, "lander": UNTUNED, "long": LONG, "untuned": FIRST_TRY}
+"""Whom to train for how long."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Options(study.Options):
     objectives: tuple[str, ...] = field(default=(), metadata={"help": "train on these only, for now [all]"})
     seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
     finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
-    tune: bool = field(default=False, metadata={"help": "try the settings of the lander on another seed instead"})
+    tune: bool = field(default=False, metadata={"help": "try the candidate settings on other seeds instead"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
 
 
@@ -112,32 +121,53 @@ def make_lander() -> gym.Env[Any, Any]:
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
-def play(env: str, method: str, objective: str, seed: int, shorten: int = 1, settings: str = "") -> study.Record:
+def settings_of(env: str, method: str) -> str:
+    return "untuned" if env == "untuned" else CHOSEN["bets" if env == "bets" else "lander"][method]
+
+
+def play(env: str, method: str, objective: str, seed: int, settings: str, shorten: int = 1) -> study.Record:
     """Train one policy and return its learning curve and what fresh episodes of it return."""
-    task = SETTINGS[settings] if settings else TASKS[env]
+    task = replace(SETTINGS["bets" if env == "bets" else "lander"][settings], steps=TASKS[env].steps)
     envs, fresh_envs = make_envs(env, task.envs, seed), make_envs(env, 50, 10_000 + seed)
     return train_and_test(task, envs, fresh_envs, method, objective, seed, shorten)
 
 
-def tasks_of(options: Options) -> Iterator[dict[str, Any]]:
-    """Yield the runs, the most telling first: seed by seed, and of each the contenders in their order."""
-    for seed in range(options.seeds):
-        for env in options.tasks:
-            for method, objective in TASKS[env].contenders:
-                if method in (options.methods or PEERS) and objective in (options.objectives or (objective,)):
-                    yield {
-                        "env": env,
-                        "method": method,
-                        "objective": objective,
-                        "seed": seed,
-                        "shorten": options.shorten,
-                    }
+def tasks_of(options: Options) -> list[study.Record]:
+    """Return the runs, the most telling first: seed by seed, and of each the contenders in their order."""
+    return [
+        run | {"seed": seed, "settings": settings_of(run["env"], run["method"]), "shorten": options.shorten}
+        for seed in range(options.seeds)
+        for run in wanted(options)
+    ]
 
 
-def tuning_tasks(shorten: int) -> list[dict[str, Any]]:
-    """Return the runs that compare the settings of the lander: Return Capping, which is the strongest there."""
-    shared = {"env": "lander", "method": "capping", "objective": TAIL, "seed": TUNED_ON, "shorten": shorten}
-    return [shared | {"settings": name} for name in SETTINGS]
+def tuning_tasks(options: Options) -> list[study.Record]:
+    """Return the runs that compare the candidate settings: of every contender for the tail on every other seed."""
+    return [
+        run | {"seed": seed, "settings": settings, "shorten": options.shorten}
+        for run in wanted(options)
+        if run["objective"] in (TAIL, "mean")
+        for seed in TUNED_ON[run["env"]]
+        for settings in SETTINGS[run["env"]]
+    ]
+
+
+def wanted(options: Options) -> list[study.Record]:
+    return [
+        {"env": env, "method": method, "objective": objective}
+        for env in options.tasks
+        for method, objective in TASKS[env].contenders
+        if method in (options.methods or PEERS) and objective in (options.objectives or (objective,))
+    ]
+
+
+def best_settings(tried: Sequence[study.Record]) -> list[tuple[str, str, str, float]]:
+    """Return the settings with the best mean over seeds of each task and method, and that mean."""
+    tails = dict[tuple[str, str], dict[str, list[float]]]()
+    for r in tried:
+        tails.setdefault((r["env"], r["method"]), {}).setdefault(r["settings"], []).append(r[TAIL])
+    means = {kind: {name: float(np.mean(x)) for name, x in found.items()} for kind, found in tails.items()}
+    return [(*kind, max(of, key=of.__getitem__), round(max(of.values()), 2)) for kind, of in means.items()]
 
 
 # Results ------------------------------------------------------------------------------------------------------------
@@ -176,7 +206,7 @@ def others(records: Sequence[study.Record]) -> list[study.Record]:
     bets = [r for r in records if r["env"] == "bets"]
     peers = {r["seed"]: np.array(r["quantiles"]) for r in bets if r["method"] == "mean"}
     rows: list[study.Record] = []
-    for method, objective in BETS.contenders:
+    for method, objective in FIRST.contenders:
         mine = {
             r["seed"]: r["own"] for r in bets if (r["method"], r["objective"]) == (method, objective) and "own" in r
         }
@@ -222,12 +252,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with study.Study(__file__, options, argv) as s:
         s.open({"shorten": options.shorten})
         if options.tune:
-            tried = s.computed("tuning.jsonl", tuning_tasks(options.shorten), play)
-            s.write_table("tuning.csv", tried, ("settings", "method", "seed", "mean", TAIL, "cvar:0.05", "right"))
+            tried = s.computed("tuning.jsonl", tuning_tasks(options), play)
+            columns = ("env", "method", "settings", "seed", "mean", TAIL, "cvar:0.05", "right")
+            s.write_table("tuning.csv", tried, columns)
+            s.show("Mean over seeds", ("task", "method", "settings", TAIL), best_settings(tried), left=3)
             return
         if not options.finished:
-            s.computed("runs.jsonl", list(tasks_of(options)), play)
+            s.computed("runs.jsonl", tasks_of(options), play)
     records = study.read_records(s.out / "runs.jsonl")
+    records = [r for r in records if r["settings"] == settings_of(r["env"], r["method"])]
     rows = table(records, TASKS, best_possible)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))
@@ -237,7 +270,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         s.write_table("others.csv", found)
     s.write_table("caps.csv", caps())
     draw(records, s.images / "return_capping.png")
-    s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, contenders=rows)
+    chosen = {
+        env: {method: study.as_dict(SETTINGS[env][name]) for method, name in CHOSEN[env].items()} for env in CHOSEN
+    }
+    s.write_summary(chosen, contenders=rows)
 
 
 if __name__ == "__main__":

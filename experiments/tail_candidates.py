@@ -2,7 +2,8 @@
 
     python experiments/tail_candidates.py --out runs/tail_candidates --results experiments/results/tail_candidates
 
-The game, the settings and the measure are those of return_capping.py, a fifth of its steps, seeds of their own:
+The game, the measure and the first of the settings are those of return_capping.py, with a fifth of its steps and other
+seeds:
 
     ours                  OrderGradPPO on cvar:0.2
     pool of 4, of 16      f is that of the episodes of the last 4 or 16 rollouts
@@ -33,7 +34,7 @@ import numpy as np
 import study
 import torch
 from capping.contenders import fresh
-from return_capping import BETS, TAIL, make_envs
+from return_capping import FIRST, TAIL, make_envs
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -45,7 +46,7 @@ from ordergrad.envs.betting_game import returns_of_best
 QUANTILES = 32
 LEVELS = (np.arange(QUANTILES) + 0.5) / QUANTILES
 UNIT = 64.0  # of the critic's returns
-ROLLOUT = BETS.envs * BETS.rollout // 6  # episodes of a rollout, nearly all of six rounds
+ROLLOUT = FIRST.envs * FIRST.rollout // 6  # episodes of a rollout, nearly all of six rounds
 MEASURES = (TAIL, "cvar:0.05", "mean")
 
 
@@ -53,7 +54,7 @@ MEASURES = (TAIL, "cvar:0.05", "mean")
 class Candidate:
     """What differs from ours."""
 
-    envs: int = BETS.envs
+    envs: int = FIRST.envs
     pool: int = 200
     critic: str = "value"  # "value", or quantiles of "f" or of "returns"
     term: float = 0.0  # share of the quantile gradient in the advantage
@@ -79,8 +80,8 @@ class Options(study.Options):
     )
     seeds: int = field(default=3, metadata={"help": "train so many seeds"})
     first_seed: int = field(default=100, metadata={"help": "the first of them"})
-    steps: int = field(default=BETS.steps // 5, metadata={"help": "environment steps of a training"})
-    episodes: int = field(default=BETS.fresh, metadata={"help": "fresh episodes of each policy"})
+    steps: int = field(default=FIRST.steps // 5, metadata={"help": "environment steps of a training"})
+    episodes: int = field(default=FIRST.fresh, metadata={"help": "fresh episodes of each policy"})
 
 
 # Quantile critics ---------------------------------------------------------------------------------------------------
@@ -220,12 +221,12 @@ def build(candidate: Candidate, env: VecEnv, seed: int) -> OrderGradPPO:
         cap=None,
         min_episodes=24,
         pool=candidate.pool,
-        n_steps=BETS.rollout,
-        batch_size=min(BETS.batch_size, candidate.envs * BETS.rollout),
-        n_epochs=BETS.epochs,
+        n_steps=FIRST.rollout,
+        batch_size=min(FIRST.batch_size, candidate.envs * FIRST.rollout),
+        n_epochs=FIRST.epochs,
         gamma=0.999,
         gae_lambda=0.95,
-        learning_rate=lambda left: BETS.learning_rate * left,
+        learning_rate=lambda left: FIRST.learning_rate * left,
         rollout_buffer_class=buffer,
         seed=seed,
         device="cpu",

@@ -1,0 +1,175 @@
+"""Return Capping's two guarded mazes: who finds the safe way in the same number of steps?
+
+    python experiments/capping_mazes.py --out runs/capping_mazes --results experiments/results/capping_mazes \
+        --images docs/images
+
+The environments are those of capping/mazes.py, the contenders those of capping/contenders.py. First those of `TUNED`
+try all settings in the grid, on another seed; in both mazes each then trains with its own best ones, and the others
+with those of Return Capping. `--seeds`, `--tasks` and `--methods` choose runs; with `--resume` the same folder takes
+more of them, and with `--finished` the tables are of whatever is finished.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import study
+from capping.contenders import WATCHED, Task, leads, table, train_and_test
+from capping.mazes import GUARDS, Mazes, best_values
+
+from ordergrad.conditions import Bernoulli, ConditionSampler
+
+TUNED = ("capping", "falling", "capped", "at once")
+METHODS = ("mean", *TUNED, "cesor", "discard", "reinforce")
+TUNED_ON = 100
+SETTINGS: dict[str, dict[str, float]] = {
+    "plain": {},
+    "entropy": {"entropy": 0.01},
+    "more entropy": {"entropy": 0.05},
+}
+MINIMUM = -25.6
+"""The cap of Return Capping never lies below, and it is the one of `capped`: -0.1 in the unit of the published code, as
+in its example."""
+
+
+def task_of(steps: int, level: float, methods: Sequence[str] = METHODS) -> Task:
+    return Task(
+        steps=steps,
+        envs=128,
+        rollout=64,
+        batch_size=1024,
+        epochs=8,
+        learning_rate=1e-3,
+        recent=1000,
+        fresh=2500,
+        cap=MINIMUM,
+        normalize=False,
+        contenders=tuple((method, "mean" if method == "mean" else f"cvar:{level}") for method in methods),
+        level=level,
+        flags=("safe", "reached"),
+    )
+
+
+TASKS = {
+    "grid": task_of(200_000, 0.2, [m for m in METHODS if m != "cesor"]),
+    "maze": task_of(600_000, 0.05),
+    "charged": task_of(600_000, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/capping_mazes")
+    tasks: tuple[str, ...] = field(
+        default=("grid", "maze"), metadata={"help": ", ".join(TASKS), "choices": list(TASKS)}
+    )
+    methods: tuple[str, ...] = field(default=METHODS, metadata={"help": "train only these for now", "choices": METHODS})
+    seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
+    finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
+    shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
+
+
+# Runs ---------------------------------------------------------------------------------------------------------------
+
+
+def play(env: str, method: str, settings: str, seed: int, cap: float = MINIMUM, shorten: int = 1) -> study.Record:
+    """Train one policy and return its learning curve and what fresh episodes of it return."""
+    task = replace(TASKS[env], cap=cap, **SETTINGS[settings])
+    if method in ("cesor", "reinforce"):  # without a critic, steps wait for the end of their episode
+        task = replace(task, envs=task.envs // 4, rollout=task.rollout * 4)
+    sampler = None
+    if method == "cesor":
+        sampler = ConditionSampler(Bernoulli(GUARDS), seed=seed, tail=task.level, elite=task.level, every=400)
+    envs, fresh_envs = Mazes(env, task.envs, sampler), Mazes(env, 50)
+    envs.seed(seed)
+    fresh_envs.seed(10_000 + seed)
+    return train_and_test(task, envs, fresh_envs, method, dict(task.contenders)[method], seed, shorten)
+
+
+def tuning_tasks(shorten: int) -> list[dict[str, Any]]:
+    return [
+        {"env": "grid", "method": method, "settings": settings, "seed": TUNED_ON, "shorten": shorten}
+        for settings in SETTINGS
+        for method in TUNED
+    ]
+
+
+def choose(tried: Sequence[study.Record]) -> dict[str, str]:
+    """Return the settings with the best tail in the grid, for each contender."""
+    chosen: dict[str, str] = {}
+    for method in METHODS:
+        mine = [r for r in tried if r["method"] == (method if method in TUNED else "capping")]
+        chosen[method] = max(mine, key=lambda r: r[TASKS["grid"].tail])["settings"]
+    return chosen
+
+
+def tasks_of(options: Options, chosen: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the runs, the most telling first: the mean and the tuned contenders, seed by seed."""
+    for group in (("mean", *TUNED), METHODS[1 + len(TUNED) :]):
+        for seed, env in itertools.product(range(options.seeds), options.tasks):
+            for method, objective in TASKS[env].contenders:
+                if method in group and method in options.methods:
+                    yield {
+                        "env": env,
+                        "method": method,
+                        "objective": objective,
+                        "settings": chosen[method],
+                        "seed": seed,
+                        "shorten": options.shorten,
+                    }
+
+
+def run(objective: str, **task: Any) -> study.Record:
+    return play(**task)
+
+
+# Results ------------------------------------------------------------------------------------------------------------
+
+
+def best_possible(env: str, objective: str) -> float:
+    return best_values(env, TASKS[env].level)[objective == "mean"]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = study.parse(Options, "Return Capping's guarded mazes.", argv)
+    with study.Study(__file__, options, argv) as s:
+        s.open({"shorten": options.shorten})
+        if not options.finished:
+            tried = s.computed("tuning.jsonl", tuning_tasks(options.shorten), play)
+            s.computed("runs.jsonl", list(tasks_of(options, choose(tried))), run)
+    tried, records = study.read_records(s.out / "tuning.jsonl"), study.read_records(s.out / "runs.jsonl")
+    measures = (*WATCHED, "safe", "reached")
+    s.write_table("tuning.csv", tried, ("env", "method", "settings", "seed", *measures))
+    s.write_table("runs.csv", records, ("env", "method", "settings", "seed", *measures))
+    rows = table(records, TASKS, best_possible)
+    s.write_table("contenders.csv", rows)
+    if ahead := leads(records, TASKS):
+        s.write_table("leads.csv", ahead)
+    draw(records, s.images / "capping_mazes.png")
+    s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, candidates=SETTINGS, contenders=rows)
+
+
+def draw(records: Sequence[study.Record], path: Path) -> None:
+    """Draw learning curves: the tail of recent training episodes, one line for every seed."""
+    envs = [env for env in TASKS if any(r["env"] == env for r in records)]
+    figure, axes = plt.subplots(1, len(envs), figsize=(5.5 * len(envs), 3.8), squeeze=False)
+    for ax, env in zip(axes[0], envs, strict=True):
+        tail = TASKS[env].tail
+        for i, method in enumerate(METHODS):
+            for r in (r for r in records if (r["env"], r["method"]) == (env, method) and r["curve"]):
+                label = method if method not in ax.get_legend_handles_labels()[1] else None
+                ax.plot(r["curve"]["steps"], r["curve"][tail], color=f"C{i}", lw=1, label=label)
+        ax.axhline(best_possible(env, tail), color="black", lw=0.8, ls=":")
+        ax.set(title=env, xlabel="environment steps", ylabel=f"{tail} of recent training episodes")
+        ax.legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
