@@ -163,8 +163,8 @@ def quantile_errors(settings: Settings) -> list[study.Record]:
                 error = error_of(x, objective)
                 ratio = math.sqrt((error**2).mean()) / value.std()
                 covered = (np.abs(value - truth) <= 1.96 * error).mean()
-                rows.append({"n": n, "objective": objective, "error": kind, "ratio": ratio})
-                rows[-1] |= {"variation": error.std() / error.mean(), "covered": covered}
+                rows.append({"n": n, "objective": objective, "error": kind, "ratio": round(ratio, 4)})
+                rows[-1] |= {"variation": round(error.std() / error.mean(), 4), "covered": covered}
     return rows
 
 
@@ -187,9 +187,9 @@ def main(argv: list[str] | None = None) -> None:
     with study.Study(__file__, options, argv) as s:
         s.open(settings)
         rows = run(settings)
-        for name, found in (("intervals", rows), ("quantile_errors", quantile_errors(settings))):
-            shown = [{c: round(float(x), 4) if isinstance(x, float) else x for c, x in row.items()} for row in found]
-            s.write_table(f"{name}.csv", shown)
+        written = [{c: str(round(float(x), 4)) if isinstance(x, float) else x for c, x in r.items()} for r in rows]
+        s.write_table("intervals.csv", written)
+        s.write_table("quantile_errors.csv", quantile_errors(settings))
         (s.results / "coverage.md").write_text(table(rows, settings))
         s.write_summary(settings, seconds=round(time.perf_counter() - clock))
 
