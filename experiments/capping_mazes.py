@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import study
 from capping.contenders import WATCHED, Task, leads, table, train_and_test
-from capping.mazes import GUARDS, Mazes, best_values
+from capping.mazes import GUARDS, LIMITS, Mazes, best_values
 
+import ordergrad as og
 from ordergrad.conditions import Bernoulli, ConditionSampler
 
 TUNED = ("capping", "falling", "capped", "at once")
@@ -56,7 +58,6 @@ def task_of(steps: int, level: float, methods: Sequence[str] = METHODS) -> Task:
 TASKS = {
     "grid": task_of(200_000, 0.2, [m for m in METHODS if m != "cesor"]),
     "maze": task_of(600_000, 0.05),
-    "charged": task_of(600_000, 0.05),
 }
 
 
@@ -129,6 +130,27 @@ def run(objective: str, **task: Any) -> study.Record:
 # Results ------------------------------------------------------------------------------------------------------------
 
 
+def at_random(kind: str, episodes: int = 4000) -> study.Record:
+    """Return what a policy has that steps at random, as an untrained one does nearly."""
+    mazes, rng = Mazes(kind, episodes), np.random.default_rng(0)
+    mazes.seed(0)
+    mazes.reset()
+    returns, total = np.full(episodes, np.nan), np.zeros(episodes)
+    while np.isnan(returns).any():
+        _, rewards, over, _ = mazes.step(rng.integers(4, size=episodes))
+        total += rewards
+        first = over & np.isnan(returns)
+        returns[first] = total[first]
+    return {"maze": kind, "worst": float(returns.min())} | {o: float(og.value(returns, o)) for o in WATCHED}
+
+
+def ways(records: Sequence[study.Record], row: study.Record) -> study.Record:
+    """Return how many seeds of a contender go the safe way, the short one and nowhere in most of their episodes."""
+    mine = [r for r in records if (r["env"], r["method"]) == (row["env"], row["method"])]
+    safe, arriving = sum(r["safe"] > 0.5 for r in mine), sum(r["reached"] > 0.5 for r in mine)
+    return {"safe seeds": safe, "short seeds": arriving - safe, "stuck seeds": len(mine) - arriving}
+
+
 def best_possible(env: str, objective: str) -> float:
     return best_values(env, TASKS[env].level)[objective == "mean"]
 
@@ -144,10 +166,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     measures = (*WATCHED, "safe", "reached")
     s.write_table("tuning.csv", tried, ("env", "method", "settings", "seed", *measures))
     s.write_table("runs.csv", records, ("env", "method", "settings", "seed", *measures))
-    rows = table(records, TASKS, best_possible)
+    rows = [row | ways(records, row) for row in table(records, TASKS, best_possible)]
     s.write_table("contenders.csv", rows)
     if ahead := leads(records, TASKS):
         s.write_table("leads.csv", ahead)
+    s.write_table("at_random.csv", [at_random(kind) for kind in LIMITS])
     draw(records, s.images / "capping_mazes.png")
     s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, candidates=SETTINGS, contenders=rows)
 
