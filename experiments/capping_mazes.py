@@ -6,7 +6,8 @@
 The environments are those of capping/mazes.py, the contenders those of capping/contenders.py. First those of `TUNED`
 try all settings in the grid, on another seed; in both mazes each then trains with its own best ones, and the others
 with those of Return Capping. `--seeds`, `--tasks` and `--methods` choose runs; with `--resume` the same folder takes
-more of them, and with `--finished` the tables are of whatever is finished.
+more of them, and with `--finished` the tables are of whatever is finished. Runs with other `--settings` than the chosen
+ones are in runs.csv only.
 """
 
 import itertools
@@ -68,6 +69,7 @@ class Options(study.Options):
         default=("grid", "maze"), metadata={"help": ", ".join(TASKS), "choices": list(TASKS)}
     )
     methods: tuple[str, ...] = field(default=METHODS, metadata={"help": "train only these for now", "choices": METHODS})
+    settings: str = field(default="", metadata={"help": "others than the chosen", "choices": SETTINGS})
     seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
     finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
@@ -117,7 +119,7 @@ def tasks_of(options: Options, chosen: Mapping[str, str]) -> Iterator[dict[str, 
                         "env": env,
                         "method": method,
                         "objective": objective,
-                        "settings": chosen[method],
+                        "settings": options.settings or chosen[method],
                         "seed": seed,
                         "shorten": options.shorten,
                     }
@@ -166,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     measures = (*WATCHED, "safe", "reached")
     s.write_table("tuning.csv", tried, ("env", "method", "settings", "seed", *measures))
     s.write_table("runs.csv", records, ("env", "method", "settings", "seed", *measures))
+    chosen = choose(tried)
+    records = [r for r in records if r["settings"] == chosen[r["method"]]]
     rows = [row | ways(records, row) for row in table(records, TASKS, best_possible)]
     s.write_table("contenders.csv", rows)
     if ahead := leads(records, TASKS):

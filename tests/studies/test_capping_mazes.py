@@ -168,3 +168,30 @@ def test_contenders_have_their_own_best_settings(study):
     ]
     chosen = study.choose(tried)
     assert (chosen["capping"], chosen["falling"], chosen["mean"]) == ("slow", "plain", "slow")
+
+
+def test_the_tables_follow_from_the_runs(study):
+    folder = studies.FOLDER / "results" / "capping_mazes"
+    lines = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in ("tuning", "runs")}
+    tried, records = ([json.loads(line) for line in found] for found in lines.values())
+    chosen = study.choose(tried)
+    assert {(r["settings"], r["seed"]) for r in tried} == {(name, study.TUNED_ON) for name in study.SETTINGS}
+    assert not any(r["seed"] == study.TUNED_ON for r in records)
+    records = [r for r in records if r["settings"] == chosen[r["method"]]]
+    expected = studies.read(folder / "contenders.csv")
+    rows = study.table(records, study.TASKS, lambda env, objective: 0.0)
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
+        row = row | study.ways(records, row)
+        for column in (
+            "seeds",
+            "mean",
+            "cvar:0.2",
+            "cvar:0.05",
+            "low",
+            "high",
+            "safe seeds",
+            "short seeds",
+            "stuck seeds",
+        ):
+            assert float(other[column]) == pytest.approx(row[column], rel=1e-3, abs=1e-3)
