@@ -40,7 +40,7 @@ from scipy.stats import binom
 
 import ordergrad as og
 from ordergrad.advise.rewards import named
-from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.runs.plots import draw_curve, new_figure, save
 
 Array = Any
 GEOMETRIES = ("free", "narrow")
@@ -216,12 +216,8 @@ def measure(name: str, n: int, settings: Settings) -> list[Cell]:
             if min(loo, kmo) <= 1e-12 * float(p @ x**2) or spread <= 1e-12 * loo:
                 continue
             best = -float(at.chance @ m.cross) / spread
-            cells.append(
-                Cell(
-                    *(name, n, k, objective, geometry, kmo / loo, best),
-                    *(ratios(m, at, shares), errors(m, at, shares, settings.blocks)),
-                )
-            )
+            found = ratios(m, at, shares), errors(m, at, shares, settings.blocks)
+            cells.append(Cell(name, n, k, objective, geometry, kmo / loo, best, *found))
     return cells
 
 
@@ -232,13 +228,8 @@ def measure(name: str, n: int, settings: Settings) -> list[Cell]:
 class Binary:
     """Groups of n rewards of 0 and 1 with success rate p, and the include-one averages of max@k.
 
-    A baseline is any function of how many of the n - 1 other rewards are 1: n numbers.
-
-    Attributes:
-        n: The group size.
-        k: The comparison size.
-        p: The success rate.
-        q: The averages of a failure and of a success, by the number of other successes: (2, n).
+    Those are q, of a failure and of a success by the number of other successes: (2, n). A baseline is any function of
+    how many of the n - 1 other rewards are 1: n numbers.
     """
 
     n: int
@@ -306,11 +297,9 @@ def bounds() -> list[study.Record]:
     for n, k, p in BOUNDS:
         at = binary(n, k, p)
         loo, kmo = (given(name, at) for name in ("leave_one_out", "k_minus_one"))
-        ratios = {
-            "kmo_over_loo_free": at.free(kmo) / at.free(loo),
-            "kmo_over_loo_narrow": at.narrow(kmo) / at.narrow(loo),
-        }
-        rows.append({"n": n, "k": k, "p": p, **ratios, "least_worse_ratio": least_ratio(at)})
+        row = {"n": n, "k": k, "p": p, "kmo_over_loo_free": at.free(kmo) / at.free(loo)}
+        row["kmo_over_loo_narrow"] = at.narrow(kmo) / at.narrow(loo)
+        rows.append(row | {"least_worse_ratio": least_ratio(at)})
     return rows
 
 
@@ -323,7 +312,8 @@ def irreconcilable(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
     The shares that are as good as the better baseline form an interval between it and its mirror image beyond the
     best share.
     """
-    return [(free, narrow) for free, narrow in _paired(cells) if _apart(free, narrow)]
+    pairs = [(pair, *map(as_good, pair)) for pair in _paired(cells)]
+    return [pair for pair, (low, high), (low2, high2) in pairs if high < low2 or high2 < low]
 
 
 def _paired(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
@@ -331,11 +321,6 @@ def _paired(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
     for cell in cells:
         table.setdefault((cell.law, cell.n, cell.k, cell.objective), {})[cell.geometry] = cell
     return [(found["free"], found["narrow"]) for found in table.values() if len(found) == 2]
-
-
-def _apart(free: Cell, narrow: Cell) -> bool:
-    (low, high), (low2, high2) = (as_good(cell) for cell in (free, narrow))
-    return high < low2 or high2 < low
 
 
 def as_good(cell: Cell) -> tuple[float, float]:
@@ -372,10 +357,8 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     for axis, geometry in zip(axes, GEOMETRIES, strict=True):
         mine = [cell for cell in cells if cell.geometry == geometry]
         for index, rule in enumerate(shown):
-            colour, dash = style(index)
             ratio = np.sort([cell.ratio[rule] for cell in mine])
-            share = np.linspace(0, 1, len(ratio))
-            axis.plot(share, ratio, color=colour, linestyle=dash, linewidth=2, label=rule)
+            draw_curve(axis, index, rule, np.linspace(0, 1, len(ratio)), ratio)
         axis.axhline(1, color="#777777", linewidth=0.8)
         axis.set(xlabel="share of the grid", yscale="log", ylim=(0.5, 20), title=f"{geometry} scores")
         axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
@@ -384,11 +367,6 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     axes[0].set_ylabel("variance / the better baseline's")
     axes[0].legend(frameon=False, fontsize=8)
     save(figure, path)
-
-
-def example_of(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells of 0/1 rewards with success rate 1/2 and max@4, in groups of 8."""
-    return [cell for cell in cells if (cell.law, cell.n, cell.objective) == ("bernoulli:0.5", 8, "max@4")]
 
 
 def measured(law: str, n: int, settings: Settings) -> study.Record:
@@ -406,30 +384,30 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
     settings = settings or (QUICK if options.quick else Settings())
     with study.Study(__file__, options, argv) as s:
         s.open(settings)
-        tasks = [{"law": name, "n": n} for name in LAWS for n in settings.groups]
+        tasks = study.grid(law=LAWS, n=settings.groups)
         records = s.computed("cells.jsonl", tasks, partial(measured, settings=settings))
     cells = [Cell(**cell) for record in records for cell in record["cells"]]
     rows, least = summary_of(cells), bounds()
     s.write_table("cells.csv", [cell_row(cell) for cell in cells])
     s.write_table("bounds.csv", least)
     s.write_table("rules.csv", rows)
-    cells_of = ([f"{x:.3f}" if isinstance(x, float) else x for x in row.values()] for row in rows)
-    s.show("Variance over the better baseline's", list(rows[0]), cells_of, left=2)
+    s.show("Variance over the better baseline's", list(rows[0]), study.with_digits(rows), left=2)
     for row in least:
         s.console.print(
             "max@{k}, N = {n}, success rate {p}: k-minus-one has {kmo_over_loo_free:.3f} (free) and "
             "{kmo_over_loo_narrow:.3f} (narrow) times the variance; no baseline keeps both ratios to the better one "
             "below {least_worse_ratio:.3f}".format(**row)
         )
+    example = [cell for cell in cells if (cell.law, cell.n, cell.objective) == ("bernoulli:0.5", 8, "max@4")]
+    names = ("law", "n", "objective", "geometry", "kmo_over_loo", "best")
     s.write_summary(
         settings,
         cells=len(cells),
         irreconcilable=len(irreconcilable(cells)),
         pairs=len(_paired(cells)),
         example=[
-            {name: getattr(cell, name) for name in ("law", "n", "objective", "geometry", "kmo_over_loo", "best")}
-            | {"shares_as_good": study.rounded(as_good(cell))}
-            for cell in example_of(cells)
+            {name: getattr(cell, name) for name in names} | {"shares_as_good": study.rounded(as_good(cell))}
+            for cell in example
         ],
     )
     draw(cells, s.images / "baseline_choice.png")

@@ -248,12 +248,9 @@ def tuned(settings: Settings, tuning: Sequence[study.Record]) -> list[study.Reco
 
 def leads(runs: Sequence[study.Record]) -> list[study.Record]:
     """Return how far `tail limit` is ahead of each other contender in every measure, seed by seed."""
-    rows: list[study.Record] = []
-    for other in dict.fromkeys(r["method"] for r in runs):
-        for name in MEASURES if other != "tail limit" else ():
-            found = study.lead(*(study.column(runs, name, method=m) for m in ("tail limit", other)))
-            rows.append({"against": other, "measure": name, **found})
-    return rows
+    others = [m for m in dict.fromkeys(r["method"] for r in runs) if m != "tail limit"]
+    pairs = study.grid(against=others, measure=MEASURES)
+    return [p | study.lead_of(runs, p["measure"], "method", "tail limit", p["against"]) for p in pairs]
 
 
 def draw(

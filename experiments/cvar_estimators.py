@@ -35,16 +35,7 @@ from typing import Any
 import numpy as np
 import study
 from cvar.figures import draw, draw_objectives
-from cvar.gradients import (
-    REWARDS,
-    Group,
-    exact_gradient,
-    expected_gcvar,
-    gcvar_gradients,
-    grid,
-    our_gradients,
-    scores,
-)
+from cvar.gradients import REWARDS, Group, exact_gradient, expected_gcvar, gcvar_gradients, grid, our_gradients, scores
 from cvar.measured import BASELINES, Measured, Sums, curve, error_of, pick, size_of
 
 import ordergrad as og
@@ -76,17 +67,9 @@ def others(q: float) -> tuple[str, ...]:
     """Return objectives that someone who wants cvar:q might train on instead; all sizes fit groups of 64."""
     whole = math.ceil(1 / q)
     return (
-        "mean",
-        f"cvar:{q:g}@63",
-        f"cvar:{q:g}@{2 * whole}",
-        f"cvar:{q:g}@{whole}",
-        f"min@{whole}",
-        f"cvar:{2 * q:g}@63",
-        f"0.5*mean+0.5*cvar:{q:g}@63",
-        f"var:{q:g}@63",
-        "mean-0.5*gini",
-        "wang:0.5@63",
-        "wang:1.5@63",
+        *("mean", f"cvar:{q:g}@63", f"cvar:{q:g}@{2 * whole}", f"cvar:{q:g}@{whole}", f"min@{whole}"),
+        *(f"cvar:{2 * q:g}@63", f"0.5*mean+0.5*cvar:{q:g}@63", f"var:{q:g}@63"),
+        *("mean-0.5*gini", "wang:0.5@63", "wang:1.5@63"),
     )
 
 
@@ -148,13 +131,9 @@ def lower_tail(reward: str, settings: Settings) -> list[dict[str, Any]]:
     """CVaR: every N, level, K and baseline; GCVaR; the mean."""
     rows: list[Measured] = []
     for n in settings.groups:
-        wanted = [
-            (
-                f"cvar:{q:g}",
-                [pair for k in sizes(n) for pair in allowed(f"cvar:{q:g}@{k}", n)] + [("mean", "leave_one_out")],
-            )
-            for q in settings.levels
-        ]
+        goals = [f"cvar:{q:g}" for q in settings.levels]
+        pairs = [[pair for k in sizes(n) for pair in allowed(f"{goal}@{k}", n)] for goal in goals]
+        wanted = [(goal, [*own, ("mean", "leave_one_out")]) for goal, own in zip(goals, pairs, strict=True)]
         rows += measure(reward, n, wanted, settings.levels, settings)
     return [asdict(row) for row in rows]
 
@@ -188,22 +167,11 @@ def advised(reward: str, settings: Settings) -> list[dict[str, Any]]:
             snr = free_policy_snr(reward, n, goal, names, settings)
             gaussian = measure(reward, n, [(goal, names)], (), settings)
             for candidate, (found, error), ours in zip(advice.table, snr, gaussian, strict=True):
-                rows.append(
-                    {
-                        "reward": reward,
-                        "goal": goal,
-                        "n": n,
-                        "estimator": candidate.objective,
-                        "baseline": candidate.baseline,
-                        "advised": int(candidate == advice.best),
-                        "predicted": candidate.snr,
-                        "measured": found,
-                        "error": error,
-                        "direction": candidate.direction,
-                        "gaussian_snr": ours.snr,
-                        "gaussian_direction": ours.direction,
-                    }
-                )
+                row = {"reward": reward, "goal": goal, "n": n, "estimator": candidate.objective}
+                row |= {"baseline": candidate.baseline, "advised": int(candidate == advice.best)}
+                row |= {"predicted": candidate.snr, "measured": found, "error": error}
+                row |= {"direction": candidate.direction, "gaussian_snr": ours.snr}
+                rows.append(row | {"gaussian_direction": ours.direction})
     return rows
 
 
@@ -269,9 +237,8 @@ def digest(rows: Sequence[Measured], table: Sequence[study.Record]) -> dict[str,
         }
     tails: dict[str, Any] = {}
     for low, high in ((1.0, 3.0), (3.0, 10.0), (10.0, 30.0), (30.0, math.inf)):
-        found = [
-            r for r in rows if r.estimator.startswith("gcvar") and r.noise > 0 and low < level(r.goal) * r.n <= high
-        ]
+        theirs = [r for r in rows if r.estimator.startswith("gcvar") and r.noise > 0]
+        found = [r for r in theirs if low < level(r.goal) * r.n <= high]
         with_ours = [(r, own[r.reward, r.goal, r.n, r.n - 1]) for r in found]
         tails[f"up to {high:g}"] = {
             name: middle_and_ends([getattr(r, name) / getattr(o, name) for r, o in with_ours])
@@ -314,7 +281,7 @@ def show(rows: Sequence[Measured], table: Sequence[study.Record], n: int, s: stu
     ]
     headings = ("reward", "estimator", "baseline", "bias", "direction", "noise", "SNR")
     s.show(f"{goal}, N = {n}: relative to the population's gradient", headings, cells, left=3)
-    best = [[f"{x:.3f}" if isinstance(x, float) else x for x in row.values()] for row in table if row["goal"] == goal]
+    best = study.with_digits(row for row in table if row["goal"] == goal)
     headings = ("reward", "goal", "N", "groups", "best K", "error", "K = N - 1", "K = 1/q", "GCVaR")
     s.show("Best K by N and groups in a batch", headings, best, left=2)
 
@@ -337,7 +304,7 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
     settings = settings or (QUICK if options.quick else Settings())
     with study.Study(__file__, options, argv) as s:
         s.open(settings)
-        tasks = [{"part": part, "reward": reward} for part in PARTS for reward in REWARDS]
+        tasks = study.grid(part=PARTS, reward=REWARDS)
         records = s.computed("parts.jsonl", tasks, partial(part_rows, settings=settings))
     found = {part: [row for r in records if r["part"] == part for row in r["rows"]] for part in PARTS}
     for part, rows in found.items():

@@ -261,14 +261,9 @@ def gym_run(
         return True
     begin, end = stages(CONTENDERS[name].objective)
     rate, bonus = settings[name]
-    args = replace(
-        task.args,
-        objective=end,
-        anneal_from=begin if begin != end else "",
-        seed=first + seed,
-        learning_rate=rate,
-        entropy=bonus,
-    )
+    anneal_from = begin if begin != end else ""
+    args = replace(task.args, objective=end, anneal_from=anneal_from, seed=first + seed)
+    args = replace(args, learning_rate=rate, entropy=bonus)
 
     def log(folder: Path, row: dict[str, float]) -> None:
         row = {"step": row["update"]} | {key: float(x) for key, x in row.items()}
@@ -337,23 +332,12 @@ def measured(every: Mapping[str, Task], out: Path) -> list[dict[str, Any]]:
             rate, bonus = tuned(out, task.settings_of or name, contender)
             with np.load(block_path(out, "study", name, contender)) as block:
                 returns, seen = block["returns"][0], block["seen"][0]
-            for seed, own in enumerate(returns):
-                scaled = own / task.unit
-                records.append(
-                    {
-                        "task": name,
-                        "contender": contender,
-                        "seed": seed,
-                        "learning_rate": rate,
-                        "bonus": bonus,
-                        "mean": float(scaled.mean()),
-                        BEST_OF: float(og.value(scaled, BEST_OF)),
-                        "nothing": float((scaled < 0.5).mean()),
-                        "decoy": float(((scaled > 0.5) & (scaled < 1.5)).mean()),
-                        "treasure": float((scaled >= 0.999 * TREASURE).mean()),
-                        "first_seen": int(seen[seed]),
-                    }
-                )
+            for seed, own in enumerate(returns / task.unit):
+                row = {"task": name, "contender": contender, "seed": seed, "learning_rate": rate, "bonus": bonus}
+                numbers = {"mean": own.mean(), BEST_OF: og.value(own, BEST_OF), "nothing": (own < 0.5).mean()}
+                numbers |= {"decoy": ((own > 0.5) & (own < 1.5)).mean(), "treasure": (own >= 0.999 * TREASURE).mean()}
+                row |= {measure: float(x) for measure, x in numbers.items()}
+                records.append(row | {"first_seen": int(seen[seed])})
     return records
 
 
@@ -363,7 +347,7 @@ def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     taking_part = list(dict.fromkeys((r["task"], r["contender"]) for r in records))
     for (task, contender), against, name in product(taking_part, ("mean", "mean + bonus"), ("mean", BEST_OF)):
         if contender != against and (task, against) in taking_part:
-            found = study.lead(*(study.column(records, name, task=task, contender=c) for c in (contender, against)))
+            found = study.lead_of(records, name, "contender", contender, against, task=task)
             rows.append({"task": task, "contender": contender, "against": against, "measure": name, **found})
     return rows
 

@@ -116,12 +116,7 @@ def main(argv: list[str] | None = None, settings: Settings = Settings()) -> None
     options = study.parse(Options, "Rank graded rewards among the prompts of a batch.", argv)
     with study.Study(__file__, options, argv) as s:
         s.open(settings)
-        tasks = [
-            {"visible": visible, "contender": name, "seed": seed}
-            for visible in NOISE
-            for name in CONTENDERS
-            for seed in range(options.seeds)
-        ]
+        tasks = study.grid(visible=NOISE, contender=CONTENDERS, seed=range(options.seeds))
         rows = s.computed("runs.jsonl", tasks, partial(train, settings))
         s.write_table("runs.csv", rows)
         s.write_table("intervals.csv", study.intervals(rows, ("visible", "contender"), MEASURES))

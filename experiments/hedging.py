@@ -187,13 +187,9 @@ CONTENDERS: dict[str, tuple[float, ...]] = {  # the values of its own parameter 
 
 
 def criterion_of(contender: str, own: float, settings: Settings, first: Tensor) -> Criterion:
-    """Return a criterion.
+    """Return a criterion; its own parameter is risk aversion, or how much faster than the network the threshold learns.
 
-    Args:
-        contender: One of `CONTENDERS`.
-        own: Risk aversion, or how much faster than the network the threshold learns.
-        settings: With the level.
-        first: Profits of the first batch before training; the threshold starts at their quantile.
+    The threshold starts at the quantile of the first batch's profits before training.
     """
     match contender:
         case "sort":
@@ -280,8 +276,8 @@ def leads(runs: Sequence[study.Record]) -> list[study.Record]:
     rows: list[study.Record] = []
     for batch, contender in dict.fromkeys((r["batch"], r["contender"]) for r in runs):
         for name in MEASURES[:3] if contender != "cvar:0.05" else ():
-            ours, theirs = (study.column(runs, name, batch=batch, contender=c) for c in ("cvar:0.05", contender))
-            rows.append({"batch": batch, "against": contender, "measure": name, **study.lead(ours, theirs)})
+            found = study.lead_of(runs, name, "contender", "cvar:0.05", contender, batch=batch)
+            rows.append({"batch": batch, "against": contender, "measure": name, **found})
     return rows
 
 
@@ -355,13 +351,8 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
     s.write_table("measures.csv", table)
     s.write_table("leads.csv", leads(runs))
     names = ("batch", "contender", "rate", "own")
-    tried = [
-        {
-            **{name: r[name] for name in names},
-            "cvar:0.05": sum(m["cvar:0.05"] for m in r["measures"]) / len(r["measures"]),
-        }
-        for r in tuning
-    ]
+    tails = [sum(m["cvar:0.05"] for m in r["measures"]) / len(r["measures"]) for r in tuning]
+    tried = [{name: r[name] for name in names} | {"cvar:0.05": x} for r, x in zip(tuning, tails, strict=True)]
     s.write_table("tuning.csv", tried)
     s.write_summary(
         settings,

@@ -92,12 +92,7 @@ def main(argv: Sequence[str] | None = None, settings: Settings | None = None) ->
     make = partial(trained, settings=settings)
     with study.Study(__file__, options, argv) as s:
         s.open(settings)
-        tries = [
-            {"contender": c, "rate": r, "seed": seed}
-            for c in CRITERIA
-            for r in settings.rates
-            for seed in settings.tuning_seeds
-        ]
+        tries = study.grid(contender=CRITERIA, rate=settings.rates, seed=settings.tuning_seeds)
         tuning = s.computed("tuning.jsonl", tries, make)
         best = {
             c: max(settings.rates, key=lambda r: study.column(tuning, "cvar:0.05", contender=c, rate=r).mean())

@@ -42,16 +42,8 @@ WEIGHTS = {"gini": (0.5, 1.0), "variance": (0.0003, 0.001)}
 TUNING_SEED = 100
 MEASURES = ("mean", TAIL, "cvar:0.05", "length", "heavy", "slippery")
 QUANTILES = np.linspace(0.005, 0.995, 100)
-SETTINGS = {
-    "steps": 150_000,
-    "envs": 8,
-    "rollout": 512,
-    "batch_size": 128,
-    "epochs": 8,
-    "learning_rate": 5e-4,
-    "episodes": 300,
-    "weights": WEIGHTS,
-}
+SETTINGS = {"steps": 150_000, "envs": 8, "rollout": 512, "batch_size": 128, "epochs": 8, "learning_rate": 5e-4}
+SETTINGS |= {"episodes": 300, "weights": WEIGHTS}
 
 
 @dataclass(frozen=True)

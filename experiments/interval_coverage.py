@@ -19,19 +19,18 @@ References:
     Maritz and Jarrett (1978). A note on estimating the variance of the sample median. JASA 73(361).
 """
 
-import argparse
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import study
 from scipy.special import betainc, ndtri, stdtrit
 
 import ordergrad as og
-from ordergrad.runs.folder import provenance, write_csv, write_json
 
 Array = Any
 OBJECTIVES = (
@@ -87,56 +86,41 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One objective; shares of the groups, NaN where there is no interval or no error.
-
-    Attributes:
-        covered: With the truth in the interval.
-        above: With the interval above the truth.
-        below: With the interval below the truth.
-        length: Its mean length over 2 * 1.96 standard deviations of the value.
-        error_covered: With the truth within 1.96 standard errors.
-        error_ratio: Root mean square of the error over the standard deviation of the value.
-        reason: Why there is no interval.
-    """
-
-    distribution: str
-    n: int
-    objective: str
-    covered: float = math.nan
-    above: float = math.nan
-    below: float = math.nan
-    length: float = math.nan
-    error_covered: float = math.nan
-    error_ratio: float = math.nan
-    reason: str = ""
+class Options(study.Options):
+    out: Path = Path("runs/interval_coverage")
+    quick: bool = field(default=False, metadata={"help": "two group sizes, 400 groups each"})
 
 
-def measure(name: str, n: int, objective: str, rewards: Array, settings: Settings) -> Row:
+SHARES = ("covered", "above", "below", "length", "error_covered", "error_ratio")
+
+
+def measure(name: str, n: int, objective: str, rewards: Array, settings: Settings) -> study.Record:
+    """Return a row of the table: NaN where there is no interval, for the `reason`, or no error."""
     distribution = DISTRIBUTIONS[name]
+    row: study.Record = {"distribution": name, "n": n, "objective": objective}
+    row |= {**dict.fromkeys(SHARES, math.nan), "reason": ""}
     try:
         truth = float(og.exact.value(*distribution.outcomes(), objective))
-    except ValueError as error:
-        return Row(name, n, objective, reason=str(error))
-    found: dict[str, Any] = {}
+    except ValueError as reason:
+        return row | {"reason": str(reason)}
     value, error = og.value_and_error(rewards, objective)
     deviation = value.std()
-    found["error_covered"] = (np.abs(value - truth) <= 1.96 * error).mean()
+    row["error_covered"] = (np.abs(value - truth) <= 1.96 * error).mean()
     if deviation > 0:
-        found["error_ratio"] = math.sqrt((error**2).mean()) / deviation
+        row["error_ratio"] = math.sqrt((error**2).mean()) / deviation
     try:
         low, high = og.interval(rewards, objective, level=settings.level, bounds=distribution.bounds)
     except ValueError as reason:
-        return Row(name, n, objective, **found, reason=str(reason))
-    found["above"], found["below"] = (low > truth).mean(), (high < truth).mean()
-    found["covered"] = 1 - found["above"] - found["below"]
+        return row | {"reason": str(reason)}
+    row["above"], row["below"] = (low > truth).mean(), (high < truth).mean()
+    row["covered"] = 1 - row["above"] - row["below"]
     if deviation > 0:
-        found["length"] = (high - low).mean() / (2 * 1.96 * deviation)
-    return Row(name, n, objective, **found)
+        row["length"] = (high - low).mean() / (2 * 1.96 * deviation)
+    return row
 
 
-def run(settings: Settings) -> list[Row]:
-    rows: list[Row] = []
+def run(settings: Settings) -> list[study.Record]:
+    rows: list[study.Record] = []
     for name, distribution in DISTRIBUTIONS.items():
         for n in settings.sizes:
             rng = np.random.default_rng([settings.seed, n])
@@ -167,9 +151,9 @@ ERRORS: dict[str, Callable[[Array, str], Array]] = {
 }
 
 
-def quantile_errors(settings: Settings) -> list[list[Any]]:
-    """Return how each error does for normal rewards."""
-    rows: list[list[Any]] = []
+def quantile_errors(settings: Settings) -> list[study.Record]:
+    """Return how each error does for normal rewards: ratio as in the other table, variation and coverage."""
+    rows: list[study.Record] = []
     for n in settings.sizes:
         x = np.sort(np.random.default_rng([settings.seed, n]).standard_normal((settings.repetitions, n)), axis=-1)
         for objective in QUANTILES:
@@ -179,14 +163,15 @@ def quantile_errors(settings: Settings) -> list[list[Any]]:
                 error = error_of(x, objective)
                 ratio = math.sqrt((error**2).mean()) / value.std()
                 covered = (np.abs(value - truth) <= 1.96 * error).mean()
-                rows.append([n, objective, kind, round(ratio, 4), round(error.std() / error.mean(), 4), covered])
+                rows.append({"n": n, "objective": objective, "error": kind, "ratio": round(ratio, 4)})
+                rows[-1] |= {"variation": round(error.std() / error.mean(), 4), "covered": covered}
     return rows
 
 
-def table(rows: list[Row], settings: Settings) -> str:
+def table(rows: list[study.Record], settings: Settings) -> str:
     """Return the coverage for the continuous distributions in Markdown."""
     names = ("normal", "t3")
-    found = {(row.distribution, row.n, row.objective): row.covered for row in rows}
+    found = {(row["distribution"], row["n"], row["objective"]): row["covered"] for row in rows}
     head = ["objective", *(f"{name}, {n}" for name in names for n in settings.sizes)]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
     for objective in OBJECTIVES:
@@ -196,29 +181,17 @@ def table(rows: list[Row], settings: Settings) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Coverage of intervals and errors of every objective.")
-    parser.add_argument("--quick", action="store_true", help="two group sizes, 400 groups each")
-    parser.add_argument("--results", type=Path, default=Path("runs/interval_coverage"), help="folder of the tables")
-    options = parser.parse_args(argv)
+    options = study.parse(Options, "Coverage of intervals and errors of every objective.", argv)
     settings = Settings(sizes=(16, 64), repetitions=400) if options.quick else Settings()
     clock = time.perf_counter()
-    rows, errors = run(settings), quantile_errors(settings)
-    folder: Path = options.results
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "intervals.csv", list(asdict(rows[0])), [written(row) for row in rows])
-    write_csv(folder / "quantile_errors.csv", ["n", "objective", "error", "ratio", "variation", "covered"], errors)
-    (folder / "coverage.md").write_text(table(rows, settings))
-    summary = {
-        **provenance(" ".join(["python experiments/interval_coverage.py", *["--quick"] * options.quick])),
-        "settings": asdict(settings),
-        "seconds": round(time.perf_counter() - clock),
-    }
-    write_json(folder / "summary.json", summary)
-    print(f"results: {folder}/intervals.csv, coverage.md, quantile_errors.csv, summary.json")
-
-
-def written(row: Row) -> list[Any]:
-    return [round(float(v), 4) if isinstance(v, float) else v for v in asdict(row).values()]
+    with study.Study(__file__, options, argv) as s:
+        s.open(settings)
+        rows = run(settings)
+        written = [{c: str(round(float(x), 4)) if isinstance(x, float) else x for c, x in r.items()} for r in rows]
+        s.write_table("intervals.csv", written)
+        s.write_table("quantile_errors.csv", quantile_errors(settings))
+        (s.results / "coverage.md").write_text(table(rows, settings))
+        s.write_summary(settings, seconds=round(time.perf_counter() - clock))
 
 
 if __name__ == "__main__":

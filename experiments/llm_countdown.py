@@ -48,23 +48,14 @@ PASS_TRAINING = "pass@4 training"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What tells a contender from others.
-
-    Attributes:
-        objective: What is optimised.
-        divide: Divide the advantages by the standard deviation of their group, as GRPO does.
-        loss: What the sum over tokens is divided by: a constant (``dr_grpo``) or the number of tokens (``dapo``).
-        kl: Weight of the KL divergence to the warm start, by the estimator of GRPO.
-        entropy: Weight of the mean entropy per token.
-        price: What each token of an answer costs.
-    """
+    """What tells a contender from others."""
 
     objective: str = "mean"
-    divide: bool = False
-    loss: str = "dr_grpo"
-    kl: float = 0.0
-    entropy: float = 0.0
-    price: float = 0.0
+    divide: bool = False  # the advantages by the standard deviation of their group, as GRPO does
+    loss: str = "dr_grpo"  # the sum over tokens is divided by a constant, or by the number of tokens ("dapo")
+    kl: float = 0.0  # weight of the KL divergence to the warm start, by the estimator of GRPO
+    entropy: float = 0.0  # weight of the mean entropy per token
+    price: float = 0.0  # of each token of an answer
 
 
 GRPO = "grpo"
@@ -337,15 +328,7 @@ RELIABLE = (2, 4, 8)
 MEASURES = (*(f"pass@{k}" for k in KS), *(f"pass^{k}" for k in RELIABLE))
 CURVES = ("solved", "entropy", "no_signal")
 SHOWN = (
-    GRPO,
-    "mean",
-    "max@4",
-    "maxrl",
-    "top:2@4",
-    PASS_TRAINING,
-    "grpo, KL",
-    "grpo, entropy",
-    "max@4, KL",
+    *(GRPO, "mean", "max@4", "maxrl", "top:2@4", PASS_TRAINING, "grpo, KL", "grpo, entropy", "max@4, KL"),
     "0.5*mean+0.5*min@4",
 )
 

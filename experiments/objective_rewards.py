@@ -93,15 +93,8 @@ def main(argv: list[str] | None = None) -> None:
         tasks = [{"contender": c, "seed": n, "steps": options.steps} for n in range(options.seeds) for c in CONTENDERS]
         records = s.computed("runs.jsonl", tasks, play)
         s.write_table("runs.csv", records)
-        rows = []
-        for contender in CONTENDERS:
-            for measure in ("cvar", "mean"):
-                estimate = study.over_seeds(study.column(records, measure, contender=contender))
-                rows.append({"contender": contender, "measure": measure, **estimate._asdict()})
-        s.write_table("contenders.csv", rows)
-        lead = study.paired(
-            study.column(records, "cvar", contender="wrapper"), study.column(records, "cvar", contender="adapter")
-        )
+        s.write_table("contenders.csv", study.intervals(records, ("contender",), ("cvar", "mean")))
+        lead = study.paired(*(study.column(records, "cvar", contender=c) for c in ("wrapper", "adapter")))
         s.write_summary(settings, seeds=options.seeds, wrapper_less_adapter=study.rounded(lead))
 
 

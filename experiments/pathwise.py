@@ -36,7 +36,7 @@ from scipy import stats
 from scipy.special import ndtr
 
 import ordergrad as og
-from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.runs.plots import draw_curve, new_figure, save
 
 jax.config.update("jax_enable_x64", True)
 
@@ -284,9 +284,7 @@ def draw(rows: Sequence[study.Record], settings: Settings, path: Path) -> None:
         for index, problem in enumerate(problems(settings)):
             mine = of([row for row in of(rows, problem=problem, n=n) if row["objective"] in (kind, "mean")])
             k, ratio, low, high = (study.column(mine, name) for name in ("k", "ratio", "low", "high"))
-            colour, dash = style(index)
-            axis.fill_between(k, low, high, color=colour, alpha=0.18, linewidth=0)
-            axis.plot(k, ratio, color=colour, linestyle=dash, linewidth=1.8, label=problem)
+            draw_curve(axis, index, problem, k, ratio, (low, high))
         axis.axhline(1, color="#777777", linewidth=0.8)
         axis.set(xscale="log", yscale="log", xlabel="comparison size K (K = 1: the mean)", title=title)
         ticks = [1, 2, 4, 8, 16, 32, 64, 128, 256]

@@ -133,10 +133,8 @@ def folds(returns: Array, settings: Settings) -> list[tuple[int, int, int]]:
     The first year is left out: the features need it.
     """
     cv = WalkForward(train_size=settings.train, test_size=settings.test, reduce_test=True)
-    return [
-        (int(train[0]) + YEAR, int(test[0]) + YEAR, int(test[-1]) + 1 + YEAR)
-        for train, test in cv.split(returns[YEAR:])
-    ]
+    days = ((train[0], test[0], test[-1] + 1) for train, test in cv.split(returns[YEAR:]))
+    return [(int(first) + YEAR, int(middle) + YEAR, int(end) + YEAR) for first, middle, end in days]
 
 
 def walked(objective: str, seed: int, fold: int, data: Path | None, settings: Settings) -> study.Record:
@@ -154,12 +152,8 @@ def walks(settings: Settings, days: int) -> list[dict[str, Any]]:
     seeds = dict.fromkeys(settings.objectives, settings.seeds)
     seeds |= {FIXED + name: 1 for name in settings.objectives if not name.startswith(CAPPED)}
     count = len(folds(np.empty((days, 1)), settings))
-    return [
-        {"objective": name, "seed": seed, "fold": fold}
-        for name, n in seeds.items()
-        for seed in range(n)
-        for fold in range(1, count + 1)
-    ]
+    folded = [study.grid(objective=[name], seed=range(n), fold=range(1, count + 1)) for name, n in seeds.items()]
+    return [task for tasks in folded for task in tasks]
 
 
 # What others do -----------------------------------------------------------------------------------------------------
@@ -224,24 +218,22 @@ def compare(daily: dict[str, list[Array]], settings: Settings) -> list[study.Rec
     The same resampled days for all; a policy's measure is the average over its seeds.
     """
     days = len(daily[EQUAL][0])
-    places = circular_blocks(days, settings.block, settings.resamples)
-    drawn = {
-        name: np.mean([resampled(x, places, settings.level) for x in runs], axis=0) for name, runs in daily.items()
-    }
-    whole = np.arange(days)[None]
-    actual = {
-        name: np.mean([resampled(x, whole, settings.level)[0] for x in runs], axis=0) for name, runs in daily.items()
-    }
+
+    def averages(places: Array) -> dict[str, Array]:
+        level = settings.level
+        return {name: np.mean([resampled(x, places, level) for x in runs], axis=0) for name, runs in daily.items()}
+
+    drawn = averages(circular_blocks(days, settings.block, settings.resamples))
+    actual = averages(np.arange(days)[None])
     rows: list[study.Record] = []
     for against in (EQUAL, VARIANCE, CVAR, *(name for name in daily if name.startswith((FIXED, CAPPED)))):
         for name in daily:
-            if name == against:
-                continue
-            low, high = np.quantile(drawn[name] - drawn[against], [0.025, 0.975], axis=0)
-            for place, measure in enumerate(MEASURES[:4]):
-                lead = actual[name][place] - actual[against][place]
-                interval = {"lead": float(lead), "low": float(low[place]), "high": float(high[place])}
-                rows.append({"portfolio": name, "against": against, "measure": measure, **interval})
+            if name != against:
+                ends = np.quantile(drawn[name] - drawn[against], [0.025, 0.975], axis=0)
+                found = np.vstack([actual[name] - actual[against], ends]).T.tolist()
+                row = {"portfolio": name, "against": against}
+                for measure, each in zip(MEASURES[:4], found, strict=True):
+                    rows.append({**row, "measure": measure, **dict(zip(("lead", "low", "high"), each, strict=True))})
     return rows
 
 
@@ -310,13 +302,10 @@ def report(
     s.write_table("static.csv", static_rows(cases))
     s.write_table("differences.csv", leads)
     s.write_table("training.csv", policies, ("objective", "seed", "fold", "training", "validation", "stopped"))
-    portfolios = {
-        name: {
-            key: study.rounded(study.over_seeds(study.column(records, key, portfolio=name)), 6)
-            for key in tuple(records[0])[2:]
-        }
-        for name in held
-    }
+    portfolios: dict[str, Any] = {}
+    for row in study.intervals(records, ("portfolio",), tuple(records[0])[2:]):
+        found = study.rounded([row["value"], row["low"], row["high"]], 6)
+        portfolios.setdefault(row["portfolio"], {})[row["measure"]] = found
     formats = {"mean": ".2%", "cvar": ".2%", "gini": ".2%", "sharpe": ".2f", "drawdown": ".0%", "turnover": ".1f"}
     headings = ("portfolio", "mean", "CVaR", "Gini", "Sharpe", "drawdown", "traded")
     cells = (
@@ -346,7 +335,7 @@ def policy_leads(records: Sequence[study.Record], settings: Settings) -> list[st
     ours, theirs = f"cvar:{settings.level}", f"{CAPPED}{settings.level}"
     rows: list[study.Record] = []
     for measure in MEASURES if any(r["portfolio"] == theirs for r in records) else ():
-        found = study.lead(*(study.column(records, measure, portfolio=name) for name in (theirs, ours)))
+        found = study.lead_of(records, measure, "portfolio", theirs, ours)
         rows.append({"portfolio": theirs, "against": ours, "measure": measure, **found})
     return rows
 
@@ -395,9 +384,7 @@ def main(argv: list[str] | None = None, settings: Settings | None = None) -> Non
             for static in statics(settings.level, days)
         ]
         cases = s.computed("static.jsonl", tasks, partial(static_case, **fixed))
-        others = s.computed(
-            "refitted.jsonl", [{"portfolio": name} for name in (VARIANCE, CVAR)], partial(refitted_record, **fixed)
-        )
+        others = s.computed("refitted.jsonl", study.grid(portfolio=(VARIANCE, CVAR)), partial(refitted_record, **fixed))
         policies = s.computed("policies.jsonl", walks(settings, len(returns)), partial(walked, **fixed))
     report(s, settings, returns, cases, held_weights(policies, others), policies)
 

@@ -342,10 +342,8 @@ def paired_over_problems(
     seeds = [seed for c, seed in found if c == contender and (against == BASE or (against, seed) in found)]
     if contender == against or not seeds:
         return None
-    apart = np.mean(
-        [found[contender, seed][name] - (base if against == BASE else found[against, seed])[name] for seed in seeds],
-        axis=0,
-    )
+    theirs = {seed: base if against == BASE else found[against, seed] for seed in seeds}
+    apart = np.mean([found[contender, seed][name] - theirs[seed][name] for seed in seeds], axis=0)
     half = 1.96 * float(apart.std(ddof=1)) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
     lead = float(apart.mean())
     return {"lead": lead, "low": lead - half, "high": lead + half, "seeds": len(seeds)}
@@ -367,24 +365,18 @@ def draw(
     contenders: Sequence[str],
 ) -> None:
     """Draw the training reward, and pass@k and pass^k relative to the start."""
-    from ordergrad.runs.plots import new_figure, save, style
+    from ordergrad.runs.plots import draw_curve, new_figure, save
 
     figure, (left, middle, right) = new_figure(3, "SmolLM2-135M, arithmetic")
     for index, c in enumerate(contenders):
-        colour, dash = style(index + 1)
         curves = [np.array(r["curves"]["reward"], float) for r in records if r["contender"] == c]
         curve = np.mean([x[: min(map(len, curves))] for x in curves], axis=0)
         smooth = np.convolve(curve, np.ones(5) / 5, "valid")
-        left.plot(np.arange(len(smooth)) + 3, smooth, color=colour, linestyle=dash, linewidth=1.8, label=c)
-        for panel, sign in ((middle, "@"), (right, "^")):
-            ks = KS if sign == "@" else KS[1:]
-            lifts = [
-                np.mean(
-                    [(x[f"pass{sign}{k}"] - base[f"pass{sign}{k}"]).mean() for (n, _), x in found.items() if n == c]
-                )
-                for k in ks
-            ]
-            panel.plot(ks, lifts, color=colour, linestyle=dash, marker="o", markersize=3.5, linewidth=1.8)
+        draw_curve(left, index + 1, c, np.arange(len(smooth)) + 3, smooth)
+        mine = [x for (name, _), x in found.items() if name == c]
+        for panel, sign, ks in ((middle, "@", KS), (right, "^", KS[1:])):
+            names = [f"pass{sign}{k}" for k in ks]
+            draw_curve(panel, index + 1, c, ks, [np.mean([x[n] - base[n] for x in mine]) for n in names], marker="o")
     left.set(xlabel="step", ylabel="training reward (mean of 5 steps)", ylim=(0, None))
     for panel, sign in ((middle, "@"), (right, "^")):
         panel.axhline(0, color="#777777", linewidth=0.8)

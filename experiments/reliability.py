@@ -24,14 +24,7 @@ import ordergrad as og
 from ordergrad.adapters.completions import batch_advantages
 
 OBJECTIVES = (
-    "mean",
-    "max@4",
-    "min@2",
-    "min@4",
-    "cvar:0.25@7",
-    "0.5*mean+0.5*min@4",
-    "0.9*mean+0.1*min@4",
-    "bottom:2@4",
+    *("mean", "max@4", "min@2", "min@4", "cvar:0.25@7", "0.5*mean+0.5*min@4", "0.9*mean+0.1*min@4", "bottom:2@4"),
 )
 RATES = (0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.98)
 N = 8
@@ -88,16 +81,13 @@ def batch_bias(objective: str, rates: Sequence[float], n: int, prompts: int) -> 
 
 def draw(path: Path) -> None:
     """Draw what a rise of the success rate is worth, and the share of groups without a signal."""
-    from ordergrad.runs.plots import new_figure, save, style
+    from ordergrad.runs.plots import draw_curve, new_figure, save
 
     figure, (left, right) = new_figure(2, "Reliability: rewards of 0 and 1, groups of 8")
     rates = np.linspace(0.01, 0.99, 99)
     for index, objective in enumerate(OBJECTIVES[:7]):
-        colour, dash = style(index)
-        pays = [worth(objective, p) * p * (1 - p) for p in rates]
-        idle = [no_signal(objective, p) for p in rates]
-        left.plot(rates, pays, color=colour, linestyle=dash, linewidth=1.8, label=objective)
-        right.plot(rates, idle, color=colour, linestyle=dash, linewidth=1.8)
+        draw_curve(left, index, objective, rates, [worth(objective, p) * p * (1 - p) for p in rates])
+        draw_curve(right, index, objective, rates, [no_signal(objective, p) for p in rates])
     left.set(xlabel="success rate p of a prompt", ylabel="gradient in the logit of p", ylim=(0, None))
     right.set(xlabel="success rate p of a prompt", ylabel="groups without a signal", ylim=(0, 1))
     left.legend(frameon=False, fontsize=8)
@@ -107,18 +97,16 @@ def draw(path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     options = study.parse(Options, "Tabulate what reliability objectives pay for.", argv)
     with study.Study(__file__, options, argv) as s:
-        rows: list[dict[str, Any]] = [
-            {
-                "objective": objective,
-                "p": p,
-                "worth": worth(objective, p),
-                "gradient": worth(objective, p) * p * (1 - p),
-                "no_signal": no_signal(objective, p),
-                "after": climb(objective, p),
+        rows: list[dict[str, Any]] = study.grid(objective=OBJECTIVES, p=RATES)
+        for row in rows:
+            pays, p = worth(**row), row["p"]
+            found = {
+                "worth": pays,
+                "gradient": pays * p * (1 - p),
+                "no_signal": no_signal(**row),
+                "after": climb(**row),
             }
-            for objective in OBJECTIVES
-            for p in RATES
-        ]
+            row |= found
         s.write_table("objectives.csv", rows)
         biases = [
             {"prompts": prompts, "rate": rate, "bias": bias}

@@ -50,7 +50,6 @@ import numpy as np
 import study
 import torch
 from mean_variance import MeanVarianceBuffer, penalty_of
-from rich.table import Table
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -415,9 +414,8 @@ def leads(records: Sequence[Mapping[str, Any]]) -> list[study.Record]:
     rows: list[study.Record] = []
     for part in dict.fromkeys(record["part"] for record in records):
         for ours, theirs in permutations(contenders_of(records), 2):
-            found = study.paired(*(study.column(records, ours, part=part, contender=c) for c in (ours, theirs)))
-            row = {"part": part, "measure_and_contender": ours, "against": theirs, "lead": found.value}
-            rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+            found = study.lead_of(records, ours, "contender", ours, theirs, part=part)
+            rows.append({"part": part, "measure_and_contender": ours, "against": theirs, **found})
     return rows
 
 
@@ -476,7 +474,7 @@ def report(s: study.Study, settings: Settings, task: str, names: Sequence[str]) 
     draw(task, names, quantiles, metrics, s.images / f"risky_{task}.png")
     if settings.edge:
         draw_edge(names, records, s.images / f"risky_{task}_edge.png")
-    s.console.print(shown_parts(found))
+    shown_parts(s, found)
 
 
 def curve_rows(metrics: Mapping[str, Sequence[tuple[Any, Mapping[str, Any]]]]) -> list[study.Record]:
@@ -523,15 +521,14 @@ def draw_edge(names: Sequence[str], records: Sequence[Mapping[str, Any]], path: 
     save(figure, path)
 
 
-def shown_parts(found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Table:
-    table = Table(title="Fresh episodes; 95% intervals over seeds", title_justify="left")
+def shown_parts(s: study.Study, found: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> None:
     names = [k for k in next(iter(found["study"].values())) if k != "gini"]
-    for heading in ("part", "trained on", *names):
-        table.add_column(heading, justify="left" if heading in ("part", "trained on") else "right")
-    for part, contenders in found.items():
-        for c, cells in contenders.items():
-            table.add_row(part, c, *("{:.4g} [{:.4g}, {:.4g}]".format(*cells[k]) for k in names))
-    return table
+    lines = [
+        [part, contender, *("{:.4g} [{:.4g}, {:.4g}]".format(*cells[k]) for k in names)]
+        for part, contenders in found.items()
+        for contender, cells in contenders.items()
+    ]
+    s.show("Fresh episodes; 95% intervals over seeds", ("part", "trained on", *names), lines, left=2)
 
 
 @dataclass(frozen=True)

@@ -125,10 +125,8 @@ def other_optima(problem: str, settings: Settings) -> dict[str, Any]:
     points = grid(settings)
     found = {"value": PROBLEMS[problem](points), "mean": true_risk(problem, points, settings, "mean")}
     places = {name: points[values.argmax()] for name, values in found.items()}
-    return {
-        name: {"x": place.tolist(), "cvar": float(true_risk(problem, place[None], settings))}
-        for name, place in places.items()
-    }
+    risks = {name: float(true_risk(problem, place[None], settings)) for name, place in places.items()}
+    return {name: {"x": place.tolist(), "cvar": risks[name]} for name, place in places.items()}
 
 
 @cache
@@ -166,13 +164,9 @@ def fitted(x: Tensor, y: Tensor, errors: Tensor) -> SingleTaskGP:
     """Return a Gaussian process on exact evaluations that makes perturbations of what it is asked about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of small noise
-        model = SingleTaskGP(
-            x,
-            y[:, None],
-            torch.full_like(y, 1e-5 * float(y.var()))[:, None],
-            outcome_transform=Standardize(1),
-            input_transform=InputPerturbation(errors, bounds=BOUNDS),
-        )
+        noise = torch.full_like(y, 1e-5 * float(y.var()))[:, None]
+        transforms = {"outcome_transform": Standardize(1), "input_transform": InputPerturbation(errors, bounds=BOUNDS)}
+        model = SingleTaskGP(x, y[:, None], noise, **transforms)
         fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     return model
 
@@ -190,13 +184,9 @@ def recommended(model: SingleTaskGP, x: Tensor, settings: Settings) -> Tensor:
 def next_input(contender: str, model: SingleTaskGP, x: Tensor, seed: int, settings: Settings) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of jitter, and of a line search that ends early
-        acquisition = qLogNoisyExpectedImprovement(
-            model,
-            x,
-            sampler=SobolQMCNormalSampler(torch.Size([settings.posterior_samples]), seed=seed),
-            objective=risk_measure(contender, settings),
-            prune_baseline=True,
-        )
+        sampler = SobolQMCNormalSampler(torch.Size([settings.posterior_samples]), seed=seed)
+        sought = {"objective": risk_measure(contender, settings), "prune_baseline": True}
+        acquisition = qLogNoisyExpectedImprovement(model, x, sampler=sampler, **sought)
         options = {"maxiter": 30, "seed": seed}
         found, _ = optimize_acqf(acquisition, BOUNDS, 1, settings.restarts, settings.raw_samples, options=options)
     return found[0]
@@ -243,14 +233,11 @@ def shown(row: Mapping[str, Any], contender: str) -> str:
 def history(out: Path, settings: Settings) -> list[study.Record]:
     """Return every evaluation, and from the first design on the recommendation after it and its regret."""
     rows: list[study.Record] = []
-    for problem in settings.problems:
-        for contender in CONTENDERS:
-            for seed in range(settings.seeds):
-                for row in read_metrics(run_folder(out / problem, contender, seed) / METRICS):
-                    (x1, x2), (choice1, choice2) = row["x"], row.get("choice", ("", ""))
-                    found = {"problem": problem, "contender": contender, "seed": seed, "evaluations": row["step"]}
-                    found |= {"x1": x1, "x2": x2, "y": row["y"], "choice1": choice1, "choice2": choice2}
-                    rows.append(found | {"regret": row.get("regret", "")})
+    for task in study.grid(problem=settings.problems, contender=CONTENDERS, seed=range(settings.seeds)):
+        for row in read_metrics(run_folder(out / task["problem"], task["contender"], task["seed"]) / METRICS):
+            (x1, x2), (choice1, choice2) = row["x"], row.get("choice", ("", ""))
+            found = task | {"evaluations": row["step"], "x1": x1, "x2": x2, "y": row["y"]}
+            rows.append(found | {"choice1": choice1, "choice2": choice2, "regret": row.get("regret", "")})
     return rows
 
 

@@ -35,7 +35,6 @@ import numpy as np
 import pretrained
 import study
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from rich.table import Table
 
 import ordergrad as og
 from ordergrad.runs.plots import draw_curve, new_figure, save, style
@@ -199,7 +198,7 @@ def last_number(text: str) -> float:
 
 def graded() -> tuple[Array, Array]:
     """Return minus the error of the last number, and whether the first one is right: (ways to ask, completions)."""
-    rows = [(r["a"] + r["b"], texts) for r in study.read_records(COMPLETIONS) for texts in [r["texts"]]]
+    rows = [(r["a"] + r["b"], r["texts"]) for r in study.read_records(COMPLETIONS)]
     rewards = [[[-abs(last_number(t) - answer) for t in way] for way in texts] for answer, texts in rows]
     right = [[[pretrained.number_of(t) == answer for t in way] for way in texts] for answer, texts in rows]
     ways = np.moveaxis(np.array(rewards), 1, 0), np.moveaxis(np.array(right, float), 1, 0)
@@ -326,9 +325,8 @@ def leads(runs: Sequence[study.Record]) -> list[study.Record]:
     for part in dict.fromkeys(r["part"] for r in runs):
         pairs = [(name, "mean") for name in NUMBERS] + [("trimmed", name) for name in NUMBERS]
         for ours, theirs in dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]):
-            lead = study.paired(*(study.column(runs, "clean", part=part, trained=c) for c in (ours, theirs)))
-            row = {"part": part, "trained": ours, "against": theirs, "lead": lead.value}
-            rows.append(row | {"low": lead.low, "high": lead.high, "p": lead.p})
+            found = study.lead_of(runs, "clean", "trained", ours, theirs, part=part)
+            rows.append({"part": part, "trained": ours, "against": theirs, **found})
     return rows
 
 
@@ -370,11 +368,9 @@ def draw_parts(runs: Sequence[study.Record], rows: Sequence[study.Record], path:
 
 
 def show(rows: Sequence[study.Record], s: study.Study) -> None:
-    table = Table("trained on", *PARTS, title="Clean value, 95% intervals over seeds", title_justify="left")
     cells = {(r["part"], r["trained"]): "{value:.4g} [{low:.4g}, {high:.4g}]".format(**r) for r in rows}
-    for name in NUMBERS:
-        table.add_row(name, *(cells[part, name] for part in PARTS))
-    s.console.print(table)
+    lines = [[name, *(cells[part, name] for part in PARTS)] for name in NUMBERS]
+    s.show("Clean value, 95% intervals over seeds", ("trained on", *PARTS), lines)
 
 
 @dataclass(frozen=True)
@@ -384,10 +380,8 @@ class Options(study.Options):
 
 
 def main(argv: list[str] | None = None, settings: Settings | None = None) -> None:
-    options, settings = (
-        study.parse(Options, "Train on corrupted rewards, measure on clean ones.", argv),
-        settings or Settings(),
-    )
+    options = study.parse(Options, "Train on corrupted rewards, measure on clean ones.", argv)
+    settings = settings or Settings()
     with study.Study(__file__, options, argv) as s:
         if options.sample:
             return sample_completions()

@@ -13,17 +13,17 @@ pass@4 and the mean of the worst tenth:
     python experiments/score_coverage.py --repetitions 100
 """
 
-import argparse
 import math
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import study
 from scipy.stats import t
 
 import ordergrad as og
-from ordergrad.runs.folder import provenance, write_csv, write_json
 from ordergrad.score.means import bounded_interval
 from ordergrad.score.summary import Summary
 
@@ -79,8 +79,8 @@ def bounded(values: Any, rewards: int, jackknife: bool) -> tuple[float, float]:
     return bounded_interval(float(values.mean()), error, c, rewards, (0.0, 1.0))
 
 
-def coverage(law: Law, repetitions: int) -> list[list[Any]]:
-    """Return law, objective, interval, coverage and mean half-length."""
+def coverage(law: Law, repetitions: int) -> list[study.Record]:
+    """Return coverage and mean half-length of every interval of every objective."""
     truth = expectations(law)
     hits = np.zeros((len(OBJECTIVES), len(INTERVALS)))
     lengths = np.zeros_like(hits)
@@ -103,32 +103,28 @@ def coverage(law: Law, repetitions: int) -> list[list[Any]]:
             for i, (low, high) in enumerate(ends):
                 hits[j, i] += low <= truth[j] <= high
                 lengths[j, i] += (high - low) / 2
-    return [
-        [law.name, objective, name, round(hits[j, i] / repetitions, 3), round(lengths[j, i] / repetitions, 4)]
-        for j, objective in enumerate(OBJECTIVES)
-        for i, name in enumerate(INTERVALS)
-    ]
+    rows = study.grid(log=[law.name], objective=OBJECTIVES, interval=INTERVALS)
+    for row, covered, half in zip(rows, hits.flat, lengths.flat, strict=True):
+        row |= {"covered": round(covered / repetitions, 3), "half": round(half / repetitions, 4)}
+    return rows
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    out: Path = Path("runs/score_coverage")
+    repetitions: int = field(default=1000, metadata={"help": "logs of each law"})
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Coverage of the intervals of ordergrad score.")
-    parser.add_argument("--repetitions", type=int, default=1000, help="logs of each law")
-    parser.add_argument("--results", type=Path, default=Path("runs/score_coverage"), help="folder of the table")
-    options = parser.parse_args(argv)
-    clock = time.perf_counter()
-    rows = [row for law in LAWS for row in coverage(law, options.repetitions)]
-    folder: Path = options.results
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / "coverage.csv", ["log", "objective", "interval", "covered", "half"], rows)
-    summary = {
-        **provenance(f"python experiments/score_coverage.py --repetitions {options.repetitions}"),
-        "laws": [law._asdict() for law in LAWS],
-        "repetitions": options.repetitions,
-        "seconds": round(time.perf_counter() - clock),
-    }
-    write_json(folder / "summary.json", summary)
-    for row in rows:
-        print(*row, sep="\t")
+    options = study.parse(Options, "Coverage of the intervals of ordergrad score.", argv)
+    clock, settings = time.perf_counter(), {"laws": [law._asdict() for law in LAWS], "repetitions": options.repetitions}
+    with study.Study(__file__, options, argv) as s:
+        s.open(settings)
+        rows = [row for law in LAWS for row in coverage(law, options.repetitions)]
+        s.write_table("coverage.csv", rows)
+        shown = [(r["log"], r["objective"], r["covered"], r["half"]) for r in rows if r["interval"] == INTERVALS[0]]
+        s.show("95% intervals of ordergrad score", ("log", "objective", "covered", "half-length"), shown, left=2)
+        s.write_summary(settings, seconds=round(time.perf_counter() - clock))
 
 
 if __name__ == "__main__":

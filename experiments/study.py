@@ -34,6 +34,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -256,9 +257,19 @@ def key_of(record: Mapping[str, Any], task: Mapping[str, Any]) -> str:
     return json.dumps([record.get(name) for name in task])
 
 
+def grid(**values: Iterable[Any]) -> list[Record]:
+    """Return a task for every combination of values, the last of which change fastest."""
+    return [dict(zip(values, each, strict=True)) for each in product(*values.values())]
+
+
 def column(records: Sequence[Mapping[str, Any]], name: str, **fixed: Any) -> Array:
     """Return one measure of the records in which other fields have fixed values."""
     return np.array([r[name] for r in records if all(r[key] == value for key, value in fixed.items())], float)
+
+
+def with_digits(rows: Iterable[Mapping[str, Any]], digits: int = 3) -> list[list[Any]]:
+    """Return the cells of rows, floats with so many digits after the point."""
+    return [[f"{x:.{digits}f}" if isinstance(x, float) else x for x in row.values()] for row in rows]
 
 
 def short(value: Any) -> Any:
@@ -290,31 +301,26 @@ class Lead(NamedTuple):
     p: float
 
 
-def mean(*samples: Array, axis: int = -1) -> Array:
-    """Return the mean of all values of all samples."""
-    return np.concatenate(samples, axis=axis).mean(axis=axis)
-
-
-def over_seeds(*samples: Any, statistic: Callable[..., Array] = mean) -> Estimate:
-    """Return a statistic of one value a seed and its 95% interval: bootstrap, expanded percentiles.
+def over_seeds(*samples: Any) -> Estimate:
+    """Return the mean of one value a seed and its 95% interval: bootstrap, expanded percentiles.
 
     The interval holds for bounded and bimodal values and never leaves their range, as Student's may. Percentiles of
     few seeds are too narrow; they are expanded to where Student's would lie if the values were normal. The mean of five
     normal values is still covered in 90% of cases only, of three in 75%. With one seed the interval is the value.
-
-    Args:
-        samples: Values of the seeds; several samples are resampled each on its own (strata).
-        statistic: Called with the samples and `axis=-1`.
+    Several samples are resampled each on its own (strata).
     """
+
+    def mean(*samples: Array, axis: int = -1) -> Array:
+        return np.concatenate(samples, axis=axis).mean(axis=axis)
+
     arrays = [np.asarray(sample, float) for sample in samples]
-    value, n = float(statistic(*arrays, axis=-1)), min(map(len, arrays))
+    value, n = float(mean(*arrays)), min(map(len, arrays))
     if n < 2 or all(np.ptp(array) == 0 for array in arrays):
         return Estimate(value, value, value)
     student = stats.t.ppf(0.975, sum(map(len, arrays)) - len(arrays))
     level = 2 * float(stats.norm.cdf(math.sqrt(n / (n - 1)) * student)) - 1
-    found = stats.bootstrap(
-        arrays, statistic, n_resamples=20_000, batch=2000, confidence_level=level, method="percentile", rng=0
-    )
+    options: dict[str, Any] = {"n_resamples": 20_000, "batch": 2000, "method": "percentile", "rng": 0}
+    found = stats.bootstrap(arrays, mean, confidence_level=level, **options)
     return Estimate(value, float(found.confidence_interval.low), float(found.confidence_interval.high))
 
 
@@ -326,17 +332,6 @@ def intervals(records: Sequence[Mapping[str, Any]], keys: Sequence[str], measure
         for name in measures:
             rows.append({**kind, "measure": name, **over_seeds(column(records, name, **kind))._asdict()})
     return rows
-
-
-def interquartile_mean(*samples: Array, axis: int = -1) -> Array:
-    """Return the mean of the middle half of all values of all samples."""
-    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
-
-
-def probability_of_improvement(ours: Array, theirs: Array, axis: int = -1) -> Array:
-    """Return the chance that a seed of ours beats one of theirs, ties counting half."""
-    ours, theirs = np.moveaxis(ours, axis, -1)[..., :, None], np.moveaxis(theirs, axis, -1)[..., None, :]
-    return ((ours > theirs) + 0.5 * (ours == theirs)).mean(axis=(-2, -1))
 
 
 def paired(ours: Any, theirs: Any) -> Lead:
@@ -352,6 +347,13 @@ def lead(ours: Any, theirs: Any) -> Record:
     """Return the mean difference seed by seed, its interval and p-value, as columns of a table."""
     found = paired(ours, theirs)
     return {"lead": found.value, "low": found.low, "high": found.high, "p": found.p}
+
+
+def lead_of(
+    records: Sequence[Mapping[str, Any]], measure: str, key: str, ours: Any, theirs: Any, **fixed: Any
+) -> Record:
+    """Return the `lead` in a measure of the records with one value of a key over those with another."""
+    return lead(*(column(records, measure, **{key: value}, **fixed) for value in (ours, theirs)))
 
 
 @cache

@@ -50,15 +50,7 @@ def draw_training(
     steps: Sequence[int],
     path: Path,
 ) -> None:
-    """Draw pass@64 against pass@1 as training goes on, and the share of groups without a signal.
-
-    Args:
-        rows: The measurements.
-        records: The same with their training curves.
-        contenders: Which to draw.
-        steps: When they were measured, ascending.
-        path: The file.
-    """
+    """Draw pass@64 against pass@1 at the steps of the measurements, and the share of groups without a signal."""
     figure, (left, right) = new_figure(2, "Countdown, training")
     trained = [r for r in records if r["part"] == "study" and "no_signal" in r]
     begin = [mean_of(rows, "start", name) for name in ("pass@1", "pass@64")]

@@ -7,7 +7,7 @@ import numpy as np
 from cvar.gradients import REWARDS
 from cvar.measured import BASELINES, Measured, curve, error_of, pick, size_of
 
-from ordergrad.runs.plots import new_figure, save, style
+from ordergrad.runs.plots import draw_curve, new_figure, save, style
 
 
 def draw(rows: Sequence[Measured], levels: Sequence[float], n: int, path: Path) -> None:
@@ -15,23 +15,19 @@ def draw(rows: Sequence[Measured], levels: Sequence[float], n: int, path: Path) 
     figure, (left, middle, right) = new_figure(3, "The gradient of CVaR of a Gaussian reward")
     largest = max(row.n for row in rows)
     for index, q in enumerate(levels):
-        colour, dash = style(index)
         mine = curve(rows, f"cvar:{q:g}", largest, "leave_one_out")
-        left.plot([size_of(row) for row in mine], [row.bias for row in mine], color=colour, linestyle=dash, linewidth=2)
+        draw_curve(left, index, f"q = {q:g}", [size_of(row) for row in mine], [row.bias for row in mine])
         theirs = sorted(pick(rows, reward="linear", estimator=f"gcvar:{q:g}"), key=size_of)
         theirs = [row for row in theirs if row.direction == row.direction]
-        left.plot([row.n for row in theirs], [row.bias for row in theirs], "o", color=colour, markersize=4)
-        left.plot([], [], color=colour, linestyle=dash, linewidth=2, label=f"q = {q:g}")
+        left.plot([row.n for row in theirs], [row.bias for row in theirs], "o", color=style(index)[0], markersize=4)
     left.plot([], [], "o", color="#555555", markersize=4, label="GCVaR at N")
     left.set(xscale="log", yscale="log", xlabel="comparison size K (GCVaR: group size N)", ylabel="relative bias")
     left.set(title="Bias: lines are ours, at any N")
     left.legend(frameon=False, fontsize=8)
     goal = "cvar:0.1"
     for index, baseline in enumerate(BASELINES):
-        colour, dash = style(index)
         mine = curve(rows, goal, n, baseline)
-        k, noise = [size_of(row) for row in mine], [row.noise for row in mine]
-        middle.plot(k, noise, "o", color=colour, linestyle=dash, linewidth=2, markersize=3, label=baseline)
+        draw_curve(middle, index, baseline, [size_of(row) for row in mine], [row.noise for row in mine], marker="o")
     (theirs,) = pick(rows, reward="linear", estimator="gcvar:0.1", n=n)
     middle.plot([n], [theirs.noise], "D", color="#000000", markersize=6, label="GCVaR")
     middle.set(xscale="log", yscale="log", xlabel="comparison size K", ylabel="relative noise of one group")
@@ -39,10 +35,8 @@ def draw(rows: Sequence[Measured], levels: Sequence[float], n: int, path: Path) 
     middle.legend(frameon=False, fontsize=8)
     mine = curve(rows, goal, n, "leave_one_out")
     for index, batch in enumerate((1, 4, 16, 64)):
-        colour, dash = style(index)
-        errors = [error_of(row, batch) for row in mine]
-        label = f"{batch} group{'s' if batch > 1 else ''}"
-        right.plot([size_of(row) for row in mine], errors, color=colour, linestyle=dash, linewidth=2, label=label)
+        colour, errors = style(index)[0], [error_of(row, batch) for row in mine]
+        draw_curve(right, index, f"{batch} group{'s' * (batch > 1)}", [size_of(row) for row in mine], errors)
         right.plot([n], [error_of(theirs, batch)], "D", color=colour, markersize=5)
         best = int(np.argmin(errors))
         right.plot([size_of(mine[best])], [errors[best]], "o", color=colour, markersize=7)

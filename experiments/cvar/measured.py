@@ -16,11 +16,8 @@ class Measured:
     """One estimator in groups of n, relative to the gradient of its goal.
 
     Attributes:
-        reward: The reward.
         goal: The objective whose gradient is wanted, without limit on K.
-        n: The group size.
-        estimator: Its objective with K, or ``gcvar:q``.
-        baseline: Its baseline; for GCVaR the empirical quantile.
+        estimator: Its objective with K, or ``gcvar:q``, whose baseline is the empirical quantile.
         bias: Length of the difference of its expectation from the goal's gradient.
         direction: The cosine of the two.
         noise: Root of the total variance.

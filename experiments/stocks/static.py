@@ -30,35 +30,20 @@ class Static(NamedTuple):
 def statics(level: float, n: int) -> list[Static]:
     """Return the measures, in the definitions of skfolio: exact equalities, which the tests check."""
     between = (math.floor(level * n + 1e-9) + 0.5) / n  # skfolio's VaR leaves at most the level below, ours at least
+    cvar, gini = RiskMeasure.CVAR, RiskMeasure.GINI_MEAN_DIFFERENCE
+    tail, quantile = f"cvar:{level}@{n}", f"var:{between!r}@"
+
+    def moment(r: Array) -> float:
+        return float(stats.lmoment(r, order=4, standardize=False))
+
     return [
+        Static(f"CVaR {level:.0%}", tail, tail, lambda r: float(measures.cvar(r, beta=1 - level)), cvar),
+        Static("Gini mean difference", "gini", "gini", lambda r: float(measures.gini_mean_difference(r)), gini),
         Static(
-            f"CVaR {level:.0%}",
-            f"cvar:{level}@{n}",
-            f"cvar:{level}@{n}",
-            lambda r: float(measures.cvar(r, beta=1 - level)),
-            RiskMeasure.CVAR,
+            *(f"VaR {level:.0%}", f"{quantile}{n}", f"{quantile}{n // 4}"),
+            *(lambda r: float(measures.value_at_risk(r, beta=1 - level)), None),
         ),
-        Static(
-            "Gini mean difference",
-            "gini",
-            "gini",
-            lambda r: float(measures.gini_mean_difference(r)),
-            RiskMeasure.GINI_MEAN_DIFFERENCE,
-        ),
-        Static(
-            f"VaR {level:.0%}",
-            f"var:{between!r}@{n}",
-            f"var:{between!r}@{n // 4}",
-            lambda r: float(measures.value_at_risk(r, beta=1 - level)),
-            None,
-        ),
-        Static(
-            "fourth L-moment",
-            "lmoment:4",
-            "lmoment:4",
-            lambda r: float(stats.lmoment(r, order=4, standardize=False)),
-            None,
-        ),
+        Static("fourth L-moment", "lmoment:4", "lmoment:4", moment, None),
     ]
 
 

@@ -85,11 +85,6 @@ def evaluate(tokens: np.ndarray, points: np.ndarray) -> np.ndarray:
     return stack[0]
 
 
-def rewards(values: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """1 / (1 + NRMSE) of every row of values; 0 where a value is not finite."""
-    return 1 / (1 + errors(values, target))
-
-
 def errors(values: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Root mean squared errors in units of the target's standard deviation; infinite where a value is not finite."""
     with np.errstate(all="ignore"):
@@ -99,21 +94,13 @@ def errors(values: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Problem:
-    """A function to find.
+    """A function to find, and the range of its points."""
 
-    Attributes:
-        formula: As SymPy reads it.
-        variables: Their number.
-        low: Lower end of the range of the points.
-        high: Upper end.
-        solution: One way of writing it in our tokens, the shortest that we know.
-    """
-
-    formula: str
+    formula: str  # as SymPy reads it
     variables: int
     low: float
     high: float
-    solution: str
+    solution: str  # in our tokens, the shortest that we know
 
     def points(self, rng: np.random.Generator, number: int) -> np.ndarray:
         """Random points, shape (variables, number)."""

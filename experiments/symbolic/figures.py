@@ -16,11 +16,7 @@ def draw_recovery(
 ) -> None:
     """Draw the share of runs that have recovered their function, over expressions; and by problem with intervals.
 
-    Args:
-        needed: For each contender the expressions that every run took, infinite where it did not recover.
-        problems: For each problem the recovery of each contender.
-        budget: The expressions of a run without recovery.
-        path: The file.
+    `needed` are, for each contender, the expressions that every run took, infinite where it did not recover.
     """
     figure, (left, right) = new_figure(2, f"Nguyen-1 to 12, recovery within {budget:,} expressions")
     figure.set_size_inches(12, 4)

@@ -36,15 +36,11 @@ State = tuple[torch.Tensor, torch.Tensor]
 class Rules:
     """The prior over expressions.
 
-    Attributes:
-        shortest: Fewest tokens.
-        longest: Most tokens.
-        typical: Middle of the soft prior on lengths. Before it a token that would end the expression, after it every
-            operator, is less likely by exp(-(t - typical)^2 / (2 width)), t the position counted from 0.
-        width: See `typical`.
+    Before the length `typical` a token that would end the expression, after it every operator, is less likely by
+    exp(-(t - typical)^2 / (2 width)), t the position counted from 0.
     """
 
-    shortest: int = 4
+    shortest: int = 4  # tokens
     longest: int = 64
     typical: float = 10
     width: float = 5

@@ -13,8 +13,8 @@ __all__ = [
     "Rewards",
     "arrange",
     "check_choice",
-    "check_finite",
     "check_fits",
+    "check_large",
     "counts_on_host",
     "fill_empty",
     "fill_masked",
@@ -57,10 +57,12 @@ def arrange(rewards: Array, axis: int, where: Array | None, *, detach: bool = Fa
     x = ops.floating(rewards)
     axis = axis if axis.__class__ is int else whole_axis(axis)
     shape = x.shape
-    if not shape or not -len(shape) <= axis < len(shape) or shape[axis] == 0:
+    rank = len(shape)
+    if not -rank <= axis < rank or shape[axis] == 0:
         raise ValueError(_misfit(axis, tuple(shape)))
-    x = ops.detach(x) if detach else x
     n = len(range(shape[axis]))  # a plain int also where compilers make sizes symbolic
+    if detach:
+        x = ops.detach(x)
     mask = None
     if where is not None:
         mask = _beside("where", ops.asarray(where, x), x, ops, axis)
@@ -85,7 +87,9 @@ def restore(r: Rewards, a: Array) -> Array:
 def finish(ops: Backend, result: Array, given: Array) -> Array:
     """Return a result in the dtype of the rewards given; a ValueError if it overflows that."""
     rounded = ops.cast(result, given)
-    if rounded.dtype != result.dtype and is_finite(ops, ops.floating(rounded)) is False and is_finite(ops, result):
+    if rounded is result or rounded.dtype == result.dtype:
+        return rounded
+    if is_finite(ops, ops.floating(rounded)) is False and is_finite(ops, result):
         raise ValueError(
             f"the result must fit {rounded.dtype}, the dtype of the rewards; got a number above "
             f"{float(ops.xp.finfo(rounded.dtype).max):.6g}: pass rewards in float32, or smaller ones"
@@ -125,16 +129,13 @@ def is_finite(ops: Backend, array: Array) -> bool | None:
     return None if largest is None else math.isfinite(largest)
 
 
-def check_finite(r: Rewards) -> bool | None:
-    """Check that rewards are finite and sums of their differences fit their dtype; return whether they are large.
+def check_large(r: Rewards, magnitude: float) -> None:
+    """Check that rewards of this magnitude are finite, and that sums of their differences fit their dtype.
 
-    None where looking would synchronise or trace. Without a factor in the objective, those sums are at most 2 n times
-    the range, n the number of valid samples of the group; the kernel checks the same.
+    Without a factor in the objective, those sums are at most 2 n times the range, n the number of valid samples of the
+    group; the kernel checks the same.
     """
     ops, x = r.ops, r.x
-    magnitude = ops.magnitude(x)
-    if magnitude is None or magnitude < 1e18:  # no sum overflows in any dtype below that
-        return None if magnitude is None else False
     if not math.isfinite(magnitude):
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {tuple(x.shape)})")
     half = ops.xp.max(x / 2, axis=-1) - ops.xp.min(x / 2, axis=-1)
@@ -144,7 +145,6 @@ def check_finite(r: Rewards) -> bool | None:
             f"rewards must lie closer together, or sums of their differences overflow {x.dtype}; got rewards from "
             f"{float(ops.xp.min(x))} to {float(ops.xp.max(x))} (rewards shape {tuple(x.shape)})"
         )
-    return True
 
 
 def check_fits(r: Rewards, result: Array, total: Array | float = 0.0) -> Array:

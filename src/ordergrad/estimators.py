@@ -27,8 +27,8 @@ from ordergrad.arrays import (
     Rewards,
     arrange,
     check_choice,
-    check_finite,
     check_fits,
+    check_large,
     counts_on_host,
     fill_empty,
     fill_masked,
@@ -43,7 +43,7 @@ from ordergrad.exact import advantages_under, value_under
 from ordergrad.objectives import Objective, every_rank, whole_number
 from ordergrad.schedules import Schedule
 from ordergrad.spec import parse
-from ordergrad.weights import Baseline, Quantity, open_k, scan, shrunk, smallest_group
+from ordergrad.weights import Baseline, Quantity, Scan, open_k, scan, shrunk, smallest_group
 
 __all__ = [
     "Small",
@@ -358,8 +358,8 @@ def rank_advantages(
         large = _may_overflow(r, None)
         ordered, order = ops.sort_with_order(r.x)
         climb = ops.cumulate(scans.slopes * ops.gaps(ordered)[..., None, :])
-        ascending = ops.centred(climb) + _common(r, ordered[..., None, :], scans)[..., None]
-        ascending = check_fits(r, ascending, scans.total[..., None]) if large else ascending
+        ascending = ops.centred(climb) + _common(r, ordered[..., None, :], scans)
+        ascending = check_fits(r, ascending, scans.total) if large else ascending
         a = xp.stack([ops.unsort(ascending[..., j, :], order) for j in range(k)], axis=-1)
     return finish(ops, a if r.axis == -1 else ops.moveaxis(a, -2, r.axis - 1 if r.axis < 0 else r.axis), rewards)
 
@@ -418,26 +418,28 @@ def _scan_samples(
     if isinstance(objective, Schedule):
         return objective.mix(r.ops, lambda end: _scan_samples(r, end, quantity, small))
     scans = _scans(r, objective, quantity, small)
-    fused = _fused(r, scans)
+    ops, masked = r.ops, r.mask is not None
+    fused = ops.fused(r.x, r.mask, *scans) if isinstance(scans, Scan) else _fused_by_count(r, scans)
     if fused is not None:
         return fused
-    r, ops = fill_masked(r), r.ops
+    if masked:
+        r = fill_masked(r)
     large = _may_overflow(r, objective)
     ordered, order = ops.sort_with_order(r.x)
     climb = ops.cumulate(_each(r, scans, "slopes") * ops.gaps(ordered))
-    if r.mask is None:
+    if not masked:
         a = ops.unsort(ops.centred(climb), order)
     else:
         a = ops.unsort(climb, order)
         n = ops.xp.clip(ops.xp.astype(valid_counts(r), a.dtype), 1, r.n)
         a = a - (ops.total(zero_masked(r, a)) / n)[..., None]
     if quantity not in _CENTRED:
-        a = a + _common(r, ordered, scans)[..., None]
-    elif r.mask is not None:
-        a = a + _each(r, scans, "total")[..., None]  # 0, or NaN for a group that is too small, even without a gap
+        a = a + _common(r, ordered, scans)
+    elif masked:
+        a = a + _each(r, scans, "total")  # 0, or NaN for a group that is too small, even without a gap
     if large:
-        a = check_fits(r, a, _each(r, scans, "total")[..., None])
-    return zero_masked(r, a)
+        a = check_fits(r, a, _each(r, scans, "total"))
+    return zero_masked(r, a) if masked else a
 
 
 def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective | Schedule, small: SmallValue) -> Array:
@@ -447,17 +449,17 @@ def _value_of_sorted(r: Rewards, ordered: Array, objective: str | Objective | Sc
     return _checked_common(r, ordered, _scans(r, objective, "value", small), objective)
 
 
-def _common(r: Rewards, ordered: Array, scans: "_Scans | _ByCount | _Table") -> Array:
-    """Return the part of a quantity that all samples of a group have in common."""
+def _common(r: Rewards, ordered: Array, scans: "Scan | _ByCount | _Table") -> Array:
+    """Return the part of a quantity that all samples of a group have in common, (..., n) -> (..., 1)."""
     gaps = r.ops.gaps(ordered)
-    return _each(r, scans, "total") * ordered[..., 0] + r.ops.total(_each(r, scans, "offset") * gaps)
+    return _each(r, scans, "total") * ordered[..., :1] + r.ops.total(_each(r, scans, "offset") * gaps)[..., None]
 
 
 def _checked_common(
-    r: Rewards, ordered: Array, scans: "_Scans | _ByCount | _Table", objective: str | Objective | None
+    r: Rewards, ordered: Array, scans: "Scan | _ByCount | _Table", objective: str | Objective | None
 ) -> Array:
     large, common = _may_overflow(r, objective), _common(r, ordered, scans)
-    return check_fits(r, common, _each(r, scans, "total")) if large else common
+    return (check_fits(r, common, _each(r, scans, "total")) if large else common)[..., 0]
 
 
 def _length(ops: Backend, a: Array) -> Array:
@@ -470,18 +472,27 @@ def _length(ops: Backend, a: Array) -> Array:
 
 
 def _may_overflow(r: Rewards, objective: str | Objective | Schedule | None) -> bool:
-    """Check rewards, and return whether a result may overflow by their size or by the objective's factors."""
-    large = check_finite(r)
-    if large is not False or objective is None:
-        return bool(large)
-    ends = (objective.start, objective.end) if isinstance(objective, Schedule) else (objective,)
-    return max(_factor(end if isinstance(end, str) else parse(end)) for end in ends) > 1e6
+    """Check rewards, and return whether a result may overflow by their size or by the objective's factors.
+
+    False where looking at them would synchronise or trace.
+    """
+    magnitude = r.ops.magnitude(r.x)
+    if magnitude is None:
+        return False
+    if not magnitude < 1e18:  # no sum overflows in any dtype below that
+        check_large(r, magnitude)
+        return True
+    if objective is None:
+        return False
+    if isinstance(objective, Schedule):
+        return _is_scaled_up(objective.start) or _is_scaled_up(objective.end)
+    return _is_scaled_up(objective if isinstance(objective, str) else parse(objective))
 
 
 @lru_cache(maxsize=1024)
-def _factor(objective: str | Objective) -> float:
-    """Return the sum of the sizes of an objective's coefficients."""
-    return sum(abs(coefficient) for coefficient, _ in parse(objective).terms())
+def _is_scaled_up(objective: str | Objective) -> bool:
+    """Return whether the coefficients of an objective let results of not so large rewards overflow."""
+    return sum(abs(coefficient) for coefficient, _ in parse(objective).terms()) > 1e6
 
 
 # Which scan is whose: one for all groups, one for each number of valid samples, or all numbers where it is not known
@@ -494,14 +505,6 @@ class _ByCount(NamedTuple):
     offset: tuple[NDArray[np.float64], ...]
     total: NDArray[np.float64]
     row: NDArray[np.int64]
-
-
-class _Scans(NamedTuple):
-    """One scan for all groups or, for a fused kernel with a mask, those of 0..n valid samples, one after the other."""
-
-    slopes: Array
-    offset: Array
-    total: Array
 
 
 class _Table(NamedTuple):
@@ -519,19 +522,19 @@ class _Table(NamedTuple):
 
 def _scans(
     r: Rewards, objective: str | Objective, quantity: Quantity, small: Small | SmallValue
-) -> _Scans | _ByCount | _Table:
+) -> Scan | _ByCount | _Table:
     if not isinstance(objective, (str, Objective)):  # pyright: ignore[reportUnnecessaryIsInstance]
         objective = parse(objective)
     if r.mask is None:
         try:
-            return _Scans(*r.ops.constants(_scan, r.x, objective, r.n, quantity, small))
+            return r.ops.constants(_scan, r.x, objective, r.n, quantity, small)
         except _TooSmallError as error:
             raise ValueError(f"{error} (rewards shape {tuple(r.x.shape)})") from None
     counts = counts_on_host(r)
     if counts is None and r.ops.fuses_masked(r.x):
-        return _Scans(*r.ops.constants(_triangle, r.x, objective, r.n, quantity, small))
+        return r.ops.constants(_triangle, r.x, objective, r.n, quantity, small)
     if counts is None:
-        return _Table(*r.ops.constants(_table, r.x, objective, r.n, quantity, small))
+        return r.ops.constants(_table, r.x, objective, r.n, quantity, small)
     if small == "error":
         need, least = smallest_group(parse(objective), quantity), int(counts.min(initial=r.n))
         if least < need:
@@ -550,25 +553,23 @@ def _by_count(
     distinct = np.flatnonzero(found).tolist()
     scans = [host_constants(_scan, objective, n, quantity, small) for n in distinct]
     slopes, offset, total = zip(*scans, strict=True) if scans else ((), (), ())
-    return _ByCount(slopes, offset, np.array(total, np.float64), (np.cumsum(found > 0) - 1)[counts])
+    return _ByCount(slopes, offset, np.array(total, np.float64).reshape(-1), (np.cumsum(found > 0) - 1)[counts])
 
 
-def _rank_scans(r: Rewards, k: int, quantity: Quantity) -> _Scans:
-    """Return the scans of every rank of k, stacked: slopes and offset (k, n - 1), total (k,)."""
+def _rank_scans(r: Rewards, k: int, quantity: Quantity) -> Scan:
+    """Return the scans of every rank of k, stacked: slopes and offset (k, n - 1), total (k, 1)."""
     try:
-        return _Scans(*r.ops.constants(_stacked_scans, r.x, whole_number("k", k), r.n, quantity))
+        return r.ops.constants(_stacked_scans, r.x, whole_number("k", k), r.n, quantity)
     except _TooSmallError as error:
         raise ValueError(f"{error} (rewards shape {tuple(r.x.shape)})") from None
 
 
-def _stacked_scans(k: int, n: int, quantity: Quantity) -> tuple[NDArray[np.float64], ...]:
-    return tuple(map(np.stack, zip(*(_scan(rank, n, quantity, "error") for rank in every_rank(k)), strict=True)))
+def _stacked_scans(k: int, n: int, quantity: Quantity) -> Scan:
+    return Scan(*map(np.stack, zip(*(_scan(rank, n, quantity, "error") for rank in every_rank(k)), strict=True)))
 
 
-def _fused(r: Rewards, scans: _Scans | _ByCount | _Table) -> Array | None:
-    """Return the scan of every group from a fused kernel; None without one, or where a sum may overflow."""
-    if isinstance(scans, _Scans):
-        return r.ops.fused(r.x, r.mask, *scans)
+def _fused_by_count(r: Rewards, scans: _ByCount | _Table) -> Array | None:
+    """Return the scan of every masked group from a fused kernel; None without one, or where a sum may overflow."""
     if isinstance(scans, _Table):
         return None
     mask = r.ops.on_host(r.mask) if r.sizes is None and r.ops.on_host(r.x) is not None else None
@@ -589,17 +590,18 @@ def _fused_ragged(
     return ops.fused_ragged(flat, positions, sizes, row, at, slopes, offset, scans.total)
 
 
-def _each(r: Rewards, scans: _Scans | _ByCount | _Table, part: Literal["slopes", "offset", "total"]) -> Array:
-    """Return slopes, offset or total for all groups or, with a mask, stacked for each."""
-    ops, found = r.ops, getattr(scans, part)
-    if isinstance(scans, _ByCount):
-        table = found if part == "total" else _padded(found, r.n - 1)
-        return ops.cast(ops.asarray(table[scans.row], r.x), r.x)
-    if isinstance(scans, _Scans):
+def _each(r: Rewards, scans: Scan | _ByCount | _Table, part: Literal["slopes", "offset", "total"]) -> Array:
+    """Return slopes, offset or total for all groups or, with a mask, stacked for each, shape (..., n - 1 or 1)."""
+    found = getattr(scans, part)
+    if isinstance(scans, Scan):
         return found
+    ops = r.ops
+    if isinstance(scans, _ByCount):
+        table = found[:, None] if part == "total" else _padded(found, r.n - 1)
+        return ops.cast(ops.asarray(table[scans.row], r.x), r.x)
     counts = valid_counts(r)
     if part == "total":
-        index = counts
+        index = counts[..., None]
     else:
         row = 0 if part == "slopes" else 3
         begin, first, last = (_picked(ops, scans.pieces[row + i, :], counts)[..., None] for i in range(3))
@@ -636,9 +638,7 @@ class _TooSmallError(ValueError):
     """A group has too few samples for the comparison size."""
 
 
-def _scan(
-    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _scan(objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue) -> Scan:
     """Return the scan of a quantity for groups of n; for smaller groups than it needs, as `small` says."""
     objective = parse(objective)
     if quantity in _VALUES:
@@ -658,26 +658,22 @@ def _scan(
     return _filled_scan(n, np.nan if small == "nan" or quantity in _VALUES else 0.0)
 
 
-def _triangle(
-    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _triangle(objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue) -> Scan:
     """Return the scans of groups of 0..n samples, one after the other; NaN for groups that are too small."""
-    slopes, offset, total = zip(*(_scan_or_nan(objective, m, quantity, small) for m in range(n + 1)), strict=True)
-    return np.concatenate(slopes), np.concatenate(offset), np.array(total)
+    scans = (_scan_or_nan(objective, m, quantity, small) for m in range(n + 1))
+    return Scan(*map(np.concatenate, zip(*scans, strict=True)))
 
 
-def _table(
-    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _table(objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue) -> _Table:
     """Return the parts of a `_Table`; NaN for groups that are too small."""
-    rises, common, total = list[_Piece](), list[_Piece](), list[float]()
+    rises, common, total = list[_Piece](), list[_Piece](), list[NDArray[np.float64]]()
     for m in range(n + 1):
         slopes, offset, whole = _scan_or_nan(objective, m, quantity, small)
         rises.append(_piece(slopes))
         common.append(_piece(offset[:0] if quantity in _CENTRED else offset))
         total.append(whole)
     parts = _joined(rises), _joined(common)
-    return parts[0][0], parts[1][0], np.array(total), np.concatenate([parts[0][1], parts[1][1]])
+    return _Table(parts[0][0], parts[1][0], np.concatenate(total), np.concatenate([parts[0][1], parts[1][1]]))
 
 
 _Piece = tuple[int, NDArray[np.float64]]
@@ -704,14 +700,12 @@ def _joined(pieces: Sequence[_Piece]) -> tuple[NDArray[np.float64], NDArray[np.i
     return np.concatenate(vectors), np.stack([np.cumsum(lengths) - lengths, np.array(first), lengths - 1])
 
 
-def _scan_or_nan(
-    objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _scan_or_nan(objective: str | Objective, n: int, quantity: Quantity, small: Small | SmallValue) -> Scan:
     try:
         return _scan(objective, n, quantity, small)
     except _TooSmallError:
         return _filled_scan(n, np.nan)
 
 
-def _filled_scan(n: int, fill: float) -> tuple[np.ndarray, np.ndarray, float]:
-    return np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), fill
+def _filled_scan(n: int, fill: float) -> Scan:
+    return Scan(np.full(max(n - 1, 0), fill), np.full(max(n - 1, 0), fill), np.full(1, fill))

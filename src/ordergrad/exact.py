@@ -346,7 +346,7 @@ def _bernstein(ops: Backend, level: Array, row: Array | None, terms: Sequence[Ar
 def _at(ops: Backend, table: Array, row: Array | None) -> Array:
     """Return the rows of a table, shape (..., columns); its only one if `row` is None."""
     if row is None:
-        return table[0, ...]
+        return ops.xp.reshape(table, table.shape[1:])  # Dynamo would take table[0] for a number, and fail
     flat = ops.xp.take(table, ops.xp.reshape(row, (-1,)), axis=0)
     return ops.xp.reshape(flat, (*row.shape, *table.shape[1:]))
 

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad import exact
-from ordergrad.arrays import whole_axis
-from ordergrad.backends import Array, backend_of
+from ordergrad.arrays import arrange
+from ordergrad.backends import Array
 from ordergrad.estimators import advantages
 from ordergrad.objectives import Objective, real_number
 from ordergrad.smoothing import quantile_level, smoothed
@@ -50,6 +50,7 @@ def interval(
     *,
     level: float = 0.95,
     axis: int = -1,
+    where: Array | None = None,
     bounds: tuple[float, float] | None = None,
 ) -> tuple[Floats, Floats]:
     r"""Return a confidence interval for the objective J of every group; it may be asymmetric.
@@ -62,6 +63,7 @@ def interval(
         objective: An objective or its string, K below N.
         level: The confidence level.
         axis: The axis of the group.
+        where: Mask of valid samples, broadcastable to `rewards`. N is their number in each group.
         bounds: The lowest and the highest reward there can be, such as (0, 1). Needed where all rewards of a group are
             equal, and for quantiles too close to 0 or 1 for N.
 
@@ -69,8 +71,8 @@ def interval(
         Two float64 arrays (low, high) of shape (...).
 
     Raises:
-        ValueError: There is no such interval (the message says why), K does not fit N, or the rewards are NaN, infinite
-            or outside `bounds`.
+        ValueError: A group has no such interval (the message names the group and says why), K does not fit N, or the
+            rewards are NaN, infinite or outside `bounds`.
         TypeError: The rewards are not real numbers in host memory.
 
     Example:
@@ -81,17 +83,16 @@ def interval(
         (np.float64(39.0), np.float64(60.0))
     """
     asked = _asked(objective, level, bounds)
-    x = np.sort(_host(rewards, axis), axis=-1)
-    if bounds is not None and not ((x[..., 0] >= bounds[0]) & (x[..., -1] <= bounds[1])).all():
-        raise ValueError(f"rewards must lie within bounds={bounds}; got rewards from {x.min()} to {x.max()}")
-    groups = x.reshape(-1, x.shape[-1])
-    terms = asked.objective.terms()
-    if len(terms) == 1 and (q := quantile_level(terms[0][1])) is not None:
-        ends = terms[0][0] * np.stack(_between_order_statistics(groups, q, asked))
-        low, high = ends.min(axis=0), ends.max(axis=0)
-    else:
-        low, high = _of_groups(groups, asked)
-    return low.reshape(x.shape[:-1])[()], high.reshape(x.shape[:-1])[()]
+    x, sizes = _ascending(rewards, axis, where)
+    ends = np.empty((2, *sizes.shape))
+    for n in np.unique(sizes).tolist():
+        groups = sizes == n
+        try:
+            ends[:, groups] = _of_groups(x[groups, :n], asked)
+        except ValueError:
+            _raise_with_the_group(x[groups, :n], np.argwhere(groups).tolist(), asked)
+            raise
+    return ends[0], ends[1]
 
 
 def influence_values(rewards: Array, objective: str | Objective, *, axis: int = -1) -> Array:
@@ -165,19 +166,25 @@ def _asked(objective: str | Objective, level: float, bounds: tuple[float, float]
     return _Asked(objective, level, (1 - level) / 2, bounds)
 
 
-def _host(rewards: Array, axis: int) -> Floats:
-    """Return the rewards as float64 on the host, the group's axis last."""
-    ops = backend_of(rewards)
-    x = ops.on_host(ops.detach(ops.floating(rewards)))
-    if x is None:
+def _ascending(rewards: Array, axis: int, where: Array | None) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the rewards in float64, each group ascending with its valid samples first, and the numbers of those."""
+    r = arrange(rewards, axis, where, detach=True)
+    x, mask = r.ops.on_host(r.x), None if r.mask is None else r.ops.on_host(r.mask)
+    if x is None or (mask is None and where is not None):
         raise TypeError(f"rewards must be in host memory, outside compiled code; got {type(rewards).__name__}")
-    x = np.asarray(x, dtype=np.float64)
-    axis = whole_axis(axis)
-    if x.ndim == 0 or not -x.ndim <= axis < x.ndim or x.shape[axis] == 0:
-        raise ValueError(f"rewards must hold at least one sample along axis {axis}; got shape {x.shape}")
-    if not np.isfinite(x).all():
+    valid = np.ones(x.shape, dtype=np.bool_) if mask is None else mask
+    if not np.isfinite(x[valid]).all():
         raise ValueError(f"rewards must be finite; got NaN or infinite values (rewards shape {x.shape})")
-    return np.moveaxis(x, axis, -1)
+    return np.sort(np.where(valid, x, np.inf).astype(np.float64), axis=-1), np.count_nonzero(valid, axis=-1)
+
+
+def _raise_with_the_group(x: Floats, places: list[list[int]], asked: _Asked) -> None:
+    """Raise the error of the first group that has no interval, with its place among the groups."""
+    for group, place in zip(x, places, strict=True):
+        try:
+            _of_groups(group[None], asked)
+        except ValueError as error:
+            raise ValueError(f"group {', '.join(map(str, place))}: {error}" if place else str(error)) from None
 
 
 def _between_order_statistics(x: Floats, q: float, asked: _Asked) -> tuple[Floats, Floats]:
@@ -205,11 +212,18 @@ def _between_order_statistics(x: Floats, q: float, asked: _Asked) -> tuple[Float
 
 def _of_groups(x: Floats, asked: _Asked) -> tuple[Floats, Floats]:
     """Return the intervals of sorted groups, shape (groups, N), by the scheme for each."""
-    n = x.shape[-1]
+    n, bounds, terms = x.shape[-1], asked.bounds, asked.objective.terms()
+    if n == 0:
+        raise ValueError("where must leave at least one valid sample in every group; got none")
+    if bounds is not None and not ((x[:, 0] >= bounds[0]) & (x[:, -1] <= bounds[1])).all():
+        raise ValueError(f"rewards must lie within bounds={bounds}; got rewards from {x.min()} to {x.max()}")
+    if len(terms) == 1 and (q := quantile_level(terms[0][1])) is not None:
+        ends = terms[0][0] * np.stack(_between_order_statistics(x, q, asked))
+        return ends.min(axis=0), ends.max(axis=0)
     values = 1 + np.count_nonzero(np.diff(x, axis=-1), axis=-1)
     two = values <= (2 if n > 2 else 1)  # of two rewards, different ones say nothing about how many values there are
-    if asked.bounds is not None:
-        two |= ((x == asked.bounds[0]) | (x == asked.bounds[1])).all(axis=-1)
+    if bounds is not None:
+        two |= ((x == bounds[0]) | (x == bounds[1])).all(axis=-1)
     low, high = np.empty(len(x)), np.empty(len(x))
     if two.any():
         low[two], high[two] = _two_valued(x[two], asked)
@@ -279,8 +293,8 @@ def _by_influence(x: Floats, asked: _Asked) -> tuple[Floats, Floats]:
                     f"{part} has no interval in a group of N={n}: there it is one reward, that of rank {ranks[0] + 1}, "
                     "whose error cannot be estimated; it needs a larger N"
                 )
-    weights = rank_weights(asked.objective, k=n)
-    value, influence = np.einsum("gm,m->g", x, weights), influence_values(x, asked.objective)
+    influence, weights = influence_values(x, asked.objective), rank_weights(asked.objective, k=n)
+    value = np.einsum("gm,m->g", x, weights)
     low, high = influence_interval(value, influence, asked.level)
     flat = ~influence.any(axis=-1)
     if flat.any():

@@ -49,12 +49,12 @@ class Scan(NamedTuple):
     Attributes:
         slopes: Its increase per unit of each gap between neighbours; the part that differs between samples. (n-1,)
         offset: Weights of the gaps in the part common to all samples. (n-1,)
-        total: Weight of the smallest reward in the common part.
+        total: Weight of the smallest reward in the common part. (1,)
     """
 
     slopes: Array
     offset: Array
-    total: float
+    total: Array
 
 
 def open_k(n: int, quantity: Quantity) -> int:
@@ -255,9 +255,9 @@ def scan(objective: Objective, n: int, quantity: Quantity) -> Scan:
                 slopes += coefficient * ((n - k) * inner + k * subset_weights(lower, n - 1))
                 common = common + coefficient * k * (outer - subset_weights(lower, n))
     if quantity == "leave_one_out":
-        return Scan(slopes, common[1:], 0.0)
+        return Scan(slopes, common[1:], np.zeros(1))
     total = math.fsum(common) if n <= 4096 else float(common.sum())  # fsum is slow on many tiny numbers
-    return Scan(slopes, weights_above(common), total)
+    return Scan(slopes, weights_above(common), np.array([total]))
 
 
 def spectrum(objective: str | Objective, u: object, *, k: int | None = None) -> Array:

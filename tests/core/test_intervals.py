@@ -176,12 +176,65 @@ def test_groups_lie_along_the_axis():
     assert_allclose(one, (low[1, 0], high[1, 0]))
 
 
+MASKED = ["mean", "median", "cvar:0.25", "max@4", "mean-0.5*gini", "var:0.3"]
+
+
+@pytest.mark.parametrize("objective", MASKED)
+@pytest.mark.parametrize("kind", ["normal", "zero_one"])
+def test_masked_groups_have_the_interval_of_their_valid_samples(objective, kind):
+    x = normal(40, 12).reshape(3, 4, 40)
+    x = x if kind == "normal" else (x > 0.5) * 1.0
+    options = {} if kind == "normal" else {"bounds": (0, 1)}
+    where = np.arange(40) < np.array([[40, 39, 20, 20], [30, 12, 40, 25], [11, 13, 20, 40]])[..., None]
+    where = np.random.default_rng(0).permuted(where, axis=-1)
+    low, high = og.interval(np.where(where, x, np.nan), objective, where=where, **options)
+    for place in np.ndindex(3, 4):
+        expected = og.interval(x[place][where[place]], objective, **options)
+        assert_allclose((low[place], high[place]), expected, rtol=1e-12)
+    assert_array_equal(
+        og.interval(np.moveaxis(x, -1, 0), objective, axis=0, where=np.moveaxis(where, -1, 0), **options), (low, high)
+    )
+    everywhere = og.interval(x, objective, where=np.ones(40, dtype=bool), **options)
+    assert_array_equal(everywhere, og.interval(x, objective, **options))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "objective", "options", "message"),
+    [
+        ([9, 4, 9, 3], "max@4", {}, "^group 3: k must satisfy 1 <= k < N; got k=4, N=3"),
+        ([9, 9, 0, 9], "mean", {}, "^group 2: where must leave at least one valid sample in every group; got none"),
+        ([90, 80, 71, 72], "var:0.05", {}, r"^group 2: var:0\.05 has no 95% interval in a group of N=71"),
+        ([9, 8, 8, 9], "mean", {"bounds": (-1, 80)}, "^group 3: rewards must lie within bounds"),
+    ],
+)
+def test_errors_name_the_group(sizes, objective, options, message):
+    x = np.arange(90.0) + np.array([0, 0, 0, 79])[:, None]
+    where = np.arange(90) < np.array(sizes)[:, None]
+    with pytest.raises(ValueError, match=message):
+        og.interval(x, objective, where=where, **options)
+    with pytest.raises(ValueError, match=message.replace("^group ", "^group 0, ")):
+        og.interval(x[None], objective, where=where, **options)
+
+
+def test_masks_of_intervals_are_checked():
+    with pytest.raises(TypeError, match="where must be a mask of bools; got dtype int64"):
+        og.interval(np.arange(4.0), "mean", where=[1, 1, 1, 0])
+    with pytest.raises(ValueError, match="where must be broadcastable to rewards"):
+        og.interval(np.arange(4.0), "mean", where=[True, False])
+    with pytest.raises(ValueError, match="rewards must be finite"):
+        og.interval(np.array([0.0, np.nan, 1.0, 2.0]), "mean", where=[True, True, False, True])
+
+
 def test_tensors_and_arrays_in_host_memory_are_taken():
     torch, jnp = pytest.importorskip("torch"), pytest.importorskip("jax.numpy")
     x = normal(30, 2)
     expected = og.interval(x, "max@4")
     assert_allclose(og.interval(torch.tensor(x, requires_grad=True), "max@4"), expected)
     assert_allclose(og.interval(jnp.asarray(x), "max@4"), expected, rtol=1e-5)
+    where = np.arange(30) < 20
+    expected = og.interval(x[:, :20], "max@4")
+    assert_allclose(og.interval(torch.tensor(x), "max@4", where=torch.from_numpy(where)), expected)
+    assert_allclose(og.interval(jnp.asarray(x), "max@4", where=where), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,13 @@ def test_truths(name, objective, truth):
 def test_a_row_adds_up():
     rewards = np.random.default_rng(0).standard_normal((200, 16))
     row = study.measure("normal", 16, "cvar:0.25", rewards, TINY)
-    assert row.covered + row.above + row.below == pytest.approx(1)
-    assert 0.85 < row.covered <= 1
-    assert 0.5 < row.error_ratio < 1.5
+    assert row["covered"] + row["above"] + row["below"] == pytest.approx(1)
+    assert 0.85 < row["covered"] <= 1
+    assert 0.5 < row["error_ratio"] < 1.5
     none = study.measure("normal", 16, "var:0.05", rewards, TINY)
-    assert math.isnan(none.covered)
-    assert none.error_covered > 0.5
-    assert "has no 95% interval" in none.reason
+    assert math.isnan(none["covered"])
+    assert none["error_covered"] > 0.5
+    assert "has no 95% interval" in none["reason"]
 
 
 def test_maritz_and_jarrett_is_the_bootstrap_of_an_order_statistic():

@@ -20,8 +20,8 @@ def test_the_truths_are_those_of_the_beta_distribution():
 def test_a_row_adds_up():
     rows = study.coverage(study.LAWS[5], 3)
     assert len(rows) == 15
-    assert all(0 <= covered <= 1 and half >= 0 for _, _, _, covered, half in rows)
-    half = {(objective, kind): half for _, objective, kind, _, half in rows}
+    assert all(0 <= row["covered"] <= 1 and row["half"] >= 0 for row in rows)
+    half = {(row["objective"], row["interval"]): row["half"] for row in rows}
     assert half["mean", "Student over groups"] < half["mean", "Student over prompts"] / 2
 
 

@@ -173,11 +173,15 @@ def test_intervals_are_those_of_student_for_many_normal_values():
     np.testing.assert_allclose(found, [x.mean(), x.mean() - half, x.mean() + half], atol=0.01)
 
 
-def test_statistics_of_rliable():
-    assert study.over_seeds([0, 1, 2, 100], [0, 1, 2, -100], statistic=study.interquartile_mean).value == 1
-    better = study.over_seeds([1, 2, 3], [0, 1, 2], statistic=study.probability_of_improvement)
-    assert better.value == pytest.approx(7 / 9)
-    assert 0 <= better.low <= better.high <= 1
+def test_samples_are_resampled_each_on_its_own():
+    assert study.over_seeds([0, 0, 0], [1, 1, 1]) == (0.5, 0.5, 0.5)
+    together, apart = study.over_seeds([0, 1, 2, 10, 11, 12]), study.over_seeds([0, 1, 2], [10, 11, 12])
+    assert together.value == apart.value == 6
+    assert apart.high - apart.low < (together.high - together.low) / 2
+
+
+def test_a_task_for_every_combination():
+    assert study.grid(a="xy", b=range(2)) == [{"a": a, "b": b} for a in "xy" for b in range(2)]
 
 
 def test_paired_differences():

@@ -90,10 +90,10 @@ def test_a_part_that_is_not_finite_makes_an_expression_invalid(expressions):
     assert_allclose(values[2], [2, 3])
 
 
-def test_rewards(expressions):
+def test_errors(expressions):
     target = np.array([0.0, 1.0, 2.0, 3.0])
     values = np.array([target, target + 1, [0, 1, 2, np.nan], [0, 1, 2, np.inf]])
-    assert_allclose(expressions.rewards(values, target), [1, 1 / (1 + 1 / np.std(target)), 0, 0])
+    assert_allclose(expressions.errors(values, target), [0, 1 / np.std(target), np.inf, np.inf])
 
 
 def test_every_problem_has_a_solution_in_its_tokens_and_its_range(expressions, policies):

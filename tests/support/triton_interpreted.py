@@ -27,7 +27,7 @@ def launched(monkeypatch):
     launch = cuda._launch
     monkeypatch.setattr(cuda, "_launch", lambda *a, **k: calls.append(k) or launch(*a, **k))
     monkeypatch.setattr(backend, "_has_triton_device", lambda x: True)
-    monkeypatch.setattr(backend, "_in_host_memory", lambda x: False)
+    monkeypatch.setattr(backend, "_readable", lambda x: False)
     return calls
 
 

@@ -56,13 +56,9 @@ def slime_rewards(args: Any, samples: Sequence[Any], **_: Any) -> tuple[list[flo
     groups = [samples[i].group_index for i in ranked]
     if None in groups:
         raise ValueError(f"samples must have a group_index; got None for {groups.count(None)} of {len(groups)}")
-    a = completion_advantages(
-        raw[ranked],
-        groups,
-        _slime_objective(args),
-        group_size=getattr(args, "n_samples_per_prompt", None),
-        size_name="n_samples_per_prompt",
-    )
+    size = getattr(args, "n_samples_per_prompt", None)
+    of_groups: dict[str, Any] = {"group_size": size, "size_name": "n_samples_per_prompt"}
+    a = completion_advantages(raw[ranked], groups, _slime_objective(args), **of_groups)
     return raw.tolist(), a[row_of].tolist()
 
 
@@ -115,9 +111,8 @@ def openrlhf_advantages(objective: str | Objective) -> Callable[[Callable[..., A
             experiences = original(self, experiences)
             rewards = torch.cat([experience.rewards for experience in experiences])
             prompts = [i // n for experience in experiences for i in experience.index]
-            a = completion_advantages(
-                _on_host(rewards), prompts, objective, group_size=n, size_name="n_samples_per_prompt"
-            )
+            of_groups: dict[str, Any] = {"group_size": n, "size_name": "n_samples_per_prompt"}
+            a = completion_advantages(_on_host(rewards), prompts, objective, **of_groups)
             parts = np.split(a, np.cumsum([len(experience.index) for experience in experiences])[:-1])
             for experience, part, kl in zip(experiences, parts, divergences, strict=True):
                 column = torch.as_tensor(part, dtype=kl.dtype, device=kl.device)[:, None]
@@ -156,7 +151,7 @@ def nemo_rl_estimator(objective: str | Objective) -> Callable[[Any], Any]:
             rows = prompt_ids.reshape(len(rewards), -1)
             prompts = cast("torch.Tensor", torch.unique(rows, dim=0, return_inverse=True)[1]).cpu().numpy()
             a = completion_advantages(_on_host(rewards), prompts, objective, group_size=self.group_size)
-            return torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device)[:, None].expand(mask.shape)
+            return _like(a, rewards)[:, None].expand(mask.shape)
 
     return Estimator
 
@@ -222,7 +217,7 @@ def roll_rewards(objective: str | Objective) -> Callable[[Any, Any, Any], tuple[
         rewards = data.batch["response_level_rewards"]
         groups = np.arange(len(rewards)) // n
         a = completion_advantages(_on_host(rewards), groups, objective, group_size=n, size_name="num_return_sequences")
-        data.batch["response_level_rewards"] = torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device)
+        data.batch["response_level_rewards"] = _like(a, rewards)
         return data, {}
 
     return reward_postprocess
@@ -243,11 +238,9 @@ def rlinf_advantages(objective: str | Objective) -> Callable[..., tuple[torch.Te
         rewards: torch.Tensor, loss_mask: torch.Tensor, group_size: int, **_: Any
     ) -> tuple[torch.Tensor, None]:
         scores = rewards.reshape(-1)
-        groups = np.arange(len(scores)) // group_size
-        a = completion_advantages(
-            _on_host(scores), groups, objective, group_size=group_size, size_name="algorithm.group_size"
-        )
-        return torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device)[None] * loss_mask, None
+        of_groups: dict[str, Any] = {"group_size": group_size, "size_name": "algorithm.group_size"}
+        a = completion_advantages(_on_host(scores), np.arange(len(scores)) // group_size, objective, **of_groups)
+        return _like(a, rewards)[None] * loss_mask, None
 
     return compute_advantages
 
@@ -314,10 +307,9 @@ def swift_advantages(objective: str | Objective) -> Callable[..., tuple[torch.Te
         if kl_in_reward and kl_values is not None:
             rewards = rewards - beta * kl_values
         ranked = rewards.masked_fill(rewards_per_func.isnan().all(1), torch.nan).double().cpu().numpy()
-        a = completion_advantages(
-            ranked, np.arange(len(ranked)) // num_generations, objective, size_name="num_generations"
-        )
-        return torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device), rewards
+        groups = np.arange(len(ranked)) // num_generations
+        a = completion_advantages(ranked, groups, objective, size_name="num_generations")
+        return _like(a, rewards), rewards
 
     return compute_advantages
 
@@ -347,6 +339,10 @@ def _by_group(groups: Sequence[NDArray[Any]], objective: str | Objective) -> lis
         return [np.zeros(0) for _ in groups]
     a = completion_advantages(np.concatenate(groups), np.repeat(np.arange(len(groups)), sizes), objective)
     return np.split(a, np.cumsum(sizes)[:-1])
+
+
+def _like(a: NDArray[np.float64], rewards: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(a, dtype=rewards.dtype, device=rewards.device)
 
 
 def _on_host(rewards: torch.Tensor) -> NDArray[Any]:

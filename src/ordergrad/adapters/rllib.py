@@ -95,17 +95,11 @@ def use(
         >>> use(PPOConfig().environment("CartPole-v1"), "cvar:0.1").learner_class.__name__
         'OrderGradPPOLearner'
     """
-    settings: dict[str, Any] = {
-        "objective": dict(objective) if isinstance(objective, Mapping) else parse(objective),
-        "credit": credit,
-        "discount": discount,
-        "min_episodes": min_episodes,
-        "unit_scale": unit_scale,
-        "patience": patience,
-    }
+    settings: dict[str, Any] = {"credit": credit, "discount": discount, "min_episodes": min_episodes}
+    settings |= {"unit_scale": unit_scale, "patience": patience}
     for one in objective.values() if isinstance(objective, Mapping) else [objective]:
-        checked: dict[str, Any] = settings | {"objective": one}
-        EpisodeRanking(**checked)
+        EpisodeRanking(one, **settings)
+    settings["objective"] = dict(objective) if isinstance(objective, Mapping) else parse(objective)
     _check(config)
     learner = config.learner_class
     if learner is PPOTorchLearner:
@@ -173,11 +167,7 @@ class RanksEpisodes(Learner):
         pipeline.append(RankedAdvantages())
 
     def _add_ranking(self, policy: str) -> None:
-        """Rank the episodes of a policy that is trained.
-
-        Raises:
-            ValueError: There are objectives for each policy, and this one has none.
-        """
+        """Rank the episodes of a policy that is trained; its objective may be one of its own."""
         if policy in self.rankings or not self.should_module_be_updated(policy):
             return
         config: Any = self.config
@@ -271,11 +261,7 @@ class RanksEpisodes(Learner):
 
 
 def _check(config: Any) -> None:
-    """Check that the learner will see whole episodes.
-
-    Raises:
-        ValueError: It will not.
-    """
+    """Raise ValueError if the learner will not see whole episodes."""
     if not config.enable_rl_module_and_learner or not config.enable_env_runner_and_connector_v2:
         raise ValueError(
             "config must use the new API stack, for the old one has no learner to rank episodes; got "

@@ -30,19 +30,12 @@ _PIECE = 32  # steps of the pieces of which some are drawn where more wait
 
 @dataclass
 class _Piece:
-    """Consecutive steps of an episode.
-
-    Attributes:
-        steps: They.
-        before: The return before them.
-        arrived: The iteration in which they came.
-        share: How many steps each of them stands for.
-    """
+    """Consecutive steps of an episode."""
 
     steps: SingleAgentEpisode
-    before: float
-    arrived: int
-    share: float = 1.0
+    before: float  # the return before them
+    arrived: int  # the iteration in which they came
+    share: float = 1.0  # how many steps each of them stands for
 
 
 @dataclass
@@ -86,7 +79,7 @@ class WholeEpisodes:
         newest = sampled = 0
         for chunk in chunks:
             sampled += len(chunk)
-            newest = max(newest, int(np.max(_model_output(chunk, "weights_seq_no"), initial=0)))
+            newest = max(newest, int(np.max(_weights_of(chunk), initial=0)))
             self._add(chunk)
         self._rollout = max(self._rollout, sampled)
         patience = max(self.ranking.patience, 2 * self._longest)
@@ -105,7 +98,7 @@ class WholeEpisodes:
             trained = list(self._ranked())
             self.stats |= {"episodes": count, "waiting": 0}
         if trained:
-            stale = np.concatenate([_model_output(steps, "weights_seq_no", newest) for steps in trained]) < newest
+            stale = np.concatenate([_weights_of(steps, newest) for steps in trained]) < newest
             self.stats |= {"steps": len(stale), "stale": float(np.mean(stale))}
         if self.stats["episodes"] or out_of_patience:
             self._waiting_since = self._iteration
@@ -266,8 +259,8 @@ def _steps(episodes: Iterable[_Episode]) -> int:
     return sum(len(piece.steps) for episode in episodes for piece in episode.pieces)
 
 
-def _model_output(steps: SingleAgentEpisode, key: str, default: int = 0) -> NDArray[Any]:
-    """Return what the policy left beside the actions."""
-    if key not in steps.extra_model_outputs:
+def _weights_of(steps: SingleAgentEpisode, default: int = 0) -> NDArray[Any]:
+    """Return the number of the policy's weights with which each action was chosen."""
+    if "weights_seq_no" not in steps.extra_model_outputs:
         return np.full(len(steps), default)
-    return np.asarray(steps.get_extra_model_outputs(key))
+    return np.asarray(steps.get_extra_model_outputs("weights_seq_no"))

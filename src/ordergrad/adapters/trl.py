@@ -255,15 +255,15 @@ class OrderGradMixin:
     def _column_of_success(self) -> int | None:
         """Return which reward function decides whether a completion passes; None if that is open."""
         names = self.reward_func_names
-        if self.success_reward is not None and self.success_reward not in names:
+        if self.success_reward in names:
+            return names.index(self.success_reward)
+        if self.success_reward is not None:
             raise ValueError(f"success_reward must be one of {', '.join(names)}; got {self.success_reward!r}")
-        if self.success_reward is None:
-            if self.pass_rates is not None and len(names) > 1:
-                raise ValueError(
-                    f"k_window needs success_reward, the reward function whose passes count: one of {', '.join(names)}"
-                )
-            return 0 if len(names) == 1 else None
-        return names.index(self.success_reward)
+        if self.pass_rates is not None and len(names) > 1:
+            raise ValueError(
+                f"k_window needs success_reward, the reward function whose passes count: one of {', '.join(names)}"
+            )
+        return 0 if len(names) == 1 else None
 
     def _departures(self) -> Iterator[str]:
         yield from departures(self.args)
@@ -497,11 +497,9 @@ def _chosen(config: Any, given: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     """Return the settings of a trainer: its arguments before the fields of its configuration before their defaults."""
     chosen: dict[str, Any] = {}
     for name in SETTINGS:
-        field = getattr(config, name, None) if config is not None else None
-        chosen[name] = given[name] if given[name] is not None else field
-        if chosen[name] is None and name != "objective":
-            chosen[name] = getattr(kind, name)
-    if chosen["objective"] is None or (isinstance(chosen["objective"], str) and not chosen["objective"]):
+        found = given[name], getattr(config, name, None), getattr(kind, name)
+        chosen[name] = next((setting for setting in found if setting is not None), None)
+    if isinstance(chosen["objective"], str) and not chosen["objective"]:
         raise ValueError(
             f"objective must be given: to the trainer, or by args={kind.__name__}(objective=...); got none"
         )

@@ -33,22 +33,9 @@ __all__ = [
 _FILE = "ordergrad.json"
 _PASS_RATES = "ordergrad_pass_rates.json"
 _LEAKING = (
-    "min_p",
-    "typical_p",
-    "top_h",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "no_repeat_ngram_size",
-    "bad_words_ids",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "sequence_bias",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "exponential_decay_length_penalty",
-    "guidance_scale",
-    "min_length",
-    "min_new_tokens",
+    *("min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "no_repeat_ngram_size", "bad_words_ids"),
+    *("suppress_tokens", "begin_suppress_tokens", "sequence_bias", "forced_bos_token_id", "forced_eos_token_id"),
+    *("exponential_decay_length_penalty", "guidance_scale", "min_length", "min_new_tokens"),
 )
 
 

@@ -48,8 +48,6 @@ class Candidate:
     """An objective with a baseline, weighed up.
 
     Attributes:
-        objective: Its string, with its comparison size.
-        baseline: The baseline of its advantages.
         value: Its exact value.
         bias: Its value less the goal's; None where its weights do not sum to those of the goal.
         direction: The cosine with the goal's gradient, NaN where one of the two is zero.
@@ -66,12 +64,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to train on.
+    """What to train on in groups of n.
 
     Attributes:
-        goal: The goal.
-        rewards: The rewards it was weighed up on.
-        n: The group size.
         value: The value of the goal.
         scale: The root mean square of the rewards.
         table: All candidates: those with the baseline of the adapters first.
@@ -99,11 +94,6 @@ def advise(goal: Goal, rewards: Rewards, n: int) -> Advice:
     0.95 too has at least 1.25 times its signal-to-noise ratio; then the one with the largest ratio, and the least bias
     of those within 2% of that. Where no direction reaches 0.95, it is the one with the best. The mean is only a
     reference unless it is the goal, or all that groups of n allow and as good as the goal: at a direction of 0.95.
-
-    Args:
-        goal: From `read_goal`.
-        rewards: From `named` or `sampled`.
-        n: The group size N, from 2 to 4096.
 
     Example:
         >>> from ordergrad.advise.rewards import named
@@ -148,12 +138,10 @@ def enough(goal: Goal, rewards: Rewards, n: int) -> int | None:
         16
     """
     slopes = [_advantages(group, parse(goal.slope)) for group in rewards.prompts]
-    size = 2 * n
-    while size <= LARGEST:
-        own = parse(candidates(goal, size)[0])
+    while (n := 2 * n) <= LARGEST:
+        own = parse(candidates(goal, n)[0])
         if _cosine(rewards, [_advantages(group, own) for group in rewards.prompts], slopes) >= FAITHFUL:
-            return size
-        size *= 2
+            return n
     return None
 
 
@@ -165,12 +153,7 @@ def direction_on(graded: Rewards, success: float, objective: str, goal: Goal) ->
 
 
 def mixed(rewards: Rewards, n: int) -> tuple[float, float, float]:
-    """Return the shares of groups of n whose rewards are all the lowest, differ, and are all the highest.
-
-    Args:
-        rewards: Of two outcomes: failure and success.
-        n: The size of a group.
-    """
+    """Return the shares of groups of n, of two outcomes, that are all the lowest, differ, and are all the highest."""
     p = np.concatenate([group.p[:, -1] for group in rewards.prompts])
     share = rewards.share() / rewards.share().sum()
     never, always = float(share @ (1 - p) ** n), float(share @ p**n)

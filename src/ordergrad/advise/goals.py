@@ -16,10 +16,9 @@ Family = Callable[[float], str | None]
 
 @dataclass(frozen=True)
 class Goal:
-    """What someone wants of the reward distribution.
+    """What someone wants of the reward distribution, in words and as objectives.
 
     Attributes:
-        text: The goal in words.
         target: The objective that measures it, without sampling error and without limit on K.
         slope: The objective whose gradient stands for that of the target. A quantile has none where rewards are
             discrete; the mean of a tenth of the outcomes around it stands for it.
@@ -75,9 +74,9 @@ def _at(name: str) -> Family:
     return lambda k: str(parse(name).closed(k))
 
 
-def _counting(name: str, m: int) -> Family:
-    """Return the family ``name:m@k``."""
-    return lambda k: f"{name}:{m}@{k}" if k > m else None
+def _two(name: str) -> Family:
+    """Return the family ``name:2@k``."""
+    return lambda k: f"{name}:2@{k}" if k > 2 else None
 
 
 def _share(name: str, q: float) -> Family:
@@ -85,7 +84,7 @@ def _share(name: str, q: float) -> Family:
     return lambda k: f"{name}:{max(2, round(2 * q * k))}@{k}" if max(2, round(2 * q * k)) < k else None
 
 
-def _largest_only(name: str) -> Family:
+def _at_k(name: str) -> Family:
     return lambda k: f"{name}@{k}"
 
 
@@ -93,14 +92,14 @@ def best_of(word: str, k: str) -> Goal:
     """Return the goal of the best of k tries, or of a pass among them."""
     count, passes = _tries(k), word == "pass"
     text = f"the chance that one of {count} tries passes" if passes else f"the expected best of {count} tries"
-    families = (_largest_only("max"), _counting("top", 2), _largest_only("maxrl"))
+    families = (_at_k("max"), _two("top"), _at_k("maxrl"))
     return Goal(text, f"max@{count}", f"max@{count}", families, (count,), passes)
 
 
 def worst_of(k: str) -> Goal:
     """Return the goal of the worst of k tries."""
     count = _tries(k)
-    families = (_largest_only("min"), _counting("bottom", 2))
+    families = (_at_k("min"), _two("bottom"))
     return Goal(f"the expected worst of {count} tries", f"min@{count}", f"min@{count}", families, (count,))
 
 
@@ -148,11 +147,7 @@ def robust() -> Goal:
 
 def spread() -> Goal:
     """Return the goal of a high mean and little spread."""
-    families: tuple[Family, ...] = (
-        lambda k: "mean-0.5*gini",
-        lambda k: "mean-0.25*gini",
-        lambda k: f"wang:0.5@{k}",
-    )
+    families: tuple[Family, ...] = (lambda k: "mean-0.5*gini", lambda k: "mean-0.25*gini", _at_k("wang:0.5"))
     return Goal("the mean less half the mean difference of two", "mean-0.5*gini", "mean-0.5*gini", families)
 
 

@@ -38,13 +38,7 @@ LAWS = (
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts with the same number of outcomes.
-
-    Attributes:
-        x: Their outcomes, ascending, shape (G, m).
-        p: The probabilities of these, (G, m).
-        share: How often each prompt comes up, (G,).
-    """
+    """G prompts with m outcomes x each, ascending, and their probabilities p, (G, m); how often each comes up, (G,)."""
 
     x: Array
     p: Array
@@ -53,13 +47,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Rewards:
-    """The rewards to advise on.
-
-    Attributes:
-        text: What they are.
-        prompts: The prompts, by number of outcomes; the shares of all add up to 1.
-        size: The usual size of a group, None where there are no groups.
-    """
+    """The rewards to advise on: prompts by number of outcomes, shares adding up to 1, and the usual size of a group."""
 
     text: str
     prompts: tuple[Prompts, ...]
@@ -112,12 +100,7 @@ def sampled(
 ) -> Rewards:
     """Return the rewards of a log: of up to 2,000 groups drawn at random, of a log of one group all.
 
-    Args:
-        log: The log.
-        success: Count rewards of at least this as 1 and others as 0.
-        skip_broken: Whether to leave out rows that cannot be used.
-        seed: Of the draw.
-        report: Called with the number of rows read so far and the share of the log.
+    With `success`, rewards of at least that are 1 and others 0. The other arguments are those of `read_log`.
 
     Raises:
         UserError: The log cannot be read, has broken rows, or has no rewards.
@@ -236,10 +219,14 @@ def _binary(rate: Array, share: Array) -> Prompts:
     return Prompts(np.tile([0.0, 1.0], (len(rate), 1)), np.stack([1 - rate, rate], axis=1), share)
 
 
-def _continuous(law: Any) -> Prompts:
+def _continuous(law: str, *numbers: float) -> Prompts:
+    """Return the outcomes of a law of SciPy."""
+    from scipy import stats
+
     edges = 1 / (1 + np.exp(-np.linspace(-34, 34, _OUTCOMES + 1)))
     p = np.diff(edges) / (edges[-1] - edges[0])
-    return _prompts((np.asarray(law.ppf((edges[1:] + edges[:-1]) / 2), np.float64), p), 1)
+    x = getattr(stats, law)(*numbers).ppf((edges[1:] + edges[:-1]) / 2)
+    return _prompts((np.asarray(x, np.float64), p), 1)
 
 
 def _bernoulli(p: float) -> Prompts:
@@ -251,51 +238,37 @@ def _bernoulli(p: float) -> Prompts:
 def _beta_bernoulli(a: float, b: float) -> Prompts:
     from scipy.stats import beta
 
-    _positive(a=a, b=b)
-    rate = np.asarray(beta(a, b).ppf((np.arange(_PROMPTS) + 0.5) / _PROMPTS), np.float64)
+    law = beta(_positive("a", a), _positive("b", b))
+    rate = np.asarray(law.ppf((np.arange(_PROMPTS) + 0.5) / _PROMPTS), np.float64)
     return _binary(rate, np.full(_PROMPTS, 1 / _PROMPTS))
 
 
 def _normal(mean: float = 0.0, sd: float = 1.0) -> Prompts:
-    from scipy.stats import norm
-
-    _positive(sd=sd)
-    return _continuous(norm(mean, sd))
+    return _continuous("norm", mean, _positive("sd", sd))
 
 
 def _student(df: float) -> Prompts:
-    from scipy.stats import t
-
     if df <= 2:
         raise ValueError(f"df must exceed 2, or the gradient has no finite variance; got df={df}")
-    return _continuous(t(df))
+    return _continuous("t", df)
 
 
 def _lognormal(sigma: float = 1.0) -> Prompts:
-    from scipy.stats import lognorm
-
-    _positive(sigma=sigma)
-    return _continuous(lognorm(sigma))
+    return _continuous("lognorm", _positive("sigma", sigma))
 
 
 def _uniform(lo: float = 0.0, hi: float = 1.0) -> Prompts:
-    from scipy.stats import uniform
-
-    _positive(**{"hi - lo": hi - lo})
-    return _continuous(uniform(lo, hi - lo))
+    return _continuous("uniform", lo, _positive("hi - lo", hi - lo))
 
 
 def _exponential(scale: float = 1.0) -> Prompts:
-    from scipy.stats import expon
-
-    _positive(scale=scale)
-    return _continuous(expon(scale=scale))
+    return _continuous("expon", 0.0, _positive("scale", scale))
 
 
-def _positive(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not 0 < number < np.inf:
-            raise ValueError(f"{name} must be positive; got {number:g}")
+def _positive(name: str, number: float) -> float:
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name} must be positive; got {number:g}")
+    return number
 
 
 _MAKERS: dict[str, Callable[..., Prompts]] = {

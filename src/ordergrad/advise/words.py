@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ordergrad.advise.goals import (
     Goal,
@@ -92,10 +93,6 @@ def _one(make: Callable[[str], Goal]) -> Make:
     return goal
 
 
-def _fixed(make: Callable[[str], Goal], part: str) -> Make:
-    return lambda: make(part)
-
-
 def _tail(make: Callable[[str], Goal]) -> Make:
     """Return what makes a goal of a share of the lower tail; 95% is a confidence level, and means the worst 5%."""
 
@@ -103,10 +100,6 @@ def _tail(make: Callable[[str], Goal]) -> Make:
         return make(percent if float(percent) <= 50 else f"{100 - float(percent):g}")
 
     return goal
-
-
-def _passes(k: str) -> Goal:
-    return best_of("pass", k)
 
 
 def _all_pass(k: str) -> Goal:
@@ -128,31 +121,24 @@ def _reaches(threshold: str) -> Goal:
     return replace(mean_goal(), text=text, passes=True, threshold=float(threshold))
 
 
-def _taken(make: Callable[[str], Goal], percent: str) -> Make:
-    """Return a goal that names no share, with one."""
-
-    def goal() -> Goal:
-        found = make(percent)
-        return replace(found, text=f"{found.text} (no share was named: say, for instance, worst 5%)")
-
-    return goal
+def _taken(make: Callable[[str], Goal]) -> Goal:
+    """Return a goal that names no share, with 10%."""
+    found = make("10")
+    return replace(found, text=f"{found.text} (no share was named: say, for instance, worst 5%)")
 
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _RUNS = r"(?:tries|runs|attempts|samples|rollouts|episodes|times|seeds)"
 _PATTERNS: Sequence[tuple[str, Make]] = (
     (r"(pass) ?@ ?(\d+)", best_of),
-    (rf"(?:pass|solve|success) (?:in|within|with|of) (\d+)(?: {_RUNS})?", _one(_passes)),
+    (rf"(?:pass|solve|success) (?:in|within|with|of) (\d+)(?: {_RUNS})?", _one(partial(best_of, "pass"))),
     (rf"(max|best)(?: reward)? ?(?:@|of|over|in) ?(\d+)(?: {_RUNS})?", best_of),
     (rf"(?:min|worst)(?: reward)? ?(?:@|of|over|in) ?(\d+)(?: {_RUNS})?", worst_of),
     (rf"pass ?\^ ?(\d+)|all (?:of )?(\d+)(?: {_RUNS})? (?:pass|succeed|work)", _one(_all_pass)),
     (rf"(?:reliability|reliable|consistency)(?: (?:over|of|in|across) (\d+)(?: {_RUNS})?)", _all_pass),
-    (r"reliability|reliable", _fixed(_all_pass, "4")),
+    (r"reliability|reliable", partial(_all_pass, "4")),
     (rf"(?:majority|maj|cons)(?: vote)?(?: ?@ ?| of | over )(\d+)(?: {_RUNS})?", _majority),
-    (
-        rf"(?:worst|bottom|lower|lowest|left tail of) {_NUMBER} ?%|(?:worst|bottom) (\d+) in 100",
-        _one(worst),
-    ),
+    (rf"(?:worst|bottom|lower|lowest|left tail of) {_NUMBER} ?%|(?:worst|bottom) (\d+) in 100", _one(worst)),
     (
         rf"(?:cvar|cvar at|conditional value at risk|expected shortfall|average value at risk|avar|es|shortfall)"
         rf"(?: at| of)? {_NUMBER} ?%",
@@ -167,9 +153,9 @@ _PATTERNS: Sequence[tuple[str, Make]] = (
         r"(?:minimi[sz]e |reduce |lower |less |low |limit )?(?:downside |tail |catastrophic )?risk(?: aversion)?"
         r"|risk averse|safety|safe|safer|avoid (?:disasters?|catastroph\w+|ruin|crashes|failures)|tail|lower tail|cvar"
         r"|robustness|worst case(?: performance)?",
-        _taken(worst, "10"),
+        partial(_taken, worst),
     ),
-    (r"upside|best case(?: performance)?|risk seeking|upper tail|exceptional \w+", _taken(best, "10")),
+    (r"upside|best case(?: performance)?|risk seeking|upper tail|exceptional \w+", partial(_taken, best)),
     (r"(?:median|typical)(?: (?:outcome|reward|return|score))?", median_goal),
     (r"robust|robust to outliers|ignore outliers|outliers|noisy rewards?|heavy tailed? noise", robust),
     (
@@ -215,10 +201,7 @@ _UNSERVED: Sequence[tuple[str, str]] = (
         "a constraint on another quantity needs a multiplier on it: subtract it from the reward with a weight that "
         "rises while it is violated; ranks then apply to the sum",
     ),
-    (
-        r"nash|self play|elo|win against",
-        "it depends on an opponent, not on a distribution of rewards alone",
-    ),
+    (r"nash|self play|elo|win against", "it depends on an opponent, not on a distribution of rewards alone"),
     (
         r"calibrat|honest|truthful|hallucinat",
         "ranks reward what the reward rewards: use a proper scoring rule as the reward, and 'mean'",

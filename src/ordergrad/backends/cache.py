@@ -1,48 +1,50 @@
-"""The constants last used: weights made on the host, as the arrays that a library computes with."""
+"""The constants made last: weights made on the host, as the arrays that a library computes with."""
 
 import os
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
+Constants = TypeVar("Constants", bound=tuple[NDArray[Any], ...])
+"""Arrays with at least one axis: compilers take those without for numbers."""
 
-class Cache:
-    """A cache bounded in bytes: a schedule of objectives must not fill the memory.
 
-    Safe to use from threads, from a signal handler that interrupts another use, and after a fork.
+class Cache(dict[Any, Any]):
+    """A cache bounded in bytes: a schedule of objectives must not fill the memory. The oldest entries leave first.
+
+    Safe to use from threads, from a signal handler that interrupts another use, and after a fork; `get` takes no lock.
     """
 
     def __init__(self, limit: int) -> None:
+        super().__init__()
         self._limit, self._bytes = limit, 0
-        self._entries: OrderedDict[Any, tuple[tuple[Any, ...], int]] = OrderedDict()
+        self._sizes: dict[Any, int] = {}
         self._lock = RLock()
         if hasattr(os, "register_at_fork"):  # a fork waits for other threads: in the child nobody would release it
             os.register_at_fork(
                 before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._lock.release
             )
 
-    def get(self, key: Any, make: Callable[[], Any], move: Callable[[Any], Any]) -> tuple[Any, ...]:
-        """Return the entry of a key; if there is none, make its arrays on the host and move each of them."""
+    def add(self, key: Any, constants: Constants, move: Callable[[NDArray[Any]], Any]) -> Constants:
+        """Keep constants under a key, each moved from the host, and return them."""
+        entry = replaced(constants, map(move, constants))
+        size = 256 + sum(constant.nbytes for constant in constants)
         with self._lock:
-            found = self._entries.get(key)
-            if found is not None:
-                self._entries.move_to_end(key)
-                return found[0]
-        host = [np.asarray(constant) for constant in make()]
-        size = 256 + sum(constant.nbytes for constant in host)  # on the host, as a traced tensor has no number of bytes
-        entry = tuple(move(constant) for constant in host)
-        with self._lock:
-            self._bytes += size
-            if key in self._entries:
-                self._bytes -= self._entries.pop(key)[1]
-            self._entries[key] = entry, size
-            while self._bytes > self._limit and len(self._entries) > 1:
-                self._bytes -= self._entries.popitem(last=False)[1][1]
+            self[key] = entry
+            self._bytes += size - self._sizes.pop(key, 0)
+            self._sizes[key] = size
+            while self._bytes > self._limit and len(self._sizes) > 1:
+                oldest = next(iter(self._sizes))
+                self._bytes -= self._sizes.pop(oldest, 0)
+                self.pop(oldest, None)
         return entry
+
+
+def replaced(constants: Constants, values: Iterable[Any]) -> Constants:
+    """Return a tuple of other values, with the field names of `constants` if it has any."""
+    return cast("Constants", getattr(constants, "_make", tuple)(values))
 
 
 CONSTANTS = Cache(limit=1 << 28)
@@ -53,6 +55,7 @@ def in_dtype(constant: NDArray[Any], dtype: Any) -> Any:
     return None if constant.dtype.kind == "i" else dtype
 
 
-def host_constants(make: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
+def host_constants(make: Callable[..., Constants], *arguments: Any) -> Constants:
     """Return the arrays of ``make(*arguments)`` on the host, cached."""
-    return CONSTANTS.get((make, *arguments), lambda: make(*arguments), lambda constant: constant)
+    key = (make, *arguments)
+    return CONSTANTS.get(key) or CONSTANTS.add(key, make(*arguments), lambda constant: constant)

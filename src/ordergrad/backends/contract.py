@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from ordergrad.backends.cache import Constants
+
 Array = Any
 """An array of any backend."""
 
@@ -95,7 +97,7 @@ class Backend(Protocol):
         """
         ...
 
-    def constants(self, make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
+    def constants(self, make: Callable[..., Constants], like: Array, /, *arguments: Any) -> Constants:
         """Return the host arrays of ``make(*arguments)`` with the dtype and device of `like`.
 
         Cached; compilers see constants. Whole numbers keep their dtype.

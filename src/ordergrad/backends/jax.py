@@ -9,6 +9,7 @@ from jax.core import Tracer
 from numpy.typing import NDArray
 
 from ordergrad.backends import numpy as on_numpy
+from ordergrad.backends.cache import Constants
 from ordergrad.backends.contract import Array, computing_dtype
 
 jnp: Any = jax.numpy
@@ -73,7 +74,7 @@ def magnitude(x: Array, /) -> float | None:
     return None if values is None else on_numpy.magnitude(values)
 
 
-def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
+def constants(make: Callable[..., Constants], like: Array, /, *arguments: Any) -> Constants:
     return on_numpy.constants(make, like, *arguments)
 
 

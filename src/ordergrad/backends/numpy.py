@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backends import host
-from ordergrad.backends.cache import CONSTANTS, in_dtype
+from ordergrad.backends.cache import CONSTANTS, Constants, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
 
 xp = np
@@ -113,12 +113,10 @@ def magnitude(x: Array, /) -> float:
     return max(abs(float(np.minimum.reduce(x, axis=None))), abs(float(np.maximum.reduce(x, axis=None))))
 
 
-def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
-    dtype = like.dtype
-    return CONSTANTS.get(
-        (make, dtype, *arguments),
-        lambda: make(*arguments),
-        lambda constant: np.array(constant, in_dtype(constant, dtype), order="C"),
+def constants(make: Callable[..., Constants], like: Array, /, *arguments: Any) -> Constants:
+    key = (make, like.dtype, *arguments)
+    return CONSTANTS.get(key) or CONSTANTS.add(
+        key, make(*arguments), lambda constant: np.array(constant, in_dtype(constant, like.dtype), order="C")
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ordergrad.backends import numpy as on_numpy
-from ordergrad.backends.cache import CONSTANTS, in_dtype
+from ordergrad.backends.cache import CONSTANTS, Constants, in_dtype
 from ordergrad.backends.contract import Array, computing_dtype
 
 
@@ -69,12 +69,12 @@ class Standard:
         values = self.on_host(x)
         return None if values is None else on_numpy.magnitude(values)
 
-    def constants(self, make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
-        return CONSTANTS.get(
-            (make, like.dtype, like.device, *arguments),
-            lambda: make(*arguments),
-            lambda constant: self.xp.asarray(constant, dtype=in_dtype(constant, like.dtype), device=like.device),
-        )
+    def constants(self, make: Callable[..., Constants], like: Array, /, *arguments: Any) -> Constants:
+        def move(constant: Array) -> Array:
+            return self.xp.asarray(constant, dtype=in_dtype(constant, like.dtype), device=like.device)
+
+        key = (make, like.dtype, like.device, *arguments)
+        return CONSTANTS.get(key) or CONSTANTS.add(key, make(*arguments), move)
 
     def fuses_masked(self, x: Array, /) -> bool:
         return False

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 from typing import cast as typed
 
-import numpy as np
 import torch
 from array_api_compat import torch as array_api_torch
 from numpy.typing import NDArray
@@ -18,12 +17,14 @@ from torch.autograd import forward_ad
 
 from ordergrad.backends import host
 from ordergrad.backends import numpy as on_numpy
-from ordergrad.backends.cache import CONSTANTS, in_dtype
+from ordergrad.backends.cache import CONSTANTS, Constants, in_dtype, replaced
 from ordergrad.backends.contract import Array, computing_dtype
 
 xp = array_api_torch
 compiler: Any = torch.compiler
 moveaxis: Any = torch.movedim
+sort_with_order: Any = torch.sort
+gaps: Any = torch.diff
 _from_numpy: Callable[[Array], Array] = vars(torch)["from_numpy"]
 
 _untransformed = temporarily_clear_interpreter_stack
@@ -37,6 +38,9 @@ _function_modes, _has_key = _hidden._len_torch_function_stack, _hidden._dispatch
 _early: Any = _hidden.DispatchKey.PreDispatch
 """make_fx(pre_dispatch=True) traces by a dispatch mode of its own that the count above leaves out."""
 
+_transforms = _hidden._functorch.peek_interpreter_stack
+"""Within torch.func a tensor stands for many values, or its gradient is followed without `requires_grad`."""
+
 _tracing = _hidden._get_tracing_state
 """torch.jit.trace would keep what is read on the host as a constant."""
 
@@ -46,10 +50,6 @@ _forward: Any = forward_ad
 _UNDIVIDED = 1 << 15
 """What PyTorch does not divide among threads, which a forked process may have lost."""
 _KEPT = (torch.float32, torch.float64)
-
-
-def _in_host_memory(x: Array) -> bool:
-    return x.is_cpu
 
 
 def _has_triton_device(x: Array) -> bool:
@@ -89,15 +89,11 @@ def cast(x: Array, like: Array, /) -> Array:
 
 
 def detach(x: Array, /) -> Array:
-    return x.detach()
+    return x.detach() if x.requires_grad or _recorded() else x
 
 
 def sort(x: Array, /) -> Array:
     return x.sort(-1).values
-
-
-def sort_with_order(x: Array, /) -> tuple[Array, Array]:
-    return x.sort(-1)
 
 
 def take(x: Array, order: Array, /) -> Array:
@@ -106,10 +102,6 @@ def take(x: Array, order: Array, /) -> Array:
 
 def unsort(x: Array, order: Array, /) -> Array:
     return x.scatter(-1, order, x)
-
-
-def gaps(x: Array, /) -> Array:
-    return x.diff()
 
 
 def cumulate(x: Array, /) -> Array:
@@ -121,7 +113,7 @@ def total(x: Array, /) -> Array:
 
 
 def centred(x: Array, /) -> Array:
-    return x - x.sum(-1, True) / x.shape[-1]
+    return x.sub(x.sum(-1, True), alpha=1 / x.shape[-1])
 
 
 def magnitude(x: Array, /) -> float | None:
@@ -129,61 +121,54 @@ def magnitude(x: Array, /) -> float | None:
     if not _readable(x):
         return None
     if not 0 < x.numel() <= _UNDIVIDED:
-        values = on_host(x)
-        return None if values is None else on_numpy.magnitude(values)
-    try:
-        low, high = torch.aminmax(x)  # NumPy is as fast alone, but not between calls of PyTorch
-        return max(-low.item(), high.item())
-    except RuntimeError:  # a tensor of torch.func
-        return None
+        return on_numpy.magnitude(x.numpy())
+    low, high = torch.aminmax(x)  # NumPy is as fast alone, but not between calls of PyTorch
+    low, high = -low.item(), high.item()
+    return low if low > high else high
 
 
-def constants(make: Callable[..., Any], like: Array, /, *arguments: Any) -> tuple[Array, ...]:
-    if compiler.is_compiling():  # Dynamo takes a float64 constant without an axis for a Python number, and fails
-        found = _constants_in_graph(make, like.dtype, like.device, *arguments)
-        return tuple(constant.squeeze(0) for constant in found)
+def constants(make: Callable[..., Constants], like: Array, /, *arguments: Any) -> Constants:
     return _constants(make, like.dtype, like.device, *arguments)
 
 
 @compiler.assume_constant_result
-def _constants_in_graph(*arguments: Any) -> tuple[Array, ...]:
-    found = _constants(*arguments)
-    with _untransformed():
-        return tuple(constant[None] for constant in found)
+def _constants(make: Callable[..., Constants], dtype: torch.dtype, device: torch.device, *arguments: Any) -> Constants:
+    key = (make, dtype, device, *arguments)
+    found = None if _dispatch_modes() else CONSTANTS.get(key)
+    return _made(*key) if found is None else found
 
 
-def _constants(
-    make: Callable[..., Any], dtype: torch.dtype, device: torch.device, *arguments: Any
-) -> tuple[Array, ...]:
-    def move(constant: Array) -> Array:
+def _made(make: Callable[..., Constants], dtype: torch.dtype, device: torch.device, *arguments: Any) -> Constants:
+    def move(constant: NDArray[Any]) -> Array:
         with torch.inference_mode(False), _untransformed():
             return torch.as_tensor(constant.copy(), dtype=in_dtype(constant, dtype), device=device)
 
+    host = make(*arguments)
     if _dispatch_modes():
-        return tuple(move(np.asarray(constant)) for constant in make(*arguments))
-    return CONSTANTS.get((make, dtype, device, *arguments), lambda: make(*arguments), move)
+        return replaced(host, map(move, host))
+    return CONSTANTS.add((make, dtype, device, *arguments), host, move)
 
 
 def _readable(x: Array) -> bool:
-    return not (
-        x.__class__ is not torch.Tensor
-        or not _in_host_memory(x)
-        or compiler.is_compiling()
-        or (x.requires_grad and torch.is_grad_enabled())
+    return x.__class__ is torch.Tensor and x.is_cpu and not _recorded()
+
+
+def _recorded() -> bool:
+    """Return whether anything but the autodiff graph records or transforms what is computed."""
+    return bool(
+        compiler.is_compiling()
         or _dispatch_modes()
         or _tracing()
         or _forward._current_level >= 0
+        or _transforms() is not None
         or (_function_modes() and _has_key(_early))
     )
 
 
 def on_host(x: Array, /) -> NDArray[Any] | None:
-    if not _readable(x):
+    if not _readable(x) or (x.requires_grad and torch.is_grad_enabled()):
         return None
-    try:
-        return x.detach().numpy()
-    except RuntimeError:  # a tensor of torch.func
-        return None
+    return (x.detach() if x.requires_grad else x).numpy()
 
 
 def asarray(values: Any, like: Array, /) -> Array:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ordergrad.commands.options import AsJson, options_from, print_json
-from ordergrad.runs.console import handling_errors, need_packages, plain, reading_bars
+from ordergrad.runs.console import handling_errors, need_packages, reading_bars
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import Setting, check_settings
 from ordergrad.runs.tables import Table, decimals, number, number_text, text
@@ -20,7 +21,7 @@ from ordergrad.score.settings import LogSettings
 from ordergrad.weights import level_note
 
 if TYPE_CHECKING:
-    from ordergrad.advise.advice import Advice, Candidate
+    from ordergrad.advise.advice import Advice
     from ordergrad.advise.rewards import Rewards
     from ordergrad.score.opening import Log
 
@@ -92,10 +93,10 @@ def advise(
                 hint = "" if Path(rewards).exists() else f". Distributions are {LAWS}"
                 raise UserError(f"{error}{hint}") from error
             if others:
-                console.print(f"[yellow]{plain(rewards)} holds {1 + len(others)} logs; this is {plain(log.name)}.[/]")
+                console.print(f"[yellow]{escape(rewards)} holds {1 + len(others)} logs; this is {escape(log.name)}.[/]")
             found, graded = _read(log, wanted.passes, success, asked.skip_broken, console)
             tool = log.tool
-            console.print(plain(log.read_as), style="dim")
+            console.print(escape(log.read_as), style="dim")
         elif wanted.passes:
             graded, found = (None if found.binary else found), found.passed(success)
         size = n or min(found.size if found.size and found.size > 1 else _GROUP, advice.LARGEST)
@@ -154,7 +155,9 @@ def _content(advice: "Advice", graded: "Rewards | None", success: float, tool: s
     if best is not None:
         lines = lines_for(best.objective, advice.n)[chosen]
         if graded is not None:
-            lines = f"# on the reward {_binarised(chosen, success)}\n{lines}"
+            in_python = chosen in ("trl", "loop", "sb3")
+            passed = f"float(r >= {success:g})" if in_python else f"1 if score >= {success:g} else 0"
+            lines = f"# on the reward {passed}\n{lines}"
     return {
         "goal": {"text": goal.text, "target": goal.target, "value": advice.value, "passes": goal.passes},
         "rewards": advice.rewards.text,
@@ -166,11 +169,6 @@ def _content(advice: "Advice", graded: "Rewards | None", success: float, tool: s
         "trainer_known": trainer != "recognised" or known is not None,
         "lines": lines,
     }
-
-
-def _binarised(trainer: str, success: float) -> str:
-    """Return how to say passed or not where the trainer takes its rewards."""
-    return f"float(r >= {success:g})" if trainer in ("trl", "loop", "sb3") else f"1 if score >= {success:g} else 0"
 
 
 def _notes(advice: "Advice", graded: "Rewards | None", success: float) -> list[str]:
@@ -218,7 +216,7 @@ def _notes(advice: "Advice", graded: "Rewards | None", success: float) -> list[s
             )
     if best is not None:
         better = [c for c in advice.table if c.baseline == "k_minus_one" and c.snr > _NOTABLE * best.snr]
-        top = max(better, key=_snr, default=None)
+        top = max(better, key=lambda candidate: candidate.snr, default=None)
         if top is not None and top.direction >= min(FAITHFUL, best.direction):
             notes.append(
                 "In a loop of your own, baseline k_minus_one does better: og.advantages(rewards, "
@@ -230,9 +228,9 @@ def _notes(advice: "Advice", graded: "Rewards | None", success: float) -> list[s
 def _show(console: Console, advice: "Advice", content: Mapping[str, Any]) -> None:
     goal, best = advice.goal, advice.best
     value = number_text(_clean(advice, advice.value))
-    console.print(f"[bold]Goal[/]: {plain(goal.text)} ({goal.target}), here {value}")
+    console.print(f"[bold]Goal[/]: {escape(goal.text)} ({goal.target}), here {value}")
     passes = ", rewards as passed or not" if goal.passes else ""
-    console.print(f"[bold]Rewards[/]: {plain(advice.rewards.text)}{passes}; groups of N = {advice.n}")
+    console.print(f"[bold]Rewards[/]: {escape(advice.rewards.text)}{passes}; groups of N = {advice.n}")
     note = level_note(goal.target, advice.n)
     if note:
         console.print(f"[yellow]{note[0].upper()}{note[1:]}: a larger group would see more of the tail.[/]")
@@ -244,10 +242,10 @@ def _show(console: Console, advice: "Advice", content: Mapping[str, Any]) -> Non
         )
     if best is not None:
         console.print(
-            f"\n[bold]Recommended[/]: [bold green]{plain(best.objective)}[/] in groups of {advice.n}{_why(advice)}"
+            f"\n[bold]Recommended[/]: [bold green]{escape(best.objective)}[/] in groups of {advice.n}{_why(advice)}"
         )
     for note in content["notes"]:
-        console.print(plain(note), style="yellow")
+        console.print(escape(note), style="yellow")
     if content["lines"] is not None:
         console.print(f"\n[bold]{_TITLES[content['trainer']]}[/]")
         console.print(content["lines"], markup=False, soft_wrap=True)
@@ -286,7 +284,3 @@ def _why(advice: "Advice") -> str:
 def _clean(advice: "Advice", value: float | None) -> float | None:
     """Return a value, or 0 instead of one that is only rounding."""
     return 0.0 if value is not None and abs(value) < 1e-9 * (advice.scale or 1) else value
-
-
-def _snr(candidate: "Candidate") -> float:
-    return candidate.snr

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ordergrad.commands.options import AsJson, Quiet, StopTexts, Template, named_values, options_from, print_json
-from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages, plain
+from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import open_folder, write_csv, write_rows
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, check_settings, finite
@@ -94,7 +95,7 @@ def _compare(
     for name in names:
         left = {test: rows for test, rows in sets.items() if not _file(out, name, test).exists()}
         if left:
-            console.print(f"{plain(name)}: {', '.join(left)}")
+            console.print(f"{escape(name)}: {', '.join(left)}")
             _measure(settings, name, left, out)
     found = {
         test: {name: measures(read_evaluation(_file(out, name, test)), settings.success) for name in names}
@@ -103,7 +104,7 @@ def _compare(
     rows, ahead = _write(out, found, names)
     for test, measured in found.items():
         show_table(console, _table(test, measured, len(sets[test][0]), settings.samples))
-    console.print(f"Written: {plain(str(out))}/measures.csv, leads.csv, completions of every model")
+    console.print(f"Written: {escape(str(out))}/measures.csv, leads.csv, completions of every model")
     files = ["measures.csv", "leads.csv", *(_file(Path(), name, test) for name in names for test in sets)]
     return {"out": out, "models": names, "measures": rows, "leads": ahead, "files": files}
 

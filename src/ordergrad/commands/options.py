@@ -30,9 +30,6 @@ def options_from(kind: type) -> Callable[[Command], Command]:
 
     The command takes their values in its parameter ``settings``, a dictionary; its other parameters stay. A setting
     whose default depends on others is missing there unless it was given.
-
-    Args:
-        kind: The dataclass.
     """
     known = settings_of(kind)
     options = [_option(name, *known[name], getattr(kind, name)) for name in known]

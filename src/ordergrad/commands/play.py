@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hi
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from ordergrad.commands.options import AsJson, Quiet, options_from, print_json
 from ordergrad.estimators import value
-from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages, plain
+from ordergrad.runs.console import handling_errors, leaving_stdout, need_packages
 from ordergrad.runs.settings import Setting, at_least, check_settings
 from ordergrad.runs.tables import Table, count, number, text
 from ordergrad.runs.terminal import show_table
@@ -79,14 +80,8 @@ def _play(
     policy = trained(run, settings.objective, settings.seed)
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("episodes", total=settings.episodes)
-        episodes = playing.played(
-            policy.policy,
-            its,
-            settings.episodes,
-            settings.episode_seed,
-            settings.greedy,
-            lambda: progress.advance(bar),
-        )
+        how = settings.episodes, settings.episode_seed, settings.greedy
+        episodes = playing.played(policy.policy, its, *how, lambda: progress.advance(bar))
     objective = settings.objective or its.objectives[0]
     title = f"{its.env_id}, {objective}, seed {settings.seed}: {len(episodes)} episodes"
     show_table(console, _table(episodes, objective, title))
@@ -94,7 +89,7 @@ def _play(
     again: list[float] = []
     if recording is not None:
         again.append(playing.record(policy.policy, its, chosen, settings.greedy, recording, settings.size))
-        console.print(f"Recorded the {settings.which} episode ({chosen.total:.6g}): {plain(str(recording))}")
+        console.print(f"Recorded the {settings.which} episode ({chosen.total:.6g}): {escape(str(recording))}")
     if watch:
         again.append(playing.show(policy.policy, its, chosen, settings.greedy))
     for total in again:
@@ -104,7 +99,7 @@ def _play(
             )
     if export is not None:
         write_policy(policy, export)
-        console.print(f"Exported: {plain(str(export))}")
+        console.print(f"Exported: {escape(str(export))}")
     return {
         "run": run,
         "env_id": its.env_id,
@@ -124,12 +119,10 @@ def _table(episodes: "Sequence[Episode]", objective: str, title: str) -> Table:
     from ordergrad.train.play import choose
 
     returns = np.array([e.total for e in episodes if np.isfinite(e.total)])
-    rows: list[dict[str, Any]] = []
-    for which in get_args(get_type_hints(PlaySettings)["which"]):
-        chosen = choose(episodes, which)
-        rows.append({"which": which} | _row(chosen))
+    kinds = get_args(get_type_hints(PlaySettings)["which"])
+    rows = tuple({"which": which} | _row(choose(episodes, which)) for which in kinds)
     known = [f"{name} {value(returns, name, small='shrink'):.4g}" for name in dict.fromkeys(("mean", objective))]
     caption = f"Of these episodes: {', '.join(known)}."
     if left_out := len(episodes) - len(returns):
         caption += f" {left_out} had a NaN or infinite return and are left out."
-    return Table(title, (text("which", ""), count("episode"), number("return"), count("length")), tuple(rows), caption)
+    return Table(title, (text("which", ""), count("episode"), number("return"), count("length")), rows, caption)

@@ -38,20 +38,13 @@ def report(
         path = _target(out, runs, overwrite)
         opened = {name: gather.open_run(folder) for name, folder in zip(_names(runs), runs, strict=True)}
         with console.status("drawing"):
-            page, pictures = render(
-                "OrderGrad report: " + ", ".join(opened), gather.sections(opened), gather.side_by_side(opened), _made()
-            )
+            title = "OrderGrad report: " + ", ".join(opened)
+            page, pictures = render(title, gather.sections(opened), gather.side_by_side(opened), _made())
         figures = write(page, pictures, path)
-    size = path.stat().st_size / 1e6
-    console.print(
-        f"Written: {path} ({size:.1f} MB), {len(pictures)} figures as PNG and CSV in {figures}",
-        markup=False,
-        soft_wrap=True,
-    )
+    written = f"Written: {path} ({path.stat().st_size / 1e6:.1f} MB)"
+    console.print(f"{written}, {len(pictures)} figures as PNG and CSV in {figures}", markup=False, soft_wrap=True)
     if as_json:
-        print_json(
-            {"report": path, "figures": figures, "pictures": [picture.name for picture in pictures], "runs": runs}
-        )
+        print_json({"report": path, "figures": figures, "pictures": [p.name for p in pictures], "runs": runs})
 
 
 def _target(out: Path | None, runs: Sequence[Path], overwrite: bool) -> Path:

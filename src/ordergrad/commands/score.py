@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ordergrad.commands.options import AsJson, Quiet, options_from, print_json
-from ordergrad.runs.console import handling_errors, need_packages, plain, reading_bars
+from ordergrad.runs.console import handling_errors, need_packages, reading_bars
 from ordergrad.runs.errors import UserError
 from ordergrad.runs.settings import check_settings
 from ordergrad.runs.tables import number_text
@@ -68,7 +69,9 @@ def score(
         if advantages is not None:
             _check_advantages(advantages, logs, objectives, overwrite)
         if prompts is not None:
-            _check_prompts(prompts, logs, overwrite)
+            _check_file("--prompts", prompts, (".csv", ".jsonl"), logs, overwrite)
+            if logs[0].columns.group is None:
+                raise UserError("--prompts needs groups; this log has none")
 
         from ordergrad.score.comparison import compare_logs
         from ordergrad.score.folder import check_folder, results_of, write_score
@@ -77,23 +80,13 @@ def score(
         if out is not None:
             check_folder(out, overwrite=overwrite)
         with nullcontext() if advantages is None else RowStore(len(objectives)) as store:
+            options: dict[str, Any] = {"keep": len(logs) > 1, "ks": ks, "store": store}
+            options |= {name: getattr(asked, name) for name in ("success", "skip_broken", "baseline")}
 
             def read(objectives: Sequence[str]) -> list[tuple[Reading, Summary]]:
                 with reading_bars([log.name for log in logs], console) as bars:
-                    return [
-                        score_log(
-                            log,
-                            objectives,
-                            success=asked.success,
-                            skip_broken=asked.skip_broken,
-                            keep=len(logs) > 1,
-                            ks=ks,
-                            store=store,
-                            baseline=asked.baseline,
-                            report=report,
-                        )
-                        for log, report in zip(logs, bars, strict=True)
-                    ]
+                    pairs = zip(logs, bars, strict=True)
+                    return [score_log(log, objectives, report=report, **options) for log, report in pairs]
 
             scored = read(objectives)
             comparisons = [
@@ -107,23 +100,18 @@ def score(
             if advantages is not None and store is not None:
                 with console.status(f"writing {advantages}"):
                     count = write_advantages(logs[0], objectives, store, advantages)
-                console.print(f"{count:,} rows with advantages written to {plain(str(advantages))}")
+                console.print(f"{count:,} rows with advantages written to {escape(str(advantages))}")
         if prompts is not None:
             from ordergrad.score.prompts import write_prompts
 
             counts = write_prompts(logs[0], asked.success, scored[0][1].passes, prompts)
             shown = ", ".join(f"{count:,} to {action}" for action, count in counts.items())
-            console.print(f"prompts written to {plain(str(prompts))}: {shown}")
+            console.print(f"prompts written to {escape(str(prompts))}: {shown}")
         if out is not None:
-            settings = {
-                "logs": list(file),
-                "objectives": objectives,
-                "success": asked.success,
-                "columns": [vars(log.columns) for log in logs],
-                "skip_broken": asked.skip_broken,
-            }
+            settings = {"logs": list(file), "objectives": objectives, "success": asked.success}
+            settings |= {"columns": [vars(log.columns) for log in logs], "skip_broken": asked.skip_broken}
             write_score(out, settings, results)
-            console.print(f"tables written to {plain(str(out))}")
+            console.print(f"tables written to {escape(str(out))}")
         if as_json:
             print_json(results)
 
@@ -148,50 +136,44 @@ def _check_advantages(out: Path, logs: "Sequence[Log]", objectives: Sequence[str
     """Check that advantages can be written."""
     from ordergrad.score.files import head
 
-    if len(logs) != 1:
-        raise UserError(f"--advantages needs exactly one log; got {len(logs)}")
-    suffix = logs[0].files[0].suffix
-    if logs[0].load is not None or suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet"):
-        raise UserError(f"--advantages needs a log in JSON lines, CSV or Parquet; got {logs[0].files[0]}")
-    if out.suffix.lower() != suffix.lower():
-        raise UserError(f"--advantages must end in {suffix}, like the log; got {out}")
-    if not out.parent.is_dir():
-        raise UserError(f"--advantages must lie in an existing folder; got {out}")
-    if out.resolve() in {file.resolve() for file in logs[0].files}:
+    file = logs[0].files[0]
+    if len(logs) == 1 and (logs[0].load or file.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".parquet")):
+        raise UserError(f"--advantages needs a log in JSON lines, CSV or Parquet; got {file}")
+    if len(logs) == 1 and out.resolve() in {file.resolve() for file in logs[0].files}:
         raise UserError(f"--advantages must not be the log itself; got {out}")
-    if out.exists() and not overwrite:
-        raise UserError(f"{out} exists; add --overwrite to replace it")
-    taken = {f"advantage({objective})" for objective in objectives} & set(head(logs[0].files[0]).columns)
+    _check_file("--advantages", out, (file.suffix.lower(),), logs, overwrite)
+    taken = {f"advantage({objective})" for objective in objectives} & set(head(file).columns)
     if taken:
         raise UserError(f"the log already has the column {min(taken)}")
 
 
-def _check_prompts(out: Path, logs: "Sequence[Log]", overwrite: bool) -> None:
-    """Check that the prompts can be written."""
+def _check_file(option: str, out: Path, suffixes: Sequence[str], logs: "Sequence[Log]", overwrite: bool) -> None:
+    """Check that a file about one log can be written."""
     if len(logs) != 1:
-        raise UserError(f"--prompts needs exactly one log; got {len(logs)}")
-    if out.suffix.lower() not in (".csv", ".jsonl"):
-        raise UserError(f"--prompts must end in .csv or .jsonl; got {out}")
+        raise UserError(f"{option} needs exactly one log; got {len(logs)}")
+    if out.suffix.lower() not in suffixes:
+        like = ", like the log" if len(suffixes) == 1 else ""
+        raise UserError(f"{option} must end in {' or '.join(suffixes)}{like}; got {out}")
     if not out.parent.is_dir():
-        raise UserError(f"--prompts must lie in an existing folder; got {out}")
-    if logs[0].columns.group is None:
-        raise UserError("--prompts needs groups; this log has none")
+        raise UserError(f"{option} must lie in an existing folder; got {out}")
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists; add --overwrite to replace it")
 
 
 def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> None:
     for log in results["logs"]:
-        console.print(f"\n[bold]{plain(log['log'])}[/]: {plain(_about(log))}")
-        console.print(plain(log["read_as"]), style="dim")
-        _show_findings(console, results, log["log"])
+        console.print(f"\n[bold]{escape(log['log'])}[/]: {escape(_about(log))}")
+        console.print(escape(log["read_as"]), style="dim")
+        for finding in results["findings"]:
+            if finding["log"] == log["log"]:
+                console.print(f"- [bold]{escape(finding['text'])}[/] {escape(finding['advice'])}")
     table = objective_table(results)
     for last, log in zip([*[False] * (len(results["logs"]) - 1), True], results["logs"], strict=True):
-        console.print(f"\n[bold]{plain(log['log'])}[/]" if len(results["logs"]) > 1 else "")
+        console.print(f"\n[bold]{escape(log['log'])}[/]" if len(results["logs"]) > 1 else "")
         show_table(console, table.where("log", log["log"]).without("log"), notes=last)
         mixed = mixed_sizes(log, results["objectives"])
         if mixed:
-            console.print(plain(mixed), style="yellow")
+            console.print(escape(mixed), style="yellow")
     tables = [step_table(results, 8, 3), curve_table(results), tail_table(results), comparison_table(results)]
     for table in tables:
         if table.rows:
@@ -202,13 +184,7 @@ def _show(console: Console, results: Mapping[str, Any], skip_broken: bool) -> No
         shown = results["broken"][:10]
         console.print(f"\n[yellow]{count:,} rows could not be used and were left out; the first {len(shown)}:[/]")
         for row in shown:
-            console.print(f"  {plain(row['file'])}, {row['place']} {row['number']}: {plain(row['reason'])}")
-
-
-def _show_findings(console: Console, results: Mapping[str, Any], log: str) -> None:
-    for finding in results["findings"]:
-        if finding["log"] == log:
-            console.print(f"- [bold]{plain(finding['text'])}[/] {plain(finding['advice'])}")
+            console.print(f"  {escape(row['file'])}, {row['place']} {row['number']}: {escape(row['reason'])}")
 
 
 def _about(log: Mapping[str, Any]) -> str:

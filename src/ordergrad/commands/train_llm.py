@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ordergrad.commands.options import (
     AsJson,
@@ -25,7 +26,6 @@ from ordergrad.runs.console import (
     handling_errors,
     leaving_stdout,
     need_packages,
-    plain,
     train_under_progress,
 )
 from ordergrad.runs.folder import EVALUATION, open_folder, write_rows
@@ -33,8 +33,8 @@ from ordergrad.runs.statistics import powers_of_two
 from ordergrad.runs.terminal import show_table
 from ordergrad.train import countdown
 from ordergrad.train.llm_results import Models, load, pass_table
-from ordergrad.train.llm_settings import LLMSettings
-from ordergrad.train.llm_summary import collected, nothing_learned, reliability_tables, start_name, write_summary
+from ordergrad.train.llm_settings import LLMSettings, start_name
+from ordergrad.train.llm_summary import collected, nothing_learned, reliability_tables, write_summary
 from ordergrad.train.tasks import countdown_level
 
 _CUT, _OFTEN = "completions/clipped_ratio", 0.05
@@ -70,11 +70,8 @@ def llm(
     console = Console(highlight=False, emoji=False, quiet=quiet or as_json)
     with handling_errors(console):
         need_packages("training", _NEEDED, "llm")
-        lists: dict[str, Any] = {
-            "tests": tuple(test or ()),
-            "stop": tuple(stop or ()),
-            "template": named_values("template", template),
-        }
+        lists: dict[str, Any] = {"tests": tuple(test or ()), "stop": tuple(stop or ())}
+        lists["template"] = named_values("template", template)
         asked = LLMSettings((objective, *(against or ())), **_defaults(**settings) | settings | lists)
         content: dict[str, Any] = {"out": out, "finished": False}
         with leaving_stdout(quiet or as_json):
@@ -103,14 +100,13 @@ def _train(settings: LLMSettings, out: Path, resume: bool, jobs: int | None, con
     from ordergrad.train.llm_checks import check
 
     check(settings)
-    jobs = chosen_jobs(
-        1 if jobs is None and torch.cuda.is_available() else jobs, len(settings.objectives) * settings.seeds
-    )
+    jobs = 1 if jobs is None and torch.cuda.is_available() else jobs
+    jobs = chosen_jobs(jobs, len(settings.objectives) * settings.seeds)
     open_folder(out, settings, kind="train llm", resume=resume, may_change=("micro_batch",), may_grow=("seeds",))
     console.print(
-        f"[bold]{plain(settings.data)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
+        f"[bold]{escape(settings.data)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
         f"{settings.steps} steps of {settings.prompts} prompts x {settings.samples} completions, {jobs} at a time "
-        f"-> {plain(str(out))}"
+        f"-> {escape(str(out))}"
     )
     if not settings.model and not (out / "warm-start" / EVALUATION).exists():
         console.print(f"First {128 * settings.warm_steps:,} demonstrations are made, and a warm start on them.")
@@ -130,10 +126,7 @@ def _shown(row: Mapping[str, Any], objective: str) -> str:
 
 def _cuts(settings: LLMSettings, models: Models) -> str | None:
     """Return a warning if many of the last training completions were cut short."""
-    shares = {
-        name: max((row.get(_CUT, 0.0) for row in contender.last), default=0.0)
-        for name, contender in models.contenders.items()
-    }
+    shares = {name: max((row.get(_CUT, 0.0) for row in c.last), default=0.0) for name, c in models.contenders.items()}
     often = [f"{name} {share:.0%}" for name, share in shares.items() if share >= _OFTEN]
     if not often:
         return None
@@ -161,7 +154,7 @@ def _summarise(settings: LLMSettings, out: Path, console: Console) -> dict[str, 
     ks = powers_of_two(settings.eval_samples)
     curves = {name: curve for name, (_, curve) in models.pass_curves().items()}
     save(pass_curves(curves, ks, settings.data), out / "pass_at_k.png")
-    console.print(f"Written: {plain(str(out))}/{', '.join(_FILES)}")
+    console.print(f"Written: {escape(str(out))}/{', '.join(_FILES)}")
     return {
         "data": settings.data,
         "objectives": settings.objectives,

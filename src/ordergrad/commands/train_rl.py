@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from ordergrad.commands.options import AsJson, Quiet, Resume, named_values, options_from, print_json
 from ordergrad.runs.console import (
@@ -17,7 +18,6 @@ from ordergrad.runs.console import (
     handling_errors,
     leaving_stdout,
     need_packages,
-    plain,
     train_under_progress,
 )
 from ordergrad.runs.contenders import pooled
@@ -77,8 +77,8 @@ def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, c
     jobs = chosen_jobs(jobs, len(settings.objectives) * settings.seeds)
     open_folder(folder, settings, kind="train rl", resume=resume, may_grow=("steps", "episodes"))
     console.print(
-        f"[bold]{plain(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
-        f"{settings.steps:,} steps, {jobs} at a time -> {plain(str(folder))}"
+        f"[bold]{escape(settings.env_id)}[/], {len(settings.objectives)} objectives x {settings.seeds} seeds x "
+        f"{settings.steps:,} steps, {jobs} at a time -> {escape(str(folder))}"
     )
     every = (settings.objectives, settings.seeds, settings.steps)
     return train_under_progress(partial(run, settings), *every, folder, jobs, console, _shown)
@@ -87,7 +87,7 @@ def _train(settings: RLSettings, folder: Path, resume: bool, jobs: int | None, c
 def _shown(row: Mapping[str, Any], objective: str) -> str:
     """Return the metrics that matter, for the progress bar."""
     names = dict.fromkeys(("mean", "cvar:0.1", objective, "best"))
-    known = [f"{plain(name)} {row[name]:.4g}" for name in names if row.get(name) is not None]
+    known = [f"{escape(name)} {row[name]:.4g}" for name in names if row.get(name) is not None]
     return "  ".join(known) or "no episode has ended yet"
 
 
@@ -106,8 +106,8 @@ def _summarise(settings: RLSettings, folder: Path, console: Console) -> dict[str
     curves = {name: contender.metrics for name, contender in policies.contenders.items()}
     save(learning_curves(curves, policies.watched[:4], settings.env_id), folder / "learning.png")
     for note in policies.notes:
-        console.print(plain(note), style="yellow")
-    console.print(f"Written: {plain(str(folder))}/{', '.join(_FILES)}")
+        console.print(escape(note), style="yellow")
+    console.print(f"Written: {escape(str(folder))}/{', '.join(_FILES)}")
     return {
         "env_id": settings.env_id,
         "objectives": settings.objectives,
@@ -131,7 +131,7 @@ def _check_returns(settings: RLSettings, policies: Policies, folder: Path, conso
                     f"and add --resume. The trained policies are in {folder}"
                 )
             if finite < count:
-                run = plain(f"{name} seed {seed}")
+                run = escape(f"{name} seed {seed}")
                 console.print(
                     f"[yellow]{run}: {count - finite} fresh episodes had a NaN or infinite return, left out[/]"
                 )

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from ordergrad.evaluate.evaluation import Evaluation, evaluate, measures
 from ordergrad.evaluate.rewards import Reward
-from ordergrad.evaluate.sampling import Sampling
+from ordergrad.evaluate.sampling import SAME_NAMES, Sampling
 
 __all__ = ["HeldOutEvaluation", "sampling_of"]
 
@@ -27,16 +27,9 @@ def sampling_of(args: Any) -> Sampling:
     Args:
         args: Its `GRPOConfig` or `RLOOConfig`.
     """
-    return Sampling(
-        max_completion=args.max_completion_length,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        top_k=args.top_k,
-        min_p=args.min_p,
-        repetition_penalty=args.repetition_penalty,
-        template=dict(args.chat_template_kwargs or {}),
-        generation=dict(args.generation_kwargs or {}),
-    )
+    same = {name: getattr(args, name) for name in SAME_NAMES}
+    template, generation = dict(args.chat_template_kwargs or {}), dict(args.generation_kwargs or {})
+    return Sampling(args.max_completion_length, **same, template=template, generation=generation)
 
 
 class HeldOutEvaluation(TrainerCallback):
@@ -106,11 +99,10 @@ class HeldOutEvaluation(TrainerCallback):
         accelerator = self.trainer.accelerator
         rank, count = accelerator.process_index, accelerator.num_processes
         model = accelerator.unwrap_model(self.trainer.model)
-        mine = list(rows)[rank::count]
-        tokenizer = self.trainer.processing_class
-        found = (
-            [evaluate(model, tokenizer, mine, self.reward, self.samples, self.sampling, seed=self.seed)] if mine else []
-        )
+        mine, found = list(rows)[rank::count], list[Evaluation]()
+        if mine:
+            how = self.reward, self.samples, self.sampling
+            found.append(evaluate(model, self.trainer.processing_class, mine, *how, seed=self.seed))
         parts: list[Evaluation] = gather_object(found) if count > 1 else found
         whole = Evaluation(
             [prompt for part in parts for prompt in part.prompts],

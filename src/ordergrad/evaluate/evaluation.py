@@ -79,10 +79,8 @@ def evaluate(
     sampler = sample_with_vllm if hasattr(model, "llm_engine") else sample
     sampled = list(sampler(model, tokenizer, prompts, samples, sampling, seed=seed))
     at_once = max(1, _AT_ONCE // samples)
-    rewards = [
-        _scored(rows[begin : begin + at_once], sampled[begin : begin + at_once], reward, samples)
-        for begin in range(0, len(rows), at_once)
-    ]
+    places = [slice(begin, begin + at_once) for begin in range(0, len(rows), at_once)]
+    rewards = [_scored(rows[some], sampled[some], reward, samples) for some in places]
     return Evaluation(
         prompts,
         [[completion.content for completion in group] for group in sampled],
@@ -128,24 +126,13 @@ def measures(evaluation: Evaluation, success: float = 1.0) -> dict[str, Measure]
     found |= {f"pass^{k}": value(passed, f"min@{k}") for k in ks[1:]}
     scored = ~np.isnan(rewards)
     if not np.isin(rewards[scored], (0.0, 1.0)).all():
-        found["reward"] = _where(rewards, scored, "mean")
-        found |= {f"max@{k}": _where(rewards, scored, f"max@{k}") for k in ks[1:]}
-        found[_TAIL] = _where(rewards, scored, _TAIL)
+        for name, objective in {"reward": "mean", **{f"max@{k}": f"max@{k}" for k in ks[1:]}, _TAIL: _TAIL}.items():
+            found[name] = value(rewards, objective, where=scored, small="nan")
     found["tokens"] = evaluation.tokens.mean(1)
     found["cut short"] = 1.0 - evaluation.ended.mean(1)
     if not scored.all():
         found["no reward"] = 1.0 - scored.mean(1)
     return {name: _measure(np.asarray(values, float)) for name, values in found.items()}
-
-
-def _where(rewards: Array, scored: Array, objective: str) -> Array:
-    """Return the value for every problem, NaN for those with too few completions that have a reward."""
-    enough = np.full(len(rewards), np.nan)
-    least = int(objective[4:]) if objective.startswith("max@") else 1
-    rows = scored.sum(1) >= least
-    if rows.any():
-        enough[rows] = value(rewards[rows], objective, where=scored[rows])
-    return enough
 
 
 def _measure(by_problem: Array) -> Measure:

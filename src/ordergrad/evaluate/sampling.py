@@ -32,6 +32,7 @@ __all__ = [
 
 _LOGIT_COPIES = 6  # of one row over the vocabulary, float32: scores, sorting and probabilities of a sampling step
 _MOST_ROWS = 1024
+SAME_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")  # in TRL's and Transformers' settings
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,7 @@ def rows_at_once(model: Any, longest: int) -> int:
     heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     keys = getattr(config, "num_key_value_heads", None) or heads
-    bytes_per_number = torch.finfo(model.dtype).bits // 8
-    row = 2 * config.num_hidden_layers * keys * head * bytes_per_number * longest
+    row = 2 * config.num_hidden_layers * keys * head * model.dtype.itemsize * longest
     row += 4 * _LOGIT_COPIES * config.vocab_size
     return max(1, min(_MOST_ROWS, _free_memory(model.device) // row))
 
@@ -189,11 +189,7 @@ def _generation_settings(sampling: Sampling, tokenizer: Any, pad: int, ends: lis
         "pad_token_id": pad,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": ends,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repetition_penalty": sampling.repetition_penalty,
+        **{name: getattr(sampling, name) for name in SAME_NAMES},
         **sampling.generation,
     }
 

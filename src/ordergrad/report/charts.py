@@ -29,12 +29,7 @@ def quantiles_of(sample: Array, u: Array) -> Array:
 
 
 def resampled(u: Array, values: Array, count: int = 4000) -> Array:
-    """Return a sample with a given quantile function, of which every value is one of the given ones.
-
-    Args:
-        u: Ascending levels.
-        values: The quantiles there.
-        count: The size of the sample.
+    """Return a sample with the given quantiles at ascending levels u, every value one of them.
 
     Example:
         >>> resampled(np.array([0.0, 0.5, 1.0]), np.array([1.0, 2.0, 3.0]), 4)
@@ -45,36 +40,23 @@ def resampled(u: Array, values: Array, count: int = 4000) -> Array:
 
 
 def distribution(name: str, samples: Mapping[str, Array], what: str, unit: str) -> Chart:
-    """Return histograms on common bins.
-
-    Args:
-        name: Of the chart's files.
-        samples: The values of each contender.
-        what: What a value is, such as "return of an episode".
-        unit: What is counted, such as "episodes".
-    """
+    """Return histograms on common bins: `what` is a value ("return of an episode"), `unit` what counts ("episodes")."""
     figure, (axis,) = _figure(1)
     edges, shares = draw_histogram(axis, samples)
     axis.set(xlabel=what, ylabel=f"share of {unit}")
     _legend(figure, axis)
-    rows = [
-        (label, *edges[i : i + 2].tolist(), float(share)) for label, s in shares.items() for i, share in enumerate(s)
-    ]
-    return Chart(
-        name, "Distribution", f"Histograms of the {what}.", figure, ("contender", "from", "to", "share"), tuple(rows)
-    )
+    bins = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    rows = [(label, *bins[i], share) for label, column in shares.items() for i, share in enumerate(column.tolist())]
+    header = ("contender", "from", "to", "share")
+    return Chart(name, "Distribution", f"Histograms of the {what}.", figure, header, tuple(rows))
 
 
 def quantiles(
     name: str, functions: Mapping[str, tuple[Array, Array]], weighed: Mapping[str, Weighed], what: str
 ) -> Chart:
-    """Return quantile functions, with the spectrum of each contender's objective beneath.
+    """Return quantile functions, each levels u and the quantiles there, with the spectra of the objectives beneath.
 
-    Args:
-        name: Of the chart's files.
-        functions: For each contender levels u and the quantiles there.
-        weighed: The objectives that have a spectrum; a contender's own has its name and its colour.
-        what: What a value is.
+    The objective of a contender has its name and its colour.
     """
     names = list(dict.fromkeys([*functions, *weighed]))
     figure, panels = _figure(2 if weighed else 1)
@@ -96,21 +78,14 @@ def quantiles(
     if weighed:
         panels[-1].set(ylabel="spectrum φ(u)", xlim=(0, 1))
         panels[-1].axhline(0, color="#777777", linewidth=0.8)
-        texts = ", ".join(dict.fromkeys(_sized(*pair) for pair in weighed.values()))
-        caption += f" Beneath, how much each objective weighs that level: J = ∫ φ(u) Q(u) du, for {texts}."
+        texts = [
+            f"{objective} at K = {k}" if objective.is_open else str(objective) for objective, k in weighed.values()
+        ]
+        listed = ", ".join(dict.fromkeys(texts))
+        caption += f" Beneath, how much each objective weighs that level: J = ∫ φ(u) Q(u) du, for {listed}."
     _legend(figure, *panels)
-    return Chart(
-        name,
-        "Quantile function" + (" and spectrum" if weighed else ""),
-        caption,
-        figure,
-        ("contender", "curve", "u", "value"),
-        tuple(rows),
-    )
-
-
-def _sized(objective: Objective, k: int) -> str:
-    return f"{objective} at K = {k}" if objective.is_open else str(objective)
+    title = "Quantile function" + (" and spectrum" if weighed else "")
+    return Chart(name, title, caption, figure, ("contender", "curve", "u", "value"), tuple(rows))
 
 
 def metric_curves(
@@ -134,15 +109,7 @@ def metric_curves(
 def k_curves(
     name: str, title: str, curves: Mapping[str, tuple[Sequence[int], Array]], what: str, caption: str
 ) -> Chart:
-    """Return curves over the number of tries k with 95% intervals.
-
-    Args:
-        name: Of the chart's files.
-        title: Above it.
-        curves: For each contender the k, and the values with the ends of their intervals, shape (len(ks), 3).
-        what: What a value is, such as "pass@k".
-        caption: A sentence below it.
-    """
+    """Return curves over the numbers of tries k: values with the ends of their 95% intervals, shape (len(ks), 3)."""
     figure, (axis,) = _figure(1)
     draw_pass_curves(axis, curves)
     axis.set(xlabel="tries k", ylabel=what)
@@ -156,15 +123,7 @@ def k_curves(
 
 
 def step_curves(name: str, title: str, curves: Mapping[str, Array], what: str, caption: str) -> Chart:
-    """Return curves over steps with bands, the 95% intervals.
-
-    Args:
-        name: Of the chart's files.
-        title: Above it.
-        curves: For each contender the steps, the values and the ends of their intervals, shape (steps, 4).
-        what: What a value is.
-        caption: A sentence below it.
-    """
+    """Return curves over steps: the steps, the values and the ends of their 95% intervals, shape (steps, 4)."""
     figure, (axis,) = _figure(1)
     for index, (label, table) in enumerate(curves.items()):
         steps, middle, low, high = table.T

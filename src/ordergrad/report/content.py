@@ -12,16 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure and its numbers.
-
-    Attributes:
-        name: The name of its files.
-        title: Shown above it.
-        caption: Shown below it.
-        figure: The figure, with its legend in `figure.legends`.
-        header: The columns of its numbers.
-        rows: Its numbers.
-    """
+    """A figure, with its legend in `figure.legends`, and its numbers; `name` is that of its files."""
 
     name: str
     title: str
@@ -36,12 +27,8 @@ class Section:
     """The part of a report about one run, or about several together.
 
     Attributes:
-        title: Its name.
-        subtitle: What was run, in a few words.
         notes: What the reader must know first: what is missing or was left out.
         contenders: The names of the curves, in the order of their colours.
-        charts: Its figures.
-        tables: Its tables.
         command: The command line of the run, if known.
         facts: Names and values of what it is about.
     """

@@ -88,14 +88,7 @@ def explain(objective: str | Objective, n: int | None = None) -> Explanation:
 
 
 def compare(objectives: Sequence[str | Objective], n: int | None = None) -> list[Explanation]:
-    """Return what several objectives weigh in a group of one size.
-
-    Args:
-        objectives: Objectives or their strings.
-        n: The group size; default 16, or twice the largest comparison size if that is more.
-
-    Raises:
-        ValueError: A comparison size does not fit the group.
+    """Return what several objectives weigh in a group of one size, as `explain`.
 
     Example:
         >>> [result.k for result in compare(["mean", "max@12", "median"])]
@@ -189,10 +182,7 @@ def spark(objective: str | Objective, k: int, width: int = 20) -> str:
 def _cell(excess: float, above_axis: bool) -> str:
     """Return the block for a bar that fills the cell up to `excess` (from below, or from the axis above it)."""
     filled = min(max(excess if above_axis else 1 - excess, 0.0), 1.0)
-    eighths = round(filled * 8)
-    if above_axis:
-        return " ▁▂▃▄▅▆▇█"[eighths]
-    return " ▔▔▔▀▀▀▀█"[eighths]
+    return (" ▁▂▃▄▅▆▇█" if above_axis else " ▔▔▔▀▀▀▀█")[round(filled * 8)]
 
 
 def save_figure(explanation: Explanation, path: Path) -> None:

@@ -1,7 +1,7 @@
 """The folders of runs, read into the sections of a report."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,9 @@ _HINT = "give the folder that `ordergrad train` or `ordergrad score` wrote (its 
 
 @dataclass(frozen=True)
 class Kind:
-    """How the runs of one command are read and shown.
+    """How the folders of one command are read, and how what they hold is joined and becomes a section.
 
-    Attributes:
-        load: Reads the content of a folder.
-        together: Joins the contents of several.
-        section: Returns the section of a content.
-        shared: The settings that runs must share to be joined.
+    Runs are joined only if their `shared` settings are the same.
     """
 
     load: Callable[[Path, Mapping[str, Any]], Any]
@@ -41,34 +37,16 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a run came from.
+class Run:
+    """The folder of a run, read: the command that made it, such as ``train rl``, its settings, and what it holds.
 
-    Attributes:
-        kind: The command that made it, such as ``train rl``.
-        settings: Its settings.
-        versions: The versions of its packages.
-        command: The exact command line; None in folders of earlier versions.
+    The exact command line is None in folders of earlier versions.
     """
 
     kind: str
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
     command: str | None
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folder of a run, read.
-
-    Attributes:
-        folder: The folder.
-        source: Where it came from.
-        content: What it holds.
-    """
-
-    folder: Path
-    source: Source
     content: Any
 
 
@@ -99,42 +77,41 @@ def open_run(folder: Path) -> Run:
         raise
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"a file in {folder} is damaged ({type(error).__name__}: {error})") from error
-    return Run(folder, Source(kind, settings, versions, content.get("command")), loaded)
+    return Run(kind, settings, versions, content.get("command"), loaded)
 
 
 def sections(runs: Mapping[str, Run]) -> list[Section]:
     """Return the sections of runs by name: of comparable runs together, then of each."""
     found: list[Section] = []
-    for kind in dict.fromkeys(run.source.kind for run in runs.values()):
-        group = {name: run for name, run in runs.items() if run.source.kind == kind}
+    for kind in dict.fromkeys(run.kind for run in runs.values()):
+        group = {name: run for name, run in runs.items() if run.kind == kind}
         if len(group) > 1:
-            found += _together(group)
-    return found + [
-        _KINDS[run.source.kind].section(name, run.content, run.source.command) for name, run in runs.items()
-    ]
+            found.append(_together(group))
+    return found + [_KINDS[run.kind].section(name, run.content, run.command) for name, run in runs.items()]
 
 
 def side_by_side(runs: Mapping[str, Run]) -> list[Table]:
     """Return the settings of the runs of each kind and the versions of all, one column for each run."""
-    kinds = list(dict.fromkeys(run.source.kind for run in runs.values()))
+    kinds = list(dict.fromkeys(run.kind for run in runs.values()))
     tables: list[Table] = []
     for kind in kinds:
-        settings = {
-            name: {key: _text(value) for key, value in run.source.settings.items()}
-            for name, run in runs.items()
-            if run.source.kind == kind
-        }
         of_kind = "" if len(kinds) == 1 else f" of {kind}"
-        differ = _differing(settings)
+        group = {name: run.settings for name, run in runs.items() if run.kind == kind}
+        settings = {name: {key: _text(value) for key, value in own.items()} for name, own in group.items()}
+        keys = dict.fromkeys(key for own in settings.values() for key in own)
+        differ = [key for key in keys if len({own.get(key) for own in settings.values()}) > 1]
         if differ:
-            tables.append(_beside(f"Settings{of_kind} that differ", "setting", differ))
-        tables.append(_beside(f"Settings{of_kind}", "setting", settings))
-    return [*tables, _beside("Versions", "version", {name: run.source.versions for name, run in runs.items()})]
+            tables.append(_beside(f"Settings{of_kind} that differ", "setting", settings, differ))
+        tables.append(_beside(f"Settings{of_kind}", "setting", settings, keys))
+    versions = {name: run.versions for name, run in runs.items()}
+    return [
+        *tables,
+        _beside("Versions", "version", versions, dict.fromkeys(key for v in versions.values() for key in v)),
+    ]
 
 
-def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]]) -> Table:
+def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]], keys: Iterable[str]) -> Table:
     """Return a table with a column for each run, in which differences are marked."""
-    keys = dict.fromkeys(key for values in by_run.values() for key in values)
     rows = tuple(
         {what: key, "run": run, "value": values.get(key, "–")} for key in keys for run, values in by_run.items()
     )
@@ -143,24 +120,15 @@ def _beside(title: str, what: str, by_run: Mapping[str, Mapping[str, str]]) -> T
     return table.pivot(what, "run", "value", marks="differences")
 
 
-def _differing(by_run: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Return the values that are not the same in all runs."""
-    keys = dict.fromkeys(key for values in by_run.values() for key in values)
-    differ = [key for key in keys if len({values.get(key) for values in by_run.values()}) > 1]
-    return (
-        {run: {key: values[key] for key in differ if key in values} for run, values in by_run.items()} if differ else {}
-    )
-
-
-def _together(group: Mapping[str, Run]) -> Sequence[Section]:
-    sources = [run.source for run in group.values()]
-    title, kind = "Together: " + ", ".join(group), _KINDS[sources[0].kind]
-    found = {key: dict.fromkeys(_text(source.settings.get(key)) for source in sources) for key in kind.shared}
+def _together(group: Mapping[str, Run]) -> Section:
+    runs = list(group.values())
+    title, kind = "Together: " + ", ".join(group), _KINDS[runs[0].kind]
+    found = {key: dict.fromkeys(_text(run.settings.get(key)) for run in runs) for key in kind.shared}
     apart = [f"{key} ({', '.join(values)})" for key, values in found.items() if len(values) > 1]
     if apart:
         note = f"Not drawn together: these runs differ in {'; '.join(apart)}. Each has a section of its own."
-        return [Section(title, "not drawn in one picture", (note,))]
-    return [kind.section(title, kind.together({name: run.content for name, run in group.items()}), None)]
+        return Section(title, "not drawn in one picture", (note,))
+    return kind.section(title, kind.together({name: run.content for name, run in group.items()}), None)
 
 
 def _text(value: Any) -> str:

@@ -31,10 +31,9 @@ def section(title: str, models: Models, command: str | None) -> Section:
     if any(c.evaluations for c in contenders.values()):
         text = f"Held-out problems, completions sampled at temperature 1; bands are 95% intervals ({models.spread})."
         drawn.append(charts.k_curves("pass-at-k", "pass@k", curves, "pass@k", text))
-        rates = {name: _solve_rates(c) for name, c in contenders.items()}
-        drawn.append(
-            charts.distribution("solve-rates", rates, "share of a problem's completions that succeed", "problems")
-        )
+        rates = {name: pooled([good / n for good, n in c.evaluations]) for name, c in contenders.items()}
+        what = "share of a problem's completions that succeed"
+        drawn.append(charts.distribution("solve-rates", rates, what, "problems"))
         functions = {name: _zero_one_quantiles(sample) for name, sample in rates.items()}
         k = open_k(int(settings["samples"]), "leave_one_out")
         weighed = {name: (parse(objective), k) for name, objective in models.weighed.items()}
@@ -43,12 +42,11 @@ def section(title: str, models: Models, command: str | None) -> Section:
     caption = "Training completions: the mean over seeds, and the band from the lowest to the highest."
     for key, label in _CURVES.items():
         renamed = {
-            n: [(steps, {label: columns.get(key, np.zeros(0))}) for steps, columns in seeds if key in columns]
-            for n, seeds in metrics.items()
+            name: [(steps, {label: columns[key]}) for steps, columns in seeds if key in columns]
+            for name, seeds in metrics.items()
         }
-        drawn.append(
-            charts.metric_curves(f"learning-{key.replace('/', '-')}", renamed, label, "optimiser steps", caption)
-        )
+        file = f"learning-{key.replace('/', '-')}"
+        drawn.append(charts.metric_curves(file, renamed, label, "optimiser steps", caption))
     return Section(
         title=title,
         subtitle=f"train llm · {settings['data']}",
@@ -76,10 +74,6 @@ def _facts(settings: Mapping[str, Any], contenders: Mapping[str, Contender]) -> 
     if "eval_samples" in settings:
         facts.append(("evaluation", f"{settings['eval_problems']:,} problems × {settings['eval_samples']} completions"))
     return tuple(facts)
-
-
-def _solve_rates(contender: Contender) -> Array:
-    return pooled([successes / samples for successes, samples in contender.evaluations])
 
 
 def _zero_one_quantiles(rates: Array) -> tuple[Array, Array]:

@@ -25,17 +25,7 @@ _INK, _GRID, _AXIS = "#000000", "#b0b0b0", "#777777"
 
 @dataclass(frozen=True)
 class Picture:
-    """A chart, drawn.
-
-    Attributes:
-        name: What its files are called.
-        title: Above it.
-        caption: Below it.
-        svg: For the page.
-        csv: Its numbers.
-        csv_link: The same as a link that needs no file.
-        png: The picture with its legend.
-    """
+    """A chart, drawn: SVG for the page, its numbers as CSV and as a link that needs no file, PNG with its legend."""
 
     name: str
     title: str
@@ -56,14 +46,7 @@ class _Drawn:
 def render(
     title: str, sections: Sequence[Section], appendix: Sequence[Table], made: Sequence[tuple[str, str]]
 ) -> tuple[str, list[Picture]]:
-    """Return the page, and its pictures.
-
-    Args:
-        title: Of the page.
-        sections: What it says.
-        appendix: Tables at the end.
-        made: Names and values of what made it: date, version, command.
-    """
+    """Return the page and its pictures; `made` is what made it: the names and values of date, version, command."""
     import jinja2
 
     drawn: list[_Drawn] = []
@@ -89,10 +72,7 @@ def render(
 def inline_svg(figure: "Figure", prefix: str, label: str) -> str:
     """Return a figure as SVG for a page: it follows the page's width, font and colours, and its names are its own.
 
-    Args:
-        figure: The figure.
-        prefix: What to put before its identifiers.
-        label: What a screen reader says of it.
+    The prefix comes before its identifiers; the label is what a screen reader says of it.
     """
     from matplotlib import rc_context
 

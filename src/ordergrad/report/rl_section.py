@@ -28,10 +28,10 @@ def section(title: str, policies: Policies, command: str | None) -> Section:
         "Over the last 100 episodes of training: the mean over seeds, and the band from the lowest to the highest."
     )
     for index, metric in enumerate((*policies.watched, "length")):
-        drawn.append(
-            charts.metric_curves(f"learning-{index}-{_slug(metric)}", metrics, metric, "environment steps", caption)
-        )
+        file = f"learning-{index}-{_slug(metric)}"
+        drawn.append(charts.metric_curves(file, metrics, metric, "environment steps", caption))
     table = value_table(policies)
+    seeds = f" × {settings['seeds']} seeds" if "seeds" in settings else ""
     return Section(
         title=title,
         subtitle=f"train rl · {settings['env_id']}",
@@ -42,10 +42,7 @@ def section(title: str, policies: Policies, command: str | None) -> Section:
         command=command,
         facts=(
             ("environment", str(settings["env_id"])),
-            (
-                "policies",
-                f"{len(contenders)} objectives" + (f" × {settings['seeds']} seeds" if "seeds" in settings else ""),
-            ),
+            ("policies", f"{len(contenders)} objectives{seeds}"),
             ("training", f"{settings['steps']:,} steps each" if "steps" in settings else "of different length"),
             ("evaluation", f"{sum(map(len, returns.values())):,} fresh episodes"),
         ),

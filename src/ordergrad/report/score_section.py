@@ -32,15 +32,7 @@ _STEPS = 20
 
 @dataclass(frozen=True)
 class Logs:
-    """Reward logs that were scored.
-
-    Attributes:
-        objectives: The objectives' strings.
-        logs: What `results.json` says of each log, by name.
-        comparisons: The rows of the comparisons.
-        notes: What was left out.
-        findings: What the logs show, in words.
-    """
+    """Reward logs that were scored: what `results.json` says of each, by name, and what was left out (notes)."""
 
     objectives: tuple[str, ...]
     logs: Mapping[str, Row]
@@ -92,10 +84,8 @@ def section(title: str, scored: Logs, command: str | None) -> Section:
     drawn: list[charts.Chart | None] = []
     if logs:
         samples = {name: charts.resampled(*pair) if len(pair[0]) else pair[0] for name, pair in functions.items()}
-        drawn += [
-            charts.distribution("rewards", samples, "reward", "rows"),
-            charts.quantiles("quantiles", functions, weighed, "reward"),
-        ]
+        drawn.append(charts.distribution("rewards", samples, "reward", "rows"))
+        drawn.append(charts.quantiles("quantiles", functions, weighed, "reward"))
     shown: list[Any] = []
     for curve, what in CURVE_NAMES.items():
         curves = {name: _k_curve(log["curves"], curve) for name, log in logs.items()}
@@ -111,9 +101,8 @@ def section(title: str, scored: Logs, command: str | None) -> Section:
             text = "The mean over the groups of each step, and its 95% interval."
             drawn.append(charts.step_curves(f"steps-{index}", f"{objective} by step", found, objective, text))
     results = {"objectives": scored.objectives, "logs": list(logs.values()), "comparisons": scored.comparisons}
-    signal = objective_table(results).pick(
-        *(("log",) if len(logs) > 1 else ()), "objective", "no_signal", "effective", "effective_share"
-    )
+    names = ("log",) if len(logs) > 1 else ()
+    signal = objective_table(results).pick(*names, "objective", "no_signal", "effective", "effective_share")
     tables = [
         value_table(results),
         replace(signal, title="What carries the gradient"),
@@ -144,17 +133,15 @@ def _column(rows: Sequence[Row], name: str) -> Array:
 
 def _k_curve(rows: Sequence[Row], curve: str) -> tuple[list[int], Array]:
     kept = [row for row in rows if row["curve"] == curve and row["value"] is not None]
-    ends = [
-        [row["value"], *(row["value"] if row[end] is None else row[end] for end in ("low", "high"))] for row in kept
-    ]
-    return [int(row["k"]) for row in kept], np.array(ends, dtype=float).reshape(-1, 3)
+    return [int(row["k"]) for row in kept], np.array(list(map(_ends, kept)), dtype=float).reshape(-1, 3)
 
 
 def _over_steps(rows: Sequence[Row], objective: str) -> Array:
     """Return steps, values and the ends of their intervals, shape (steps, 4)."""
-    kept = [row for row in rows if row["objective"] == objective]
-    ends = [
-        [row["step"], row["value"], *(row["value"] if row.get(end) is None else row[end] for end in ("low", "high"))]
-        for row in kept
-    ]
-    return np.array(ends, dtype=float).reshape(-1, 4)
+    kept = [[row["step"], *_ends(row)] for row in rows if row["objective"] == objective]
+    return np.array(kept, dtype=float).reshape(-1, 4)
+
+
+def _ends(row: Row) -> list[Any]:
+    """Return a value and the ends of its interval, itself where they are not known."""
+    return [row["value"], *(row["value"] if row.get(end) is None else row[end] for end in ("low", "high"))]

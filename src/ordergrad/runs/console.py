@@ -21,6 +21,7 @@ from ordergrad.runs.errors import UserError
 from ordergrad.runs.folder import METRICS, is_full_disk, last_line, run_folder
 from ordergrad.runs.parallel import Run, ShouldStop, default_jobs, interruptible, train_all
 
+_SECONDS = 10.0  # between two lines of a run
 Prepare = Callable[[Callable[[int], None], ShouldStop], bool]
 """Runs with (report, stop), reports its steps, and returns whether it has finished."""
 
@@ -60,13 +61,7 @@ def train_under_progress(
         shown: Returns the text beside the bar from the latest metrics and the objective.
         before: A name, a number of steps, and a function to run first.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[shown]}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console, refresh_per_second=4) as progress:
+    with _bars("{task.fields[shown]}", console) as progress:
         if before is not None:
             name, total, prepare = before
             first = progress.add_task(name, total=total, shown="")
@@ -80,49 +75,28 @@ def train_under_progress(
         for name in objectives:
             for seed in range(seeds):
                 row = last_line(run_folder(out, name, seed) / METRICS)
-                label, done = f"{plain(name)} seed {seed}", row["step"] if row else 0
+                label, done = f"{escape(name)} seed {seed}", row["step"] if row else 0
                 tasks[name, seed] = progress.add_task(label, total=steps, completed=done, shown="")
 
-        lines = None if console.is_terminal else _Lines(console)
+        printed: dict[tuple[str, int], float] = {}
 
         def update(objective: str, seed: int, row: dict[str, Any]) -> None:
-            text = shown(row, objective)
-            progress.update(tasks[objective, seed], completed=row["step"], shown=text)
-            if lines is not None:
-                lines.add(f"{objective} seed {seed}", row["step"], steps, text)
+            text, step, now = shown(row, objective), row["step"], time.monotonic()
+            progress.update(tasks[objective, seed], completed=step, shown=text)
+            due = now - printed.get((objective, seed), -math.inf) >= _SECONDS
+            if not console.is_terminal and (step == steps or due):  # where bars cannot be drawn
+                printed[objective, seed] = now
+                line = f"{objective} seed {seed}  step {step:,} of {steps:,}  {text}"
+                console.print(line, markup=False, soft_wrap=True)
 
         return train_all(run, objectives, seeds, out, jobs, update)
-
-
-class _Lines:
-    """Progress where bars cannot be drawn: one line per run every ten seconds, and at its end."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.printed: dict[str, float] = {}
-
-    def add(self, run: str, step: int, steps: int, text: str) -> None:
-        now = time.monotonic()
-        if step == steps or now - self.printed.get(run, -math.inf) >= _SECONDS:
-            self.printed[run] = now
-            self.console.print(f"{plain(run)}  step {step:,} of {steps:,}  {plain(text)}", soft_wrap=True)
-
-
-_SECONDS = 10.0
 
 
 @contextmanager
 def reading_bars(names: Sequence[str], console: Console) -> Generator[list[Callable[[int, float], None]]]:
     """Show a progress bar for each log; gives functions that take the rows read so far and their share."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(24),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rows]:,} rows"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
-        tasks = [progress.add_task(plain(name), total=1.0, rows=0) for name in names]
+    with _bars("{task.fields[rows]:,} rows", console, transient=True) as progress:
+        tasks = [progress.add_task(escape(name), total=1.0, rows=0) for name in names]
 
         def report(index: int, rows: int, done: float) -> None:
             progress.update(tasks[index], completed=done, rows=rows)
@@ -130,18 +104,14 @@ def reading_bars(names: Sequence[str], console: Console) -> Generator[list[Calla
         yield [partial(report, index) for index in range(len(names))]
 
 
-def plain(text: str) -> str:
-    """Return text with Rich markup escaped."""
-    return escape(text)
+def _bars(text: str, console: Console, transient: bool = False) -> Progress:
+    """Return progress bars with a text beside each."""
+    columns = (TextColumn("{task.description}"), BarColumn(24), TaskProgressColumn(), TextColumn(text))
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=transient, refresh_per_second=4)
 
 
 def need_packages(what: str, packages: Sequence[str], name: str) -> None:
-    """Check that packages are installed.
-
-    Args:
-        what: What needs them, for the message.
-        packages: Names of modules.
-        name: The extra that installs them.
+    """Check that the modules of packages are installed, which an extra of that name brings.
 
     Raises:
         UserError: One of them is missing.
@@ -169,7 +139,7 @@ def handling_errors(console: Console) -> Generator[None]:
         _complain(_full_disk(error))
         raise typer.Exit(2) from None
     except Stopped as stopped:
-        console.print(f"Stopped; checkpoints are in {plain(str(stopped))}. Run the same command with --resume.")
+        console.print(f"Stopped; checkpoints are in {escape(str(stopped))}. Run the same command with --resume.")
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
         console.print("Stopped.")
@@ -177,7 +147,7 @@ def handling_errors(console: Console) -> Generator[None]:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False, emoji=False).print(f"[bold red]Error:[/] {plain(message)}", soft_wrap=True)
+    Console(stderr=True, highlight=False, emoji=False).print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
 
 
 def _full_disk(error: OSError) -> str:

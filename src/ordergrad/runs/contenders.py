@@ -37,14 +37,9 @@ class Contender:
 def read_contender(
     folder: Path, objective: str, settings: Mapping[str, Any], read: Callable[[Path], Any], *, summarised: bool = False
 ) -> Contender:
-    """Return what a folder holds of one objective.
+    """Return what a folder holds of one of its objectives, its evaluations read by `read`.
 
-    Args:
-        folder: The folder of the command.
-        objective: One of its objectives.
-        settings: Its settings: ``seeds`` and ``steps``.
-        read: Reads the file of an evaluation.
-        summarised: Whether the folder has results of this objective even without its runs.
+    `summarised` says whether the folder has results of this objective even without its runs.
     """
     folders = [run_folder(folder, objective, seed) for seed in range(settings["seeds"])]
     rows = [read_metrics(path / METRICS) for path in folders]

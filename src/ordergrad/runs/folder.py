@@ -48,13 +48,7 @@ _PACKAGES = (
 
 
 def open_folder(
-    out: Path,
-    settings: Any,
-    *,
-    kind: str,
-    resume: bool,
-    may_change: Iterable[str] = (),
-    may_grow: Iterable[str] = (),
+    out: Path, settings: Any, *, kind: str, resume: bool, may_change: Sequence[str] = (), may_grow: Sequence[str] = ()
 ) -> None:
     """Create the folder of a run, or check that it can be resumed, and keep it to this process until that ends.
 
@@ -86,7 +80,7 @@ def open_folder(
                 raise UserError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
             defaults = defaults_of(type(settings)) if is_dataclass(settings) else {}
             before = json.loads(json.dumps(defaults, default=asdict)) | before  # an older version lacks newer settings
-            _compare(out, before, json.loads(json.dumps(content)), set(may_change), set(may_grow))
+            _compare(out, before, json.loads(json.dumps(content)), may_change, may_grow)
         elif out.exists() and (not out.is_dir() or any(path.name != _LOCK for path in out.iterdir())):
             raise UserError(f"{out} exists and is not the folder of a run; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
@@ -99,11 +93,7 @@ def open_folder(
 
 
 def _lock(out: Path) -> None:
-    """Keep other processes out of a folder until this one ends, however it does.
-
-    Raises:
-        UserError: Another process is in it.
-    """
+    """Keep other processes out of a folder until this one ends, however it does, or raise a UserError if one is in."""
     if sys.platform == "win32":
         return  # where files that are open cannot be replaced anyway
     import fcntl
@@ -146,7 +136,7 @@ def read_settings(out: Path, kind: str) -> dict[str, Any]:
 
 
 def _compare(
-    out: Path, before: Mapping[str, Any], asked: Mapping[str, Any], may_change: set[str], may_grow: set[str]
+    out: Path, before: Mapping[str, Any], asked: Mapping[str, Any], may_change: Sequence[str], may_grow: Sequence[str]
 ) -> None:
     """Check that a run is resumed with its own settings."""
     changes = [f"{name} was {was}, now unknown" for name, was in before.items() if name not in asked]
@@ -238,13 +228,7 @@ def trim_metrics(path: Path, step: int) -> None:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint by replacing the file atomically.
-
-    Args:
-        path: A ``.safetensors`` file.
-        tensors: NumPy arrays by name.
-        state: Everything else, as JSON values; stored in the file's metadata.
-    """
+    """Write a checkpoint by replacing the ``.safetensors`` file atomically; the state, JSON values, in its metadata."""
     from safetensors.numpy import save  # pyright: ignore[reportUnknownVariableType]
 
     arrays = {name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in tensors.items()}

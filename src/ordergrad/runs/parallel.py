@@ -32,21 +32,11 @@ def default_jobs(runs: int) -> int:
 
 
 def train_all(run: Run, objectives: Sequence[str], seeds: int, out: Path, jobs: int, update: Update) -> bool:
-    """Train and evaluate every objective with every seed.
+    """Train and evaluate every objective with every seed; return whether all have finished.
 
-    The first Ctrl-C or SIGTERM, or an error in one of several processes, lets every running process finish its update
-    and write a checkpoint.
-
-    Args:
-        run: Trains and evaluates one objective with one seed.
-        objectives: What to train.
-        seeds: The number of seeds of each.
-        out: The folder of the runs.
-        jobs: Number of processes; with 1, everything runs in this one.
-        update: Called with objective, seed and latest metrics whenever a run has new ones.
-
-    Returns:
-        Whether all runs have finished.
+    With one job everything runs in this process. The first Ctrl-C or SIGTERM, or an error in one of several processes,
+    lets every running process finish its update and write a checkpoint. `update` gets the latest metrics of a run
+    whenever there are new ones.
     """
     tasks = [(objective, seed) for seed in range(seeds) for objective in objectives]
     if jobs == 1:

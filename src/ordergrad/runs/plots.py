@@ -29,12 +29,7 @@ _BINS = 40
 
 
 def return_distributions(returns: Mapping[str, Array], title: str = "") -> "Figure":
-    """Return a figure of the returns of fresh episodes: histograms, and quantile functions (the tails at full size).
-
-    Args:
-        returns: For each objective the returns of all its policies' episodes.
-        title: Above the figure.
-    """
+    """Return a figure of the returns of fresh episodes: histograms, and quantile functions (the tails at full size)."""
     figure, (left, right) = new_figure(2, title)
     draw_histogram(left, returns)
     draw_quantiles(right, returns)
@@ -49,10 +44,7 @@ def learning_curves(
 ) -> "Figure":
     """Return a figure of metrics over training: the mean over seeds, and a band from the lowest to the highest seed.
 
-    Args:
-        runs: For each objective, for each seed, the steps and the metrics at those steps.
-        metrics: Which to show, one panel each.
-        title: Above the figure.
+    The runs are, for each objective and seed, the steps and the metrics there. Each metric has its panel.
     """
     figure, panels = new_figure(len(metrics), title)
     for metric, panel in zip(metrics, panels, strict=True):
@@ -64,13 +56,7 @@ def learning_curves(
 
 
 def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "") -> "Figure":
-    """Return a figure of pass@k over the number of tries k, with the bands of the confidence intervals.
-
-    Args:
-        curves: For each objective pass@k and the ends of its interval, shape (len(ks), 3).
-        ks: The numbers of tries.
-        title: Above the figure.
-    """
+    """Return a figure of pass@k and its 95% interval, shape (len(ks), 3), over the number of tries k."""
     figure, (panel,) = new_figure(1, title)
     draw_pass_curves(panel, {name: (ks, curve) for name, curve in curves.items()})
     panel.set(xlabel="tries k", ylabel="pass@k", ylim=(0, None))
@@ -80,12 +66,7 @@ def pass_curves(curves: Mapping[str, Array], ks: Sequence[int], title: str = "")
 
 
 def spectra(weights: Mapping[str, tuple[Array, Array]], title: str = "") -> "Figure":
-    """Return a figure of what several objectives weigh: their spectra, and the weights of a sorted group.
-
-    Args:
-        weights: For each objective its spectrum at equally spaced levels from 0 to 1, and its sample weights.
-        title: Above the figure.
-    """
+    """Return a figure of what objectives weigh: spectra at equally spaced levels from 0 to 1, and sample weights."""
     figure, (left, right) = new_figure(2, title)
     for index, (objective, (phi, w)) in enumerate(weights.items()):
         colour, dash = style(index)
@@ -162,12 +143,7 @@ def draw_metric(
 
 
 def draw_pass_curves(axis: "Axes", curves: Mapping[str, tuple[Sequence[int], Array]]) -> None:
-    """Draw curves over the number of tries k, on a scale that doubles, with their intervals.
-
-    Args:
-        axis: Where to draw.
-        curves: For each name the numbers of tries and the values with the ends of their intervals, shape (len(ks), 3).
-    """
+    """Draw curves over the numbers of tries k, on a scale that doubles: values and intervals, shape (len(ks), 3)."""
     for index, (name, (ks, curve)) in enumerate(curves.items()):
         if len(ks):
             draw_curve(axis, index, name, np.asarray(ks), curve[:, 0], (curve[:, 1], curve[:, 2]), "o")

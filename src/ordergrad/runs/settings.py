@@ -21,12 +21,7 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True)
 class Check:
-    """A requirement on a value.
-
-    Attributes:
-        text: The requirement, after "must".
-        holds: Whether a value meets it.
-    """
+    """A requirement on a value: its text, after "must", and whether a value meets it."""
 
     text: str
     holds: Callable[[Any], bool]

@@ -19,17 +19,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Value:
-    """The value of one objective under the policies trained on another.
+    """The value of one objective under the policies trained on another: the mean over seeds of unbiased estimates.
 
-    Attributes:
-        trained: The objective that was trained.
-        evaluated: The objective that was measured.
-        value: The mean over seeds of the unbiased estimate from each seed's episodes.
-        low: Lower end of the 95% confidence interval.
-        high: Upper end.
-        seeds: Number of seeds. The interval is Student's over seeds; with one seed it covers the sampling of
-            episodes only (normal, jackknife error).
-        by_seed: The estimate for each seed.
+    The 95% interval is Student's over seeds; with one seed it covers the sampling of episodes only (normal, jackknife
+    error).
     """
 
     trained: str
@@ -48,14 +41,10 @@ def read_returns(path: Path) -> Array:
 
 
 def values_of(returns: Mapping[str, Sequence[Array]], objectives: Sequence[str]) -> list[Value]:
-    """Return the value of every objective under every trained policy, with 95% confidence intervals.
+    """Return the value of every objective under every trained policy, from the fresh episodes of each of its seeds.
 
     NaN and infinite returns are dropped. So are seeds with too few finite returns for an objective, and objectives
     without a seed.
-
-    Args:
-        returns: For each trained objective, the returns of fresh episodes for each of its seeds.
-        objectives: What to measure.
 
     Example:
         >>> [entry] = values_of({"mean": [np.array([1.0, 3.0]), np.array([2.0, 4.0])]}, ["mean"])
@@ -110,11 +99,8 @@ def pass_at(successes: Array, samples: int, k: int) -> Array:
 def pass_at_k(runs: Sequence[tuple[Array, int]], ks: Sequence[int]) -> Array:
     """Return pass@k, and the ends of its 95% interval, for each k: shape (len(ks), 3).
 
-    The interval is Student's over seeds; of one seed, the normal one over problems.
-
-    Args:
-        runs: For each seed the successes on each problem, and the completions that each problem had.
-        ks: The numbers of tries.
+    A run is one seed: the successes on each problem, and the completions that each problem had. The interval is
+    Student's over seeds; of one seed, the normal one over problems.
 
     Example:
         >>> pass_at_k([(np.array([0, 2, 4]), 4)], [1])[0, 0]
@@ -124,13 +110,9 @@ def pass_at_k(runs: Sequence[tuple[Array, int]], ks: Sequence[int]) -> Array:
 
 
 def interval(runs: Sequence[Array], bounds: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float, float]:
-    """Return the mean of the runs' means, and the ends of its 95% interval.
+    """Return the mean of the runs' means, and the ends of its 95% interval, clipped to bounds.
 
     The interval is Student's over runs; of one run, the normal one over its values.
-
-    Args:
-        runs: The values of each run, such as one for every problem.
-        bounds: What the ends are clipped to.
 
     Example:
         >>> interval([np.array([1.0, 3.0]), np.array([2.0, 4.0])])[0]
@@ -145,11 +127,6 @@ def interval(runs: Sequence[Array], bounds: tuple[float, float] = (-math.inf, ma
 
 def confidence_interval(mean: float, error: float, count: int) -> tuple[float, float]:
     """Return the ends of the 95% interval of a mean: Student's over its values, the normal one of a single value.
-
-    Args:
-        mean: The mean.
-        error: Its standard error.
-        count: How many values it is the mean of.
 
     Example:
         >>> [round(end, 3) for end in confidence_interval(0.0, 1.0, 10)]
@@ -168,9 +145,8 @@ def metric_columns(run: Sequence[Mapping[str, Any]]) -> tuple[Array, dict[str, A
         >>> metric_columns([{"step": 1}, {"step": 2, "mean": 0.5}])[1]["mean"]
         array([nan, 0.5])
     """
-    names = dict.fromkeys(name for row in run for name in row)
-    columns = {
-        name: np.array([row[name] if isinstance(row.get(name), (int, float)) else np.nan for row in run], dtype=float)
-        for name in names
-    }
+    columns: dict[str, Array] = {}
+    for name in dict.fromkeys(name for row in run for name in row):
+        values = [row[name] if isinstance(row.get(name), (int, float)) else np.nan for row in run]
+        columns[name] = np.array(values, dtype=float)
     return np.array([row["step"] for row in run], dtype=float), columns

@@ -37,13 +37,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as it is shown.
-
-    Attributes:
-        text: Its text.
-        order: What its column is sorted by.
-        marked: Whether it stands out.
-    """
+    """A cell as it is shown: its text, what its column is sorted by, and whether it stands out."""
 
     text: str
     order: float | str | None
@@ -101,11 +95,7 @@ class Table:
     def pivot(self, rows: str, columns: str | Column, cell: str, marks: Marks = "") -> "Table":
         """Return the table with one row for each value of one key, and one column for each value of another.
 
-        Args:
-            rows: The key of the column that names the rows.
-            columns: The key, or a column whose texts are the headings.
-            cell: The key of the column that is shown in the cells.
-            marks: As of the table.
+        `columns` may be a column whose texts are the headings; `cell` is the key of what the cells show.
 
         Example:
             >>> rows = [{"k": k, "log": log, "pass": k / 4} for k in (1, 2) for log in "ab"]
@@ -118,50 +108,39 @@ class Table:
         names, shown = known[rows], known[cell]
         across = known[columns] if isinstance(columns, str) else columns
         wide: dict[Any, dict[str, Any]] = {}
-        headings: dict[str, None] = {}
         for row in self.rows:
-            heading = across.show(row)
-            headings[heading] = None
-            wide.setdefault(row[rows], {rows: row[rows], "cells": {}})["cells"][heading] = row
-        columns_ = (
-            Column(
-                heading,
-                heading,
-                lambda row, heading=heading: shown.show(row["cells"].get(heading, {})),
-                shown.numeric,
-                order=lambda row, heading=heading: shown.order(row["cells"].get(heading, {})),
-            )
-            for heading in headings
-        )
-        return replace(self, columns=(names, *columns_), rows=tuple(wide.values()), marks=marks)
+            wide.setdefault(row[rows], {rows: row[rows], "cells": {}})["cells"][across.show(row)] = row
+
+        def column(heading: str) -> Column:
+            def of(row: Row) -> Row:
+                return row["cells"].get(heading, {})
+
+            def order(row: Row) -> float | str | None:
+                return shown.order(of(row))
+
+            return Column(heading, heading, lambda row: shown.show(of(row)), shown.numeric, order=order)
+
+        headings = dict.fromkeys(map(across.show, self.rows))
+        return replace(self, columns=(names, *map(column, headings)), rows=tuple(wide.values()), marks=marks)
 
     def cells(self) -> list[list[Cell]]:
         """Return the cells of every row."""
         orders = [[column.order(row) for column in self.columns] for row in self.rows]
-        marked = self._marked(orders)
-        return [
-            [
-                Cell(column.show(row) if row else "…", order, mark)
-                for column, order, mark in zip(self.columns, orders[i], marked[i], strict=True)
-            ]
-            for i, row in enumerate(self.rows)
-        ]
+        texts = [[column.show(row) if row else "…" for column in self.columns] for row in self.rows]
+        return [list(map(Cell, *row)) for row in zip(texts, orders, self._marked(orders), strict=True)]
 
     def _marked(self, orders: list[list[float | str | None]]) -> list[list[bool]]:
         """Return which cells stand out."""
+        nothing = [False] * len(self.columns)
         if self.marks == "best of column":
             columns = [_highest(column) for column in zip(*orders, strict=True)]
-            names = [c.key for c in self.columns]
-            free = [i > 0 and name not in self.unmarked for i, name in enumerate(names)]
+            free = [i > 0 and column.key not in self.unmarked for i, column in enumerate(self.columns)]
             return [[f and columns[j][i] for j, f in enumerate(free)] for i in range(len(orders))]
         if self.marks == "best of row":
-            return [
-                [False, *(_highest(row[1:]) if row[0] not in self.unmarked else [False] * (len(row) - 1))]
-                for row in orders
-            ]
+            return [nothing if row[0] in self.unmarked else [False, *_highest(row[1:])] for row in orders]
         if self.marks == "differences":
             return [[False, *([len(set(row[1:])) > 1] * (len(row) - 1))] for row in orders]
-        return [[False] * len(row) for row in orders]
+        return [nothing for _ in orders]
 
 
 def _highest(values: Sequence[float | str | None]) -> list[bool]:

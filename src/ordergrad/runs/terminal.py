@@ -15,14 +15,9 @@ _BREAK = re.compile(r"(?<=\s)|(?<=[\w)][+-])(?<![\d.]e[+-])(?=[\w.(])")
 
 
 def show_table(console: Console, table: Table, *, notes: bool = True) -> None:
-    """Print a table; one that is too wide as a list of its cells, row by row.
+    """Print a table and, unless told otherwise, its notes; one that is too wide as a list of its cells, row by row.
 
     Text is broken only after spaces and after the operators of an objective, never within one of its terms.
-
-    Args:
-        console: Where to print.
-        table: The table.
-        notes: Whether to print its notes too.
     """
     if not table.rows:
         return
@@ -38,17 +33,14 @@ def show_table(console: Console, table: Table, *, notes: bool = True) -> None:
     else:
         rich = RichTable()
         for heading, width, right in zip(headings, widths, numeric, strict=True):
-            rich.add_column(
-                Text(_broken(heading, width)), justify="right" if right else "left", width=width, no_wrap=True
-            )
+            side = "right" if right else "left"
+            rich.add_column(Text(_broken(heading, width)), justify=side, width=width, no_wrap=True)
         for i, row in enumerate(cells):
-            rich.add_row(
-                *(
-                    Text(cell.text if right else _broken(cell.text, width), "bold" if cell.marked else "")
-                    for cell, width, right in zip(row, widths, numeric, strict=True)
-                ),
-                style="bold green" if i == table.chosen else None,
-            )
+            parts = [
+                Text(cell.text if right else _broken(cell.text, width), "bold" if cell.marked else "")
+                for cell, width, right in zip(row, widths, numeric, strict=True)
+            ]
+            rich.add_row(*parts, style="bold green" if i == table.chosen else None)
         console.print(rich)
     if notes and table.notes:
         console.print(Text(table.notes, "dim"))

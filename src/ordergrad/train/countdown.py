@@ -9,25 +9,25 @@ Search", arXiv 2404.03683.
 
 import ast
 import math
+import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 ALPHABET = "0123456789+-*(),=:"
-_OPERATORS = (ast.Add(), ast.Sub(), ast.Mult())
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
 _LONGEST = 256
 _PATIENCE = 100_000
 
 
 @dataclass(frozen=True)
 class Level:
-    """How hard the problems are.
-
-    Attributes:
-        numbers: How many numbers a problem has.
-        largest: The numbers are from 1 to this.
-        target: The targets are from 1 to this.
+    """How many numbers a problem has, and how large they and its target may be; all are at least 1.
 
     Raises:
         ValueError: There are no such problems.
@@ -74,11 +74,7 @@ def problems(
 ) -> list[Problem]:
     """Return different solvable problems: the numbers of each are sorted, as one multiset is one problem.
 
-    Args:
-        count: How many.
-        seed: Of the generator; the same seed gives the same problems.
-        level: How hard they are.
-        exclude: Problems that must not occur, such as those held out.
+    The same seed gives the same problems; `exclude` are some that must not occur, such as those held out.
 
     Raises:
         ValueError: There are too few different problems, or 100,000 expressions gave no new one.
@@ -102,21 +98,11 @@ def problems(
 
 
 def demonstrations(
-    count: int,
-    seed: int,
-    level: Level = _LEVEL,
-    *,
-    hit_rate: float = 0.5,
-    exclude: frozenset[Problem] = frozenset(),
+    count: int, seed: int, level: Level = _LEVEL, *, hit_rate: float = 0.5, exclude: frozenset[Problem] = frozenset()
 ) -> list[Demonstration]:
-    """Return well-formed answers of which a share reaches its target: a start from which reinforcement can learn.
+    """Return well-formed answers, a share of which reaches its target: a start from which reinforcement can learn.
 
-    Args:
-        count: How many.
-        seed: Of the generator.
-        level: How hard the problems are.
-        hit_rate: The share of answers that equal their target; the others belong to another problem's target.
-        exclude: Problems that must not occur, such as those held out.
+    The others belong to another problem's target. Problems to `exclude` do not occur.
 
     Raises:
         ValueError: The share is out of range, or 100,000 expressions gave no problem outside `exclude`.
@@ -205,17 +191,8 @@ def _value(node: ast.expr, used: list[int]) -> int | None:
     if not isinstance(node, ast.BinOp):
         return None
     left, right = _value(node.left, used), _value(node.right, used)
-    if left is None or right is None:
-        return None
-    match node.op:
-        case ast.Add():
-            return left + right
-        case ast.Sub():
-            return left - right
-        case ast.Mult():
-            return left * right
-        case _:
-            return None
+    compute = _OPERATORS.get(type(node.op))
+    return None if left is None or right is None or compute is None else compute(left, right)
 
 
 def _drawn(
@@ -251,5 +228,5 @@ def _tree(draw: random.Random, leaves: list[ast.expr]) -> ast.expr:
     while len(leaves) > 1:
         left = leaves.pop(draw.randrange(len(leaves)))
         right = leaves.pop(draw.randrange(len(leaves)))
-        leaves.append(ast.BinOp(left, draw.choice(_OPERATORS), right))
+        leaves.append(ast.BinOp(left, draw.choice(list(_OPERATORS))(), right))
     return leaves[0]

@@ -28,22 +28,11 @@ def fresh_episodes(
 ) -> tuple[Array, Array]:
     """Return the returns and lengths of whole episodes of a policy that acts at random as in training.
 
-    Every environment plays the same number of episodes: taking those that end first would favour short ones.
-
-    Args:
-        policy: A Stable-Baselines3 policy.
-        env_id: The environment.
-        env_args: Its keyword arguments.
-        episodes: How many; rounded up to a multiple of the environments.
-        seed: Of the environments and of the actions.
-        envs: Environments that run side by side.
-        longest: The number of steps after which an episode counts as one that never ends.
-
-    Returns:
-        Two arrays of shape (at least `episodes`,).
+    Every one of the environments plays the same number of episodes, at least so many in all: taking those that end
+    first would favour short ones.
 
     Raises:
-        UserError: An episode does not end.
+        UserError: An episode has not ended after the longest number of steps.
     """
     import torch
 
@@ -52,7 +41,8 @@ def fresh_episodes(
     vector = gym.make_vec(env_id, num_envs=envs, vectorization_mode="sync", **env_args)
     returns, lengths = np.zeros((envs, each)), np.zeros((envs, each), int)
     finished, total, length = np.zeros(envs, int), np.zeros(envs), np.zeros(envs, int)
-    resetting = np.zeros(envs, bool)
+    resetting, autoreset = np.zeros(envs, bool), str(vector.metadata.get("autoreset_mode", "NextStep"))
+    next_step = autoreset.lower().replace("_", "").endswith("nextstep")  # the step after the last one is the reset
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         obs, _ = vector.reset(seed=seed)
@@ -70,14 +60,9 @@ def fresh_episodes(
             returns[counted, finished[counted]], lengths[counted, finished[counted]] = total[counted], length[counted]
             finished[counted] += 1
             total[ended], length[ended] = 0.0, 0
-            resetting = ended if _resets_next_step(vector) else np.zeros(envs, bool)
+            resetting = ended & next_step
     vector.close()
     return returns.ravel(), lengths.ravel()
-
-
-def _resets_next_step(vector: Any) -> bool:
-    """Return whether the step after an episode's last one is spent on the reset."""
-    return str(vector.metadata.get("autoreset_mode", "NextStep")).lower().replace("_", "").endswith("nextstep")
 
 
 def write_returns(path: Path, returns: Array, lengths: Array) -> None:

@@ -19,7 +19,7 @@ from ordergrad.runs.folder import EVALUATION, METRICS, trim_metrics, write_csv
 from ordergrad.runs.parallel import Report, ShouldStop
 from ordergrad.train import countdown, small_lm
 from ordergrad.train.llm_checks import task_of
-from ordergrad.train.llm_settings import LLMSettings
+from ordergrad.train.llm_settings import STARTS, LLMSettings, completions_file, start_name
 from ordergrad.train.llm_trainer import Recorder, make_trainer, sampling_of
 from ordergrad.train.tasks import countdown_level
 
@@ -31,34 +31,18 @@ set_verbosity_error()
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
-def start_folder(settings: LLMSettings, out: Path) -> Path:
-    """Return the folder of the model that all runs start from: its evaluation, and the small model itself."""
-    return out / ("base" if settings.model else "warm-start")
-
-
-def completions_file(folder: Path, test: str) -> Path:
-    """Return the file of the completions of a test set."""
-    return folder / "completions" / f"{test}.jsonl"
-
-
 def prepare(
     settings: LLMSettings,
     out: Path,
     report: Callable[[int], None] = lambda step: None,
     stop: ShouldStop = lambda: False,
 ) -> bool:
-    """Evaluate the model that all runs start from; the small one is first trained on demonstrations.
+    """Evaluate the model that all runs start from, and return whether that is done.
 
-    Args:
-        settings: What to train.
-        out: The folder of the runs.
-        report: Called with the step of the warm start from time to time.
-        stop: Called after every step; if true, the warm start ends with a checkpoint.
-
-    Returns:
-        Whether it is done.
+    The small one is first trained on demonstrations: `report` gets the step from time to time, and if `stop` is true
+    after a step, that ends with a checkpoint.
     """
-    folder = start_folder(settings, out)
+    folder = out / STARTS[start_name(settings)]
     if not settings.model and not (folder / _DONE).exists() and not _warm_start(settings, folder, report, stop):
         return False
     evaluate(settings, settings.model or str(folder), 0, folder)
@@ -93,18 +77,9 @@ def run(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: Sh
 
 
 def train(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: ShouldStop, report: Report) -> bool:
-    """Train one run, from its newest checkpoint if there is one.
+    """Train one run, from its newest checkpoint if there is one; return whether it has reached its number of steps.
 
-    Args:
-        settings: What to train.
-        objective: One of its objectives.
-        seed: One of its seeds.
-        folder: The folder of the run.
-        stop: Called after every step; if true, the run ends with a checkpoint.
-        report: Called with every row of metrics.
-
-    Returns:
-        Whether the run has reached its number of steps.
+    If `stop` is true after a step, the run ends with a checkpoint; `report` gets every row of metrics.
     """
     if (folder / _DONE).exists():
         return True
@@ -113,7 +88,8 @@ def train(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: 
     newest = get_last_checkpoint(str(checkpoints))
     trim_metrics(folder / METRICS, int(newest.rsplit("-", 1)[1]) if newest else 0)
     recorder = Recorder(folder / METRICS, stop, report)
-    start = settings.model or str(start_folder(settings, next(p for p in folder.parents if p.name == "runs").parent))
+    out = next(parent for parent in folder.parents if parent.name == "runs").parent
+    start = settings.model or str(out / STARTS[start_name(settings)])
     trainer = make_trainer(settings, objective, seed, start, checkpoints, task_of(settings), recorder)
     trainer.train(resume_from_checkpoint=newest)
     if recorder.stopped:
@@ -126,24 +102,17 @@ def train(settings: LLMSettings, objective: str, seed: int, folder: Path, stop: 
 def evaluate(settings: LLMSettings, model: str, seed: int, folder: Path) -> None:
     """Sample the test sets with a model, as in training, unless that has been done.
 
-    Args:
-        settings: What is trained, and on what it is measured.
-        model: A folder with a model or an adapter, or a hub id.
-        seed: Of the run.
-        folder: Gets the completions of every test set, and ``evaluation.csv`` with the successes on the first.
+    The folder gets the completions of every test set, and ``evaluation.csv`` with the successes on the first.
     """
     if (folder / EVALUATION).exists():
         return
     task = task_of(settings)
     loaded, tokenizer = load_model(model)
+    samples, table = settings.eval_samples, list[tuple[int | float, ...]]()
     for test, rows in reversed(task.tests.items()):
-        samples = settings.eval_samples
         found = sampled(loaded, tokenizer, rows, task.reward, samples, sampling_of(settings), seed=1_000_003 + seed)
         write_evaluation(completions_file(folder, test), found)
-        good = (found.rewards >= settings.success).sum(1)
-        table = [
-            (i, int(count), samples, round(float(tokens), 2))
-            for i, (count, tokens) in enumerate(zip(good, found.tokens.mean(1), strict=True))
-        ]
-        if test == next(iter(task.tests)):
-            write_csv(folder / EVALUATION, ("problem", "successes", "samples", "mean_length"), table)
+        good, tokens = (found.rewards >= settings.success).sum(1).tolist(), found.tokens.mean(1).tolist()
+        table = [(i, n, samples, round(t, 2)) for i, (n, t) in enumerate(zip(good, tokens, strict=True))]
+    # of the first test, which comes last: the file says that all have been sampled
+    write_csv(folder / EVALUATION, ("problem", "successes", "samples", "mean_length"), table)

@@ -68,7 +68,7 @@ def check(settings: LLMSettings) -> Task:
             f"max_completion must be at least {least}, for the longest demonstration of {settings.data} and its end; "
             f"got {settings.max_completion}"
         )
-    known = {"none", *(name for name in get_available_reporting_integrations())}
+    known = {"none", *get_available_reporting_integrations()}
     if settings.tracker not in known:
         raise UserError(
             f"--tracker must be one of those that are installed ({', '.join(sorted(known))}); got {settings.tracker}"

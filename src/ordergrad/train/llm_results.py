@@ -15,26 +15,19 @@ from ordergrad.runs.folder import EVALUATION
 from ordergrad.runs.statistics import interval, pass_at_k, powers_of_two, read_successes
 from ordergrad.runs.tables import Table, estimate, text
 from ordergrad.spec import parse
-from ordergrad.train.llm_settings import stages
+from ordergrad.train.llm_settings import STARTS, stages
 from ordergrad.weights import open_k, rank_weights
 
 Array = NDArray[Any]
 SHARED = ("data", "reward", "samples", "eval_problems", "success")
 """The settings that runs must have in common to be compared."""
 
-STARTS = {"warm start": "warm-start", "base model": "base"}
-"""What runs start from, by the folder of its evaluation."""
-
 
 @dataclass(frozen=True)
 class Models:
-    """Runs on one task.
+    """Runs on one task: the settings that they share, the models trained on each objective, and what is missing.
 
-    Attributes:
-        settings: The settings; of several folders those that they share.
-        contenders: The models trained on each objective; an evaluation holds the successes on each held-out problem,
-            and the number of completions of each.
-        notes: What is missing.
+    An evaluation holds the successes on each held-out problem, and the number of completions of each.
     """
 
     settings: Mapping[str, Any]
@@ -102,8 +95,8 @@ def objective_table(models: Models) -> Table:
         for objective in dict.fromkeys(("mean", *models.weighed.values())):
             alpha = rank_weights(parse(objective).closed(k))
             if contender.evaluations and all(len(alpha) <= n for _, n in contender.evaluations):
-                runs = [np.asarray(value(_outcomes(*pair), Weights(*alpha))) for pair in contender.evaluations]
-                middle, low, high = interval(runs)
+                outcomes: list[Array] = [1.0 * (np.arange(n) < good[:, None]) for good, n in contender.evaluations]
+                middle, low, high = interval([np.asarray(value(run, Weights(*alpha))) for run in outcomes])
                 rows.append({"trained": name, "evaluated": objective, "value": middle, "low": low, "high": high})
     caption = (
         f"The mean over held-out problems of the unbiased estimate from each problem's successes ± half of its 95% "
@@ -113,7 +106,3 @@ def objective_table(models: Models) -> Table:
     columns = (text("trained", "trained on"), text("evaluated"), estimate("value"))
     table = Table("Every objective under every model", columns, tuple(rows), caption)
     return table.pivot("trained", "evaluated", "value", marks="best of column")
-
-
-def _outcomes(successes: Array, samples: int) -> Array:
-    return (np.arange(samples) < successes[:, None]).astype(np.float64)

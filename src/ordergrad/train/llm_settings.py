@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from ordergrad.runs.settings import POSITIVE, Setting, at_least, finite, within
@@ -60,6 +61,20 @@ class LLMSettings:
     ] = 0
     tracker: Annotated[str, Setting("Logs the metrics too: tensorboard, wandb, trackio, mlflow, ...")] = "none"
     success: Annotated[float, Setting("Smallest reward that is a success, for pass@k.", finite())] = 1.0
+
+
+STARTS = {"warm start": "warm-start", "base model": "base"}
+"""What runs start from, by the folder of its evaluation (and of the small model itself)."""
+
+
+def start_name(settings: LLMSettings) -> str:
+    """Return the name of the model that all runs start from."""
+    return "base model" if settings.model else "warm start"
+
+
+def completions_file(folder: Path, test: str) -> Path:
+    """Return the file of the completions of a test set."""
+    return folder / "completions" / f"{test}.jsonl"
 
 
 def stages(objective: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from ordergrad.evaluate.evaluation import Measure, lead, measures, read_evaluati
 from ordergrad.runs.folder import METRICS, read_metrics, run_folder, write_rows
 from ordergrad.runs.statistics import interval
 from ordergrad.runs.tables import Table, estimate, text
-from ordergrad.train.llm_settings import LLMSettings
+from ordergrad.train.llm_settings import STARTS, LLMSettings, completions_file, start_name
 from ordergrad.train.tasks import HELD_OUT, named_files
 
 Array = NDArray[Any]
@@ -28,26 +28,18 @@ class Outcome(NamedTuple):
     high: float
 
 
-def start_name(settings: LLMSettings) -> str:
-    """Return the name of the model that all runs start from."""
-    return "base model" if settings.model else "warm start"
-
-
 def collected(settings: LLMSettings, out: Path) -> dict[str, Measured]:
     """Return for every test set the measures of the start and of every trained model."""
-    start = out / ("base" if settings.model else "warm-start")
-    folders = {start_name(settings): [start]}
+    start = start_name(settings)
+    folders = {start: [out / STARTS[start]]}
     folders |= {name: [run_folder(out, name, seed) for seed in range(settings.seeds)] for name in settings.objectives}
-    return {
-        test: {
-            name: [
-                measures(read_evaluation(folder / "completions" / f"{test}.jsonl"), settings.success)
-                for folder in seeds
-            ]
-            for name, seeds in folders.items()
+    found: dict[str, Measured] = {}
+    for test in named_files(settings.tests) or (HELD_OUT,):
+        files = {name: [completions_file(folder, test) for folder in seeds] for name, seeds in folders.items()}
+        found[test] = {
+            name: [measures(read_evaluation(file), settings.success) for file in seeds] for name, seeds in files.items()
         }
-        for test in named_files(settings.tests) or (HELD_OUT,)
-    }
+    return found
 
 
 def outcomes(seeds: Sequence[Mapping[str, Measure]]) -> dict[str, Outcome]:
@@ -125,7 +117,9 @@ def nothing_learned(settings: LLMSettings, out: Path, found: Mapping[str, Measur
                 return None
     first = outcomes(next(iter(found.values()))[start])
     most = max((name for name in first if name.startswith("pass@")), key=lambda name: int(name[5:]))
-    idle = [row["ordergrad/no_signal"] for row in _rows(settings, out) if "ordergrad/no_signal" in row]
+    folders = [run_folder(out, name, seed) for name in settings.objectives for seed in range(settings.seeds)]
+    rows = [row for folder in folders for row in read_metrics(folder / METRICS)]
+    idle = [row["ordergrad/no_signal"] for row in rows if "ordergrad/no_signal" in row]
     said = f"Nothing was learned: no model is ahead of the {start} by more than the 95% intervals."
     if first[most].mean == 0:
         return (
@@ -138,8 +132,3 @@ def nothing_learned(settings: LLMSettings, out: Path, found: Mapping[str, Measur
             "that the model solves sometimes."
         )
     return f"{said} Raise --steps (now {settings.steps}) or --learning-rate (now {settings.learning_rate:g})."
-
-
-def _rows(settings: LLMSettings, out: Path) -> list[dict[str, Any]]:
-    folders = [run_folder(out, name, seed) for name in settings.objectives for seed in range(settings.seeds)]
-    return [row for folder in folders for row in read_metrics(folder / METRICS)]

@@ -4,12 +4,13 @@
 # pyright: reportMissingTypeStubs=false, reportPrivateImportUsage=false
 
 import json
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PrinterCallback, StoppingCriteriaList
@@ -30,11 +31,7 @@ _QUICK = 8  # completions of a problem in an evaluation during training
 
 
 class StopStrings:
-    """A trainer of TRL whose completions end after a stop string; TRL itself would train on the padding behind it.
-
-    Attributes:
-        stop: The strings.
-    """
+    """A trainer of TRL whose completions end after a stop string; TRL itself would train on the padding behind it."""
 
     stop: Sequence[str] = ()
     processing_class: Any
@@ -58,17 +55,7 @@ class _OrderGrad(StopStrings, OrderGradGRPOTrainer):
 def make_trainer(
     settings: LLMSettings, objective: str, seed: int, start: str, checkpoints: Path, task: Task, recorder: Any
 ) -> Any:
-    """Return the trainer of one objective and seed.
-
-    Args:
-        settings: What to train.
-        objective: One of its objectives.
-        seed: One of its seeds.
-        start: The model to start from: a folder or a hub id.
-        checkpoints: Where checkpoints go.
-        task: What to train on.
-        recorder: A `Recorder`.
-    """
+    """Return the trainer of one objective and seed, from a model that is a folder or a hub id."""
     # To train all weights takes float32: bfloat16 rounds small updates away.
     model: Any = AutoModelForCausalLM.from_pretrained(start, dtype="auto" if settings.lora else "float32")
     tokenizer = load_tokenizer(start)
@@ -82,8 +69,12 @@ def make_trainer(
         "train_dataset": Dataset.from_list(task.train),
         "processing_class": tokenizer,
         "callbacks": [recorder],
-        "peft_config": _lora() if settings.lora else None,
+        "peft_config": None,
     }
+    if settings.lora:
+        from peft import LoraConfig
+
+        shared["peft_config"] = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     if objective == GRPO:
         trainer = _GRPO(**shared)
     else:
@@ -91,12 +82,8 @@ def make_trainer(
         trainer = _OrderGrad(objective=objective, **deciding, **shared)
     trainer.stop = settings.stop
     if settings.eval_every:
-        options: dict[str, Any] = {
-            "every": settings.eval_every,
-            "samples": min(_QUICK, settings.eval_samples),
-            "success": settings.success,
-            "sampling": sampling_of(settings),
-        }
+        options: dict[str, Any] = {"every": settings.eval_every, "samples": min(_QUICK, settings.eval_samples)}
+        options |= {"success": settings.success, "sampling": sampling_of(settings)}
         trainer.add_callback(HeldOutEvaluation(trainer, task.tests, task.reward, **options))
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -106,6 +93,10 @@ def _arguments(settings: LLMSettings, objective: str, seed: int, checkpoints: Pa
     options: dict[str, Any] = {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     if objective != GRPO:
         options["loss_type"] = "dr_grpo"
+    if settings.vllm and settings.stop:
+        options["generation_kwargs"] = {"stop": list(settings.stop), "include_stop_str_in_output": True}
+    if settings.length_penalty:
+        options["reward_weights"] = [1.0, settings.length_penalty]
     completions = settings.prompts * settings.samples
     micro_batch = settings.micro_batch or completions
     return GRPOConfig(
@@ -117,7 +108,6 @@ def _arguments(settings: LLMSettings, objective: str, seed: int, checkpoints: Pa
         max_completion_length=settings.max_completion,
         temperature=settings.temperature,
         chat_template_kwargs=dict(settings.template) or None,
-        generation_kwargs=_vllm_stops(settings.stop) if settings.vllm and settings.stop else None,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=10,
@@ -130,7 +120,6 @@ def _arguments(settings: LLMSettings, objective: str, seed: int, checkpoints: Pa
         run_name=f"{objective}-{seed}",
         disable_tqdm=True,
         seed=seed,
-        reward_weights=[1.0, settings.length_penalty] if settings.length_penalty else None,
         **options,
     )
 
@@ -141,34 +130,13 @@ def _generate(generate: Callable[..., Any], tokenizer: Any, stop: Sequence[str],
     return generate(**options)
 
 
-def _vllm_stops(stop: Sequence[str]) -> dict[str, Any]:
-    return {"stop": list(stop), "include_stop_str_in_output": True}
-
-
 def sampling_of(settings: LLMSettings) -> Sampling:
     """Return how completions are sampled, in evaluation as in training."""
-    return Sampling(
-        max_completion=settings.max_completion,
-        temperature=settings.temperature,
-        stop=settings.stop,
-        template=settings.template,
-    )
-
-
-def _lora() -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    return Sampling(settings.max_completion, settings.temperature, stop=settings.stop, template=settings.template)
 
 
 class Recorder(small_lm.Stop):
-    """Writes the metrics of every step, and of evaluations during training.
-
-    Args:
-        path: The file, one JSON object a line.
-        stop: Called after every step; if true, training ends with a checkpoint.
-        report: Called with every row.
-    """
+    """Writes the metrics of every step and of evaluations during training, one JSON object a line, and reports them."""
 
     def __init__(self, path: Path, stop: ShouldStop, report: Report) -> None:
         super().__init__(stop)
@@ -178,17 +146,12 @@ class Recorder(small_lm.Stop):
         """Append a row."""
         if logs is None or not any(name == "reward" or name.startswith("eval_") for name in logs):
             return
-        numbers = {name: float(number) for name, number in logs.items() if _is_number(number)}
-        row = {"step": state.global_step, **{name: x for name, x in numbers.items() if np.isfinite(x)}}
+        row: dict[str, Any] = {"step": state.global_step}
+        for name, number in logs.items():
+            with suppress(TypeError, ValueError):
+                if math.isfinite(float(number)):
+                    row[name] = float(number)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if "reward" in row:
             self.report(row)
-
-
-def _is_number(x: Any) -> bool:
-    try:
-        float(x)
-    except (TypeError, ValueError):
-        return False
-    return True

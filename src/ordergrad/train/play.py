@@ -32,14 +32,7 @@ _LONGEST = 100_000  # steps after which an episode counts as one that never ends
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode.
-
-    Attributes:
-        number: Which of the episodes, from 0.
-        seed: The seed that determines it.
-        total: Its return.
-        length: Its steps.
-    """
+    """An episode: its number from 0, the seed that determines it, its return and its steps."""
 
     number: int
     seed: int
@@ -50,15 +43,9 @@ class Episode:
 def played(
     policy: Any, settings: RLSettings, episodes: int, seed: int, greedy: bool, report: Callable[[], None]
 ) -> list[Episode]:
-    """Return episodes of a policy.
+    """Return so many episodes of a policy, their seeds derived from one; `report` is called after each.
 
-    Args:
-        policy: A Stable-Baselines3 policy.
-        settings: Those of its run.
-        episodes: How many.
-        seed: The seed from which theirs are derived.
-        greedy: Whether the policy takes its likeliest action, instead of drawing one as in training.
-        report: Called after each.
+    A greedy policy takes its likeliest action, instead of drawing one as in training.
     """
     env = gym.make(settings.env_id, **settings.env_args)
     found: list[Episode] = []
@@ -74,14 +61,7 @@ def played(
 def play(
     policy: Any, env: gym.Env[Any, Any], seed: int, greedy: bool, shown: Callable[[], None] = lambda: None
 ) -> tuple[float, int]:
-    """Play one episode and return its return and its length.
-
-    Args:
-        policy: A Stable-Baselines3 policy.
-        env: The environment.
-        seed: Of the environment and of the actions.
-        greedy: Whether the policy takes its likeliest action.
-        shown: Called after the reset and after each step.
+    """Play one episode and return its return and its length; `shown` is called after the reset and after each step.
 
     Raises:
         UserError: The episode does not end.
@@ -142,17 +122,9 @@ def show(policy: Any, settings: RLSettings, episode: Episode, greedy: bool) -> f
 
 
 def record(policy: Any, settings: RLSettings, episode: Episode, greedy: bool, path: Path, size: int) -> float:
-    """Play an episode again, write it as a film and return its return.
+    """Play an episode again, write it as a film, ``.gif`` or ``.mp4``, and return its return.
 
-    A film has at most 600 pictures: of longer episodes, every other one or fewer.
-
-    Args:
-        policy: A Stable-Baselines3 policy.
-        settings: Those of its run.
-        episode: What to play.
-        greedy: Whether the policy takes its likeliest action.
-        path: A ``.gif`` or ``.mp4``.
-        size: The longer side of the pictures in pixels, where they are larger.
+    A film has at most 600 pictures (of longer episodes, every other one or fewer), their longer side at most `size`.
     """
     from PIL import Image
 

@@ -66,19 +66,10 @@ def train(
     report: Report = lambda row: None,
     checkpoints: int = 20,
 ) -> bool:
-    """Train the policy of one run, from its checkpoint if there is one; write metrics and checkpoints.
+    """Train the policy of one run, from its checkpoint if there is one; return whether it has reached its steps.
 
-    Args:
-        settings: What to train.
-        objective: One of its objectives.
-        seed: One of its seeds.
-        folder: Where the run's files are.
-        stop: Called after each update; if true, training ends with a checkpoint.
-        report: Called with the metrics of every update.
-        checkpoints: Number of checkpoints, spread evenly over the steps.
-
-    Returns:
-        Whether the run has reached its number of steps.
+    It writes metrics, and so many checkpoints spread evenly over the steps. If `stop` is true after an update, training
+    ends with a checkpoint; `report` gets the metrics of every update.
 
     Raises:
         UserError: Its checkpoint is damaged.
@@ -120,9 +111,8 @@ def evaluate(settings: RLSettings, objective: str, seed: int, folder: Path) -> N
         return
     model = build(settings, objective, seed)
     load_policy(model, read_checkpoint(folder / CHECKPOINT)[0])
-    returns, lengths = fresh_episodes(
-        model.policy, settings.env_id, settings.env_args, settings.episodes, seed_of(seed, 2)
-    )
+    of_env = settings.env_id, settings.env_args
+    returns, lengths = fresh_episodes(model.policy, *of_env, settings.episodes, seed_of(seed, 2))
     if model.env is not None:
         model.env.close()
     write_returns(path, returns, lengths)
@@ -132,13 +122,7 @@ class _Recorder(BaseCallback):
     """Write metrics after every update and checkpoints at intervals; stop on request."""
 
     def __init__(
-        self,
-        folder: Path,
-        settings: RLSettings,
-        objective: str,
-        checkpoints: int,
-        stop: ShouldStop,
-        report: Report,
+        self, folder: Path, settings: RLSettings, objective: str, checkpoints: int, stop: ShouldStop, report: Report
     ):
         super().__init__()
         self.folder, self.settings, self.watched = folder, settings, watched(settings.objectives)
@@ -146,10 +130,8 @@ class _Recorder(BaseCallback):
         self.objective, self.annealing = parse(objective), settings.anneal * settings.steps
         self.spacing = -(-settings.steps // checkpoints)
         self.stopping = False
-        earlier = read_metrics(folder / METRICS)
-        self.episodes = int(earlier[-1]["episodes"]) if earlier else 0
-        self.seconds = float(earlier[-1]["seconds"]) if earlier else 0.0
-        self.best = earlier[-1]["best"] if earlier else None
+        *_, earlier = {"episodes": 0, "seconds": 0.0, "best": None}, *read_metrics(folder / METRICS)
+        self.episodes, self.seconds, self.best = int(earlier["episodes"]), float(earlier["seconds"]), earlier["best"]
         self.returns: deque[float] = deque(maxlen=_WINDOW)
         self.lengths: deque[int] = deque(maxlen=_WINDOW)
         self.started = time.perf_counter()
@@ -212,10 +194,7 @@ class _Recorder(BaseCallback):
             "best": self.best,
             "length": _number(np.mean(self.lengths)) if self.lengths else None,
             "ranked": stats["episodes"],
-            "waiting": stats["waiting"],
-            "nonfinite": stats["nonfinite"],
-            "abandoned": stats["abandoned"],
-            "shrunk": stats["shrunk"],
+            **{name: stats[name] for name in ("waiting", "nonfinite", "abandoned", "shrunk")},
         }
         for name in ("entropy_loss", "approx_kl", "clip_fraction", "value_loss", "explained_variance"):
             if f"train/{name}" in logged:

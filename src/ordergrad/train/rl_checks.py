@@ -173,12 +173,8 @@ def _check_actions(space: spaces.Space[Any]) -> None:
     if isinstance(space, spaces.Discrete):
         plain = f"Discrete({space.n})"
     else:
-        sizes: Any = getattr(space, "nvec", None)
-        plain = (
-            f"MultiBinary({np.prod(space.shape or ())})"
-            if sizes is None
-            else f"MultiDiscrete({sizes.ravel().tolist()})"
-        )
+        sizes: Any = getattr(space, "nvec", np.zeros(0)).ravel().tolist()
+        plain = f"MultiDiscrete({sizes})" if sizes else f"MultiBinary({np.prod(space.shape or ())})"
     raise UserError(
         f"discrete actions must have at most one dimension and count from 0; got {space}: register the environment "
         f"with gymnasium.wrappers.TransformAction(env, lambda action: {function}, gymnasium.spaces.{plain})"

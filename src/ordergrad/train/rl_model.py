@@ -42,20 +42,11 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
     """Return an untrained model with its environments, seeded for a run that is at `step`."""
     env = make_vec_env(lambda: gym.make(settings.env_id, **settings.env_args), settings.envs)
     rate = settings.learning_rate
-    options: dict[str, Any] = {
-        "objective": objective,
-        "credit": settings.credit,
-        "discount": settings.discount,
-        "min_episodes": settings.min_episodes,
-        "unit_scale": True,
-        "n_steps": settings.rollout,
-        "gamma": settings.gamma,
-        "gae_lambda": settings.gae_lambda,
-        "ent_coef": settings.entropy,
-        "learning_rate": lambda remaining: rate * remaining,
-        "seed": seed,
-        "device": "cpu",
-    }
+    same = ("credit", "discount", "min_episodes", "gamma", "gae_lambda")
+    options: dict[str, Any] = {name: getattr(settings, name) for name in same}
+    options |= {"objective": objective, "unit_scale": True, "seed": seed, "device": "cpu"}
+    options |= {"n_steps": settings.rollout, "ent_coef": settings.entropy}
+    options["learning_rate"] = lambda remaining: rate * remaining
     if settings.cap is not None and weighs_lower_tail(parse(objective)):
         options["cap"] = settings.cap
     several = isinstance(env.observation_space, spaces.Dict)
@@ -83,10 +74,7 @@ def build(settings: RLSettings, objective: str, seed: int, step: int = 0) -> Ord
 def trained(out: Path, objective: str | None = None, seed: int = 0) -> OrderGradPPO | OrderGradA2C:
     """Return the model of a run of `ordergrad train rl`, with the weights of its latest checkpoint.
 
-    Args:
-        out: The folder of the run.
-        objective: One of its objectives, as it was written. None: the first.
-        seed: One of its seeds.
+    The objective is one of the run's, as it was written, by default the first.
 
     Raises:
         UserError: It is not the folder of a run, has no checkpoint of them, or the checkpoint is damaged.
@@ -130,12 +118,12 @@ def export(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
     too. With normalised observations, loading needs OrderGrad, which has the class of the first layer.
     """
     with replacing(path) as file:
-        own = ("rollout_buffer_class", "rollout_buffer_kwargs", "_ranking")
-        BaseAlgorithm.save(model, file, exclude=own)
+        BaseAlgorithm.save(model, file, exclude=("rollout_buffer_class", "rollout_buffer_kwargs", "_ranking"))
 
 
 def save(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
     """Write a checkpoint: weights, optimiser state, random generators, counters."""
+    buffer: Any = model.rollout_buffer
     tensors = {f"policy/{name}": tensor.numpy(force=True) for name, tensor in model.policy.state_dict().items()}
     optimizer = model.policy.optimizer.state_dict()
     for index, slots in optimizer["state"].items():
@@ -147,12 +135,9 @@ def save(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
     state = {
         "step": model.num_timesteps,
         "updates": model._n_updates,  # pyright: ignore[reportPrivateUsage]
-        "ranking": _buffer(model).ranking.state(),
+        "ranking": buffer.ranking.state(),
         "optimizer": optimizer["param_groups"],
-        "numpy": {
-            "position": numpy_state["state"]["pos"],
-            "gauss": [numpy_state["has_gauss"], numpy_state["gauss"]],
-        },
+        "numpy": {"position": numpy_state["state"]["pos"], "gauss": [numpy_state["has_gauss"], numpy_state["gauss"]]},
         "python": [version, list(words), gauss],
     }
     write_checkpoint(path, tensors, state)
@@ -160,6 +145,7 @@ def save(model: OrderGradPPO | OrderGradA2C, path: Path) -> None:
 
 def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state: dict[str, Any]) -> None:
     """Load a checkpoint into a model."""
+    buffer: Any = model.rollout_buffer
     load_policy(model, tensors)
     slots: dict[int, dict[str, Any]] = {}
     for name, array in tensors.items():
@@ -169,16 +155,10 @@ def restore(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array], state
     model.policy.optimizer.load_state_dict({"state": slots, "param_groups": state["optimizer"]})
     model.num_timesteps = state["step"]
     model._n_updates = state["updates"]  # pyright: ignore[reportPrivateUsage]
-    _buffer(model).ranking.set_state(state["ranking"])
+    buffer.ranking.set_state(state["ranking"])
     torch.set_rng_state(torch.tensor(tensors["random/torch"]))
-    np.random.set_state(  # noqa: NPY002
-        {
-            "bit_generator": "MT19937",
-            "state": {"key": tensors["random/numpy"], "pos": state["numpy"]["position"]},
-            "has_gauss": state["numpy"]["gauss"][0],
-            "gauss": state["numpy"]["gauss"][1],
-        }
-    )
+    of_numpy = state["numpy"]
+    np.random.set_state(("MT19937", tensors["random/numpy"], of_numpy["position"], *of_numpy["gauss"]))  # noqa: NPY002
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
 
@@ -187,7 +167,3 @@ def load_policy(model: OrderGradPPO | OrderGradA2C, tensors: dict[str, Array]) -
     """Load the weights of a checkpoint into the policy of a model."""
     weights = {n.removeprefix("policy/"): torch.tensor(x) for n, x in tensors.items() if n.startswith("policy/")}
     model.policy.load_state_dict(weights)
-
-
-def _buffer(model: OrderGradPPO | OrderGradA2C) -> Any:
-    return model.rollout_buffer

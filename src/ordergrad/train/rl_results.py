@@ -26,15 +26,11 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Policies:
-    """Runs in one environment.
+    """Runs in one environment: the settings that they share, and the policies trained on each objective.
 
-    Attributes:
-        settings: The settings; of several folders those that they share.
-        contenders: The policies trained on each objective; an evaluation holds the returns of fresh episodes.
-        watched: The objectives that are measured.
-        ranked: The number of episodes that an update of each contender typically ranks.
-        written: The rows of ``results.csv``, for folders that hold no episodes.
-        notes: What is missing or was left out.
+    An evaluation holds the returns of fresh episodes. `watched` are the objectives that are measured, `ranked` is how
+    many episodes an update of each contender typically ranks, `written` the rows of ``results.csv``, for folders that
+    hold no episodes, and `notes` what is missing or was left out.
     """
 
     settings: Mapping[str, Any]

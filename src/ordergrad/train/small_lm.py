@@ -45,12 +45,8 @@ def character_tokenizer(alphabet: str) -> PreTrainedTokenizerFast:
 def small_model(tokenizer: PreTrainedTokenizerFast, seed: int, *, width: int, layers: int) -> LlamaForCausalLM:
     """Return an untrained decoder for a tokenizer; 149,000 parameters with 3 layers of width 64.
 
-    Args:
-        tokenizer: Its vocabulary and special tokens.
-        seed: Of the weights.
-        width: Size of the hidden states, a multiple of 8; attention heads of 64 if it is a multiple of that above
-            256, otherwise four heads.
-        layers: Number of layers.
+    The width of the hidden states is a multiple of 8; attention heads are of 64 if it is a multiple of that above 256,
+    otherwise there are four.
     """
     torch.manual_seed(seed)
     return LlamaForCausalLM(
@@ -82,22 +78,11 @@ def warm_start(
     report: Callable[[int], None] = lambda step: None,
     stop: ShouldStop = lambda: False,
 ) -> bool:
-    """Train a model to continue prompts as demonstrations do, from its newest checkpoint, and write it to a folder.
+    """Train a model to continue prompts as demonstrations do, from its newest checkpoint; return whether that is done.
 
-    Args:
-        model: Trained in place.
-        tokenizer: Its `character_tokenizer`, written beside it.
-        demonstrations: Prompts and answers; only the answers are learned.
-        folder: Where the result goes (safetensors and JSON).
-        steps: Optimiser steps.
-        seed: Of the order of the demonstrations.
-        learning_rate: The peak; linear warmup over a tenth of the steps, then cosine decay.
-        batch_size: Demonstrations per step.
-        report: Called with the step from time to time.
-        stop: Called after every step; if true, training ends with a checkpoint.
-
-    Returns:
-        Whether it has finished.
+    Only the answers are learned. The learning rate rises over a tenth of the steps to its peak, then decays as a
+    cosine. The result goes to the folder, the tokenizer beside it. `report` gets the step from time to time; if `stop`
+    is true after a step, training ends with a checkpoint.
     """
     vocabulary, checkpoints = tokenizer.get_vocab(), folder / "trainer"
     rows = Dataset.from_list([_tokens(d, vocabulary) for d in demonstrations[: steps * batch_size]])
@@ -142,14 +127,7 @@ def _tokens(demonstration: Demonstration, vocabulary: dict[str, int]) -> dict[st
 
 
 class Stop(TrainerCallback):
-    """Stops training on request.
-
-    Args:
-        stop: Called after every step but the last; if true, training ends with a checkpoint.
-
-    Attributes:
-        stopped: Whether it has done so.
-    """
+    """Stops training with a checkpoint if `stop` is true after a step that is not the last."""
 
     def __init__(self, stop: ShouldStop) -> None:
         self.stop = stop

@@ -93,14 +93,7 @@ def load_task(data: str, reward: str, held_out: int, tests: Sequence[str] = (), 
 def load_problems(data: str, reward: str, most: int, system: str = "") -> tuple[list[Row], Reward]:
     """Return problems to evaluate on and their reward function: the rows of a file, or Countdown's held-out problems.
 
-    Args:
-        data: As of `load_task`.
-        reward: As of `load_task`.
-        most: The most problems to take.
-        system: A system prompt for every row.
-
-    Raises:
-        UserError: As `load_task`.
+    The arguments and errors are those of `load_task`, `most` the most problems to take.
     """
     if countdown_level(data) is not None:
         task = load_task(data, reward, most, (), system)
@@ -290,12 +283,11 @@ def _equivalent(completion: str, answer: str) -> float | None:
     if not gold:
         return None
     numeric = _NUMBER.fullmatch(answer.strip().lstrip("+")) is not None
-    found = _boxed(completion) or next(
-        (next(filter(None, match.groups())) for match in reversed(list(_FORMULAS.finditer(completion)))), None
-    )
+    formulas = ["", *(next(filter(None, match.groups())) for match in _FORMULAS.finditer(completion))]
+    found = _boxed(completion) or formulas[-1]
     if numeric:
         numbers = _NUMBER.findall(completion)
-        found = found.split("=")[-1].strip() if found else (numbers[-1] if numbers else None)
+        found = found.split("=")[-1].strip() if found else numbers[-1] if numbers else None
         if found is None or _UNFINISHED.search(found):
             return 0.0
     ours = parse(f"${found}$" if found else completion, fallback_mode="no_fallback")
