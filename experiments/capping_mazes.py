@@ -6,7 +6,8 @@
 The environments are those of capping/mazes.py, the contenders those of capping/contenders.py. First those of `TUNED`
 try all settings in the grid, on another seed; in both mazes each then trains with its own best ones, and the others
 with those of Return Capping. `--seeds`, `--tasks` and `--methods` choose runs; with `--resume` the same folder takes
-more of them, and with `--finished` the tables are of whatever is finished.
+more of them, and with `--finished` the tables are of whatever is finished. Runs with other `--settings` than the chosen
+ones are in runs.csv only.
 """
 
 import itertools
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import study
 from capping.contenders import WATCHED, Task, leads, table, train_and_test
-from capping.mazes import GUARDS, Mazes, best_values
+from capping.mazes import GUARDS, LIMITS, Mazes, best_values
 
+import ordergrad as og
 from ordergrad.conditions import Bernoulli, ConditionSampler
 
 TUNED = ("capping", "falling", "capped", "at once")
@@ -56,7 +59,6 @@ def task_of(steps: int, level: float, methods: Sequence[str] = METHODS) -> Task:
 TASKS = {
     "grid": task_of(200_000, 0.2, [m for m in METHODS if m != "cesor"]),
     "maze": task_of(600_000, 0.05),
-    "charged": task_of(600_000, 0.05),
 }
 
 
@@ -67,6 +69,7 @@ class Options(study.Options):
         default=("grid", "maze"), metadata={"help": ", ".join(TASKS), "choices": list(TASKS)}
     )
     methods: tuple[str, ...] = field(default=METHODS, metadata={"help": "train only these for now", "choices": METHODS})
+    settings: str = field(default="", metadata={"help": "others than the chosen", "choices": SETTINGS})
     seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
     finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
@@ -116,7 +119,7 @@ def tasks_of(options: Options, chosen: Mapping[str, str]) -> Iterator[dict[str, 
                         "env": env,
                         "method": method,
                         "objective": objective,
-                        "settings": chosen[method],
+                        "settings": options.settings or chosen[method],
                         "seed": seed,
                         "shorten": options.shorten,
                     }
@@ -127,6 +130,27 @@ def run(objective: str, **task: Any) -> study.Record:
 
 
 # Results ------------------------------------------------------------------------------------------------------------
+
+
+def at_random(kind: str, episodes: int = 4000) -> study.Record:
+    """Return what a policy has that steps at random, as an untrained one does nearly."""
+    mazes, rng = Mazes(kind, episodes), np.random.default_rng(0)
+    mazes.seed(0)
+    mazes.reset()
+    returns, total = np.full(episodes, np.nan), np.zeros(episodes)
+    while np.isnan(returns).any():
+        _, rewards, over, _ = mazes.step(rng.integers(4, size=episodes))
+        total += rewards
+        first = over & np.isnan(returns)
+        returns[first] = total[first]
+    return {"maze": kind, "worst": float(returns.min())} | {o: float(og.value(returns, o)) for o in WATCHED}
+
+
+def ways(records: Sequence[study.Record], row: study.Record) -> study.Record:
+    """Return how many seeds of a contender go the safe way, the short one and nowhere in most of their episodes."""
+    mine = [r for r in records if (r["env"], r["method"]) == (row["env"], row["method"])]
+    safe, arriving = sum(r["safe"] > 0.5 for r in mine), sum(r["reached"] > 0.5 for r in mine)
+    return {"safe seeds": safe, "short seeds": arriving - safe, "stuck seeds": len(mine) - arriving}
 
 
 def best_possible(env: str, objective: str) -> float:
@@ -144,10 +168,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     measures = (*WATCHED, "safe", "reached")
     s.write_table("tuning.csv", tried, ("env", "method", "settings", "seed", *measures))
     s.write_table("runs.csv", records, ("env", "method", "settings", "seed", *measures))
-    rows = table(records, TASKS, best_possible)
+    chosen = choose(tried)
+    records = [r for r in records if r["settings"] == chosen[r["method"]]]
+    rows = [row | ways(records, row) for row in table(records, TASKS, best_possible)]
     s.write_table("contenders.csv", rows)
     if ahead := leads(records, TASKS):
         s.write_table("leads.csv", ahead)
+    s.write_table("at_random.csv", [at_random(kind) for kind in LIMITS])
     draw(records, s.images / "capping_mazes.png")
     s.write_summary({name: study.as_dict(TASKS[name]) for name in options.tasks}, candidates=SETTINGS, contenders=rows)
 

@@ -122,6 +122,12 @@ def test_what_is_possible_is_attained_and_not_surpassed(mazes):
     assert mazes.best_values("maze", 1.0, 5)[0] == pytest.approx(coarse[1])
 
 
+def test_the_published_curve_begins_where_every_step_is_charged(study):
+    found = {kind: study.at_random(kind, 1000) for kind in ("maze", "charged")}
+    assert found["maze"]["worst"] >= -96
+    assert found["charged"]["cvar:0.05"] == pytest.approx(-178, abs=6)
+
+
 def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
     monkeypatch.setattr("capping.contenders.POINTS", 2)
     monkeypatch.setattr(study, "SETTINGS", {"plain": {}, "entropy": {"entropy": 0.01}})
@@ -129,6 +135,7 @@ def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
     for env in ("grid", "maze"):
         monkeypatch.setitem(study.TASKS, env, dataclasses.replace(study.TASKS[env], steps=25_000, fresh=100, epochs=1))
     monkeypatch.setattr(study, "best_possible", lambda env, objective: -5.2)
+    monkeypatch.setattr(study, "LIMITS", {"maze": 160})
     arguments = ["--out", str(tmp_path), "--jobs", "1", "--tasks", "maze"]
     study.main([*arguments, "--seeds", "1", "--methods", "at once", "cesor"])
     study.main([*arguments, "--seeds", "2", "--methods", "at once", "--resume"])
@@ -144,6 +151,14 @@ def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
     study.main([*arguments, "--resume", "--finished"])
 
 
+def test_seeds_are_counted_by_their_way(study):
+    shares = [(1.0, 1.0), (0.6, 0.9), (0.1, 0.9), (0.0, 0.2)]
+    records = [{"env": "grid", "method": "mean", "safe": safe, "reached": reached} for safe, reached in shares]
+    records.append({"env": "maze", "method": "mean", "safe": 1.0, "reached": 1.0})
+    found = study.ways(records, {"env": "grid", "method": "mean"})
+    assert found == {"safe seeds": 2, "short seeds": 1, "stuck seeds": 1}
+
+
 def test_contenders_have_their_own_best_settings(study):
     found = {"capping": (-9, -5), "falling": (-3, -5), "capped": (-7, -8), "at once": (-60, -30)}
     tried = [
@@ -153,3 +168,30 @@ def test_contenders_have_their_own_best_settings(study):
     ]
     chosen = study.choose(tried)
     assert (chosen["capping"], chosen["falling"], chosen["mean"]) == ("slow", "plain", "slow")
+
+
+def test_the_tables_follow_from_the_runs(study):
+    folder = studies.FOLDER / "results" / "capping_mazes"
+    lines = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in ("tuning", "runs")}
+    tried, records = ([json.loads(line) for line in found] for found in lines.values())
+    chosen = study.choose(tried)
+    assert {(r["settings"], r["seed"]) for r in tried} == {(name, study.TUNED_ON) for name in study.SETTINGS}
+    assert not any(r["seed"] == study.TUNED_ON for r in records)
+    records = [r for r in records if r["settings"] == chosen[r["method"]]]
+    expected = studies.read(folder / "contenders.csv")
+    rows = study.table(records, study.TASKS, lambda env, objective: 0.0)
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
+        row = row | study.ways(records, row)
+        for column in (
+            "seeds",
+            "mean",
+            "cvar:0.2",
+            "cvar:0.05",
+            "low",
+            "high",
+            "safe seeds",
+            "short seeds",
+            "stuck seeds",
+        ):
+            assert float(other[column]) == pytest.approx(row[column], rel=1e-3, abs=1e-3)
