@@ -26,7 +26,7 @@ import ordergrad as og
 from ordergrad.conditions import Bernoulli, ConditionSampler
 
 TUNED = ("capping", "falling", "capped", "at once")
-METHODS = ("mean", *TUNED, "cesor", "discard", "reinforce")
+METHODS = ("mean", *TUNED, "jumping", "cesor", "discard", "reinforce")
 TUNED_ON = 100
 SETTINGS: dict[str, dict[str, float]] = {
     "plain": {},

@@ -6,6 +6,7 @@
     falling       the same with cap="falling", the default: the mean first, then a cap that falls by itself
     capped        the same with a number: a return that is good enough
     capping       Return Capping: f = min(R, C), C the running quantile but not below a number that the user gives
+    jumping       the same, C the quantile of the last batch
     discard       CVaR-PPO: PPO on the worst share of the episodes
     reinforce     CVaR-PG: the policy gradient of the worst share, no critic
     cesor         CeSoR: the same, the share falling from 1, with conditions sought out by cross-entropy and weighted
@@ -66,12 +67,12 @@ class Task:
 
 
 class CappingBuffer(OrderGradRolloutBuffer):
-    """Return Capping: f(R) = min(R, C). After every batch C moves a fifth of the way to the batch's quantile.
+    """Return Capping: f(R) = min(R, C). After every batch C moves a part of the way to the batch's quantile.
 
     `minimum` is the user's number below which the cap never lies, and where it begins.
     """
 
-    def __init__(self, *args: Any, level: float, minimum: float, **kwargs: Any):
+    def __init__(self, *args: Any, level: float, minimum: float, part: float = 0.2, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.minimum = self.cap = minimum
         rank = self.ranking.advantages
@@ -79,7 +80,7 @@ class CappingBuffer(OrderGradRolloutBuffer):
         def advantages(returns: np.ndarray, weight: Any = None) -> np.ndarray:
             a = rank(returns, weight)
             if len(returns):
-                self.cap = max(self.minimum, self.cap + 0.2 * (float(np.quantile(returns, level)) - self.cap))
+                self.cap = max(self.minimum, self.cap + part * (float(np.quantile(returns, level)) - self.cap))
             return a
 
         def telescoped(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -139,6 +140,7 @@ PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "mean": lambda _: {"credit": "telescoped"},
     "falling": lambda _: {"credit": "telescoped", "cap": "falling"},
     "capping": lambda task: in_buffer(CappingBuffer, "telescoped", task, minimum=task.cap),
+    "jumping": lambda task: in_buffer(CappingBuffer, "telescoped", task, minimum=task.cap, part=1.0),
     "discard": lambda task: in_buffer(DiscardBuffer, "telescoped", task),
     "reinforce": lambda task: in_buffer(ReinforceBuffer, "episode", task),
     "cesor": lambda task: in_buffer(CesorBuffer, "episode", task),
