@@ -147,10 +147,11 @@ def at_random(kind: str, episodes: int = 4000) -> study.Record:
 
 
 def ways(records: Sequence[study.Record], row: study.Record) -> study.Record:
-    """Return how many seeds of a contender go the safe way, the short one and nowhere in most of their episodes."""
+    """Return the tail of a contender, and how many seeds go the safe way, the short one and nowhere mostly."""
     mine = [r for r in records if (r["env"], r["method"]) == (row["env"], row["method"])]
     safe, arriving = sum(r["safe"] > 0.5 for r in mine), sum(r["reached"] > 0.5 for r in mine)
-    return {"safe seeds": safe, "short seeds": arriving - safe, "stuck seeds": len(mine) - arriving}
+    tail = row[TASKS[row["env"]].tail]
+    return {"value": tail, "safe seeds": safe, "short seeds": arriving - safe, "stuck seeds": len(mine) - arriving}
 
 
 def best_possible(env: str, objective: str) -> float:

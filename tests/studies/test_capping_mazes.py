@@ -155,8 +155,8 @@ def test_seeds_are_counted_by_their_way(study):
     shares = [(1.0, 1.0), (0.6, 0.9), (0.1, 0.9), (0.0, 0.2)]
     records = [{"env": "grid", "method": "mean", "safe": safe, "reached": reached} for safe, reached in shares]
     records.append({"env": "maze", "method": "mean", "safe": 1.0, "reached": 1.0})
-    found = study.ways(records, {"env": "grid", "method": "mean"})
-    assert found == {"safe seeds": 2, "short seeds": 1, "stuck seeds": 1}
+    found = study.ways(records, {"env": "grid", "method": "mean", "cvar:0.2": -9.0})
+    assert found == {"value": -9.0, "safe seeds": 2, "short seeds": 1, "stuck seeds": 1}
 
 
 def test_contenders_have_their_own_best_settings(study):
