@@ -46,7 +46,7 @@ def our_gradients(group: Group, estimators: Sequence[tuple[str, str]]) -> Array:
     above = np.cumsum((group.s - mean)[:, ::-1], axis=1)[:, ::-1][:, 1:]
     scans = [scan(og.parse(objective), n, baseline) for objective, baseline in estimators]  # type: ignore[arg-type]
     slopes, offsets = (np.stack([s[i] for s in scans], axis=-1) for i in (0, 1))
-    totals = np.array([s.total for s in scans])
+    totals = np.concatenate([s.total for s in scans])
     common = group.r[:, :1] * totals + gaps @ offsets
     weighted = np.moveaxis(above * gaps[..., None], 1, 2)
     return weighted @ slopes / n + mean[:, 0, :, None] * common[:, None, :]

@@ -1,5 +1,6 @@
 """Every array library, eager and compiled and mapped, gives what NumPy gives; dtypes, gradients, purity."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import ml_dtypes
@@ -13,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from strategies import groups, objectives
 
 import ordergrad as og
+from ordergrad.backends.cache import Cache
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning"),
@@ -266,3 +268,31 @@ def test_nothing_is_computed_below_float32(default):
         assert og.exact.value(x, torch.full((4,), 0.25), "max@2").dtype == own
     finally:
         torch.set_default_dtype(before)
+
+
+def test_the_cache_of_constants_is_bounded_and_the_oldest_leave_first():
+    cache = Cache(limit=1000)
+    for key in "abcb":
+        (kept,) = cache.add(key, (np.zeros(10),), lambda constant: constant + 1)
+        assert_array_equal(kept, 1)
+    assert set(cache) == {"b", "c"}
+    assert cache.get("a") is None
+    cache.add("d", (np.zeros(10),), lambda constant: constant)
+    assert set(cache) == {"b", "d"}
+    huge = cache.add("huge", (np.zeros(10**4),), lambda constant: constant)
+    assert list(cache) == ["huge"]
+    assert cache.get("huge") is huge
+
+
+def test_threads_share_the_cache_of_constants():
+    cache = Cache(limit=2000)
+
+    def fill(start):
+        for i in range(500):
+            key = (start + i) % 20
+            found = cache.get(key) or cache.add(key, (np.full(10, key),), lambda constant: constant)
+            assert found[0][0] == key
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(fill, range(0, 20, 5)))
+    assert 1 <= len(cache) <= 5

@@ -246,6 +246,40 @@ def test_advantages_are_detached_values_are_not(spec):
     assert og.value(x, spec).requires_grad
 
 
+DERIVATIVES = {
+    "grad": lambda f, x: torch.func.grad(lambda x: f(x).sum())(x),
+    "grad of vmap": lambda f, x: torch.func.grad(lambda x: torch.func.vmap(f)(x).sum())(x),
+    "vmap of grad": lambda f, x: torch.func.vmap(torch.func.grad(lambda x: f(x).sum()))(x),
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1],
+    "jacfwd of vmap": lambda f, x: torch.func.jacfwd(torch.func.vmap(f))(x),
+}
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+def test_advantages_are_constants_to_every_derivative(derivative):
+    def with_square(x):
+        return og.advantages(x, "max@2") ** 2 + x
+
+    expected = DERIVATIVES[derivative](lambda x: x, REWARDS)
+    assert_allclose(DERIVATIVES[derivative](with_square, REWARDS), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_advantages_are_constants_to_a_dual_tensor_and_a_trace():
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(REWARDS, torch.ones_like(REWARDS))
+        assert torch.autograd.forward_ad.unpack_dual(og.advantages(dual, "max@2")).tangent is None
+    traced = torch.jit.trace(lambda x: og.advantages(x, "max@2") + x, REWARDS, check_trace=False)
+    x = REWARDS.clone().requires_grad_()
+    traced(x).sum().backward()
+    assert_allclose(x.grad, 1)
+
+
+def test_a_mapped_function_ranks_a_tensor_from_outside():
+    got = torch.func.vmap(lambda row: og.advantages(REWARDS, "max@2")[1] + row)(REWARDS)
+    assert_allclose(got, og.advantages(REWARDS, "max@2")[1] + REWARDS, atol=1e-14)
+
+
 def test_inference_mode_first_and_autograd_later():
     """What is cached in inference mode must not poison what runs with gradients."""
     spec = "cvar:0.37@4"
