@@ -185,7 +185,6 @@ def main(argv: list[str] | None = None) -> None:
     settings = Settings(sizes=(16, 64), repetitions=400) if options.quick else Settings()
     clock = time.perf_counter()
     with study.Study(__file__, options, argv) as s:
-        s.open(settings)
         rows = run(settings)
         written = [{c: str(round(float(x), 4)) if isinstance(x, float) else x for c, x in r.items()} for r in rows]
         s.write_table("intervals.csv", written)

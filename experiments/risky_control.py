@@ -135,11 +135,6 @@ TASKS = {
 # Training -----------------------------------------------------------------------------------------------------------
 
 
-def objective_of(contender: str) -> str:
-    """Return the objective of ranks that a contender is trained on."""
-    return contender.removesuffix(" (at once)")
-
-
 def build(settings: Settings, contender: str, seed: int) -> OrderGradPPO:
     """Return an untrained model with its environments."""
     env = make_environments(settings, settings.envs)
@@ -377,7 +372,7 @@ def value_of(returns: np.ndarray, contender: str) -> float:
     """Return what a contender maximises, estimated without bias."""
     penalty = penalty_of(contender)
     if penalty is None:
-        return float(og.value(returns, objective_of(contender)))
+        return float(og.value(returns, TAIL if contender == AT_ONCE else contender))
     return float(returns.mean() - penalty * returns.var(ddof=1))
 
 

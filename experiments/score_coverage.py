@@ -119,7 +119,6 @@ def main(argv: list[str] | None = None) -> None:
     options = study.parse(Options, "Coverage of the intervals of ordergrad score.", argv)
     clock, settings = time.perf_counter(), {"laws": [law._asdict() for law in LAWS], "repetitions": options.repetitions}
     with study.Study(__file__, options, argv) as s:
-        s.open(settings)
         rows = [row for law in LAWS for row in coverage(law, options.repetitions)]
         s.write_table("coverage.csv", rows)
         shown = [(r["log"], r["objective"], r["covered"], r["half"]) for r in rows if r["interval"] == INTERVALS[0]]

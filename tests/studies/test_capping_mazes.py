@@ -125,7 +125,7 @@ def test_what_is_possible_is_attained_and_not_surpassed(mazes):
 def test_the_published_curve_begins_where_every_step_is_charged(study):
     found = {kind: study.at_random(kind, 1000) for kind in ("maze", "charged")}
     assert found["maze"]["worst"] >= -96
-    assert found["charged"]["cvar:0.05"] == pytest.approx(-178, abs=6)
+    assert found["charged"]["cvar:0.05"] == pytest.approx(-180, abs=12)
 
 
 def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):

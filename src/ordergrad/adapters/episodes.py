@@ -187,9 +187,7 @@ class EpisodeRanking:
             note_levels(self.objective, max(len(group), self.pool) if self.credit == "telescoped" else len(group))
         self.stats["shrunk"] += weight is None and len(group) < self._least
         self.stats["value"] = float(value(group, self.objective, sample_weight=weight, small="shrink"))
-        a = np.zeros(len(returns))
-        if len(returns) > 1:
-            a = np.asarray(advantages(returns, self.objective, sample_weight=weight, small="shrink"))
+        a = self._ranked(returns, weight) if len(returns) > 1 else np.zeros(len(returns))
         if weight is not None:
             a = a * (len(a) * weight / weight.sum())
         total = self.stats["total"] + len(a)
@@ -216,17 +214,12 @@ class EpisodeRanking:
         return np.where(np.isfinite(rewards), rewards, 0.0) / self.unit
 
     def _heights(self) -> tuple[Array, Array, Array]:
-        """Return the knots of f, its values there, and its slopes below, between and above them.
-
-        A median or quantile is smoothed: f would have all its rise between two neighbours, whose distance differs from
-        group to group, a target that no critic can follow.
-        """
-        knots, count = np.sort(self._recent), len(self._recent)
-        fitting = shrunk(self.objective, count, "leave_one_out")
-        slopes = np.zeros(count - 1) if fitting is None else scan(fitting, count, "error").slopes
+        """Return the knots of f, its values there, and its slopes below, between and above them."""
+        knots = np.sort(self._recent)
+        slopes = self._slopes(self._recent)
         cap = self._current_cap
         if self._capped and cap > knots[0]:
-            below = int(np.searchsorted(knots, cap))
+            count, below = len(knots), int(np.searchsorted(knots, cap))
             steep = slopes[:below].max()
             if math.isinf(cap):
                 slopes = np.full(count - 1, steep)
@@ -237,6 +230,19 @@ class EpisodeRanking:
                 knots = np.append(knots, [cap, cap + 1.0])
                 slopes = np.append(np.full(count, steep), slopes[-1])
         return knots, np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))]), slopes
+
+    def _ranked(self, returns: Array, weight: Array | None) -> Array:
+        """Return the advantages in the unit of the returns."""
+        return np.asarray(advantages(returns, self.objective, sample_weight=weight, small="shrink"))
+
+    def _slopes(self, returns: Array) -> Array:
+        """Return the slopes of f between neighbours of the sorted returns, shape (N - 1,).
+
+        A median or quantile is smoothed: f would have all its rise between two neighbours, whose distance differs from
+        group to group, a target that no critic can follow.
+        """
+        fitting = shrunk(self.objective, len(returns), "leave_one_out")
+        return np.zeros(len(returns) - 1) if fitting is None else scan(fitting, len(returns), "error").slopes
 
     @property
     def _capped(self) -> bool:
