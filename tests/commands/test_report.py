@@ -328,8 +328,17 @@ def test_an_unfinished_run_says_so(tmp_path) -> None:
     assert row[1].split(" ")[0] == number(float(og.value(returns(1, 0, RL.episodes), "mean")))
 
 
-def test_committed_results_of_an_earlier_version(tmp_path) -> None:
+def test_committed_results(tmp_path) -> None:
     runs = [ROOT / "experiments/results/train_rl" / name for name in ("cartpole", "lunarlander")]
+    report(*runs, "--out", tmp_path / "new.html")
+    page = Page((tmp_path / "new.html").read_text())
+    assert "the folder has the table of results, not the episodes and curves behind it" in page.words
+    assert ["cvar:0.1", "145.6 ± 34", "20.57 ± 91"] in page.tables["Every objective under every policy"]
+    assert "The exact command" in page.words
+
+
+def test_results_of_an_earlier_version(tmp_path) -> None:
+    runs = [Path(__file__).parent / "earlier_results" / name for name in ("cartpole", "lunarlander")]
     report(*runs, "--out", tmp_path / "old.html")
     page = Page((tmp_path / "old.html").read_text())
     assert "the folder has the table of results, not the episodes and curves behind it" in page.words
