@@ -137,6 +137,12 @@ def settings_of(env: str, method: str, objective: str) -> str:
     return CHOSEN["bets" if env == "bets" else "lander"][method]
 
 
+def finished_runs(folder: Path) -> list[study.Record]:
+    """Return the runs with the settings that were chosen; a folder may hold others, from before that."""
+    records = study.read_records(folder / "runs.jsonl")
+    return [r for r in records if r["settings"] == settings_of(r["env"], r["method"], r["objective"])]
+
+
 def play(env: str, method: str, objective: str, seed: int, settings: str, shorten: int = 1) -> study.Record:
     """Train one policy and return its learning curve and what fresh episodes of it return."""
     task = replace(SETTINGS["bets" if env == "bets" else "lander"][settings], steps=TASKS[env].steps)
@@ -270,8 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if not options.finished:
             s.computed("runs.jsonl", tasks_of(options), play)
-    records = study.read_records(s.out / "runs.jsonl")
-    records = [r for r in records if r["settings"] == settings_of(r["env"], r["method"], r["objective"])]
+    records = finished_runs(s.out)
     rows = table(records, TASKS, best_possible)
     s.write_table("contenders.csv", rows)
     s.write_table("runs.csv", records, ("env", "method", "objective", "seed", "mean", TAIL, "cvar:0.05", "right"))

@@ -116,7 +116,7 @@ def test_the_lander_shows_the_return_so_far(study):
 
 def test_the_tables_follow_from_the_runs(study):
     folder = studies.FOLDER / "results" / "return_capping"
-    records = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    records = study.finished_runs(folder)
     for rows, name in (
         (study.table(records, study.TASKS, study.best_possible), "contenders"),
         (study.others(records), "others"),
