@@ -459,7 +459,8 @@ def _checked_common(
     r: Rewards, ordered: Array, scans: "Scan | _ByCount | _Table", objective: str | Objective | None
 ) -> Array:
     large, common = _may_overflow(r, objective), _common(r, ordered, scans)
-    return (check_fits(r, common, _each(r, scans, "total")) if large else common)[..., 0]
+    common = check_fits(r, common, _each(r, scans, "total")) if large else common
+    return r.ops.total(common)  # of one value: an index would make a NumPy array without an axis of a number
 
 
 def _length(ops: Backend, a: Array) -> Array:

@@ -296,3 +296,15 @@ def test_threads_share_the_cache_of_constants():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(fill, range(0, 20, 5)))
     assert 1 <= len(cache) <= 5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("objective", ["mean", "cvar:0.3", "max@3", "median"])
+def test_the_value_of_one_group_is_a_number_in_numpy_not_an_array(objective, dtype):
+    r = np.array([1.0, 3.0, 0.0, 2.0, 2.0], dtype)
+    kind = np.dtype(dtype).type
+    assert type(og.value(r, objective)) is kind
+    assert type(og.value(r, objective, where=r > 0)) is kind
+    assert type(og.value(r, objective, sample_weight=r + 1)) is kind
+    assert [type(x) for x in og.value_and_error(r, objective)] == [kind, kind]
+    assert og.value(r[None], objective).shape == (1,)
