@@ -56,9 +56,13 @@ def slime_rewards(args: Any, samples: Sequence[Any], **_: Any) -> tuple[list[flo
     groups = [samples[i].group_index for i in ranked]
     if None in groups:
         raise ValueError(f"samples must have a group_index; got None for {groups.count(None)} of {len(groups)}")
-    size = getattr(args, "n_samples_per_prompt", None)
-    of_groups: dict[str, Any] = {"group_size": size, "size_name": "n_samples_per_prompt"}
-    a = completion_advantages(raw[ranked], groups, _slime_objective(args), **of_groups)
+    a = completion_advantages(
+        raw[ranked],
+        groups,
+        _slime_objective(args),
+        group_size=getattr(args, "n_samples_per_prompt", None),
+        size_name="n_samples_per_prompt",
+    )
     return raw.tolist(), a[row_of].tolist()
 
 
@@ -111,8 +115,9 @@ def openrlhf_advantages(objective: str | Objective) -> Callable[[Callable[..., A
             experiences = original(self, experiences)
             rewards = torch.cat([experience.rewards for experience in experiences])
             prompts = [i // n for experience in experiences for i in experience.index]
-            of_groups: dict[str, Any] = {"group_size": n, "size_name": "n_samples_per_prompt"}
-            a = completion_advantages(_on_host(rewards), prompts, objective, **of_groups)
+            a = completion_advantages(
+                _on_host(rewards), prompts, objective, group_size=n, size_name="n_samples_per_prompt"
+            )
             parts = np.split(a, np.cumsum([len(experience.index) for experience in experiences])[:-1])
             for experience, part, kl in zip(experiences, parts, divergences, strict=True):
                 column = torch.as_tensor(part, dtype=kl.dtype, device=kl.device)[:, None]
@@ -238,8 +243,10 @@ def rlinf_advantages(objective: str | Objective) -> Callable[..., tuple[torch.Te
         rewards: torch.Tensor, loss_mask: torch.Tensor, group_size: int, **_: Any
     ) -> tuple[torch.Tensor, None]:
         scores = rewards.reshape(-1)
-        of_groups: dict[str, Any] = {"group_size": group_size, "size_name": "algorithm.group_size"}
-        a = completion_advantages(_on_host(scores), np.arange(len(scores)) // group_size, objective, **of_groups)
+        groups = np.arange(len(scores)) // group_size
+        a = completion_advantages(
+            _on_host(scores), groups, objective, group_size=group_size, size_name="algorithm.group_size"
+        )
         return _like(a, rewards)[None] * loss_mask, None
 
     return compute_advantages

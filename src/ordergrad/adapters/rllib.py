@@ -95,8 +95,13 @@ def use(
         >>> use(PPOConfig().environment("CartPole-v1"), "cvar:0.1").learner_class.__name__
         'OrderGradPPOLearner'
     """
-    settings: dict[str, Any] = {"credit": credit, "discount": discount, "min_episodes": min_episodes}
-    settings |= {"unit_scale": unit_scale, "patience": patience}
+    settings: dict[str, Any] = {
+        "credit": credit,
+        "discount": discount,
+        "min_episodes": min_episodes,
+        "unit_scale": unit_scale,
+        "patience": patience,
+    }
     for one in objective.values() if isinstance(objective, Mapping) else [objective]:
         EpisodeRanking(one, **settings)
     settings["objective"] = dict(objective) if isinstance(objective, Mapping) else parse(objective)
