@@ -168,19 +168,34 @@ def test_five_updates_without_a_difference_are_warned_of_once(credit):
         ranking.advantages(group)  # warnings are errors
 
 
-@pytest.mark.parametrize("cap", [-0.5, 0.7, 9.0])
-def test_a_cap_of_the_users_stays(cap):
+@pytest.mark.parametrize("cap", [-9.0, -0.5, 0.7, 9.0])
+def test_f_is_capped_at_the_running_quantile_but_not_below_the_users_number(cap):
     """Return Capping: f is that of min(R, C), C the cap or the running quantile, whichever is higher."""
     rng = np.random.default_rng(0)
     ranking = EpisodeRanking("cvar:0.1", "telescoped", pool=400, cap=cap, unit_scale=False)
-    for returns in (rng.normal(-5, 1, size=400), rng.normal(size=400)):
+    quantile = None
+    for returns in (rng.normal(mean, 1, size=400) for mean in (-5, 0, 8, 0)):
         ranking.advantages(returns)
-        bound = max(cap, np.quantile(returns, 0.1))
+        of_group = float(np.quantile(returns, 0.1))
+        quantile = of_group if quantile is None else quantile + 0.2 * (of_group - quantile)
+        bound = max(cap, quantile)
         x = np.linspace(bound - 3, bound + 3, 50)
         steep = _slope(returns)
         expected = steep * (np.minimum(x, bound) - bound)
         np.testing.assert_allclose(ranking.telescoped(np.full(50, bound), x), expected, atol=0.05 * steep)
         assert ranking.stats["level"] == np.mean(returns <= cap)
+
+
+def test_another_pool_begins_the_running_quantile_anew():
+    returns = np.random.default_rng(0).normal(size=100)
+    before, after = (EpisodeRanking("cvar:0.2", "telescoped", pool=pool, cap=-9.0) for pool in (100, 50))
+    before.advantages(returns + 5.0)
+    after.set_state(before.state())
+    after.advantages(returns)
+    fresh = EpisodeRanking("cvar:0.2", "telescoped", pool=50, cap=-9.0)
+    fresh.advantages(returns)
+    x = np.linspace(-4, 4, 20)
+    np.testing.assert_allclose(after.telescoped(x[:-1], x[1:]), fresh.telescoped(x[:-1], x[1:]))
 
 
 @pytest.mark.parametrize(

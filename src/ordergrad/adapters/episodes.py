@@ -35,6 +35,7 @@ __all__ = [
 _COUNTS = ("nonfinite", "abandoned", "shrunk", "total", "scale")
 _LEVELS = 32  # the K at which levels without @K are looked at
 _IDLE = 5  # rankings without a difference before the warning
+_PART = 0.2  # of the way to the quantiles of the recent returns, after every group
 
 WEIGHT = "ordergrad_weight"
 """Where the last info of an episode has its importance weight; see `ordergrad.envs.SampledConditions`."""
@@ -76,8 +77,9 @@ class EpisodeRanking:
             ones are of slightly older policies: an approximation.
         cap: With ``telescoped`` and an objective of the lower tail, the return below which every gain counts, as much
             as the objective's steepest: for ``cvar:q`` f is that of min(R, cap) as long as the q-quantile is below
-            the cap (Return Capping). ``falling``: a cap that needs no number, `mean_first.MeanFirst`; without effect on
-            other credits and objectives. None: f is the objective's.
+            the cap (Return Capping). The distribution behind f is a running one: after every group its quantiles move a
+            fifth of the way to those of the recent episodes. ``falling``: a cap that needs no number,
+            `mean_first.MeanFirst`; without effect on other credits and objectives. None: f is the objective's.
 
     Raises:
         ValueError: The objective string is wrong or has no weight, or a number is out of range.
@@ -129,6 +131,7 @@ class EpisodeRanking:
         self.patience, self.pool, self.cap = patience, pool, cap
         self.stats: dict[str, float] = dict.fromkeys(_COUNTS, 0)
         self._recent = np.zeros(0)
+        self._quantiles = np.zeros(0)
         self._approach = MeanFirst(pool)
         self._idle = 0
         self._warned: set[str] = set()
@@ -147,12 +150,14 @@ class EpisodeRanking:
     def state(self) -> dict[str, Any]:
         """Return what a resumed training needs, as JSON values."""
         counts = {name: self.stats[name] for name in _COUNTS}
-        return counts | {"recent": self._recent.tolist(), "approach": vars(self._approach).copy()}
+        lists = {"recent": self._recent.tolist(), "quantiles": self._quantiles.tolist()}
+        return counts | lists | {"approach": vars(self._approach).copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned, perhaps in an older version that kept less."""
         self.stats |= {name: state[name] for name in _COUNTS if name in state}
         self._recent = np.array(state.get("recent", []), dtype=np.float64)
+        self._quantiles = np.array(state.get("quantiles", []), dtype=np.float64)
         vars(self._approach).update(state.get("approach", {}))
 
     @property
@@ -182,6 +187,8 @@ class EpisodeRanking:
         if weight is not None and (weight == 1).all():
             weight = None
         self._recent = np.concatenate([self._recent, returns])[-max(self.pool, len(returns)) :]
+        if self._capped and self.cap != "falling":
+            self._follow()
         group = self._recent if self.credit == "telescoped" else returns
         if weight is None:
             note_levels(self.objective, max(len(group), self.pool) if self.credit == "telescoped" else len(group))
@@ -215,8 +222,8 @@ class EpisodeRanking:
 
     def _heights(self) -> tuple[Array, Array, Array]:
         """Return the knots of f, its values there, and its slopes below, between and above them."""
-        knots = np.sort(self._recent)
-        slopes = self._slopes(self._recent)
+        knots = self._quantiles if self._capped and self.cap != "falling" else np.sort(self._recent)
+        slopes = self._slopes(knots)
         cap = self._current_cap
         if self._capped and cap > knots[0]:
             count, below = len(knots), int(np.searchsorted(knots, cap))
@@ -230,6 +237,12 @@ class EpisodeRanking:
                 knots = np.append(knots, [cap, cap + 1.0])
                 slopes = np.append(np.full(count, steep), slopes[-1])
         return knots, np.concatenate([[0.0], np.cumsum(slopes * np.diff(knots))]), slopes
+
+    def _follow(self) -> None:
+        """Move the running quantiles to those of the recent returns: a part of the way, at first all of it."""
+        quantiles = np.quantile(self._recent, (np.arange(self.pool) + 0.5) / self.pool)
+        start = self._quantiles if len(self._quantiles) == self.pool else quantiles
+        self._quantiles = start + _PART * (quantiles - start)
 
     def _ranked(self, returns: Array, weight: Array | None) -> Array:
         """Return the advantages in the unit of the returns."""
