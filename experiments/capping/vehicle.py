@@ -11,6 +11,7 @@ The published code masks moves out of the grid. Here the car turns round and tak
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,10 @@ import ordergrad as og
 
 COSTS = np.array([[1, 2, 18], [2, 4, 13], [4, 5, 11], [7, 7, 8]])
 CHANCES = np.array([0.4, 0.3, 0.3])
-MOVES = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])
+MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))
 GOAL, LIMIT, SCALE = 80, 32, 64.0
 TIE = 1e-7
+"""The weight of the expected cost between policies with equal shortfalls."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,15 @@ class Roads:
 def make_roads(horizontal: np.ndarray, vertical: np.ndarray) -> Roads:
     """Return the grid; the road to the right of (x, y) is of kind horizontal[y, x], the one up of vertical[y, x]."""
     height, width = len(horizontal), vertical.shape[1]
-    place = np.array([(x, y) for y in range(height) for x in range(width)])[:, None]
-    moves = np.tile(MOVES, (len(place), 1, 1))
-    size = np.array([width, height])
-    out = ((place + moves < 0) | (place + moves >= size)).any(-1)
-    moves[out] *= -1
-    x, y = np.moveaxis(np.minimum(place, place + moves), -1, 0)
-    sideways = moves[..., 0] != 0
-    kind = np.empty_like(x)
-    kind[sideways] = horizontal[y[sideways], x[sideways]]
-    kind[~sideways] = vertical[y[~sideways], x[~sideways]]
-    return Roads(width, kind, (place + moves) @ np.array([1, width]))
+    kind, target = np.zeros((2, height * width, len(MOVES)), int)
+    for y, x, move in product(range(height), range(width), range(len(MOVES))):
+        dx, dy = MOVES[move]
+        if not (0 <= x + dx < width and 0 <= y + dy < height):
+            dx, dy = -dx, -dy
+        roads = horizontal if dx else vertical
+        kind[y * width + x, move] = roads[min(y, y + dy), min(x, x + dx)]
+        target[y * width + x, move] = (y + dy) * width + x + dx
+    return Roads(width, kind, target)
 
 
 def published() -> Roads:
@@ -119,7 +119,7 @@ def best_on(roads: Roads, level: float, limit: int = LIMIT, goal: int = GOAL) ->
     """Solve CVaR = max over b of b - E[(b - R)+] / level by backward induction over junction, time and cost so far.
 
     Returns are whole numbers, and so is the best b. With u = b + cost so far, one recursion solves all b: at the end
-    (b - R)+ is (u - goal)+ or u+. Of policies with equal shortfalls, that of the smallest expected cost is taken.
+    (b - R)+ is (u - goal)+ or u+.
     """
     most = int(COSTS.max()) * limit
     u = np.arange(-most, goal + most + 1)
