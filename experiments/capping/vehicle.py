@@ -9,6 +9,7 @@ The map is remade by its rule: horizontal roads at height y are of kind y; verti
 The published code masks moves out of the grid. Here the car turns round and takes the opposite road.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -153,3 +154,11 @@ def _play(roads: Roads, choices: list[np.ndarray], b: int, most: int, goal: int)
     found = np.concatenate([arrived, chances.sum(0)])
     kept = found > 0
     return Best(np.concatenate([goal - cost, -cost])[kept].astype(float), found[kept], driven)
+
+
+def returns_of(kinds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the returns of a route to the goal along roads of these kinds, and their probabilities."""
+    chances = np.ones(1)
+    for kind in kinds:
+        chances = np.convolve(chances, np.bincount(COSTS[kind], CHANCES))
+    return GOAL - np.arange(len(chances), dtype=float), chances
