@@ -285,9 +285,16 @@ def leads(records: Sequence[study.Record], tasks: Mapping[str, Task]) -> list[st
 
 
 def draw(
-    records: Sequence[study.Record], tasks: Mapping[str, Task], best: Callable[[str, str], float], path: Path
+    records: Sequence[study.Record],
+    tasks: Mapping[str, Task],
+    best: Callable[[str, str], float],
+    path: Path,
+    lowest: float | None = None,
 ) -> None:
-    """Draw the learning curves on the tail and the mean, with bands over seeds, and what the final policies return."""
+    """Draw the learning curves on the tail and the mean, with bands over seeds, and what the final policies return.
+
+    `lowest` is where the axis of the learning curves begins.
+    """
     envs = [env for env in tasks if any(r["env"] == env for r in records)]
     figure, axes = plt.subplots(2, len(envs), figsize=(5.5 * len(envs), 7), squeeze=False)
     for (upper, lower), env in zip(axes.T, envs, strict=True):
@@ -304,7 +311,9 @@ def draw(
             draw_curve(upper, index, f"{method} ({len(mine)})", steps, values[:, 0], (values[:, 1], values[:, 2]))
             draw_curve(lower, index, "", QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0))
         upper.axhline(best(env, tail), color="black", lw=0.8, ls=":")
-        upper.set(title=env, xlabel="environment steps", ylabel=f"{tail} of recent training episodes")
+        upper.set(
+            title=env, xlabel="environment steps", ylabel=f"{tail} of recent training episodes", ylim=(lowest, None)
+        )
         upper.legend(fontsize=8)
         lower.set(xlabel="quantile level", ylabel="return of the final policy", xlim=(0, 1))
     figure.tight_layout()

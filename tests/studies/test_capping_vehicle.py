@@ -158,6 +158,15 @@ def test_what_is_possible_on_the_map_is_attained_by_a_route(study, vehicle):
     assert sorted(row["mean"] for row in listed) == pytest.approx(sorted(mean for mean, _ in found.values()))
 
 
+def test_only_two_routes_have_no_better_neighbour_for_the_tail(study):
+    tail = {row["route"]: row["cvar:0.2"] for row in study.routes()}
+
+    def neighbours(r):
+        return [r[:i] + r[i + 1] + r[i] + r[i + 2 :] for i in range(6) if r[i] != r[i + 1]]
+
+    assert {r for r in tail if tail[r] > max(tail[n] for n in neighbours(r))} == {"UUURRRR", "UURRRUR"}
+
+
 def test_the_best_policy_drives_the_safest_roads(vehicle):
     roads, best = vehicle.published(), vehicle.best(0.2)
     assert set(roads.kind[best.driven > 0]) == {3}
