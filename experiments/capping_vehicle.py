@@ -60,7 +60,7 @@ POLICIES = {"mean": 1.0, "cvar:0.2": 0.2, "cvar:0.05": 0.05}
 @dataclass(frozen=True)
 class Options(study.Options):
     out: Path = Path("runs/capping_vehicle")
-    seeds: int = field(default=5, metadata={"help": "train the first so many seeds"})
+    seeds: int = field(default=8, metadata={"help": "train the first so many seeds"})
     finished: bool = field(default=False, metadata={"help": "train nothing, write the results of what is finished"})
     shorten: int = field(default=1, metadata={"help": "divide all numbers of steps and episodes"})
 
