@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import matplotlib.pyplot as plt
 import numpy as np
 import study
-from capping.contenders import PEERS, QUANTILES, Task, leads, table, train_and_test
+from capping.contenders import PEERS, QUANTILES, Task, draw, leads, table, train_and_test
 from capping.vector import SideBySide
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -30,7 +29,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 import ordergrad as og
 from ordergrad.envs import BettingGameVector, ReturnSoFar
 from ordergrad.envs.betting_game import best_value, returns_of_best
-from ordergrad.runs.plots import draw_curve
 
 TAIL = "cvar:0.2"
 FIRST = Task(1_000_000, 256, 32, 1024, 8, 1e-3, 4000, 20_000, -16.0, True, (
@@ -237,32 +235,6 @@ def others(records: Sequence[study.Record]) -> list[study.Record]:
     return rows
 
 
-def draw(records: Sequence[study.Record], path: Path) -> None:
-    envs = [env for env in ("bets", "lander") if any(r["env"] == env for r in records)]
-    figure, axes = plt.subplots(2, len(envs), figsize=(5.5 * len(envs), 7), squeeze=False)
-    for (upper, lower), env in zip(axes.T, envs, strict=True):
-        for method, objective in TASKS[env].contenders:
-            mine = [r for r in records if (r["env"], r["method"], r["objective"]) == (env, method, objective)]
-            if not mine or objective not in (TAIL, "mean"):
-                continue
-            length = min(len(r["curve"].get("steps", ())) for r in mine)
-            curves = np.array([r["curve"][TAIL][:length] for r in mine])
-            steps = mine[0]["curve"]["steps"][:length]
-            bands = [study.over_seeds(curves[:, i]) for i in range(length)]
-            index, values = list(PEERS).index(method), np.array(bands)
-            draw_curve(upper, index, f"{method} ({len(mine)})", steps, values[:, 0], (values[:, 1], values[:, 2]))
-            draw_curve(lower, index, "", QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0))
-        if env == "bets":
-            upper.axhline(best_value(TAIL), color="black", lw=0.8, ls=":")
-        upper.set(title=env, xlabel="environment steps", ylabel=f"{TAIL} of recent training episodes")
-        upper.legend(fontsize=8)
-        lower.set(xlabel="quantile level", ylabel="return of the final policy", xlim=(0, 1))
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     options = study.parse(Options, "Return Capping's benchmark.", argv)
     with study.Study(__file__, options, argv) as s:
@@ -285,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if found := others(records):
         s.write_table("others.csv", found)
     s.write_table("caps.csv", caps())
-    draw(records, s.images / "return_capping.png")
+    draw(records, {env: TASKS[env] for env in SETTINGS}, best_possible, s.images / "return_capping.png")
     chosen = {
         env: {method: study.as_dict(SETTINGS[env][name]) for method, name in CHOSEN[env].items()} for env in CHOSEN
     }

@@ -19,8 +19,10 @@ References:
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import study
 import torch
@@ -30,6 +32,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import ordergrad as og
 from ordergrad.adapters.sb3 import OrderGradPPO, OrderGradRolloutBuffer
+from ordergrad.runs.plots import draw_curve
 
 OURS = ("at once", "falling", "capped")
 POINTS = 40  # of a learning curve
@@ -56,6 +59,7 @@ class Task:
     gae_lambda: float = 0.95
     entropy: float = 0.0
     level: float = 0.2  # of the tail
+    first_cap: float | None = None  # where the cap of Return Capping begins, if not at `cap`
     flags: tuple[str, ...] = ("right",)  # of the last info of an episode; their shares are reported
 
     @property
@@ -69,12 +73,14 @@ class Task:
 class CappingBuffer(OrderGradRolloutBuffer):
     """Return Capping: f(R) = min(R, C). After every batch C moves a part of the way to the batch's quantile.
 
-    `minimum` is the user's number below which the cap never lies, and where it begins.
+    `minimum` is the user's number below which the cap never lies; it begins there, or at `first`.
     """
 
-    def __init__(self, *args: Any, level: float, minimum: float, part: float = 0.2, **kwargs: Any):
+    def __init__(
+        self, *args: Any, level: float, minimum: float, first: float | None = None, part: float = 0.2, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
-        self.minimum = self.cap = minimum
+        self.minimum, self.cap = minimum, minimum if first is None else first
         rank = self.ranking.advantages
 
         def advantages(returns: np.ndarray, weight: Any = None) -> np.ndarray:
@@ -139,7 +145,7 @@ PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "capped": lambda task: {"credit": "telescoped", "cap": task.cap},
     "mean": lambda _: {"credit": "telescoped"},
     "falling": lambda _: {"credit": "telescoped", "cap": "falling"},
-    "capping": lambda task: in_buffer(CappingBuffer, "telescoped", task, minimum=task.cap),
+    "capping": lambda task: in_buffer(CappingBuffer, "telescoped", task, minimum=task.cap, first=task.first_cap),
     "jumping": lambda task: in_buffer(CappingBuffer, "telescoped", task, minimum=task.cap, part=1.0),
     "discard": lambda task: in_buffer(DiscardBuffer, "telescoped", task),
     "reinforce": lambda task: in_buffer(ReinforceBuffer, "episode", task),
@@ -276,3 +282,41 @@ def leads(records: Sequence[study.Record], tasks: Mapping[str, Task]) -> list[st
                 lead = study.paired([found[ours][i] for i in seeds], [found[other][i] for i in seeds])
                 rows.append({"env": env, "ours": ours, "against": other, "seeds": len(seeds), **lead._asdict()})
     return rows
+
+
+def draw(
+    records: Sequence[study.Record],
+    tasks: Mapping[str, Task],
+    best: Callable[[str, str], float],
+    path: Path,
+    lowest: float | None = None,
+) -> None:
+    """Draw the learning curves on the tail and the mean, with bands over seeds, and what the final policies return.
+
+    `lowest` is where the axis of the learning curves begins.
+    """
+    envs = [env for env in tasks if any(r["env"] == env for r in records)]
+    figure, axes = plt.subplots(2, len(envs), figsize=(5.5 * len(envs), 7), squeeze=False)
+    for (upper, lower), env in zip(axes.T, envs, strict=True):
+        tail = tasks[env].tail
+        for method, objective in tasks[env].contenders:
+            mine = [r for r in records if (r["env"], r["method"], r["objective"]) == (env, method, objective)]
+            if not mine or objective not in (tail, "mean"):
+                continue
+            length = min(len(r["curve"].get("steps", ())) for r in mine)
+            curves = np.array([r["curve"][tail][:length] for r in mine])
+            steps = mine[0]["curve"]["steps"][:length]
+            bands = [study.over_seeds(curves[:, i]) for i in range(length)]
+            index, values = list(PEERS).index(method), np.array(bands)
+            draw_curve(upper, index, f"{method} ({len(mine)})", steps, values[:, 0], (values[:, 1], values[:, 2]))
+            draw_curve(lower, index, "", QUANTILES, np.mean([r["quantiles"] for r in mine], axis=0))
+        upper.axhline(best(env, tail), color="black", lw=0.8, ls=":")
+        upper.set(
+            title=env, xlabel="environment steps", ylabel=f"{tail} of recent training episodes", ylim=(lowest, None)
+        )
+        upper.legend(fontsize=8)
+        lower.set(xlabel="quantile level", ylabel="return of the final policy", xlim=(0, 1))
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
