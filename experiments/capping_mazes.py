@@ -181,18 +181,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def draw(records: Sequence[study.Record], path: Path) -> None:
-    """Draw learning curves: the tail of recent training episodes, one line for every seed."""
+    """Draw learning curves: the tail of recent training episodes, a thin line for every seed and their median."""
     envs = [env for env in TASKS if any(r["env"] == env for r in records)]
-    figure, axes = plt.subplots(1, len(envs), figsize=(5.5 * len(envs), 3.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(envs), figsize=(6.5 * len(envs), 4.2), squeeze=False)
     for ax, env in zip(axes[0], envs, strict=True):
         tail = TASKS[env].tail
         for i, method in enumerate(METHODS):
-            for r in (r for r in records if (r["env"], r["method"]) == (env, method) and r["curve"]):
-                label = method if method not in ax.get_legend_handles_labels()[1] else None
-                ax.plot(r["curve"]["steps"], r["curve"][tail], color=f"C{i}", lw=1, label=label)
+            curves = [r["curve"] for r in records if (r["env"], r["method"]) == (env, method) and r["curve"]]
+            if not curves:
+                continue
+            steps = np.array(curves[0]["steps"])
+            heights = [np.interp(steps, c["steps"], c[tail]) for c in curves]
+            ax.plot(steps, np.transpose(heights), color=f"C{i}", lw=0.5, alpha=0.3)
+            ax.plot(steps, np.median(heights, axis=0), color=f"C{i}", lw=2, label=method)
         ax.axhline(best_possible(env, tail), color="black", lw=0.8, ls=":")
         ax.set(title=env, xlabel="environment steps", ylabel=f"{tail} of recent training episodes")
-        ax.legend(fontsize=8)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        ax.xaxis.set_major_locator(plt.MaxNLocator(5))
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

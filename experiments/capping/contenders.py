@@ -266,7 +266,7 @@ def table(
 
 
 def leads(records: Sequence[study.Record], tasks: Mapping[str, Task]) -> list[study.Record]:
-    """Return how far each way of ours is ahead of the others in the tail, over the seeds that both have."""
+    """Return how far ours and Return Capping are ahead of the others in the tail, over the seeds that both have."""
     rows: list[study.Record] = []
     for env, task in tasks.items():
         found = {
@@ -276,11 +276,11 @@ def leads(records: Sequence[study.Record], tasks: Mapping[str, Task]) -> list[st
             for method, o in task.contenders
             if o in (task.tail, "mean")
         }
-        for ours, other in itertools.product(OURS, found):
-            seeds = sorted(found.get(ours, {}).keys() & found[other].keys())
-            if other != ours and seeds:
-                lead = study.paired([found[ours][i] for i in seeds], [found[other][i] for i in seeds])
-                rows.append({"env": env, "ours": ours, "against": other, "seeds": len(seeds), **lead._asdict()})
+        for method, other in itertools.product((*OURS, "capping"), found):
+            seeds = sorted(found.get(method, {}).keys() & found[other].keys())
+            if other != method and seeds:
+                lead = study.paired([found[method][i] for i in seeds], [found[other][i] for i in seeds])
+                rows.append({"env": env, "method": method, "against": other, "seeds": len(seeds), **lead._asdict()})
     return rows
 
 
