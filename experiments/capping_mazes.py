@@ -4,10 +4,10 @@
         --images docs/images
 
 The environments are those of capping/mazes.py, the contenders those of capping/contenders.py. First those of `TUNED`
-try all settings in the grid, on another seed; in both mazes each then trains with its own best ones, and the others
-with those of Return Capping. `--seeds`, `--tasks` and `--methods` choose runs; with `--resume` the same folder takes
-more of them, and with `--finished` the tables are of whatever is finished. Runs with other `--settings` than the chosen
-ones are in runs.csv only.
+try all settings in the grid, on another seed; in both mazes each then trains with its own best ones, the ablation
+`floored` with those of `capped`, and the others with those of Return Capping. `--seeds`, `--tasks` and `--methods`
+choose runs; with `--resume` the same folder takes more of them, and with `--finished` the tables are of whatever is
+finished. Runs with other `--settings` than the chosen ones are in runs.csv only.
 """
 
 import itertools
@@ -26,7 +26,7 @@ import ordergrad as og
 from ordergrad.conditions import Bernoulli, ConditionSampler
 
 TUNED = ("capping", "falling", "capped", "at once")
-METHODS = ("mean", *TUNED, "jumping", "cesor", "discard", "reinforce")
+METHODS = ("mean", *TUNED, "jumping", "floored", "cesor", "discard", "reinforce")
 TUNED_ON = 100
 SETTINGS: dict[str, dict[str, float]] = {
     "plain": {},
@@ -104,7 +104,8 @@ def choose(tried: Sequence[study.Record]) -> dict[str, str]:
     """Return the settings with the best tail in the grid, for each contender."""
     chosen: dict[str, str] = {}
     for method in METHODS:
-        mine = [r for r in tried if r["method"] == (method if method in TUNED else "capping")]
+        tuned = "capped" if method == "floored" else method
+        mine = [r for r in tried if r["method"] == (tuned if tuned in TUNED else "capping")]
         chosen[method] = max(mine, key=lambda r: r[TASKS["grid"].tail])["settings"]
     return chosen
 

@@ -5,6 +5,7 @@
     at once       OrderGradPPO on the objective, cap=None
     falling       the same with cap="falling", the default: the mean first, then a cap that falls by itself
     capped        the same with a number: a return that is good enough
+    floored       the same, the quantiles that f follows never below the number
     capping       Return Capping: f = min(R, C), C the running quantile but not below a number that the user gives
     jumping       the same, C the quantile of the last batch
     discard       CVaR-PPO: PPO on the worst share of the episodes
@@ -95,6 +96,20 @@ class CappingBuffer(OrderGradRolloutBuffer):
         self.ranking.advantages, self.ranking.telescoped = advantages, telescoped  # type: ignore[method-assign]
 
 
+class FlooredBuffer(OrderGradRolloutBuffer):
+    """A cap of the user's below which the running quantiles never lie, as Return Capping's C does not."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        ranking, follow = self.ranking, self.ranking._follow
+
+        def floored() -> None:
+            follow()
+            ranking._quantiles = np.maximum(ranking._quantiles, ranking._current_cap)
+
+        ranking._follow = floored  # type: ignore[method-assign]
+
+
 class DiscardBuffer(OrderGradRolloutBuffer):
     """CVaR-PPO: the steps of the worst share of the episodes, with their own rewards. Others are not trained on."""
 
@@ -143,6 +158,7 @@ PEERS: dict[str, Callable[[Task], dict[str, Any]]] = {
     "at once": lambda _: {"credit": "telescoped", "cap": None},
     "annealed": lambda _: {"credit": "telescoped", "cap": None},
     "capped": lambda task: {"credit": "telescoped", "cap": task.cap},
+    "floored": lambda task: {"credit": "telescoped", "cap": task.cap, "rollout_buffer_class": FlooredBuffer},
     "mean": lambda _: {"credit": "telescoped"},
     "falling": lambda _: {"credit": "telescoped", "cap": "falling"},
     "capping": lambda task: in_buffer(CappingBuffer, "telescoped", task, minimum=task.cap, first=task.first_cap),

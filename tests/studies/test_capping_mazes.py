@@ -128,6 +128,19 @@ def test_the_published_curve_begins_where_every_step_is_charged(study):
     assert found["charged"]["cvar:0.05"] == pytest.approx(-180, abs=12)
 
 
+@pytest.mark.filterwarnings("ignore:every advantage was zero")
+def test_floored_quantiles_stay_at_the_number_and_others_begin_below(study):
+    from capping.contenders import build
+
+    task = dataclasses.replace(study.TASKS["grid"], epochs=1)
+    lowest = {}
+    for method in ("capped", "floored"):
+        model = build(task, study.Mazes("grid", 64), method, "cvar:0.2", 0)
+        model.learn(10_000)
+        lowest[method] = model.rollout_buffer.ranking._quantiles.min()
+    assert lowest["capped"] < study.MINIMUM == lowest["floored"]
+
+
 def test_a_small_run_is_resumed_and_reported(study, tmp_path, monkeypatch):
     monkeypatch.setattr("capping.contenders.POINTS", 2)
     monkeypatch.setattr(study, "SETTINGS", {"plain": {}, "entropy": {"entropy": 0.01}})
@@ -168,6 +181,7 @@ def test_contenders_have_their_own_best_settings(study):
     ]
     chosen = study.choose(tried)
     assert (chosen["capping"], chosen["falling"], chosen["mean"]) == ("slow", "plain", "slow")
+    assert (chosen["capped"], chosen["floored"], chosen["jumping"]) == ("plain", "plain", "slow")
 
 
 def test_the_tables_follow_from_the_runs(study):
