@@ -186,6 +186,21 @@ def test_f_is_capped_at_the_running_quantile_but_not_below_the_users_number(cap)
         assert ranking.stats["level"] == np.mean(returns <= cap)
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_a_number_takes_over_from_a_checkpoint_without_running_quantiles(older):
+    returns = np.random.default_rng(0).normal(size=200)
+    before = EpisodeRanking("cvar:0.2", "telescoped", cap="falling")
+    before.advantages(returns)
+    state = before.state()
+    if older:
+        del state["quantiles"]
+    after, fresh = (EpisodeRanking("cvar:0.2", "telescoped", cap=0.5) for _ in range(2))
+    after.set_state(state)
+    fresh.advantages(returns)
+    x = np.linspace(-4, 4, 20)
+    np.testing.assert_allclose(after.telescoped(x[:-1], x[1:]), fresh.telescoped(x[:-1], x[1:]))
+
+
 def test_another_pool_begins_the_running_quantile_anew():
     returns = np.random.default_rng(0).normal(size=100)
     before, after = (EpisodeRanking("cvar:0.2", "telescoped", pool=pool, cap=-9.0) for pool in (100, 50))

@@ -158,6 +158,8 @@ class EpisodeRanking:
         self.stats |= {name: state[name] for name in _COUNTS if name in state}
         self._recent = np.array(state.get("recent", []), dtype=np.float64)
         self._quantiles = np.array(state.get("quantiles", []), dtype=np.float64)
+        if len(self._recent) and not len(self._quantiles) and self._runs:
+            self._follow()
         vars(self._approach).update(state.get("approach", {}))
 
     @property
@@ -187,7 +189,7 @@ class EpisodeRanking:
         if weight is not None and (weight == 1).all():
             weight = None
         self._recent = np.concatenate([self._recent, returns])[-max(self.pool, len(returns)) :]
-        if self._capped and self.cap != "falling":
+        if self._runs:
             self._follow()
         group = self._recent if self.credit == "telescoped" else returns
         if weight is None:
@@ -222,7 +224,7 @@ class EpisodeRanking:
 
     def _heights(self) -> tuple[Array, Array, Array]:
         """Return the knots of f, its values there, and its slopes below, between and above them."""
-        knots = self._quantiles if self._capped and self.cap != "falling" else np.sort(self._recent)
+        knots = self._quantiles if self._runs else np.sort(self._recent)
         slopes = self._slopes(knots)
         cap = self._current_cap
         if self._capped and cap > knots[0]:
@@ -260,6 +262,11 @@ class EpisodeRanking:
     @property
     def _capped(self) -> bool:
         return self.cap is not None and self.credit == "telescoped" and weighs_lower_tail(self.objective)
+
+    @property
+    def _runs(self) -> bool:
+        """Whether f follows the running quantiles, as it does under a number."""
+        return self._capped and self.cap != "falling"
 
     @property
     def _current_cap(self) -> float:
